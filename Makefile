@@ -28,13 +28,13 @@ bench: $(VENV)/ready ## measure with a list of SIZE addresses (1000000)
 	$(PYTHON) -m tests.bench --size $(SIZE)
 
 lock: $(VENV)/ready ## renew requirements.lock from pyproject.toml
-	$(PYTHON) -m pip install --quiet uv
+	$(PYTHON) -m pip install --quiet --quiet uv
 	UV_CUSTOM_COMPILE_COMMAND='make lock' $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
 		--upgrade --extra dev --generate-hashes --no-annotate --output-file requirements.lock pyproject.toml
 
 clean: ## remove all that these targets made
 	rm -rf $(VENV) .demo dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	find syncagent tests -name __pycache__ -exec rm -rf {} +
+	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Python and what it needs; made anew when what it needs has changed.
 $(VENV)/ready: pyproject.toml requirements.lock

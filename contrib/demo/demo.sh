@@ -35,7 +35,7 @@ look_up() {
     if command -v postmap >/dev/null; then
         run postmap -c "$demo/postfix" -q "$1" "$type:$demo/relay_recipients"
     else
-        run grep -F "$1 " "$demo/relay_recipients"
+        run grep -F "$1" "$demo/relay_recipients"
     fi
 }
 
