@@ -1,0 +1,1 @@
+"""Tests of syncagent, against real parts wherever there are any."""

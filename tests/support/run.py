@@ -1,0 +1,64 @@
+"""Running the real program as its user would."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+# What the surroundings of a test run must not tell the program.
+_NOT_INHERITED = ("SYNCAGENT_CONFIG", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "FORCE_COLOR")
+
+
+def syncagent(
+    *args: str | Path,
+    config: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float = 60,
+    check: int | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run `syncagent [--config FILE] ARGS…` in a child process and capture what it prints.
+
+    `env` adds to the environment of the test run; `check` is the exit code that the test asserts.
+    """
+    command = [sys.executable, "-m", "syncagent"]
+    if config is not None:
+        command += ["--config", str(config)]
+    command += [str(arg) for arg in args]
+    surroundings = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+    try:
+        done = subprocess.run(
+            command,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="backslashreplace",
+            timeout=timeout,
+            env=surroundings | dict(env or {}),
+            cwd=cwd,
+        )
+    except subprocess.TimeoutExpired as late:
+        raise AssertionError(
+            f"{_shown(command)} had not ended after {timeout} s\n{_printed(late.stdout, late.stderr)}"
+        ) from None
+    if check is not None and done.returncode != check:
+        raise AssertionError(
+            f"{_shown(command)} exited {done.returncode}, not {check}\n{_printed(done.stdout, done.stderr)}"
+        )
+    return done
+
+
+def _shown(command: list[str]) -> str:
+    """Write the command as a person would have typed it."""
+    return " ".join(["syncagent", *command[3:]])
+
+
+def _printed(stdout: str | bytes | None, stderr: str | bytes | None) -> str:
+    """Show both streams, which are bytes after a timeout."""
+    shown = [
+        stream.decode("utf-8", "backslashreplace") if isinstance(stream, bytes) else stream or ""
+        for stream in (stdout, stderr)
+    ]
+    return f"--- stdout\n{shown[0]}\n--- stderr\n{shown[1]}"
