@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.support.postmap import (
+    COMPATIBILITY_LEVEL,
     available_map_types,
     copy_from_system,
     minimal_config,
@@ -346,7 +347,7 @@ class PrivatePostfix:
 
 
 _PARAMETERS = {
-    "compatibility_level": "3.6",
+    "compatibility_level": COMPATIBILITY_LEVEL,
     "myhostname": "backup.example.net",
     "inet_interfaces": "127.0.0.1",
     "inet_protocols": "ipv4",
