@@ -1,0 +1,231 @@
+"""The command: verbs, and the exit codes of sysexits.h."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from syncagent import __version__
+from syncagent.errors import ExitCode, SyncagentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from syncagent.config import Config
+    from syncagent.sync import Options
+
+_EPILOG = """\b
+EXIT STATUS (sysexits.h; where several apply: 73 before 75 before 65)
+   0  done, or nothing to do
+   1  `check` found problems
+  64  the command line is wrong, or an ID is not that of a hold
+  65  removals or a catch-all are held, or the first run is not complete
+  70  a fault in syncagent itself
+  73  the map could not be published; the old one is in place
+  75  a source failed (the rest was done), or the lock was not free
+  78  the configuration is wrong
+ 130  interrupted
+
+\b
+FILES
+  /etc/syncagent/syncagent.toml     configuration; `syncagent schema` describes it
+  /etc/syncagent/credentials/NAME   secrets, each readable by its owner alone
+  /var/lib/syncagent/               the map, and in state/ what is remembered
+
+\b
+EXAMPLES
+  syncagent check                   are the configuration and every source right?
+  syncagent plan                    what would change?
+  syncagent sync                    do it
+  syncagent approve k3x7q2          let removals go that were held
+"""
+
+
+def _config_option(command: Callable[..., object]) -> Callable[..., object]:
+    return click.option(
+        "--config",
+        "config_file",
+        envvar="SYNCAGENT_CONFIG",
+        type=click.Path(path_type=Path),
+        default=Path("/etc/syncagent/syncagent.toml"),
+        show_default=True,
+        help="The configuration; $SYNCAGENT_CONFIG names another default.",
+    )(command)
+
+
+@click.group(
+    epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@_config_option
+@click.version_option(__version__, message="syncagent %(version)s")
+@click.pass_context
+def command(context: click.Context, config_file: Path) -> None:
+    """Keep a backup MX's list of valid recipients in step with where the truth lives.
+
+    syncagent asks its sources (files, directories, a primary's API) which recipients exist, works out what
+    changes, holds what is doubtful, and publishes a lookup table that it has read back through Postfix, for
+    relay_recipient_maps in main.cf.
+
+    Doubt never removes an address: a source that fails changes nothing of its own, and a whole but suspicious
+    answer adds and does not remove.
+    """
+    context.obj = config_file
+
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+_LOCK = click.option(
+    "--lock-timeout",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for another run to end.",
+)
+
+
+@command.command()
+@_JSON
+@_LOCK
+@click.pass_obj
+def plan(config_file: Path, lock_timeout: float, *, as_json: bool) -> int:
+    """Show what a sync would do.
+
+    Fetches every source and compares, but writes nothing: no map, no snapshot, no cookie. Added and removed
+    recipients are shown up to twenty each, with their counts.
+    """
+    from syncagent.sync import Options
+
+    return _run(config_file, Options(write=False, lock_timeout=lock_timeout), as_json=as_json)
+
+
+@command.command()
+@click.option(
+    "--accept-incomplete",
+    is_flag=True,
+    help="Publish a first map though a source failed or a domain has no recipient. An empty map is never published.",
+)
+@_JSON
+@_LOCK
+@click.pass_obj
+def sync(config_file: Path, lock_timeout: float, *, accept_incomplete: bool, as_json: bool) -> int:
+    """Do it once: fetch, compare, hold what is doubtful, publish.
+
+    Adds always go through. Removals wait for a failing source, for the grace (limits.removal_grace), and for a
+    person where they look like an accident; `syncagent approve` lets them go. postmap runs only when the map
+    changed, or when it is not as syncagent left it.
+    """
+    from syncagent.sync import Options
+
+    options = Options(accept_incomplete=accept_incomplete, lock_timeout=lock_timeout)
+    return _run(config_file, options, as_json=as_json)
+
+
+@command.command()
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@_JSON
+@_LOCK
+@click.pass_obj
+def approve(config_file: Path, ids: tuple[str, ...], lock_timeout: float, *, as_json: bool) -> int:
+    """Let held removals go, then run a sync.
+
+    Each ID is that of a hold, as shown by plan and sync. What lets go is exactly what was held under that ID
+    and is still missing; what came later has an ID of its own. A hold because of a canary cannot be approved.
+    """
+    from syncagent.sync import Options
+
+    return _run(config_file, Options(approve=ids, lock_timeout=lock_timeout), as_json=as_json)
+
+
+@command.command()
+@click.pass_obj
+def check(config_file: Path) -> int:
+    """Say whether everything is right: the configuration, and each source, which is asked for real.
+
+    Every problem is shown at once, each with its mend. Nothing is written.
+    """
+    from syncagent import checks, render
+
+    config = _load(config_file)
+    reports = checks.sources(config, render.Progress())
+    render.checked(config_file, reports)
+    return ExitCode.PROBLEMS if any(report.error for report in reports) else ExitCode.OK
+
+
+@command.command()
+def schema() -> int:
+    """Print the JSON Schema of the configuration, for editors."""
+    import json
+
+    from syncagent import schema as tables
+
+    print(json.dumps(tables.schema(), indent=2))
+    return ExitCode.OK
+
+
+def _load(file: Path) -> Config:
+    from syncagent import config
+
+    return config.load(file)
+
+
+def _run(config_file: Path, options: Options, *, as_json: bool) -> int:
+    from syncagent import render
+    from syncagent.sync import sync_once
+
+    config = _load(config_file)
+    progress = render.Progress()
+    try:
+        result = sync_once(config, options, progress)
+    finally:
+        progress.close()
+    if as_json:
+        render.as_json(result)
+    else:
+        render.result(result, _program(config_file))
+    return result.exit_code
+
+
+def _program(config_file: Path) -> str:
+    """Give the command line to type for another verb on the same configuration."""
+    default = Path("/etc/syncagent/syncagent.toml")
+    return "syncagent" if config_file == default else f"syncagent --config {config_file}"
+
+
+def main() -> NoReturn:
+    """Run the command and exit with its status."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(_main())
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _main() -> int:
+    try:
+        status = command.main(prog_name="syncagent", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return ExitCode.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        print("syncagent: interrupted; nothing is half done", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+    except SyncagentError as error:
+        for line in str(error).splitlines():
+            print(f"syncagent: {line}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+    except Exception:  # noqa: BLE001 - the last resort: an exit status of its own, and the whole trace
+        traceback.print_exc()
+        return ExitCode.SOFTWARE
+    return int(status or 0)

@@ -1,0 +1,119 @@
+"""The plan's lines, in files of the run's spool: what is wanted, new, missing, kept, gone.
+
+Nothing here decides; it carries lines between the files and the rules of ``plan``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from syncagent import files, snapshot
+from syncagent.plan import Decisions, Ripeness, Scope, Tally, remembered
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from syncagent.config import Config
+
+
+@dataclass
+class Comparison:
+    """One run's comparison. Call the methods in their order; each leaves its files in ``spool``."""
+
+    config: Config
+    spool: Path
+    ripeness: Ripeness
+    kept: files.SortedFile | None
+    tally: Tally = field(default_factory=Tally)
+
+    def __post_init__(self) -> None:
+        """Name the files."""
+        names = ("wanted", "added", "missing", "kept", "kept-addresses", "removed", "following")
+        (
+            self.wanted,
+            self.added,
+            self.missing,
+            self.kept_lines,
+            self.kept_addresses,
+            self.removed,
+            self.following,
+        ) = (self.spool / name for name in names)
+        self.scope = Scope(self.config.postfix)
+
+    def select(self, snapshots: Sequence[Path]) -> None:
+        """Write what the sources want here, each recipient once."""
+        with files.merged(snapshots) as lines:
+            chosen = self.scope.select(snapshot.addresses(lines.lines()), self.config.limits.canaries)
+            files.write_plain(self.wanted, files.joined_lines(chosen))
+
+    def differ(self, before: files.SortedFile | Path) -> None:
+        """Write what is new and what is missing, counted by relay domain."""
+        with (
+            files.differences(self.wanted, before) as lines,
+            self.added.open("wb") as new,
+            self.missing.open("wb") as gone,
+        ):
+
+            def only_missing() -> Iterator[bytes]:
+                for line in lines:
+                    if line.startswith(b"\t"):
+                        gone.write(line[1:])
+                        yield line[1:-1]
+                    else:
+                        new.write(line)
+                        self.tally.added[self.scope.group(line[:-1])[0]] += 1
+
+            for address, since, why in remembered(only_missing(), self._kept()):
+                group, configured = self.scope.group(address)
+                self.tally.count(self.ripeness.missing(address, since, why, group), configured=configured)
+
+    def decide(self, decisions: Decisions) -> None:
+        """Write what is kept and why, what goes, and what is to be published."""
+        with (
+            self.missing.open("rb") as asked,
+            self.kept_lines.open("wb") as lines,
+            self.kept_addresses.open("wb") as addresses,
+            self.removed.open("wb") as gone,
+        ):
+            for address, since, why in remembered((line[:-1] for line in asked), self._kept()):
+                group = self.scope.group(address)[0]
+                one = self.ripeness.missing(address, since, why, group)
+                stays = decisions.why_kept(one, self.config.limits.of(group)[2])
+                if stays is None:
+                    gone.write(address + b"\n")
+                else:
+                    lines.write(one.kept_line(stays))
+                    addresses.write(address + b"\n")
+        with files.merged([self.wanted, self.kept_addresses]) as both:
+            files.write_plain(self.following, both.chunks())
+
+    def leave_out(self, refused: frozenset[bytes]) -> None:
+        """Take addresses out of what is new and of what is to be published."""
+        for path in (self.added, self.following):
+            less = path.with_suffix(".less")
+            with path.open("rb") as lines:
+                files.write_plain(less, (line for line in lines if line[:-1] not in refused))
+            less.replace(path)
+
+    def changes(self) -> Iterator[tuple[str, bool]]:
+        """Give every changed recipient, and whether it is new."""
+        for path, new in ((self.added, True), (self.removed, False)):
+            with path.open("rb") as lines:
+                for line in lines:
+                    yield line[:-1].decode(), new
+
+    def _kept(self) -> Iterator[bytes]:
+        return _lines(self.kept) if self.kept else iter(())
+
+
+def _lines(file: files.SortedFile) -> Iterator[bytes]:
+    for chunk in files.whole_lines(files.chunks_of(file)):
+        yield from chunk.splitlines(keepends=True)
+
+
+def head(path: Path, count: int) -> tuple[str, ...]:
+    """Give the first lines of a file."""
+    with path.open("rb") as lines:
+        return tuple(line[:-1].decode() for line, _ in zip(lines, range(count), strict=False))

@@ -1,0 +1,249 @@
+"""TOML to typed, frozen values; all problems at once, each with its file, line and key."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from syncagent import sources
+from syncagent.errors import ConfigError, Problem
+from syncagent.normalise import within
+from syncagent.reader import Keys, Reader, near
+from syncagent.values import Address, Domain, Duration, MapName
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Postfix(Struct, frozen=True, kw_only=True):
+    """The map to publish, and the mail domains it is for."""
+
+    map: MapName
+    """The table, TYPE:PATH, as relay_recipient_maps in main.cf names it."""
+    relay_domains: tuple[Domain, ...]
+    """The domains to publish recipients for; their subdomains are in scope as well."""
+    catch_all: tuple[Domain, ...] = ()
+    """Domains for which a source may say that every address is valid."""
+    exclude: tuple[Address, ...] = ()
+    """Addresses, or whole domains as @domain, that are never wanted."""
+    config_directory: Path = Path("/etc/postfix")
+    """Where main.cf is."""
+    reload: bool = True
+    """Whether to reload Postfix (as root) after a texthash map changed; other types need no reload."""
+    postmap_timeout: Duration = Duration(900)
+    """How long a postmap may take before it is ended and publishing fails."""
+
+
+class DomainLimits(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Limits of one relay domain where they differ from the general ones."""
+
+    removed_percent: float | UnsetType = UNSET
+    removed_floor: int | UnsetType = UNSET
+    removal_grace: Duration | UnsetType = UNSET
+
+
+class Limits(Struct, frozen=True, kw_only=True):
+    """When removals are held."""
+
+    removed_percent: float = 10.0
+    """A domain, or the whole, that would lose more than this share is held ..."""
+    removed_floor: int = 5
+    """... if it would also lose more than this many."""
+    removed_window: Duration = Duration(86400)
+    """What was removed in this span before counts too."""
+    removal_grace: Duration = Duration(3600)
+    """How long an address must have been missing, in two whole answers at least; "0s" switches both off."""
+    canaries: tuple[Address, ...] = ()
+    """Addresses that the sources always have; one absent holds every removal."""
+    domains: dict[Domain, DomainLimits] = {}
+    """Limits per relay domain, written as [limits."example.org"], and so not a key of its own."""
+
+    def of(self, domain: str) -> tuple[float, int, float]:
+        """Give percent, floor and grace (seconds) for a relay domain."""
+        own = self.domains.get(Domain(domain), DomainLimits())
+        return (
+            self.removed_percent if own.removed_percent is UNSET else own.removed_percent,
+            self.removed_floor if own.removed_floor is UNSET else own.removed_floor,
+            self.removal_grace if own.removal_grace is UNSET else own.removal_grace,
+        )
+
+
+class Schedule(Struct, frozen=True, kw_only=True):
+    """When the agent runs."""
+
+    every: Duration = Duration(300)
+    """The time from one run to the next."""
+
+
+class State(Struct, frozen=True, kw_only=True):
+    """Where syncagent remembers."""
+
+    directory: Path = Path("/var/lib/syncagent/state")
+    """The state directory; made if missing, mode 0750."""
+
+
+class Tables(Struct, frozen=True, kw_only=True):
+    """The tables of the configuration that are not sources."""
+
+    postfix: Postfix
+    limits: Limits = Limits()
+    schedule: Schedule = Schedule()
+    state: State = State()
+
+
+class SourceConfig(Struct, frozen=True, kw_only=True):
+    """A configured source: what all kinds share, and the kind's own configuration."""
+
+    name: str
+    common: sources.Common
+    own: Any
+    digest: str
+    build: Callable[[Any], sources.Source]
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """The whole configuration."""
+
+    postfix: Postfix
+    limits: Limits
+    schedule: Schedule
+    state: State
+    sources: dict[str, SourceConfig]
+
+    @property
+    def digest(self) -> str:
+        """Identify everything that decides what is published."""
+        parts = (self.postfix, self.limits, {name: source.digest for name, source in self.sources.items()})
+        return _digest(parts)
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(value, enc_hook=str, order="sorted")).hexdigest()
+
+
+def load(file: Path) -> Config:
+    """Read and check the configuration.
+
+    Raises ConfigError with every problem found.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        raw = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError([Problem(str(file), None, "", f"cannot be read: {why}")]) from error
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"line (\d+)", str(error))
+        raise ConfigError(
+            [Problem(str(file), int(line[1]) if line else None, "", f"not TOML: {error}")]
+        ) from error
+    reader = Reader(file, text)
+    config = _config(reader, raw)
+    if config is None or reader.problems:
+        raise ConfigError(sorted(reader.problems, key=lambda problem: (problem.line or 0, problem.key)))
+    return config
+
+
+def _config(reader: Reader, raw: dict[str, Any]) -> Config | None:
+    """Read everything; None where a table did not fit, so that what tables say together cannot be judged."""
+    limits, overrides = _split_limits(raw.get("limits", {}))
+    tables = {key: value for key, value in raw.items() if key != "sources"}
+    (values,) = reader.fields((Tables,), tables | ({"limits": limits} if "limits" in raw else {}), ())
+    domains = {
+        reader.value(Domain, name, ("limits", name)): reader.value(DomainLimits, table, ("limits", name))
+        for name, table in overrides.items()
+    }
+    configured = raw.get("sources")
+    if not isinstance(configured, dict) or not configured:
+        reader.problem(("sources",), "no source is configured: add a table such as [sources.extra]")
+        configured = {}
+    found = {name: _source(reader, name, table) for name, table in configured.items()}
+    if reader.problems:
+        return None
+    read = Tables(**values)
+    config = Config(
+        postfix=read.postfix,
+        limits=msgspec.structs.replace(read.limits, domains=domains),
+        schedule=read.schedule,
+        state=read.state,
+        sources={name: source for name, source in found.items() if source},
+    )
+    for path, text in (*_contradictions(config), *_out_of_range(config)):
+        reader.problem(path, text)
+    return config
+
+
+def _split_limits(raw: object) -> tuple[object, dict[str, Any]]:
+    """Part [limits] from the [limits."example.org"] that stand among its keys."""
+    if not isinstance(raw, dict):
+        return raw, {}
+    plain = {key: value for key, value in raw.items() if not isinstance(value, dict)}
+    return plain, {key: value for key, value in raw.items() if isinstance(value, dict)}
+
+
+def _source(reader: Reader, name: str, raw: object) -> SourceConfig | None:
+    path, count = ("sources", name), len(reader.problems)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
+        reader.problem(path, "a source's name is letters, digits, dots, hyphens and underscores")
+    kind = raw.get("type") if isinstance(raw, dict) else ""
+    kinds = sources.kinds()
+    if not isinstance(raw, dict) or kind is None:
+        reader.problem((*path, "type"), f"is missing; there are: {', '.join(sorted(kinds))}")
+        return None
+    if kind not in kinds:
+        hint = near(str(kind), kinds)
+        reader.problem(
+            (*path, "type"),
+            f"no source type {kind!r} is installed{hint}; there are: {', '.join(sorted(kinds))}",
+        )
+        return None
+    try:
+        module = sources.load(kind)
+    except sources.BrokenKindError as error:
+        reader.problem((*path, "type"), str(error))
+        return None
+    common_values, own_values = reader.fields((sources.Common, module.Config), raw, path)
+    if len(reader.problems) > count:
+        return None
+    common, own = sources.Common(**common_values), module.Config(**own_values)
+    for key, text in module.problems(own) if hasattr(module, "problems") else ():
+        reader.problem((*path, key), text)
+    return SourceConfig(name=name, common=common, own=own, digest=_digest((common, own)), build=module.build)
+
+
+def _contradictions(config: Config) -> Iterator[tuple[Keys, str]]:
+    """Give what each key alone cannot show."""
+    postfix, limits = config.postfix, config.limits
+    scope = frozenset(postfix.relay_domains)
+    if not scope:
+        yield ("postfix", "relay_domains"), "names no domain: nothing could be published"
+    for domain in postfix.catch_all:
+        if not within(domain, scope):
+            yield ("postfix", "catch_all"), f"{domain} is outside relay_domains"
+    for canary in limits.canaries:
+        domain = Domain(canary.rpartition("@")[2])
+        if not within(domain, scope):
+            yield ("limits", "canaries"), f"{canary} is outside relay_domains, so that it could never be seen"
+        elif canary in postfix.exclude or f"@{domain}" in postfix.exclude:
+            yield ("limits", "canaries"), f"{canary} is in postfix.exclude, so that it could never be seen"
+    for domain in limits.domains:
+        if domain not in scope:
+            yield ("limits", domain), f"{domain} is not one of relay_domains"
+
+
+def _out_of_range(config: Config) -> Iterator[tuple[Keys, str]]:
+    limits = config.limits
+    several: list[tuple[Keys, float, int]] = [(("limits",), limits.removed_percent, limits.removed_floor)]
+    several += [(("limits", str(name)), *limits.of(name)[:2]) for name in limits.domains]
+    for path, percent, floor in several:
+        if not 0 <= percent <= 100:  # noqa: PLR2004 - a percentage
+            yield (*path, "removed_percent"), f"expected 0 to 100, not {percent:g}"
+        if floor < 0:
+            yield (*path, "removed_floor"), f"expected 0 or more, not {floor}"

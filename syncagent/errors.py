@@ -1,0 +1,123 @@
+"""What can go wrong, as data: one base, few leaves.
+
+Exit codes are those of sysexits.h, as the mail world uses them.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class ExitCode(enum.IntEnum):
+    """What the command tells its caller."""
+
+    OK = 0
+    PROBLEMS = 1
+    USAGE = 64
+    HELD = 65
+    SOFTWARE = 70
+    CANNOT_PUBLISH = 73
+    TEMPORARY = 75
+    CONFIG = 78
+    INTERRUPTED = 130
+
+
+class SyncagentError(Exception):
+    """Base of all errors that syncagent raises on purpose; its text is meant for people."""
+
+    exit_code: ExitCode = ExitCode.SOFTWARE
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with the configuration: where, which key, what, and so its mend."""
+
+    file: str
+    line: int | None
+    key: str
+    text: str
+
+    def __str__(self) -> str:
+        """``FILE:LINE: KEY: TEXT``, as compilers say it."""
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return f"{place}: {self.key}: {self.text}" if self.key else f"{place}: {self.text}"
+
+
+class ConfigError(SyncagentError):
+    """The configuration cannot be used; carries every problem found."""
+
+    exit_code = ExitCode.CONFIG
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        """Keep ``problems``, at least one."""
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class FailureKind(enum.StrEnum):
+    """How a source failed: worth a retry, not to be asked again for an hour, or in need of a hand."""
+
+    TEMPORARY = "temporary"
+    REFUSED = "refused"
+    BROKEN = "broken"
+
+
+class SourceError(SyncagentError):
+    """A source could not give its whole answer. What it said last stays in force."""
+
+    exit_code = ExitCode.TEMPORARY
+
+    def __init__(self, text: str, *, kind: FailureKind = FailureKind.TEMPORARY) -> None:
+        """``text`` says what failed and the mend; ``kind`` says whether to ask again."""
+        self.kind = kind
+        super().__init__(text)
+
+
+class LockBusyError(SyncagentError):
+    """Another run holds the lock and did not let go in time."""
+
+    exit_code = ExitCode.TEMPORARY
+
+
+class LedgerError(SyncagentError):
+    """The state directory cannot be read or written; nothing was published."""
+
+    exit_code = ExitCode.CANNOT_PUBLISH
+
+
+class DamagedError(SyncagentError):
+    """A sorted file is not what was written: short, altered or missing."""
+
+
+class PublishError(SyncagentError):
+    """A step of publishing failed. The old map is in place."""
+
+    exit_code = ExitCode.CANNOT_PUBLISH
+
+    def __init__(self, step: str, text: str) -> None:
+        """``step`` names the step that failed, ``text`` says why and the mend."""
+        self.step = step
+        super().__init__(f"{step}: {text}")
+
+
+class UnansweredError(PublishError):
+    """Postfix does not answer for some keys of the staged map."""
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        """``keys`` are those of the text that the index lacks."""
+        self.keys = tuple(keys)
+        shown = ", ".join(key.decode(errors="backslashreplace") for key in self.keys[:3])
+        super().__init__(
+            "read back", f"the index lacks {len(self.keys)} of the keys written, such as {shown}"
+        )
+
+
+class UnknownHoldError(SyncagentError):
+    """``approve`` was given an ID that no standing hold has, or one that may not be approved."""
+
+    exit_code = ExitCode.USAGE

@@ -1,0 +1,222 @@
+"""Ask every source, in parallel, each under its deadline; half an answer is none.
+
+Deadline and breaker live here, once: a source only classifies its errors. What was *refused* (wrong credentials) is
+not tried again until its configuration or its secret changes or an hour has passed, since directories lock accounts
+and primaries ban hosts.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from syncagent import files, normalise, sources
+from syncagent.errors import DamagedError, FailureKind, SourceError, SyncagentError
+from syncagent.model import SourceReport, SourceState
+from syncagent.snapshot import SnapshotWriter
+from syncagent.values import SecretFile, spell_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from syncagent.config import SourceConfig
+
+DEADLINE = 120.0
+REFUSED_FOR = 3600.0
+
+
+@dataclass
+class Fetched:
+    """How one source did: its report, what to remember of it, and where its snapshot is (None: there is none)."""
+
+    report: SourceReport
+    state: SourceState
+    snapshot: Path | None
+
+
+@dataclass
+class Fetcher:
+    """One run's fetches. New snapshots go to ``new``, older ones are in ``old``."""
+
+    old: Path
+    new: Path
+    spool: Path
+    run_id: str
+    now: float
+    report: Callable[[str, int], None]
+    notes: list[str] = field(default_factory=list)
+
+    def all(
+        self, configured: Mapping[str, SourceConfig], remembered: Mapping[str, SourceState]
+    ) -> list[Fetched]:
+        """Fetch every source and give how each did, in the order of the configuration."""
+        attempts = [
+            _Attempt(self, source, self._usable(remembered.get(name, SourceState(name))))
+            for name, source in configured.items()
+        ]
+        try:
+            for attempt in attempts:
+                attempt.start()
+            return [attempt.outcome() for attempt in attempts]
+        finally:
+            for attempt in attempts:
+                attempt.give_up()
+
+    def _usable(self, state: SourceState) -> SourceState:
+        """Forget a snapshot whose file is not the one on record, unless its lines still are."""
+        if state.snapshot is None:
+            return state
+        path = self.old / state.snapshot.file
+        if files.identity(path) == state.snapshot.identity:
+            return state
+        try:
+            files.verify(path, state.snapshot.digest)
+        except DamagedError as error:
+            self.notes.append(f"the last list of the source {state.name} is lost: {error}; fetching it whole")
+            return replace(state, snapshot=None, validator=None)
+        return replace(state, snapshot=replace(state.snapshot, identity=files.identity(path) or ()))
+
+
+class _Attempt:
+    """One source's fetch in its own thread."""
+
+    def __init__(self, fetcher: Fetcher, source: SourceConfig, state: SourceState) -> None:
+        self._fetcher, self._source, self._state = fetcher, source, state
+        self._started = time.monotonic()
+        self._error: SourceError | None = None
+        self._writer: SnapshotWriter | None = None
+        self._done: Fetched | None = None
+        self._deadline = float(source.common.deadline or DEADLINE)
+        self._thread = threading.Thread(target=self._work, name=f"fetch {source.name}", daemon=True)
+
+    def start(self) -> None:
+        refused = self._refused()
+        if refused:
+            self._error = SourceError(refused, kind=FailureKind.REFUSED)
+            return
+        self._writer = SnapshotWriter(
+            self._fetcher.spool, ignore_catch_alls=self._source.common.catch_all == "ignore"
+        )
+        self._thread.start()
+
+    def _token(self) -> str:
+        """Identify what a refusal was for: the source's configuration and its secrets' files."""
+        own = self._source.own
+        secrets = [
+            getattr(own, name) for name in own.__struct_fields__ if isinstance(getattr(own, name), SecretFile)
+        ]
+        return f"{self._source.digest} {[files.identity(sources.secret_path(name)) for name in secrets]}"
+
+    def _refused(self) -> str:
+        state = self._state
+        left = REFUSED_FOR - (self._fetcher.now - state.last_attempt)
+        if (
+            state.error_kind is not FailureKind.REFUSED
+            or not 0 < left <= REFUSED_FOR
+            or state.refused_for != self._token()
+        ):
+            return ""
+        error = state.error.partition(" (not asked again")[0]
+        return (
+            f"{error} (not asked again for {spell_seconds(left)}, unless its configuration or secret changes)"
+        )
+
+    def _work(self) -> None:
+        try:
+            self._done = self._fetch()
+        except SourceError as error:
+            self._error = error
+        except (SyncagentError, OSError) as error:
+            self._error = SourceError(str(error))
+        except Exception as error:  # noqa: BLE001 - a source's fault must not stop the others, and is reported as one
+            self._error = SourceError(
+                f"a fault in the source: {type(error).__name__}: {error}", kind=FailureKind.BROKEN
+            )
+
+    def _fetch(self) -> Fetched:
+        name, state, fetcher, writer = self._source.name, self._state, self._fetcher, self._writer
+        assert writer is not None  # noqa: S101 - start() made it
+        current = state.snapshot and (state.config_digest, state.normaliser) == (
+            self._source.digest,
+            normalise.VERSION,
+        )
+        validator = state.validator if current else None
+        request = sources.Request(
+            validator, writer, lambda step, count: fetcher.report(f"{name}: {step}", count)
+        )
+        answer = self._source.build(self._source.own).fetch(request)
+        snapshot, path = state.snapshot, fetcher.old
+        if not answer.same:
+            path = fetcher.new
+            snapshot = writer.finish(
+                path / f"{name}-{fetcher.run_id}", allow_empty=self._source.common.allow_empty
+            )
+        if snapshot is None or (answer.same and validator is None):
+            raise SourceError(
+                "it answered “same” though there is nothing to be the same as", kind=FailureKind.BROKEN
+            )
+        report = SourceReport(
+            name=name,
+            state="same" if answer.same else "whole",
+            entries=snapshot.entries,
+            rejected=snapshot.rejected,
+            ignored=writer.ignored,
+            seconds=time.monotonic() - self._started,
+            notes=answer.notes,
+        )
+        remembered = SourceState(
+            name=name,
+            snapshot=snapshot,
+            validator=answer.validator or (validator if answer.same else None),
+            config_digest=self._source.digest,
+            normaliser=normalise.VERSION,
+            last_success=fetcher.now,
+            last_attempt=fetcher.now,
+        )
+        return Fetched(report, remembered, path / snapshot.file)
+
+    def outcome(self) -> Fetched:
+        """Wait for the end or the deadline, and give how it went."""
+        if self._thread.ident:
+            self._thread.join(max(0.0, self._started + self._deadline - time.monotonic()))
+        if self._done:
+            return self._done
+        error = self._error or SourceError(
+            f"no whole answer within {spell_seconds(self._deadline)}: see its deadline"
+        )
+        return self._failed(error)
+
+    def _failed(self, error: SourceError) -> Fetched:
+        asked = self._writer is not None
+        state = replace(
+            self._state,
+            error=str(error),
+            error_kind=error.kind,
+            refused_for=self._token() if error.kind is FailureKind.REFUSED else "",
+            last_attempt=self._fetcher.now if asked else self._state.last_attempt,
+        )
+        report = SourceReport(
+            name=self._source.name,
+            state="failing",
+            entries=state.snapshot.entries if state.snapshot else 0,
+            rejected=state.snapshot.rejected if state.snapshot else 0,
+            seconds=time.monotonic() - self._started,
+            error=str(error),
+            kind=str(error.kind),
+        )
+        return Fetched(report, state, self._fetcher.old / state.snapshot.file if state.snapshot else None)
+
+    def give_up(self) -> None:
+        """Whatever still runs is on its own: what it puts is refused."""
+        if self._writer and not self._done:
+            self._writer.abandon()
+
+
+def failing(fetched: Sequence[Fetched]) -> tuple[str, ...]:
+    """Give the names of the sources that failed."""
+    return tuple(one.report.name for one in fetched if one.report.state == "failing")

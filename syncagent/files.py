@@ -1,0 +1,301 @@
+"""Files that grow with the list: sorted, checked, written whole or not at all. And locks, and identities.
+
+Every lasting file has sorted lines and a last line ``# end COUNT SHA256`` over the lines before it. Sorting is by
+octets (``LC_ALL=C``) in a child process with a bounded buffer, so that no list is ever in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import subprocess
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Self
+
+from syncagent.errors import DamagedError, LedgerError, LockBusyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+CHUNK = 1 << 18
+SORT_BUFFER = "32M"
+_END = re.compile(rb"# end (\d{1,18}) ([0-9a-f]{64})\n")
+_END_ROOM = 128
+_C_LOCALE = {"LC_ALL": "C"}
+
+
+@dataclass(frozen=True, slots=True)
+class SortedFile:
+    """A sorted file on disk: how many lines, the SHA-256 of them, and how many octets they take."""
+
+    path: Path
+    count: int
+    digest: str
+    size: int
+
+
+def end_line(count: int, digest: str) -> bytes:
+    """Give the last line of a sorted file, and of a plain list that proves it is whole."""
+    return f"# end {count} {digest}\n".encode()
+
+
+def parse_end(line: bytes) -> tuple[int, str] | None:
+    """Read an end line: count and digest, or None where it is something else."""
+    found = _END.fullmatch(line)
+    return (int(found[1]), found[2].decode()) if found else None
+
+
+def identity(path: Path) -> tuple[int, ...] | None:
+    """Give device, inode, size, mtime and ctime (ns) of what ``path`` leads to, or None where nothing is."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116 - one call on the path that is run most
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def write_sorted(path: Path, chunks: Iterable[bytes]) -> SortedFile:
+    """Write lines that come sorted, in chunks of any size, and the end line; fsync.
+
+    ``path`` must be a name that nothing refers to yet: what a crash leaves is an orphan.
+    """
+    digest, count, size = hashlib.sha256(), 0, 0
+    with path.open("wb") as file:
+        os.fchmod(file.fileno(), 0o640)
+        for chunk in chunks:
+            digest.update(chunk)
+            count += chunk.count(b"\n")
+            size += len(chunk)
+            file.write(chunk)
+        file.write(end_line(count, digest.hexdigest()))
+        file.flush()
+        os.fsync(file.fileno())
+    fsync_directory(path.parent)
+    return SortedFile(path, count, digest.hexdigest(), size)
+
+
+def write_plain(path: Path, chunks: Iterable[bytes]) -> Path:
+    """Write a file of this run's spool: no end line, no fsync, since nothing of it outlives the run."""
+    with path.open("wb") as file:
+        file.writelines(chunks)
+    return path
+
+
+def verify(path: Path, digest: str | None = None) -> SortedFile:
+    """Read a sorted file through and check it against its end line, and against ``digest`` where one is known.
+
+    Raises DamagedError.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _END_ROOM))
+            last = file.read().rpartition(b"\n# end ")
+            tail = b"# end " + last[2] if last[1] else _tail_of_empty(last[2])
+            end = parse_end(tail)
+            if end is None:
+                raise DamagedError(f"{path} has no end line: it is short")
+            file.seek(0)
+            found = _summed(file, size - len(tail))
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read: {error.strerror}") from error
+    if found != end or digest not in (None, end[1]):
+        raise DamagedError(f"{path} is not what was written: its lines do not match its digest")
+    return SortedFile(path, *end, size - len(tail))
+
+
+def _tail_of_empty(tail: bytes) -> bytes:
+    return tail if tail.startswith(b"# end ") else b""
+
+
+def _summed(file: IO[bytes], left: int) -> tuple[int, str]:
+    digest, count = hashlib.sha256(), 0
+    while left and (chunk := file.read(min(CHUNK, left))):
+        digest.update(chunk)
+        count += chunk.count(b"\n")
+        left -= len(chunk)
+    return count, digest.hexdigest()
+
+
+def chunks_of(file: SortedFile) -> Iterator[bytes]:
+    """Give the lines of a verified file, without its end line, in chunks of any size."""
+    left = file.size
+    with file.path.open("rb") as stream:
+        while left and (chunk := stream.read(min(CHUNK, left))):
+            left -= len(chunk)
+            yield chunk
+
+
+class Child:
+    """A child process that is ended when its block is left in a hurry, and judged when it is left in peace."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        stdin: IO[bytes] | int,
+        *,
+        good: Sequence[int] = (0,),
+        limit: float | None = None,
+    ) -> None:
+        """Start ``command`` in the C locale; its output is read from ``lines`` or ``chunks``.
+
+        ``good`` are the exit statuses that mean success; after ``limit`` seconds it is killed, which is a failure.
+        """
+        self._name, self._good = command[0], good
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+        environment = {**os.environ, **_C_LOCALE}
+        self.process = subprocess.Popen(
+            command, stdin=stdin, stdout=subprocess.PIPE, stderr=self._errors, env=environment
+        )
+        self._timer = threading.Timer(limit, self.process.kill) if limit else None
+        if self._timer:
+            self._timer.daemon = True
+            self._timer.start()
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        """The child's output."""
+        assert self.process.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
+        return self.process.stdout
+
+    def chunks(self) -> Iterator[bytes]:
+        """Give the output in chunks."""
+        while chunk := self.stdout.read(CHUNK):
+            yield chunk
+
+    def lines(self) -> Iterator[bytes]:
+        """Give the output line by line."""
+        return iter(self.stdout)
+
+    def __enter__(self) -> Self:
+        """Enter the child's life."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Wait for the end, or make it. Raises LedgerError where the child failed."""
+        with contextlib.suppress(OSError):
+            if self.process.stdin:
+                self.process.stdin.close()
+        if kind is not None:
+            self.process.kill()
+        self.stdout.close()
+        status = self.process.wait()
+        if self._timer:
+            self._timer.cancel()
+        self._errors.seek(0)
+        said = self._errors.read(2000).decode(errors="backslashreplace").strip()
+        self._errors.close()
+        if kind in (None, BrokenPipeError) and status not in self._good:
+            raise LedgerError(f"{self._name} failed ({status}): {said or 'no message'}")
+
+
+class Sorter(Child):
+    """``sort -u``: lines in by ``write``, sorted lines out after ``finish``."""
+
+    def __init__(self, spool: Path) -> None:
+        """Start it; what does not fit the buffer goes to ``spool``."""
+        super().__init__(["sort", "-u", f"-S{SORT_BUFFER}", "-T", str(spool)], subprocess.PIPE)
+        assert self.process.stdin is not None  # noqa: S101 - for the type checker: it is a pipe
+        self.write = self.process.stdin.write
+
+    def feed(self, lines: Iterable[bytes]) -> None:
+        """Write many lines."""
+        for chunk in joined_lines(lines):
+            self.write(chunk)
+
+    def finish(self) -> Iterator[bytes]:
+        """Give the sorted lines in chunks; nothing can be written after this."""
+        assert self.process.stdin is not None  # noqa: S101 - for the type checker: it is a pipe
+        self.process.stdin.close()
+        return self.chunks()
+
+
+def merged(paths: Sequence[Path]) -> Child:
+    """Start ``sort -m`` over sorted files. Their end lines come along, out of order: the reader drops them."""
+    return Child(["sort", "-m", *map(str, paths)] if paths else ["true"], subprocess.DEVNULL)
+
+
+@contextlib.contextmanager
+def differences(left: Path, right: SortedFile | Path) -> Iterator[Iterator[bytes]]:
+    """Give what only one of two sorted files has: lines only in ``right`` start with a TAB (comm(1))."""
+    if isinstance(right, SortedFile):
+        body = ["head", "-c", str(right.size), str(right.path)]
+    else:
+        body = ["cat", str(right)]
+    with Child(body, subprocess.DEVNULL) as feed, Child(["comm", "-3", str(left), "-"], feed.stdout) as comm:
+        yield comm.lines()
+
+
+def joined_lines(lines: Iterable[bytes], size: int = CHUNK) -> Iterator[bytes]:
+    """Gather lines to chunks, so that writing them costs little."""
+    held: list[bytes] = []
+    room = size
+    for line in lines:
+        held.append(line)
+        room -= len(line)
+        if room < 0:
+            yield b"".join(held)
+            held, room = [], size
+    if held:
+        yield b"".join(held)
+
+
+def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Cut chunks anew, so that each ends with the end of a line (but for a last one that has none)."""
+    rest = b""
+    for chunk in chunks:
+        end = chunk.rfind(b"\n") + 1
+        if end:
+            yield rest + chunk[:end]
+            rest = chunk[end:]
+        else:
+            rest += chunk
+    if rest:
+        yield rest
+
+
+def chunks_in(path: Path) -> Iterator[bytes]:
+    """Give a file in chunks."""
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
+def fsync_directory(path: Path) -> None:
+    """Make renames and new names in ``path`` last."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: Path, timeout: float, *, shared: bool = False) -> Iterator[None]:
+    """Hold ``path`` by flock(2), waiting at most ``timeout`` seconds. A shared lock needs no right to write.
+
+    Raises LockBusyError.
+    """
+    flags = os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o640)
+    try:
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    text = f"another run holds {path} and did not end within {timeout:g}s: wait, or raise --lock-timeout"
+                    raise LockBusyError(text) from None
+            time.sleep(0.05)
+        yield
+    finally:
+        os.close(descriptor)

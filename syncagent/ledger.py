@@ -1,0 +1,323 @@
+"""What is remembered between runs: rows in ``state.db``, lists in sorted files beside it.
+
+A file is in place, under a name of its own, before the row that refers to it is committed; so whatever no row
+refers to is an orphan of a run that did not finish, and the next run sweeps it. Losing all of it costs one full fetch
+and the history, never a recipient.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import shutil
+import sqlite3
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from syncagent import files
+from syncagent.errors import DamagedError, LedgerError
+from syncagent.model import Hold, Plan, SourceState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS source (name TEXT PRIMARY KEY, state TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS hold (id TEXT PRIMARY KEY, state TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS run (id TEXT PRIMARY KEY, started REAL NOT NULL, finished REAL NOT NULL,
+    status TEXT NOT NULL, exit_code INTEGER NOT NULL, added INTEGER NOT NULL, removed INTEGER NOT NULL,
+    error TEXT NOT NULL, changes_file TEXT);
+CREATE TABLE IF NOT EXISTS change (run TEXT NOT NULL, at REAL NOT NULL, domain TEXT NOT NULL,
+    before INTEGER NOT NULL, added INTEGER NOT NULL, removed INTEGER NOT NULL, approved INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS change_at ON change (at);
+CREATE TABLE IF NOT EXISTS recipient (run TEXT NOT NULL, address TEXT NOT NULL, added INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS recipient_address ON recipient (address);
+"""
+VERSION = 1
+_BUSY_SECONDS = 5.0
+_T = TypeVar("_T")
+
+
+class Identities(Struct, frozen=True):
+    """What the published map was when it was put in place; anything else than this is looked at anew."""
+
+    map: str
+    renderer: str
+    digest: str
+    index: str
+    text_file: tuple[int, ...] | None
+    index_file: tuple[int, ...] | None
+    postmap: tuple[int, ...] | None
+    main_cf: tuple[int, ...] | None
+
+
+class ListFile(Struct, frozen=True):
+    """A sorted file in ``lists``: its name, and the digest it must have."""
+
+    name: str
+    count: int
+    digest: str
+
+
+class Finished(Struct, frozen=True):
+    """The last run that finished: what went into it, and what came out. An equal one need not be done again."""
+
+    config: str
+    snapshots: dict[str, str]
+    failing: tuple[str, ...]
+    identities: Identities
+    kept: ListFile
+    published: ListFile
+    next_due: float | None
+    plan: Plan
+
+
+class DomainRow(Struct, frozen=True):
+    """What a run changed in one domain, for the guard's window."""
+
+    domain: str
+    before: int
+    added: int
+    removed: int
+    approved: int
+
+
+class RunRow(Struct, frozen=True):
+    """A run, for the history."""
+
+    id: str
+    started: float
+    status: str
+    exit_code: int
+    added: int = 0
+    removed: int = 0
+    error: str = ""
+    changes_file: str | None = None
+
+
+class Ledger:
+    """The state directory, open. ``notes`` says what was found damaged."""
+
+    def __init__(self, directory: Path, *, write: bool = True) -> None:
+        """Open it, making what is missing; with ``write=False`` nothing is made, and what is missing is empty.
+
+        A database that SQLite cannot read is set aside, and a new one begun. Raises LedgerError.
+        """
+        self.directory, self._write = directory, write
+        self.snapshots, self.lists = directory / "snapshots", directory / "lists"
+        self.notes: list[str] = []
+        self._file = directory / "state.db"
+        try:
+            self._open()
+        except sqlite3.OperationalError as error:
+            raise LedgerError(f"{self._file} cannot be opened: {error}; who else has it open?") from error
+        except (sqlite3.DatabaseError, msgspec.DecodeError) as error:
+            self._set_aside(error)
+            self._open()
+
+    def _open(self) -> None:
+        there = self._file.exists()
+        if there and not self._write:
+            source = f"file:{self._file}?mode=ro"
+        else:
+            source = f"file:{self._file}" if self._write else ":memory:"
+        self._database = sqlite3.connect(source, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+        self._database.execute("PRAGMA synchronous=FULL")
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        if not version and (self._write or not there):
+            self._database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={VERSION}; COMMIT")
+        elif version != VERSION:
+            text = f"{self._file} is of version {version}, this syncagent knows {VERSION}: move it away to start anew"
+            raise LedgerError(text)
+        if self._write:
+            self._file.chmod(0o640)
+        self.sources = {
+            name: _decode(state, SourceState) for name, state in self._rows("SELECT name, state FROM source")
+        }
+        self.holds = {key: _decode(state, Hold) for key, state in self._rows("SELECT id, state FROM hold")}
+        finished = self._rows("SELECT value FROM meta WHERE key = 'finished'")
+        self.finished = _decode(finished[0][0], Finished) if finished else None
+
+    def _set_aside(self, error: Exception) -> None:
+        with contextlib.suppress(AttributeError):
+            self._database.close()
+        if not self._write:
+            raise LedgerError(
+                f"{self._file} is damaged ({error}): the next `syncagent sync` rebuilds it"
+            ) from error
+        aside = self._file.with_name(f"state.db.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+        self._file.rename(aside)
+        with contextlib.suppress(FileNotFoundError):
+            self._file.with_name("state.db-journal").unlink()
+        self.notes.append(f"state.db was damaged ({error}): set aside as {aside.name} and begun anew")
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+    def _rows(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[str, ...]]:
+        return self._database.execute(statement, values).fetchall()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise LedgerError(f"{self._file} cannot be written: {error}; is the disk full?") from error
+
+    def save_source(self, state: SourceState) -> None:
+        """Remember a source: its snapshot (which is in place) and its validator, in one transaction."""
+        with self._transaction() as database:
+            database.execute("INSERT OR REPLACE INTO source VALUES (?, ?)", (state.name, _encode(state)))
+        self.sources[state.name] = state
+
+    def approve(self, ids: Iterable[str], now: float) -> None:
+        """Note that a person lets these holds go."""
+        with self._transaction() as database:
+            for hold_id in ids:
+                hold = msgspec.structs.replace(self.holds[hold_id], approved_at=now)
+                database.execute("UPDATE hold SET state = ? WHERE id = ?", (_encode(hold), hold_id))
+                self.holds[hold_id] = hold
+
+    def window(self, since: float) -> dict[str, tuple[int, int]]:
+        """Give, by domain, what was added and removed since then.
+
+        What filled an empty domain is its start and not growth; what a person approved is no loss.
+        """
+        rows = self._database.execute(
+            "SELECT domain, SUM(CASE WHEN before = 0 THEN 0 ELSE added END), SUM(removed - approved)"
+            " FROM change WHERE at > ? GROUP BY domain",
+            (since,),
+        )
+        return {domain: (added, removed) for domain, added, removed in rows}
+
+    def oldest_removal(self, since: float) -> float | None:
+        """Give when the first removal since then was, if there was one."""
+        rows = self._database.execute(
+            "SELECT MIN(at) FROM change WHERE at > ? AND removed > approved", (since,)
+        ).fetchall()
+        found = rows[0][0]
+        return None if found is None else float(found)
+
+    def record(
+        self,
+        run: RunRow,
+        finished: Finished,
+        holds: Iterable[Hold],
+        changes: Iterable[DomainRow],
+        recipients: Iterable[tuple[str, bool]],
+    ) -> None:
+        """Remember a run that finished, all of it in one transaction: what it used up (approvals) is gone with it."""
+        now = time.time()
+        with self._transaction() as database:
+            database.execute("INSERT OR REPLACE INTO meta VALUES ('finished', ?)", (_encode(finished),))
+            database.execute("DELETE FROM hold")
+            database.executemany(
+                "INSERT INTO hold VALUES (?, ?)", [(hold.id, _encode(hold)) for hold in holds]
+            )
+            database.execute(
+                f"DELETE FROM source WHERE name NOT IN ({_marks(finished.snapshots)})",
+                tuple(finished.snapshots),
+            )
+            rows = [
+                (run.id, run.started, row.domain, row.before, row.added, row.removed, row.approved)
+                for row in changes
+            ]
+            database.executemany("INSERT INTO change VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            database.executemany(
+                "INSERT INTO recipient VALUES (?, ?, ?)", ((run.id, *change) for change in recipients)
+            )
+            _insert_run(database, run, now)
+
+    def record_failure(self, run: RunRow) -> None:
+        """Remember a run that did not finish, so that the history shows it."""
+        with self._transaction() as database:
+            _insert_run(database, run, time.time())
+
+    def new_list(self, kind: str, run_id: str, chunks: Iterable[bytes]) -> ListFile:
+        """Write a list; it counts only once ``record`` refers to it."""
+        written = files.write_sorted(self.lists / f"{kind}-{run_id}", chunks)
+        return ListFile(written.path.name, written.count, written.digest)
+
+    def keep_changes(self, run_id: str, changes: Iterable[tuple[str, bool]]) -> str:
+        """Keep the many changes of a run in a compressed file: ``+ADDRESS`` lines, then ``-ADDRESS`` lines, each sorted."""
+        directory = self.directory / "changes"
+        directory.mkdir(mode=0o750, exist_ok=True)
+        file = directory / f"{run_id}.gz"
+        with gzip.open(file, "wb", compresslevel=1) as out:
+            for chunk in files.joined_lines(
+                f"{'+' if new else '-'}{address}\n".encode() for address, new in changes
+            ):
+                out.write(chunk)
+        file.chmod(0o640)
+        return file.name
+
+    def open_list(self, listed: ListFile | None, what: str) -> files.SortedFile | None:
+        """Verify a list that the last finished run left; None, and a note, where it is damaged."""
+        if listed is None:
+            return None
+        try:
+            return files.verify(self.lists / listed.name, listed.digest)
+        except DamagedError as error:
+            self.notes.append(f"{error}; {what}")
+            return None
+
+    def open_snapshot(self, state: SourceState) -> files.SortedFile | None:
+        """Verify a source's snapshot; None where there is none. Raises DamagedError."""
+        if state.snapshot is None:
+            return None
+        return files.verify(self.snapshots / state.snapshot.file, state.snapshot.digest)
+
+    def prepare(self) -> Path:
+        """Make the directories, sweep what unfinished runs left behind, and give a directory for this run's spool."""
+        referred = {state.snapshot.file for state in self.sources.values() if state.snapshot}
+        if self.finished:
+            referred |= {self.finished.kept.name, self.finished.published.name}
+        for directory in (self.snapshots, self.lists):
+            directory.mkdir(mode=0o750, exist_ok=True)
+            for file in directory.iterdir():
+                if file.name not in referred:
+                    file.unlink()
+        spool = self.directory / "spool"
+        if spool.exists():
+            shutil.rmtree(spool)
+        spool.mkdir(mode=0o700)
+        return spool
+
+
+def _insert_run(database: sqlite3.Connection, run: RunRow, now: float) -> None:
+    values = (
+        run.id,
+        run.started,
+        now,
+        run.status,
+        run.exit_code,
+        run.added,
+        run.removed,
+        run.error,
+        run.changes_file,
+    )
+    database.execute("INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+
+def _marks(values: Mapping[str, str]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _encode(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _decode(text: str, kind: type[_T]) -> _T:
+    return msgspec.json.decode(text, type=kind)

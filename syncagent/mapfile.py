@@ -1,0 +1,117 @@
+"""The text that postmap(1) reads: rendered, and parsed as Postfix parses it.
+
+Rules: postmap(1) "TABLE FORMAT" and the source of postmap; measured where the two leave doubt.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from syncagent import normalise
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+RENDERER = "1"
+"""Part of what is on record about a map: another renderer writes it anew."""
+
+HEADER = b"# Written by syncagent: changes made here are lost. Add addresses to one of its sources, see syncagent.toml.\n"
+_VALUE = b" OK\n"
+_SPACE = b" \t\v\f\r"
+
+
+def render(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Turn chunks of canonical addresses, one a line and cut anywhere, to lines of the text, without its header."""
+    for chunk in chunks:
+        yield chunk.replace(b"\n", _VALUE)
+
+
+def second_forms(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Give, for lines of canonical addresses, the U-label forms that must be keys as well, as lines."""
+    for line in lines:
+        if b"xn--" in line:
+            for form in normalise.renderings(line.rstrip(b"\n").decode())[1:]:
+                yield form.casefold().encode() + b"\n"  # as Postfix will fold it: ß becomes ss
+
+
+def logical_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Give ``(number, line)`` of each logical line: comments and blank lines gone, continuations joined."""
+    held, start = b"", 0
+    for number, line in enumerate(lines, 1):
+        bare = line.rstrip(b"\n")
+        stripped = bare.strip(_SPACE)
+        if not stripped or stripped.startswith(b"#"):
+            continue
+        if bare[:1] in (b" ", b"\t", b"\v", b"\f", b"\r"):
+            held, start = held + bare, start or number
+            continue
+        if held:
+            yield start, held
+        held, start = bare, number
+    if held:
+        yield start, held
+
+
+def split(line: bytes) -> tuple[bytes, bytes] | None:
+    """Split a logical line into key and value at the first white space outside quotes; None for an unclosed quote."""
+    if b'"' not in line and b"\\" not in line:
+        key, _, value = line.replace(b"\t", b" ").replace(b"\v", b" ").replace(b"\f", b" ").partition(b" ")
+        return key.strip(_SPACE), value.strip(_SPACE)
+    quoted = escaped = False
+    for at, octet in enumerate(line):
+        char = bytes((octet,))
+        if escaped:
+            escaped = False
+        elif char == b"\\":
+            escaped = True
+        elif char == b'"':
+            quoted = not quoted
+        elif char in _SPACE and not quoted:
+            return line[:at], line[at:].strip(_SPACE)
+    return None if quoted else (line, b"")
+
+
+def published(lines: Iterable[bytes], relay_domains: Collection[str], dead: Dead) -> Iterator[bytes]:
+    """Give the recipients that a text publishes, as lines, unsorted and perhaps twice.
+
+    Keys are folded as Postfix folds them, and otherwise taken as they stand: what another hand wrote stays what it
+    was until the guard lets it go. Both forms of an IDN domain are one recipient; ``relay_domains`` tells the folded
+    U-labels that are no longer what they were folded from. What Postfix could never find, or could not hold in every
+    table type, is counted in ``dead``.
+    """
+    folded = {normalise.u_labels(domain).casefold(): domain for domain in relay_domains if "xn--" in domain}
+    for domain in relay_domains:
+        folded.pop(domain, None)
+    for _, line in logical_lines(lines):
+        parts = split(line)
+        recipient = _recipient(parts[0], folded) if parts and parts[1] else None
+        if recipient is None:
+            dead.count += 1
+        else:
+            yield recipient
+
+
+class Dead:
+    """Counts lines of a text that publish no recipient."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.count = 0
+
+
+def _recipient(key: bytes, folded_domains: Mapping[str, str]) -> bytes | None:
+    try:
+        folded = key.decode().casefold()
+    except UnicodeDecodeError:
+        return None
+    local, at, domain = folded.rpartition("@")
+    if not at or not domain or any(char in folded for char in "\0\r\n\t"):
+        return None
+    try:
+        domain = folded_domains.get(domain) or normalise.canonical_domain(domain)
+        forms = normalise.renderings(f"{local}@{domain}")
+    except normalise.UnusableError:
+        forms = (f"{local}@{domain}",)
+    if max(len(form.encode()) for form in forms) > normalise.MAX_KEY:
+        return None
+    return forms[0].encode() + b"\n"

@@ -1,0 +1,184 @@
+"""What passes along the line: recipients as sources say them, counts, holds, and the result of a run.
+
+All of it is frozen. Lists of recipients are never here: whatever grows with the list is a sorted file.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from syncagent.errors import FailureKind
+
+Entry = tuple[str, str, str]
+"""What a source says: the address as spelled, its own key for it (a line, an entryUUID, an API id), a label for people."""
+
+SAMPLE = 20
+"""How many addresses or rejects a result carries; the files carry them all."""
+
+
+class Reject(Struct, frozen=True):
+    """An entry that cannot be a recipient."""
+
+    spelled: str
+    reason: str
+    source: str = ""
+    key: str = ""
+
+
+class Snapshot(Struct, frozen=True):
+    """What a source says now: its sorted file, by name, and what is in it."""
+
+    file: str
+    entries: int
+    rejected: int
+    digest: str
+    identity: tuple[int, ...]
+
+
+class SourceState(Struct, frozen=True):
+    """What is remembered of a source between runs. Times are seconds since the epoch."""
+
+    name: str
+    snapshot: Snapshot | None = None
+    validator: str | None = None
+    config_digest: str = ""
+    normaliser: str = ""
+    last_success: float = 0.0
+    last_attempt: float = 0.0
+    error: str = ""
+    error_kind: FailureKind | None = None
+    refused_for: str = ""
+
+
+class SourceReport(Struct, frozen=True):
+    """How one source did in this run."""
+
+    name: str
+    state: Literal["whole", "same", "failing"]
+    entries: int = 0
+    rejected: int = 0
+    ignored: int = 0
+    seconds: float = 0.0
+    error: str = ""
+    kind: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class Counts(Struct, frozen=True, kw_only=True):
+    """What the guard sees of a relay domain. ``missing`` counts what is published and said by no source.
+
+    Of the missing, ``approved`` were let go by a person. ``window_start`` and ``window_removed`` are the domain's
+    size at the start of the window and what was removed since, approvals apart.
+    """
+
+    domain: str
+    configured: bool = True
+    wanted: int = 0
+    added: int = 0
+    missing: int = 0
+    approved: int = 0
+    catch_alls_missing: tuple[str, ...] = ()
+    window_start: int = 0
+    window_removed: int = 0
+
+    @property
+    def before(self) -> int:
+        """What was published (or should have been) before this run."""
+        return self.wanted - self.added + self.missing
+
+
+class Reason(Struct, frozen=True):
+    """Why removals are held: a kind for machines, a text for people, and whether a person may overrule it."""
+
+    kind: Literal["source-failing", "percent", "whole-percent", "emptied", "catch-all", "canary", "empty-map"]
+    text: str
+    approvable: bool = True
+
+
+class Hold(Struct, frozen=True):
+    """Removals of one relay domain that are not published: how many, why, since when."""
+
+    id: str
+    domain: str
+    count: int
+    since: float
+    reasons: tuple[Reason, ...]
+    approved_at: float = 0.0
+
+    @property
+    def approvable(self) -> bool:
+        """Whether ``syncagent approve`` may let it go."""
+        return all(reason.approvable for reason in self.reasons)
+
+    @property
+    def waits(self) -> bool:
+        """Whether only a failing source is waited for, which resolves by itself."""
+        return all(reason.kind == "source-failing" for reason in self.reasons)
+
+
+class DomainChange(Struct, frozen=True):
+    """What a run did, or would do, to one relay domain. ``kept`` counts what no source says but stays published."""
+
+    domain: str
+    before: int
+    added: int
+    removed: int
+    kept: int
+    after: int
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """What changes: counts per relay domain, samples of the addresses, holds."""
+
+    domains: tuple[DomainChange, ...] = ()
+    counts: tuple[Counts, ...] = ()
+    holds: tuple[Hold, ...] = ()
+    held_catch_alls: tuple[str, ...] = ()
+    absent_canaries: tuple[str, ...] = ()
+    out_of_scope: dict[str, int] = {}
+    added_sample: tuple[str, ...] = ()
+    removed_sample: tuple[str, ...] = ()
+    in_grace: int = 0
+
+    @property
+    def added(self) -> int:
+        """How many recipients are new."""
+        return sum(change.added for change in self.domains)
+
+    @property
+    def removed(self) -> int:
+        """How many recipients go."""
+        return sum(change.removed for change in self.domains)
+
+    @property
+    def after(self) -> int:
+        """How many recipients the map holds afterwards; an IDN one counts once."""
+        return sum(change.after for change in self.domains)
+
+
+Status = Literal["unchanged", "published", "planned", "incomplete", "failed"]
+
+
+class SyncResult(Struct, frozen=True, kw_only=True):
+    """What a run came to.
+
+    ``unchanged``: nothing to do. ``published``: the map was written. ``planned``: nothing was to be written.
+    ``incomplete``: a first run that is not whole. ``failed``: publishing failed, the old map is in place.
+    """
+
+    run_id: str
+    status: Status
+    exit_code: int
+    map: str
+    recipients: int
+    index: str = ""
+    plan: Plan = Plan()
+    sources: tuple[SourceReport, ...] = ()
+    rejected: int = 0
+    reject_sample: tuple[Reject, ...] = ()
+    missing_for_first: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    error: str = ""
+    seconds: float = 0.0

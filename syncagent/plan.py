@@ -1,0 +1,213 @@
+"""What changes: which recipients are wanted, which are missing, and what becomes of the missing.
+
+Pure: lines in, lines and counts out. Lines are octets; an address is in its canonical form and UTF-8.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from syncagent.guard import hold_id
+from syncagent.model import Counts
+from syncagent.normalise import within
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from syncagent.config import Limits, Postfix
+    from syncagent.model import Reason
+
+GRACE = b"grace"
+HOLD = b"hold:"
+_MANY_DOMAINS = 100_000
+_OTHERS = "(others)"
+_MAX_NAMED = 1000
+
+
+class Scope:
+    """Which addresses are wanted here: the relay domains and below, less what is excluded."""
+
+    def __init__(self, postfix: Postfix) -> None:
+        """Take it from the configuration."""
+        self._relay_domains = frozenset(postfix.relay_domains)
+        self._excluded = frozenset(address.encode() for address in postfix.exclude)
+        self._catch_all = frozenset(b"@" + domain.encode() for domain in postfix.catch_all)
+        self._groups: dict[bytes, str | None] = {}
+        self.wanted: Counter[str] = Counter()
+        self.out_of_scope: Counter[str] = Counter()
+        self.held_catch_alls: list[str] = []
+        self.canaries: set[str] = set()
+
+    def relay_domain(self, domain: bytes) -> str | None:
+        """Give the relay domain that covers ``domain``, or None outside of all."""
+        if domain not in self._groups:
+            if len(self._groups) > _MANY_DOMAINS:
+                self._groups.clear()
+            self._groups[domain] = within(domain.decode(), self._relay_domains)
+        return self._groups[domain]
+
+    def group(self, address: bytes) -> tuple[str, bool]:
+        """Give the name under which an address is counted, and whether that is a configured relay domain."""
+        domain = address[address.rindex(b"@") + 1 :]
+        covering = self.relay_domain(domain)
+        return (covering, True) if covering else (domain.decode(), False)
+
+    def select(self, addresses: Iterable[bytes], canaries: Iterable[str]) -> Iterator[bytes]:
+        """Give the wanted ones as lines, counting them by relay domain; what is left out is counted too."""
+        looked_for = frozenset(canary.encode() for canary in canaries)
+        groups, wanted, excluded = self._groups, self.wanted, self._excluded
+        for address in addresses:
+            domain = address[address.rindex(b"@") + 1 :]
+            group = groups[domain] if domain in groups else self.relay_domain(domain)
+            if group is None:
+                self._leave_out(domain.decode())
+                continue
+            if excluded and (address in excluded or b"@" + domain in excluded):
+                continue
+            if address.startswith(b"@") and address not in self._catch_all:
+                self.held_catch_alls.append(address.decode())
+                continue
+            if address in looked_for:
+                self.canaries.add(address.decode())
+            wanted[group] += 1
+            yield address + b"\n"
+
+    def _leave_out(self, domain: str) -> None:
+        known = domain in self.out_of_scope or len(self.out_of_scope) < _MAX_NAMED
+        self.out_of_scope[domain if known else _OTHERS] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A recipient that is published and that no source says any more."""
+
+    address: bytes
+    since: int
+    why: bytes
+    group: str
+    approved: bool
+    due: bool
+
+    def kept_line(self, why: bytes) -> bytes:
+        """Give its line in ``kept``: ``address TAB since TAB why``."""
+        return b"%b\t%d\t%b\n" % (self.address, self.since, why)
+
+
+def remembered(missing: Iterable[bytes], kept: Iterable[bytes]) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Give each missing address with what ``kept`` knows of it: since and why, empty where it is new there.
+
+    Both are sorted by address; what ``kept`` has beyond the missing is back in a source and forgotten.
+    """
+    old = (line.rstrip(b"\n").split(b"\t") for line in kept)
+    known = next(old, None)
+    for address in missing:
+        while known and known[0] < address:
+            known = next(old, None)
+        if known and known[0] == address:
+            yield address, known[1], known[2]
+        else:
+            yield address, b"", b""
+
+
+@dataclass(frozen=True, slots=True)
+class Ripeness:
+    """When a missing address may go: the clock of the run, the oldest of the sources' last whole answers, approvals."""
+
+    now: float
+    oldest_answer: float
+    approved: frozenset[str]
+    limits: Limits
+
+    def missing(self, address: bytes, since: bytes, why: bytes, group: str) -> Missing:
+        """Judge one address. A clock that was set back starts the grace anew, never ends it early."""
+        start = min(int(since), int(self.now)) if since else int(self.now)
+        grace = self.limits.of(group)[2]
+        due = not grace or (self.now - start >= grace and self.oldest_answer > start)
+        approved = why.startswith(HOLD) and why[len(HOLD) :].decode() in self.approved
+        return Missing(address, start, why or GRACE, group, approved, due)
+
+
+class Tally:
+    """Counts the missing and the added by relay domain, for the guard."""
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self.added: Counter[str] = Counter()
+        self.missing: Counter[str] = Counter()
+        self.approved: Counter[str] = Counter()
+        self.catch_alls: dict[str, tuple[str, ...]] = {}
+        self.unconfigured: set[str] = set()
+
+    def count(self, missing: Missing, *, configured: bool) -> None:
+        """Count one missing address."""
+        self.missing[missing.group] += 1
+        self.approved[missing.group] += missing.approved
+        if not configured:
+            self.unconfigured.add(missing.group)
+        if missing.address.startswith(b"@") and not missing.approved:
+            self.catch_alls[missing.group] = (
+                *self.catch_alls.get(missing.group, ()),
+                missing.address.decode(),
+            )
+
+    def counts(
+        self, relay_domains: Iterable[str], wanted: Mapping[str, int], window: Mapping[str, tuple[int, int]]
+    ) -> list[Counts]:
+        """Give the guard's view: every relay domain, and every other domain that still has recipients published.
+
+        ``window`` gives, by domain, what was added and removed since the window's start.
+        """
+        found = []
+        for domain in sorted({*map(str, relay_domains), *self.missing}):
+            grown, removed = window.get(domain, (0, 0))
+            before = wanted.get(domain, 0) - self.added[domain] + self.missing[domain]
+            counts = Counts(
+                domain=domain,
+                configured=domain not in self.unconfigured,
+                wanted=wanted.get(domain, 0),
+                added=self.added[domain],
+                missing=self.missing[domain],
+                approved=self.approved[domain],
+                catch_alls_missing=self.catch_alls.get(domain, ()),
+                window_start=max(before - self.approved[domain] - grown + removed, 0),
+                window_removed=removed,
+            )
+            found.append(counts)
+        return found
+
+
+class Decisions:
+    """What becomes of each missing address, once the guard has spoken."""
+
+    def __init__(self, held: Mapping[str, tuple[Reason, ...]], run_id: str) -> None:
+        """``held`` are the guard's reasons by domain."""
+        self.reasons, self._run_id = held, run_id
+        self._final = {
+            domain for domain, reasons in held.items() if not all(reason.approvable for reason in reasons)
+        }
+        self.removed: Counter[str] = Counter()
+        self.removed_approved: Counter[str] = Counter()
+        self.kept: Counter[str] = Counter()
+        self.holds: Counter[tuple[str, str]] = Counter()
+        self.in_grace = 0
+        self.next_due: float | None = None
+
+    def why_kept(self, missing: Missing, grace: float) -> bytes | None:
+        """Give why the address stays published, or None where it goes."""
+        held = missing.group in self.reasons
+        if (missing.approved and missing.group not in self._final) or (not held and missing.due):
+            self.removed[missing.group] += 1
+            self.removed_approved[missing.group] += missing.approved
+            return None
+        self.kept[missing.group] += 1
+        if held:
+            known = missing.why[len(HOLD) :].decode() if missing.why.startswith(HOLD) else ""
+            hold = known or hold_id(missing.group, self._run_id)
+            self.holds[missing.group, hold] += 1
+            return HOLD + hold.encode()
+        self.in_grace += 1
+        end = missing.since + grace
+        self.next_due = end if self.next_due is None else min(end, self.next_due)
+        return GRACE

@@ -1,0 +1,296 @@
+"""Stage, index, read back, rename: the map as Postfix sees it changes whole or not at all.
+
+It decides nothing: which recipients, is settled before. The order is measured: an index built in place and killed
+half-way refuses valid recipients with 550, text before index never ends in a stale pair.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from syncagent import files, mapfile, readback
+from syncagent.errors import LedgerError, PublishError
+from syncagent.ledger import Identities
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from syncagent.config import Postfix
+
+_SBIN = "/usr/sbin:/sbin:/usr/local/sbin"
+
+
+def tool(name: str) -> Path | None:
+    """Find one of Postfix's programs; where an ordinary user's PATH ends, look in the sbin directories."""
+    found = shutil.which(name) or shutil.which(name, path=_SBIN)
+    return Path(found) if found else None
+
+
+class Target:
+    """The files of the configured map. A symlink in the map's place is followed and stays."""
+
+    def __init__(self, postfix: Postfix) -> None:
+        """Work out the names; nothing needs to be there."""
+        self.postfix, self.type, self.named = postfix, postfix.map.type, postfix.map.path
+        self.text = Path(os.path.realpath(self.named))
+        self.prefix = f".{self.named.name}.syncagent-"
+
+    def index(self, suffix: str) -> Path:
+        """Give where Postfix looks for the index: beside the text as it is named."""
+        return Path(os.path.realpath(f"{self.named}{suffix}"))
+
+    def identities(self, digest: str, index: str) -> Identities:
+        """Take stock of what is in place now. ``index`` is the index's suffix, empty where there is none."""
+        postmap = tool("postmap")
+        return Identities(
+            map=str(self.postfix.map),
+            renderer=mapfile.RENDERER,
+            digest=digest,
+            index=index,
+            text_file=files.identity(self.text),
+            index_file=files.identity(self.index(index)) if index else None,
+            postmap=files.identity(postmap) if postmap and self.type != "texthash" else None,
+            main_cf=files.identity(self.postfix.config_directory / "main.cf"),
+        )
+
+    def text_on_record(self, recorded: Identities) -> bool:
+        """Tell whether the text is the very file that was published, under the same name."""
+        return (
+            recorded.map == str(self.postfix.map)
+            and recorded.text_file == files.identity(self.text) is not None
+        )
+
+    def on_record(self, recorded: Identities | None) -> bool:
+        """Tell whether everything still is what it was when the map was published."""
+        if (
+            recorded is None
+            or recorded.text_file is None
+            or bool(recorded.index) == (self.type == "texthash")
+        ):
+            return False
+        return self.identities(recorded.digest, recorded.index) == recorded
+
+    def sweep(self) -> None:
+        """Remove staging directories of runs that were killed. Call it under the lock."""
+        for directory in {self.text.parent, self.named.parent}:
+            with contextlib.suppress(FileNotFoundError):
+                for left in directory.glob(f"{self.prefix}*"):
+                    shutil.rmtree(left, ignore_errors=True)
+
+
+def publish(target: Target, recipients: Path, spool: Path, report: Callable[[str, int], None]) -> Identities:
+    """Put the map in place and give what it is then. ``recipients``: sorted canonical addresses, one a line.
+
+    Raises PublishError, the old pair in place, naming the step; UnansweredError where Postfix does not answer for
+    keys that were written.
+    """
+    _check_reload(target)
+    with contextlib.ExitStack() as stack:
+        with _step("stage"):
+            stage = _staging(target, target.named.parent, stack)
+            staged = stage / target.named.name
+            keys = _keys(recipients, spool)
+            digest = _write_text(staged, keys)
+            _as_before(staged, target.text)
+        report("index", 0)
+        with _step("index"):
+            suffix = _index(target, stage, staged)
+        report("read back", 0)
+        with _step("read back"):
+            readback.check(
+                target.type,
+                staged,
+                keys,
+                spool,
+                lambda *options: _postmap(target, *options),
+                target.postfix.postmap_timeout,
+            )
+        with _step("rename"):
+            _rename(target, staged, suffix, stack)
+    return target.identities(digest, suffix)
+
+
+@contextlib.contextmanager
+def _step(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, LedgerError) as error:
+        why = (
+            f"{error.strerror}: {error.filename}"
+            if isinstance(error, OSError) and error.strerror
+            else str(error)
+        )
+        mend = {
+            "No space left on device": "; make room there",
+            "Permission denied": "; the directory must be writable for the user that runs syncagent",
+            "Read-only file system": "; under systemd, add the directory to ReadWritePaths",
+            "Device or resource busy": "; a map that is itself a mount point cannot be replaced: mount its directory",
+            "No such file or directory": "; make the directory first",
+        }
+        hint = mend.get(error.strerror or "", "") if isinstance(error, OSError) else ""
+        raise PublishError(name, why + hint) from error
+
+
+def _staging(target: Target, directory: Path, stack: contextlib.ExitStack) -> Path:
+    stage = Path(tempfile.mkdtemp(prefix=target.prefix, dir=directory))
+    stack.callback(shutil.rmtree, stage, ignore_errors=True)
+    if stage.stat().st_dev != directory.stat().st_dev:
+        raise PublishError("stage", f"{stage} is on another file system than {directory}")
+    owner = _owner(target.text)
+    if (
+        owner and os.geteuid() == 0
+    ):  # postmap run by root becomes the owner of its source, and writes beside it
+        os.chown(stage, *owner)
+    return stage
+
+
+def _owner(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_uid, stat.st_gid
+
+
+def _as_before(staged: Path, old: Path) -> None:
+    """Keep mode, and owner where that is permitted; a new map is 0644, since smtpd reads it as another user."""
+    try:
+        stat = old.stat()
+    except FileNotFoundError:
+        staged.chmod(0o644)
+        return
+    staged.chmod(stat.st_mode & 0o7777)
+    with contextlib.suppress(PermissionError):
+        os.chown(staged, stat.st_uid, stat.st_gid)
+
+
+def _keys(recipients: Path, spool: Path) -> Path:
+    """Give the sorted keys to write: the recipients, and the U-label forms of those that have one."""
+    extra = spool / "second-forms"
+    grep = files.Child(["grep", "-F", "xn--", str(recipients)], subprocess.DEVNULL, good=(0, 1))
+    with grep, files.Sorter(spool) as sorter:
+        sorter.feed(mapfile.second_forms(grep.lines()))
+        files.write_plain(extra, sorter.finish())
+    if not extra.stat().st_size:
+        return recipients
+    keys = spool / "keys"
+    with files.Child(["sort", "-m", "-u", str(recipients), str(extra)], subprocess.DEVNULL) as both:
+        files.write_plain(keys, both.chunks())
+    return keys
+
+
+def _write_text(staged: Path, keys: Path) -> str:
+    """Write the text; give the digest of its lines."""
+    digest = hashlib.sha256()
+    with staged.open("wb") as file:
+        file.write(mapfile.HEADER)
+        for chunk in mapfile.render(files.chunks_in(keys)):
+            digest.update(chunk)
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _postmap(target: Target, *options: str) -> list[str]:
+    program = tool("postmap")
+    if program is None:
+        raise PublishError(
+            "index", "postmap is not installed: apt-get install postfix, or use a texthash: map"
+        )
+    return [str(program), "-c", str(target.postfix.config_directory), *options]
+
+
+def _index(target: Target, stage: Path, staged: Path) -> str:
+    """Have postmap index the staged text; give the suffix of what appeared, which need not be the usual one.
+
+    Postfix 3.11 may redirect hash to cdb (NON_BERKELEYDB_README).
+    """
+    if target.type == "texthash":
+        return ""
+    limit = float(target.postfix.postmap_timeout)
+    try:
+        done = subprocess.run(
+            _postmap(target, f"{target.type}:{staged}"), capture_output=True, timeout=limit, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise PublishError(
+            "index", f"postmap did not end within {limit:g}s: see postfix.postmap_timeout"
+        ) from None
+    if done.returncode:
+        said = done.stderr.decode(errors="backslashreplace").strip()[-1000:]
+        package = (
+            f": is the package postfix-{target.type} installed?"
+            if "unsupported dictionary type" in said
+            else ""
+        )
+        raise PublishError("index", f"postmap failed ({done.returncode}): {said or 'no message'}{package}")
+    made = sorted(path for path in stage.iterdir() if path != staged)
+    if len(made) != 1:
+        found = ", ".join(path.name for path in made) or "none"
+        raise PublishError(
+            "index", f"postmap ended well, but one index file should have appeared beside the text: {found}"
+        )
+    with made[0].open("rb") as file:
+        os.fsync(file.fileno())
+    return made[0].name.removeprefix(staged.name)
+
+
+def _rename(target: Target, staged: Path, suffix: str, stack: contextlib.ExitStack) -> None:
+    """Put text, then index, in their places."""
+    text = staged
+    if target.text.parent != target.named.parent:  # a symlink leads to another directory
+        text = _staging(target, target.text.parent, stack) / staged.name
+        shutil.copy2(staged, text)
+        _as_before(text, target.text)
+        with text.open("rb") as file:
+            os.fsync(file.fileno())
+    text.replace(target.text)
+    if suffix:
+        index = target.index(suffix)
+        staged.with_name(staged.name + suffix).replace(index)
+        files.fsync_directory(index.parent)
+    files.fsync_directory(target.text.parent)
+
+
+def remove_stale(old: Identities | None, new: Identities) -> None:
+    """Remove the index of ours that a new suffix or another map replaced: read by mistake, it would refuse the new."""
+    if old is None or not old.index or old.index_file is None:
+        return
+    path = Path(old.map.partition(":")[2] + old.index)
+    same_text = old.map.partition(":")[2] == new.map.partition(":")[2]
+    if same_text and old.index != new.index and files.identity(path) == old.index_file:
+        path.unlink()
+
+
+def _check_reload(target: Target) -> None:
+    if target.type == "texthash" and target.postfix.reload and os.geteuid() != 0:
+        text = "a texthash map is read when Postfix starts: run as root, or set postfix.reload = false and reload it yourself"
+        raise PublishError("reload", text)
+
+
+def reload(target: Target) -> None:
+    """Have Postfix read a texthash map again. A Postfix that does not run reads it when it starts.
+
+    Raises PublishError; the new text is in place by then.
+    """
+    if target.type != "texthash" or not target.postfix.reload:
+        return
+    program = tool("postfix")
+    if program is None:
+        raise PublishError("reload", "postfix is not installed: set postfix.reload = false")
+    command = [str(program), "-c", str(target.postfix.config_directory.absolute())]
+    if subprocess.run([*command, "status"], capture_output=True, check=False).returncode:
+        return
+    done = subprocess.run([*command, "reload"], capture_output=True, check=False)
+    if done.returncode:
+        raise PublishError(
+            "reload", f"postfix reload failed: {done.stderr.decode(errors='backslashreplace').strip()[-500:]}"
+        )

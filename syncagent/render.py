@@ -1,0 +1,185 @@
+"""What people read: tables and sentences, in colour and columns on a terminal, plain otherwise."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from syncagent.values import spell_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from syncagent.model import Hold, Plan, SourceReport, SyncResult
+
+_PATIENCE = 1.0
+_HEAD = {
+    "unchanged": "nothing to do: {map} is up to date, {recipients} recipients",
+    "published": "published {map}, {recipients} recipients",
+    "planned": "a sync would leave {recipients} recipients in {map}; nothing was written",
+    "incomplete": "NOT published: {map} is left as it is",
+    "failed": "NOT published: {map} is left as it was",
+}
+
+
+class Progress:
+    """Shows on a terminal what is under way, once it has taken a second."""
+
+    def __init__(self) -> None:
+        """Start counting; nothing is shown yet."""
+        self._end_of_patience = time.monotonic() + _PATIENCE
+        self._shown: Any = None
+        self._active = sys.stderr.isatty()
+
+    def __call__(self, step: str, count: int) -> None:
+        """Take note of a step."""
+        if not self._active or time.monotonic() < self._end_of_patience:
+            return
+        if self._shown is None:
+            from rich.console import Console
+
+            self._shown = Console(stderr=True).status("")
+            self._shown.start()
+        self._shown.update(f"{step}: {count:,}" if count else step)
+
+    def close(self) -> None:
+        """Take it off the screen."""
+        if self._shown is not None:
+            self._shown.stop()
+
+
+def result(result: SyncResult, program: str) -> None:
+    """Print what a run came to; what needs a hand goes to the standard error as well as to the exit code."""
+    print(_HEAD[result.status].format(map=result.map, recipients=f"{result.recipients:,}"))
+    changes = [
+        (change.domain, change.before, change.added, change.removed, change.kept, change.after)
+        for change in result.plan.domains
+        if change.added or change.removed or change.kept or result.status != "unchanged"
+    ]
+    if changes:
+        table(("DOMAIN", "BEFORE", "ADDED", "REMOVED", "KEPT", "AFTER"), changes)
+    _samples("+", result.plan.added_sample, result.plan.added)
+    _samples("-", result.plan.removed_sample, result.plan.removed)
+    _sources(result.sources)
+    if result.plan.in_grace:
+        print(f"in grace: {result.plan.in_grace:,} missing recipients stay for now (limits.removal_grace)")
+    _rejects(result)
+    for note in result.notes:
+        print(f"note: {note}")
+    _held(result.plan, program, planned=result.status == "planned")
+    if result.missing_for_first:
+        print(
+            "the map is not there yet and the first one would not be whole:"
+            if result.status == "incomplete"
+            else ""
+        )
+        for text in result.missing_for_first:
+            print(f"  {text}")
+        print(f"to publish it all the same: {program} sync --accept-incomplete")
+    for source in result.sources:
+        if source.error:
+            say(f"source {source.name} is failing ({source.kind}): {source.error}")
+    if result.error:
+        say(f"not published: {result.error}")
+
+
+def say(text: str) -> None:
+    """Say what went wrong, on the standard error."""
+    print(f"syncagent: {text}", file=sys.stderr)
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print columns: numbers to the right."""
+    texts = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        shown = Table(box=None, pad_edge=False)
+        for index, head in enumerate(heads):
+            shown.add_column(
+                head, justify="right" if texts and texts[0][index][:1].isdigit() else "left", overflow="fold"
+            )
+        for row in texts:
+            shown.add_row(*map(Text, row))
+        Console().print(shown)
+        return
+    widths = [max(len(row[column]) for row in [list(heads), *texts]) for column in range(len(heads))]
+    for row in [list(heads), *texts]:
+        cells = [
+            cell.rjust(width) if texts[0][column][:1].isdigit() else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
+
+
+def _samples(sign: str, sample: Sequence[str], count: int) -> None:
+    for address in sample:
+        print(f"  {sign} {_shown(address)}")
+    if count > len(sample):
+        print(f"  {sign} ... and {count - len(sample):,} more")
+
+
+def _sources(reports: Sequence[SourceReport]) -> None:
+    rows = [(one.name, one.state, one.entries, one.rejected, f"{one.seconds:.2f}s") for one in reports]
+    table(("SOURCE", "ANSWER", "ENTRIES", "REJECTED", "TOOK"), rows)
+    for one in reports:
+        for note in one.notes:
+            print(f"note: {one.name}: {note}")
+
+
+def _rejects(result: SyncResult) -> None:
+    if result.rejected:
+        print(f"rejected: {result.rejected:,} entries cannot be recipients")
+    for reject in result.reject_sample:
+        where = f" ({reject.source}, {reject.key})" if reject.source else ""
+        print(f"  {_shown(reject.spelled)!s}: {reject.reason}{where}")
+    if result.rejected > len(result.reject_sample):
+        print(f"  ... and {result.rejected - len(result.reject_sample):,} more")
+    outside = result.plan.out_of_scope
+    if outside:
+        named = ", ".join(f"{domain} {count:,}" for domain, count in list(outside.items())[:5])
+        more = ", ..." if len(outside) > 5 else ""  # noqa: PLR2004 - as many as were named
+        print(f"out of scope: {sum(outside.values()):,} entries are outside relay_domains: {named}{more}")
+
+
+def _held(plan: Plan, program: str, *, planned: bool) -> None:
+    for hold in plan.holds:
+        print(f"held: {hold.count:,} removals of {hold.domain}{_since(hold)}")
+        for reason in hold.reasons:
+            print(f"  {reason.text}")
+        if hold.approvable and not (planned and not hold.since):
+            print(f"  to let them go: {program} approve {hold.id}")
+    for name in plan.held_catch_alls:
+        print(
+            f"held: {name} would accept every address of its domain: to permit it, add {name[1:]} to postfix.catch_all"
+        )
+
+
+def _since(hold: Hold) -> str:
+    age = time.time() - hold.since
+    return f", for {spell_seconds(age)}" if hold.since and age >= 1 else ""
+
+
+def _shown(address: str) -> str:
+    """Make an address safe to print: what does not print is escaped."""
+    return address if address.isprintable() else address.encode("unicode_escape").decode()
+
+
+def checked(config_file: Path, reports: Sequence[SourceReport]) -> None:
+    """Print what `check` found."""
+    print(f"{config_file}: the configuration is right")
+    _sources(reports)
+    for source in reports:
+        if source.error:
+            say(f"source {source.name} is failing ({source.kind}): {source.error}")
+
+
+def as_json(result: SyncResult) -> None:
+    """Print a result as JSON, one object."""
+    import msgspec
+
+    print(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())

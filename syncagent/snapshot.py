@@ -1,0 +1,154 @@
+"""What a source says now, as a sorted file: ``address TAB key TAB label``, and its rejects.
+
+A reject is a line with no address: ``TAB spelled TAB reason TAB key``; a TAB sorts before everything that an address
+can start with, so that rejects come first. Key, label and spelling are the source's and hostile: they are escaped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from syncagent import files, normalise
+from syncagent.errors import FailureKind, SourceError
+from syncagent.model import Reject, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from syncagent.model import Entry
+
+_CLIP = 500
+
+
+class SnapshotWriter:
+    """The Sink of one fetch: normalises what is put and sorts it in a child process."""
+
+    def __init__(self, spool: Path, *, ignore_catch_alls: bool) -> None:
+        """Start with nothing; the sorter's overflow goes to ``spool``."""
+        self._spool, self._ignore_catch_alls = spool, ignore_catch_alls
+        self._abandoned = False
+        self._start()
+
+    def _start(self) -> None:
+        self._sorter = files.Sorter(self._spool)
+        self.usable = self.rejected = self.ignored = 0
+
+    def put(self, entries: Iterable[Entry]) -> None:
+        """Take entries; see Sink."""
+        lines = []
+        for spelled, key, label in entries:
+            try:
+                address = normalise.canonical(spelled)
+            except normalise.UnusableError as error:
+                self.reject(spelled, str(error), key)
+                continue
+            if address[0] == "@" and self._ignore_catch_alls:
+                self.ignored += 1
+                continue
+            lines.append(f"{address}\t{escape(key)}\t{escape(label)}\n")
+        self.usable += len(lines)
+        self._write("".join(lines))
+
+    def reject(self, spelled: str, reason: str, key: str) -> None:
+        """Record a reject; see Sink."""
+        self.rejected += 1
+        self._write(f"\t{escape(spelled)}\t{escape(reason)}\t{escape(key)}\n")
+
+    def ignore(self, count: int) -> None:
+        """Count what is there but not ours; see Sink."""
+        self.ignored += count
+
+    def restart(self) -> None:
+        """Forget everything; see Sink."""
+        self._kill()
+        self._start()
+
+    def _write(self, text: str) -> None:
+        if self._abandoned:
+            raise SourceError("given up on: the deadline has passed")
+        try:
+            self._sorter.write(text.encode())
+        except (BrokenPipeError, ValueError):
+            raise SourceError(
+                "the entries could not be sorted: is the state directory's disk full?"
+            ) from None
+
+    def finish(self, path: Path, *, allow_empty: bool) -> Snapshot:
+        """Write the snapshot.
+
+        Raises SourceError where the source is empty and may not be, or where nothing it says is an address.
+        """
+        entries = self.usable + self.ignored
+        if not entries and self.rejected:
+            text = f"none of its {self.rejected} entries is an address: is it the right file, attribute or format?"
+            raise SourceError(text, kind=FailureKind.BROKEN)
+        if not entries and not allow_empty:
+            text = "it has no entry at all, which a lost read right looks like too; if that is right, set allow_empty = true"
+            raise SourceError(text, kind=FailureKind.BROKEN)
+        counter = _RejectCounter()
+        with self._sorter as sorter:
+            written = files.write_sorted(path, counter.through(sorter.finish()))
+        return Snapshot(
+            file=path.name,
+            entries=written.count - counter.count,
+            rejected=counter.count,
+            digest=written.digest,
+            identity=files.identity(path) or (),
+        )
+
+    def abandon(self) -> None:
+        """Give up: whoever still puts gets an error."""
+        self._abandoned = True
+        self._kill()
+
+    def _kill(self) -> None:
+        self._sorter.__exit__(KeyboardInterrupt, None, None)
+
+
+class _RejectCounter:
+    """Counts reject lines in passing chunks."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        last = b"\n"
+        for chunk in chunks:
+            self.count += chunk.count(b"\n\t") + (last == b"\n" and chunk[:1] == b"\t")
+            last = chunk[-1:]
+            yield chunk
+
+
+def escape(text: str) -> str:
+    """Make a foreign text fit a field: printable, on one line, no TAB, not over-long; ``unescape`` reads it."""
+    if text.isprintable() and "\\" not in text and len(text) <= _CLIP:
+        return text
+    return text[:_CLIP].encode("unicode_escape").decode()
+
+
+def unescape(field: str) -> str:
+    """Undo ``escape``."""
+    return field.encode().decode("unicode_escape") if "\\" in field else field
+
+
+def addresses(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Give each address once, from merged snapshots' lines: rejects, end lines and repetitions are passed over."""
+    previous = b""
+    for line in lines:
+        address = line[: line.index(b"\t")] if b"\t" in line else b""
+        if address and address != previous:
+            previous = address
+            yield address
+
+
+def first_rejects(path: Path, source: str, limit: int) -> list[Reject]:
+    """Read the first rejects of a snapshot, for people: the fields stay escaped."""
+    found: list[Reject] = []
+    with path.open("rb") as stream:
+        for line in stream:
+            if not line.startswith(b"\t") or len(found) == limit:
+                break
+            _, spelled, reason, key = line.decode().rstrip("\n").split("\t")
+            found.append(Reject(spelled, reason, source, key))
+    return found

@@ -1,0 +1,163 @@
+"""What a source is, and how its kind is found.
+
+Words used here:
+
+- A *source* says which recipients exist: a file, a directory, a primary's API.
+- An *entry* is one address as the source spells it, with the source's own key for it and a label for people.
+- A fetch is *whole* or it raises. What it put before it raised is thrown away.
+- A *validator* is what a source wants handed back next time, so that it can answer "same" cheaply: an ETag, the
+  identity of a file, a cookie. It is stored together with the whole answer that it belongs to, never without.
+- A *kind* is a module found by the entry-point group ``syncagent.sources``, under the name that ``type`` has in the
+  configuration. It has ``Config``, a frozen keyword-only msgspec Struct of its own keys, ``build(config) -> Source``,
+  and may have ``problems(config)`` giving ``(key, text)`` for what no single key can show.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import stat
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from msgspec import Struct
+
+from syncagent.errors import FailureKind, SourceError
+from syncagent.values import Duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from syncagent.model import Entry
+
+GROUP = "syncagent.sources"
+
+
+class Common(Struct, frozen=True, kw_only=True):
+    """Keys that every source has."""
+
+    type: str
+    """Which kind of source this is."""
+    allow_empty: bool = False
+    """Whether an answer without a single entry is believed; otherwise it is a failure."""
+    catch_all: Literal["accept", "ignore"] = "accept"
+    """What to do with a catch-all (@domain): take it, if postfix.catch_all permits, or leave it out."""
+    deadline: Duration | None = None
+    """How long a fetch may take; 120s unless set."""
+
+
+class Sink(Protocol):
+    """Where a fetch puts what it finds."""
+
+    def put(self, entries: Iterable[Entry]) -> None:
+        """Take entries as ``(address as spelled, key, label)``; what is malformed is recorded as a reject."""
+
+    def reject(self, spelled: str, reason: str, key: str) -> None:
+        """Record an entry that the adapter itself cannot make an address of."""
+
+    def ignore(self, count: int) -> None:
+        """Count entries that are there but are none of ours, so that the source is not taken for empty."""
+
+    def restart(self) -> None:
+        """Forget everything put so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a fetch is given: the validator of the last whole answer (None asks for everything), and its tools."""
+
+    validator: str | None
+    sink: Sink
+    report: Callable[[str, int], None]
+
+
+class Answer(Struct, frozen=True):
+    """A whole answer, or "same as the one that the validator belongs to"."""
+
+    same: bool = False
+    validator: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Source(Protocol):
+    """Something that says which recipients exist."""
+
+    def fetch(self, request: Request) -> Answer:
+        """Put every entry into ``request.sink`` and answer, or answer "same" having put none.
+
+        Raises SourceError, and puts no blame on what is merely missing: half an answer is none.
+        """
+
+
+class BrokenKindError(Exception):
+    """A source kind is installed but cannot be loaded."""
+
+
+@lru_cache(maxsize=1)
+def kinds() -> dict[str, importlib.metadata.EntryPoint]:
+    """Give the installed kinds by name, none of them loaded."""
+    return {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
+
+
+def load(kind: str) -> Any:  # noqa: ANN401 - a module, by duck type
+    """Load an installed kind.
+
+    Raises BrokenKindError with the whole reason, since another package's fault looks like ours otherwise.
+    """
+    entry = kinds()[kind]
+    origin = f"{entry.value} of {entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+    try:
+        module = entry.load()
+    except Exception as error:
+        raise BrokenKindError(
+            f"the source type {kind!r} ({origin}) cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    config = getattr(module, "Config", None)
+    if not (isinstance(config, type) and issubclass(config, Struct)) or not callable(
+        getattr(module, "build", None)
+    ):
+        raise BrokenKindError(
+            f"the source type {kind!r} ({origin}) is not one: it needs Config, a msgspec Struct, and build()"
+        )
+    return module
+
+
+def secret_path(name: str) -> Path:
+    """Give the file of a secret: a bare name is a systemd credential, or lies in /etc/syncagent/credentials."""
+    if "/" in name:
+        return Path(name)
+    given = os.environ.get("CREDENTIALS_DIRECTORY")
+    return (
+        Path(given) / name
+        if given and (Path(given) / name).exists()
+        else Path("/etc/syncagent/credentials") / name
+    )
+
+
+def read_secret(name: str) -> str:
+    """Read a secret, less one newline at its end.
+
+    Raises SourceError where it cannot be read, is empty, or lies open to group or world. Only systemd's own
+    credentials directory is believed whatever its modes are.
+    """
+    path = secret_path(name)
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            secret = file.read(65536)
+    except OSError as error:
+        raise SourceError(
+            f"the secret {path} cannot be read: {error.strerror}", kind=FailureKind.BROKEN
+        ) from None
+    if mode & 0o077 and str(path.parent) != os.environ.get("CREDENTIALS_DIRECTORY"):
+        text = f"the secret {path} can be read by others (mode {mode:04o}): chmod 600 {path}"
+        raise SourceError(text, kind=FailureKind.BROKEN)
+    try:
+        text = secret.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        raise SourceError(f"the secret {path} is not UTF-8", kind=FailureKind.BROKEN) from None
+    if not text:
+        raise SourceError(f"the secret {path} is empty", kind=FailureKind.BROKEN)
+    return text

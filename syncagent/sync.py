@@ -1,0 +1,420 @@
+"""The straight line: fetch, normalise, ledger, plan, guard, publish, result.
+
+``sync_once`` is the whole of it. Everything that starts a run only says when.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import sqlite3
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from syncagent import adopt, compare, fetch, files, guard, normalise, publish, snapshot
+from syncagent.errors import (
+    DamagedError,
+    ExitCode,
+    LedgerError,
+    PublishError,
+    UnansweredError,
+    UnknownHoldError,
+)
+from syncagent.ledger import DomainRow, Finished, Identities, Ledger, RunRow
+from syncagent.model import SAMPLE, DomainChange, Hold, Plan, Reject, Status, SyncResult
+from syncagent.plan import Decisions, Ripeness
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from syncagent.config import Config
+    from syncagent.model import Counts
+
+HISTORY_ROWS = 10_000
+"""A run that changes more keeps its changes in a compressed file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a trigger may ask for. With ``write=False`` nothing is written anywhere but in a temporary directory."""
+
+    write: bool = True
+    accept_incomplete: bool = False
+    approve: tuple[str, ...] = ()
+    lock_timeout: float = 60.0
+
+
+def no_report(_step: str, _count: int) -> None:
+    """Report progress to nobody."""
+
+
+def sync_once(config: Config, options: Options, report: Callable[[str, int], None] = no_report) -> SyncResult:
+    """Do one run and give what it came to.
+
+    Failures of sources and of publishing are in the result. Raises LockBusyError, LedgerError, and UnknownHoldError
+    for an ID in ``options.approve`` that cannot be approved.
+    """
+    state = config.state.directory
+    with _ledger_errors(state), contextlib.ExitStack() as stack:
+        if options.write:
+            state.mkdir(mode=0o750, parents=True, exist_ok=True)
+            stack.enter_context(files.locked(state / "sync.lock", options.lock_timeout))
+        elif (state / "sync.lock").exists():
+            stack.enter_context(files.locked(state / "sync.lock", options.lock_timeout, shared=True))
+        ledger = Ledger(state, write=options.write)
+        stack.callback(ledger.close)
+        if options.write:
+            spool = ledger.prepare()
+        else:
+            spool = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="syncagent-plan-")))
+        return _Run(config, options, report, ledger, spool).result()
+
+
+@contextlib.contextmanager
+def _ledger_errors(state: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        place = f": {error.filename}" if error.filename else ""
+        raise LedgerError(
+            f"the state directory {state} cannot be used: {error.strerror}{place}; see state.directory"
+        ) from error
+    except sqlite3.Error as error:
+        raise LedgerError(f"{state}/state.db: {error}; is it locked, or the disk full?") from error
+
+
+@dataclass
+class _Run:
+    """One run: each method is one station of the line."""
+
+    config: Config
+    options: Options
+    report: Callable[[str, int], None]
+    ledger: Ledger
+    spool: Path
+    now: float = field(default_factory=time.time)
+    started: float = field(default_factory=time.monotonic)
+    fetched: list[fetch.Fetched] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(self.now))}-{secrets.token_hex(3)}"
+        self.target = publish.Target(self.config.postfix)
+        self.notes = self.ledger.notes
+
+    def result(self) -> SyncResult:
+        self._approve()
+        if self.options.write:
+            self.target.sweep()
+        self._fetch()
+        old = self.ledger.finished
+        if old and self._unchanged(old):
+            return self._close("unchanged", old.plan, old.published.count, old.identities.index)
+        self._check_snapshots()
+        try:
+            return self._change(old)
+        except PublishError as error:
+            if self.options.write:
+                self.ledger.record_failure(
+                    RunRow(self.run_id, self.now, "failed", ExitCode.CANNOT_PUBLISH, error=str(error))
+                )
+            return self._close("failed", Plan(), old.published.count if old else 0, error=str(error))
+
+    def _approve(self) -> None:
+        """Note what a person lets go, all of it or nothing."""
+        for hold_id in self.options.approve:
+            hold = self.ledger.holds.get(hold_id)
+            if hold is None:
+                standing = ", ".join(self.ledger.holds) or "none"
+                raise UnknownHoldError(f"no hold has the ID {hold_id}; standing: {standing}")
+            final = next((reason for reason in hold.reasons if not reason.approvable), None)
+            if final:
+                raise UnknownHoldError(f"{hold_id} cannot be approved: {final.text}")
+        if self.options.approve:
+            self.ledger.approve(self.options.approve, self.now)
+
+    def _fetch(self) -> None:
+        new = self.ledger.snapshots if self.options.write else self.spool
+        fetcher = fetch.Fetcher(
+            self.ledger.snapshots, new, self.spool, self.run_id, self.now, self.report, self.notes
+        )
+        self.fetched = fetcher.all(self.config.sources, self.ledger.sources)
+        for one in self.fetched:
+            self._remember(one)
+
+    def _remember(self, one: fetch.Fetched) -> None:
+        if self.options.write:
+            self.ledger.save_source(one.state)
+
+    def _digests(self) -> dict[str, str]:
+        return {
+            one.state.name: one.state.snapshot.digest if one.state.snapshot else "" for one in self.fetched
+        }
+
+    def _unchanged(self, old: Finished) -> bool:
+        return (
+            not self.notes
+            and not any(hold.approved_at for hold in self.ledger.holds.values())
+            and (old.next_due is None or self.now < old.next_due)
+            and old.config == self.config.digest
+            and old.failing == fetch.failing(self.fetched)
+            and old.snapshots == self._digests()
+            and self.target.on_record(old.identities)
+        )
+
+    def _check_snapshots(self) -> None:
+        """Read every snapshot against its digest; a source whose own is damaged is failing, and fetched whole next."""
+        for one in self.fetched:
+            if one.snapshot is None or one.state.snapshot is None:
+                continue
+            try:
+                files.verify(one.snapshot, one.state.snapshot.digest)
+            except DamagedError as error:
+                text = f"its last list is damaged: {error}; the next run fetches it whole"
+                self.notes.append(f"source {one.report.name}: {text}")
+                one.report = replace(one.report, state="failing", error=text, kind="temporary")
+                one.state = replace(one.state, snapshot=None, validator=None, error=text)
+                one.snapshot = None
+                self._remember(one)
+
+    def _change(self, old: Finished | None) -> SyncResult:
+        self.report("compare", 0)
+        kept = self.ledger.open_list(old.kept if old else None, "the grace of what was kept starts anew")
+        comparison = compare.Comparison(self.config, self.spool, self._ripeness(), kept)
+        comparison.select([one.snapshot for one in self.fetched if one.snapshot])
+        comparison.differ(self._before(old))
+        plan, decisions = self._judge(comparison)
+        comparison.decide(decisions)
+        plan = self._whole_plan(plan, comparison, decisions)
+        lacks = self._lacks(old, comparison, plan)
+        if lacks:
+            return self._close("incomplete", plan, 0, lacks=lacks)
+        if not self.options.write:
+            return self._close("planned", plan, plan.after)
+        if old and not plan.added and not plan.removed and self.target.on_record(old.identities):
+            self._record(old, comparison, plan, decisions, old.identities)
+            return self._close("unchanged", plan, plan.after, old.identities.index)
+        plan, identities = self._put_in_place(old, comparison, plan)
+        self._record(old, comparison, plan, decisions, identities)
+        return self._close("published", plan, plan.after, identities.index)
+
+    def _ripeness(self) -> Ripeness:
+        oldest = min((one.state.last_success for one in self.fetched), default=0.0)
+        approved = frozenset(hold.id for hold in self.ledger.holds.values() if hold.approved_at)
+        return Ripeness(self.now, oldest, approved, self.config.limits)
+
+    def _before(self, old: Finished | None) -> files.SortedFile | Path:
+        """Give what is published: the list on record; where the text is off the record, what either of them has."""
+        listed = self.ledger.open_list(
+            old.published if old else None, "what is published is read from the map"
+        )
+        if old and listed and self.target.text_on_record(old.identities):
+            return listed
+        with files.Sorter(self.spool) as sorter:
+            self.notes += adopt.keep_copy(
+                self.target.text, self.ledger.directory, old, write=self.options.write
+            )
+            self.notes += adopt.recipients_of(self.target.text, self.config.postfix.relay_domains, sorter)
+            for chunk in files.chunks_of(listed) if listed else ():
+                sorter.write(chunk)
+            return files.write_plain(self.spool / "before", sorter.finish())
+
+    def _judge(self, comparison: compare.Comparison) -> tuple[Plan, Decisions]:
+        """Ask the guard; give a plan with the counts alone, and the means to decide on each address."""
+        limits, scope = self.config.limits, comparison.scope
+        absent = tuple(str(canary) for canary in limits.canaries if canary not in scope.canaries)
+        window = self.ledger.window(self.now - limits.removed_window)
+        counts = comparison.tally.counts(self.config.postfix.relay_domains, scope.wanted, window)
+        reasons = guard.judge(counts, limits, failing=fetch.failing(self.fetched), absent_canaries=absent)
+        published = {name for names in comparison.tally.catch_alls.values() for name in names}
+        plan = Plan(
+            counts=tuple(counts),
+            absent_canaries=absent,
+            held_catch_alls=tuple(name for name in scope.held_catch_alls if name not in published),
+            out_of_scope=dict(scope.out_of_scope.most_common()),
+        )
+        return plan, Decisions(reasons, self.run_id)
+
+    def _whole_plan(self, plan: Plan, comparison: compare.Comparison, decisions: Decisions) -> Plan:
+        return replace(
+            plan,
+            domains=_domain_changes(plan.counts, decisions),
+            counts=(),
+            holds=self._holds(decisions),
+            in_grace=decisions.in_grace,
+            added_sample=compare.head(comparison.added, SAMPLE),
+            removed_sample=compare.head(comparison.removed, SAMPLE),
+        )
+
+    def _holds(self, decisions: Decisions) -> tuple[Hold, ...]:
+        holds = []
+        for (domain, hold_id), count in sorted(decisions.holds.items()):
+            known = self.ledger.holds.get(hold_id)
+            since, approved = (known.since, known.approved_at) if known else (self.now, 0.0)
+            holds.append(Hold(hold_id, domain, count, since, decisions.reasons[domain], approved))
+        return tuple(holds)
+
+    def _lacks(self, old: Finished | None, comparison: compare.Comparison, plan: Plan) -> tuple[str, ...]:
+        """Give why nothing may be published at all: a first run that is not whole, or not one recipient."""
+        if not old and not self.target.text.exists() and not self.options.accept_incomplete:
+            reports = [one.report for one in self.fetched]
+            lacks = guard.first_run(
+                self.config.postfix.relay_domains, comparison.scope.wanted, reports, plan.absent_canaries
+            )
+            if lacks:
+                return lacks
+        if not comparison.following.stat().st_size:
+            return ("there is no recipient at all; an empty map refuses everybody and is never published",)
+        return ()
+
+    def _put_in_place(
+        self, old: Finished | None, comparison: compare.Comparison, plan: Plan
+    ) -> tuple[Plan, Identities]:
+        """Publish; new recipients that Postfix does not answer for become rejects, and staging is done once more."""
+        try:
+            identities = publish.publish(self.target, comparison.following, self.spool, self.report)
+        except UnansweredError as error:
+            plan = self._without(error, comparison, plan)
+            identities = publish.publish(self.target, comparison.following, self.spool, self.report)
+        publish.remove_stale(old.identities if old else None, identities)
+        publish.reload(self.target)
+        return plan, identities
+
+    def _without(self, error: UnansweredError, comparison: compare.Comparison, plan: Plan) -> Plan:
+        """Give the plan without the refused keys. Raises ``error`` again where one of them was published before."""
+        refused = frozenset(normalise.canonical(key.decode()).encode() for key in error.keys)
+        with comparison.added.open("rb") as lines:
+            if refused - {line[:-1] for line in lines if line[:-1] in refused}:
+                raise error
+        less: dict[str, int] = {}
+        for address in sorted(refused):
+            group = comparison.scope.group(address)[0]
+            less[group] = less.get(group, 0) + 1
+            self.rejects.append(Reject(address.decode(), "Postfix does not answer for it"))
+        comparison.leave_out(refused)
+        changes = [
+            replace(one, added=one.added - less.get(one.domain, 0), after=one.after - less.get(one.domain, 0))
+            for one in plan.domains
+        ]
+        return replace(plan, domains=tuple(changes), added_sample=compare.head(comparison.added, SAMPLE))
+
+    def _record(
+        self,
+        old: Finished | None,
+        comparison: compare.Comparison,
+        plan: Plan,
+        decisions: Decisions,
+        identities: Identities,
+    ) -> None:
+        published = self.ledger.new_list("published", self.run_id, files.chunks_in(comparison.following))
+        finished = Finished(
+            config=self.config.digest,
+            snapshots=self._digests(),
+            failing=fetch.failing(self.fetched),
+            identities=identities,
+            kept=self.ledger.new_list("kept", self.run_id, files.chunks_in(comparison.kept_lines)),
+            published=published,
+            next_due=self._next_due(decisions, plan),
+            plan=_settled(plan),
+        )
+        rows = [
+            DomainRow(
+                change.domain,
+                change.before,
+                change.added,
+                change.removed,
+                decisions.removed_approved[change.domain],
+            )
+            for change in plan.domains
+            if change.added or change.removed
+        ]
+        changes_file, recipients = None, comparison.changes()
+        if not old and not plan.removed:
+            recipients = iter(())  # a first import is the list itself
+        elif plan.added + plan.removed > HISTORY_ROWS:
+            changes_file, recipients = self.ledger.keep_changes(self.run_id, recipients), iter(())
+        run = RunRow(
+            self.run_id,
+            self.now,
+            "published",
+            self._exit_code(plan),
+            plan.added,
+            plan.removed,
+            "",
+            changes_file,
+        )
+        self.ledger.record(run, finished, plan.holds, rows, recipients)
+
+    def _next_due(self, decisions: Decisions, plan: Plan) -> float | None:
+        """Give when what is kept is to be looked at again though nothing else changed."""
+        window = self.config.limits.removed_window
+        oldest = self.ledger.oldest_removal(self.now - window) if plan.holds else None
+        times = [decisions.next_due, None if oldest is None else oldest + window]
+        return min((moment for moment in times if moment is not None), default=None)
+
+    def _exit_code(self, plan: Plan) -> ExitCode:
+        if fetch.failing(self.fetched):
+            return ExitCode.TEMPORARY
+        held = any(not hold.waits for hold in plan.holds) or plan.held_catch_alls or plan.absent_canaries
+        return ExitCode.HELD if held else ExitCode.OK
+
+    def _close(  # noqa: PLR0913 - the parts of one result
+        self,
+        status: Status,
+        plan: Plan,
+        recipients: int,
+        index: str = "",
+        *,
+        lacks: Sequence[str] = (),
+        error: str = "",
+    ) -> SyncResult:
+        code = self._exit_code(plan)
+        if status == "incomplete":
+            code = max(code, ExitCode.HELD)
+        rejects = list(self.rejects)
+        for one in self.fetched:
+            if one.snapshot and len(rejects) < SAMPLE:
+                rejects += snapshot.first_rejects(one.snapshot, one.report.name, SAMPLE - len(rejects))
+        return SyncResult(
+            run_id=self.run_id,
+            status=status,
+            exit_code=ExitCode.CANNOT_PUBLISH if status == "failed" else code,
+            map=str(self.config.postfix.map),
+            index=index,
+            recipients=recipients,
+            plan=plan,
+            sources=tuple(one.report for one in self.fetched),
+            rejected=len(self.rejects) + sum(one.report.rejected for one in self.fetched),
+            reject_sample=tuple(rejects[:SAMPLE]),
+            missing_for_first=tuple(lacks),
+            notes=tuple(self.notes),
+            error=error,
+            seconds=time.monotonic() - self.started,
+        )
+
+
+def _domain_changes(counts: Sequence[Counts], decisions: Decisions) -> tuple[DomainChange, ...]:
+    return tuple(
+        DomainChange(
+            domain=one.domain,
+            before=one.before,
+            added=one.added,
+            removed=decisions.removed[one.domain],
+            kept=decisions.kept[one.domain],
+            after=one.wanted + decisions.kept[one.domain],
+        )
+        for one in counts
+    )
+
+
+def _settled(plan: Plan) -> Plan:
+    """Give the plan as it stands once it is done: nothing added, nothing removed."""
+    after = tuple(
+        replace(change, before=change.after, added=0, removed=0) for change in plan.domains if change.after
+    )
+    return replace(plan, domains=after, added_sample=(), removed_sample=())

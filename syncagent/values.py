@@ -1,0 +1,123 @@
+"""The values a configuration is made of: each knows how it is spelled and says what is wrong with it.
+
+Every type has a ``parse`` class method that raises ValueError with a text for people. Source kinds use them in
+their own ``Config``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from syncagent import normalise
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+INDEX_SUFFIX = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb", "texthash": ""}
+"""Map types that can be published, with the usual suffix of their index (none for texthash)."""
+
+
+class Duration(float):
+    """A span of time in seconds, spelled ``90s``, ``5m``, ``1h``, ``7d`` or ``1h30m``."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read the spelling; a bare number is refused, since nobody can tell its unit."""
+        text = value if isinstance(value, str) else ""
+        parts = re.findall(r"(\d+)([smhdw])", text)
+        if not parts or "".join(number + unit for number, unit in parts) != text:
+            raise ValueError(f'expected a time such as "90s", "5m", "1h" or "7d", not {value!r}')
+        return cls(sum(int(number) * _UNITS[unit] for number, unit in parts))
+
+    def __str__(self) -> str:
+        """Spell it in the largest units."""
+        return spell_seconds(float(self))
+
+
+def spell_seconds(seconds: float) -> str:
+    """Spell a span for people: ``0s``, ``90s`` as ``1m30s``, at most two units."""
+    left, parts = int(seconds), []
+    for unit, size in reversed(_UNITS.items()):
+        if left >= size and unit != "w":
+            parts.append(f"{left // size}{unit}")
+            left %= size
+    return "".join(parts[:2]) or "0s"
+
+
+class Domain(str):
+    """A mail domain, canonical: lower-case A-labels."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read a domain in either IDN form."""
+        if not isinstance(value, str) or "@" in value:
+            raise ValueError(f"expected a domain such as example.com, not {value!r}")
+        try:
+            return cls(normalise.canonical_domain(value))
+        except normalise.UnusableError as error:
+            raise ValueError(f"{value!r} {error}") from None
+
+
+class Address(str):
+    """A recipient or a catch-all (``@domain``), canonical."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read an address as any source may spell it."""
+        if not isinstance(value, str):
+            raise ValueError(f"expected an address such as user@example.com, not {value!r}")  # noqa: TRY004 - one error type for the reader
+        try:
+            return cls(normalise.canonical(value))
+        except normalise.UnusableError as error:
+            raise ValueError(f"{value!r} {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class MapName:
+    """A Postfix lookup table as main.cf names it: ``TYPE:PATH``, where a ``proxy:`` before it is allowed."""
+
+    type: str
+    path: Path
+    spelled: str
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read the name; only the types that postmap(1) can build from a text, and texthash."""
+        text = value if isinstance(value, str) else ""
+        kind, colon, path = text.removeprefix("proxy:").partition(":")
+        if not colon or kind not in INDEX_SUFFIX:
+            known = ", ".join(INDEX_SUFFIX)
+            raise ValueError(
+                f'expected TYPE:PATH as in main.cf, TYPE one of {known}, such as "lmdb:/path", not {value!r}'
+            )
+        if not path.startswith("/") or path.endswith("/"):
+            raise ValueError(f"the path must be absolute, as in main.cf, not {path!r}")
+        return cls(kind, Path(path), text)
+
+    def __str__(self) -> str:
+        """Give ``TYPE:PATH`` as postmap(1) takes it."""
+        return f"{self.type}:{self.path}"
+
+
+class SecretFile(str):
+    """The name of a file that holds a secret: a path, or a bare name for a systemd credential."""
+
+    __slots__ = ()
+
+
+VALUES: dict[type, dict[str, Any]] = {
+    Duration: {"type": "string", "pattern": r"^(\d+[smhdw])+$", "examples": ["90s", "5m", "1h"]},
+    Domain: {"type": "string", "examples": ["example.com"]},
+    Address: {"type": "string", "examples": ["info@example.com", "@example.org"]},
+    MapName: {"type": "string", "examples": ["lmdb:/var/lib/syncagent/relay_recipients"]},
+    Path: {"type": "string", "description": "a path; a relative one is relative to the configuration file"},
+    SecretFile: {"type": "string", "description": "a file with the secret, or the bare name of a credential"},
+}
+"""The types above (and paths), with their JSON Schema."""
