@@ -60,9 +60,7 @@ def _config_option(command: Callable[..., object]) -> Callable[..., object]:
     )(command)
 
 
-@click.group(
-    epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @_config_option
 @click.version_option(__version__, message="syncagent %(version)s")
 @click.pass_context
@@ -185,10 +183,14 @@ def _run(config_file: Path, options: Options, *, as_json: bool) -> int:
         result = sync_once(config, options, progress)
     finally:
         progress.close()
-    if as_json:
-        render.as_json(result)
-    else:
-        render.result(result, _program(config_file))
+    try:
+        if as_json:
+            render.as_json(result)
+        else:
+            render.result(result, _program(config_file))
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read it has seen enough; the run is done, and its status counts
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return result.exit_code
 
 
@@ -211,7 +213,6 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 def _main() -> int:
     try:
         status = command.main(prog_name="syncagent", standalone_mode=False)
-        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         return ExitCode.USAGE
@@ -222,9 +223,6 @@ def _main() -> int:
         for line in str(error).splitlines():
             print(f"syncagent: {line}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
     except Exception:  # noqa: BLE001 - the last resort: an exit status of its own, and the whole trace
         traceback.print_exc()
         return ExitCode.SOFTWARE

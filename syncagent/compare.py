@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from syncagent import files, snapshot
-from syncagent.plan import Decisions, Ripeness, Scope, Tally, remembered
+from syncagent.plan import Decisions, Ripeness, Tally, remembered
+from syncagent.scope import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -88,6 +89,11 @@ class Comparison:
                     addresses.write(address + b"\n")
         with files.merged([self.wanted, self.kept_addresses]) as both:
             files.write_plain(self.following, both.chunks())
+
+    def all_new(self, addresses: frozenset[bytes]) -> bool:
+        """Tell whether each of the addresses is one that was not published before."""
+        with self.added.open("rb") as lines:
+            return not addresses - {line[:-1] for line in lines if line[:-1] in addresses}
 
     def leave_out(self, refused: frozenset[bytes]) -> None:
         """Take addresses out of what is new and of what is to be published."""

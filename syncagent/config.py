@@ -141,9 +141,7 @@ def load(file: Path) -> Config:
         raise ConfigError([Problem(str(file), None, "", f"cannot be read: {why}")]) from error
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"line (\d+)", str(error))
-        raise ConfigError(
-            [Problem(str(file), int(line[1]) if line else None, "", f"not TOML: {error}")]
-        ) from error
+        raise ConfigError([Problem(str(file), int(line[1]) if line else None, "", f"not TOML: {error}")]) from error
     reader = Reader(file, text)
     config = _config(reader, raw)
     if config is None or reader.problems:

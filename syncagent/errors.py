@@ -112,9 +112,7 @@ class UnansweredError(PublishError):
         """``keys`` are those of the text that the index lacks."""
         self.keys = tuple(keys)
         shown = ", ".join(key.decode(errors="backslashreplace") for key in self.keys[:3])
-        super().__init__(
-            "read back", f"the index lacks {len(self.keys)} of the keys written, such as {shown}"
-        )
+        super().__init__("read back", f"the index lacks {len(self.keys)} of the keys written, such as {shown}")
 
 
 class UnknownHoldError(SyncagentError):

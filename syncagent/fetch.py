@@ -51,9 +51,7 @@ class Fetcher:
     report: Callable[[str, int], None]
     notes: list[str] = field(default_factory=list)
 
-    def all(
-        self, configured: Mapping[str, SourceConfig], remembered: Mapping[str, SourceState]
-    ) -> list[Fetched]:
+    def all(self, configured: Mapping[str, SourceConfig], remembered: Mapping[str, SourceState]) -> list[Fetched]:
         """Fetch every source and give how each did, in the order of the configuration."""
         attempts = [
             _Attempt(self, source, self._usable(remembered.get(name, SourceState(name))))
@@ -99,17 +97,13 @@ class _Attempt:
         if refused:
             self._error = SourceError(refused, kind=FailureKind.REFUSED)
             return
-        self._writer = SnapshotWriter(
-            self._fetcher.spool, ignore_catch_alls=self._source.common.catch_all == "ignore"
-        )
+        self._writer = SnapshotWriter(self._fetcher.spool, ignore_catch_alls=self._source.common.catch_all == "ignore")
         self._thread.start()
 
     def _token(self) -> str:
         """Identify what a refusal was for: the source's configuration and its secrets' files."""
         own = self._source.own
-        secrets = [
-            getattr(own, name) for name in own.__struct_fields__ if isinstance(getattr(own, name), SecretFile)
-        ]
+        secrets = [getattr(own, name) for name in own.__struct_fields__ if isinstance(getattr(own, name), SecretFile)]
         return f"{self._source.digest} {[files.identity(sources.secret_path(name)) for name in secrets]}"
 
     def _refused(self) -> str:
@@ -122,9 +116,7 @@ class _Attempt:
         ):
             return ""
         error = state.error.partition(" (not asked again")[0]
-        return (
-            f"{error} (not asked again for {spell_seconds(left)}, unless its configuration or secret changes)"
-        )
+        return f"{error} (not asked again for {spell_seconds(left)}, unless its configuration or secret changes)"
 
     def _work(self) -> None:
         try:
@@ -146,20 +138,14 @@ class _Attempt:
             normalise.VERSION,
         )
         validator = state.validator if current else None
-        request = sources.Request(
-            validator, writer, lambda step, count: fetcher.report(f"{name}: {step}", count)
-        )
+        request = sources.Request(validator, writer, lambda step, count: fetcher.report(f"{name}: {step}", count))
         answer = self._source.build(self._source.own).fetch(request)
         snapshot, path = state.snapshot, fetcher.old
         if not answer.same:
             path = fetcher.new
-            snapshot = writer.finish(
-                path / f"{name}-{fetcher.run_id}", allow_empty=self._source.common.allow_empty
-            )
+            snapshot = writer.finish(path / f"{name}-{fetcher.run_id}", allow_empty=self._source.common.allow_empty)
         if snapshot is None or (answer.same and validator is None):
-            raise SourceError(
-                "it answered “same” though there is nothing to be the same as", kind=FailureKind.BROKEN
-            )
+            raise SourceError("it answered “same” though there is nothing to be the same as", kind=FailureKind.BROKEN)
         report = SourceReport(
             name=name,
             state="same" if answer.same else "whole",
@@ -186,9 +172,7 @@ class _Attempt:
             self._thread.join(max(0.0, self._started + self._deadline - time.monotonic()))
         if self._done:
             return self._done
-        error = self._error or SourceError(
-            f"no whole answer within {spell_seconds(self._deadline)}: see its deadline"
-        )
+        error = self._error or SourceError(f"no whole answer within {spell_seconds(self._deadline)}: see its deadline")
         return self._failed(error)
 
     def _failed(self, error: SourceError) -> Fetched:

@@ -225,10 +225,9 @@ def merged(paths: Sequence[Path]) -> Child:
 @contextlib.contextmanager
 def differences(left: Path, right: SortedFile | Path) -> Iterator[Iterator[bytes]]:
     """Give what only one of two sorted files has: lines only in ``right`` start with a TAB (comm(1))."""
-    if isinstance(right, SortedFile):
+    body = ["cat", str(right)]
+    if isinstance(right, SortedFile):  # less its end line
         body = ["head", "-c", str(right.size), str(right.path)]
-    else:
-        body = ["cat", str(right)]
     with Child(body, subprocess.DEVNULL) as feed, Child(["comm", "-3", str(left), "-"], feed.stdout) as comm:
         yield comm.lines()
 
@@ -293,7 +292,9 @@ def locked(path: Path, timeout: float, *, shared: bool = False) -> Iterator[None
                 break
             except BlockingIOError:
                 if time.monotonic() >= end:
-                    text = f"another run holds {path} and did not end within {timeout:g}s: wait, or raise --lock-timeout"
+                    text = (
+                        f"another run holds {path} and did not end within {timeout:g}s: wait, or raise --lock-timeout"
+                    )
                     raise LockBusyError(text) from None
             time.sleep(0.05)
         yield

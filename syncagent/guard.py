@@ -1,6 +1,6 @@
 """What is held, and why: counts in, reasons out. Nothing here reads or writes.
 
-To add a rule: one function of a domain's counts in ``DOMAIN_RULES``, its key in the configuration, its row in the README.
+To add a rule: one function of a domain's counts in ``DOMAIN_RULES``, its configuration key, its row in the README.
 """
 
 from __future__ import annotations
@@ -32,9 +32,7 @@ def judge(
         own = [reason for rule in DOMAIN_RULES if (reason := rule(counts, limits))]
         if counts.missing and (own or everywhere):
             held[counts.domain] = (*own, *everywhere)
-    whole = _whole(
-        domains, limits, {domain for domain, reasons in held.items() if len(reasons) > len(everywhere)}
-    )
+    whole = _whole(domains, limits, {domain for domain, reasons in held.items() if len(reasons) > len(everywhere)})
     if whole:
         for counts in domains:
             if _at_stake(counts) and counts.domain not in held:
@@ -46,9 +44,7 @@ def _at_stake(counts: Counts) -> int:
     return counts.missing - counts.approved
 
 
-def _everywhere(
-    domains: Sequence[Counts], failing: Sequence[str], absent_canaries: Sequence[str]
-) -> list[Reason]:
+def _everywhere(domains: Sequence[Counts], failing: Sequence[str], absent_canaries: Sequence[str]) -> list[Reason]:
     reasons = []
     if failing:
         reasons.append(Reason("source-failing", f"waiting for {', '.join(failing)}"))
@@ -57,9 +53,7 @@ def _everywhere(
         reasons.append(Reason("canary", text, approvable=False))
     if not sum(counts.wanted for counts in domains):
         reasons.append(
-            Reason(
-                "empty-map", "no source has any recipient: an empty map is never published", approvable=False
-            )
+            Reason("empty-map", "no source has any recipient: an empty map is never published", approvable=False)
         )
     return reasons
 
@@ -120,13 +114,9 @@ def first_run(
 ) -> tuple[str, ...]:
     """Give what a first run lacks: a map that was never there may not start short."""
     lacks = [
-        f"the source {source.name} is not whole: {source.error}"
-        for source in sources
-        if source.state == "failing"
+        f"the source {source.name} is not whole: {source.error}" for source in sources if source.state == "failing"
     ]
-    lacks += [
-        f"the relay domain {domain} has no recipient" for domain in relay_domains if not wanted.get(domain)
-    ]
+    lacks += [f"the relay domain {domain} has no recipient" for domain in relay_domains if not wanted.get(domain)]
     lacks += [f"the canary {canary} is in no source" for canary in absent_canaries]
     return tuple(lacks)
 

@@ -12,7 +12,6 @@ import gzip
 import shutil
 import sqlite3
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -23,7 +22,8 @@ from syncagent.errors import DamagedError, LedgerError
 from syncagent.model import Hold, Plan, SourceState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -147,9 +147,7 @@ class Ledger:
         with contextlib.suppress(AttributeError):
             self._database.close()
         if not self._write:
-            raise LedgerError(
-                f"{self._file} is damaged ({error}): the next `syncagent sync` rebuilds it"
-            ) from error
+            raise LedgerError(f"{self._file} is damaged ({error}): the next `syncagent sync` rebuilds it") from error
         aside = self._file.with_name(f"state.db.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
         self._file.rename(aside)
         with contextlib.suppress(FileNotFoundError):
@@ -223,21 +221,14 @@ class Ledger:
         with self._transaction() as database:
             database.execute("INSERT OR REPLACE INTO meta VALUES ('finished', ?)", (_encode(finished),))
             database.execute("DELETE FROM hold")
-            database.executemany(
-                "INSERT INTO hold VALUES (?, ?)", [(hold.id, _encode(hold)) for hold in holds]
-            )
-            database.execute(
-                f"DELETE FROM source WHERE name NOT IN ({_marks(finished.snapshots)})",
-                tuple(finished.snapshots),
-            )
+            database.executemany("INSERT INTO hold VALUES (?, ?)", [(hold.id, _encode(hold)) for hold in holds])
+            gone = [(name,) for name in self.sources if name not in finished.snapshots]
+            database.executemany("DELETE FROM source WHERE name = ?", gone)
             rows = [
-                (run.id, run.started, row.domain, row.before, row.added, row.removed, row.approved)
-                for row in changes
+                (run.id, run.started, row.domain, row.before, row.added, row.removed, row.approved) for row in changes
             ]
             database.executemany("INSERT INTO change VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-            database.executemany(
-                "INSERT INTO recipient VALUES (?, ?, ?)", ((run.id, *change) for change in recipients)
-            )
+            database.executemany("INSERT INTO recipient VALUES (?, ?, ?)", ((run.id, *change) for change in recipients))
             _insert_run(database, run, now)
 
     def record_failure(self, run: RunRow) -> None:
@@ -251,14 +242,12 @@ class Ledger:
         return ListFile(written.path.name, written.count, written.digest)
 
     def keep_changes(self, run_id: str, changes: Iterable[tuple[str, bool]]) -> str:
-        """Keep the many changes of a run in a compressed file: ``+ADDRESS`` lines, then ``-ADDRESS`` lines, each sorted."""
+        """Keep the many changes of a run in a compressed file: ``+ADDRESS`` lines, then ``-ADDRESS``, each sorted."""
         directory = self.directory / "changes"
         directory.mkdir(mode=0o750, exist_ok=True)
         file = directory / f"{run_id}.gz"
         with gzip.open(file, "wb", compresslevel=1) as out:
-            for chunk in files.joined_lines(
-                f"{'+' if new else '-'}{address}\n".encode() for address, new in changes
-            ):
+            for chunk in files.joined_lines(f"{'+' if new else '-'}{address}\n".encode() for address, new in changes):
                 out.write(chunk)
         file.chmod(0o640)
         return file.name
@@ -309,10 +298,6 @@ def _insert_run(database: sqlite3.Connection, run: RunRow, now: float) -> None:
         run.changes_file,
     )
     database.execute("INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
-
-
-def _marks(values: Mapping[str, str]) -> str:
-    return ", ".join("?" * len(values))
 
 
 def _encode(value: object) -> str:

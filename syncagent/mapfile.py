@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 RENDERER = "1"
 """Part of what is on record about a map: another renderer writes it anew."""
 
-HEADER = b"# Written by syncagent: changes made here are lost. Add addresses to one of its sources, see syncagent.toml.\n"
+HEADER = (
+    b"# Written by syncagent: changes made here are lost. Add addresses to one of its sources, see syncagent.toml.\n"
+)
 _VALUE = b" OK\n"
 _SPACE = b" \t\v\f\r"
 

@@ -12,7 +12,7 @@ from msgspec import Struct
 from syncagent.errors import FailureKind
 
 Entry = tuple[str, str, str]
-"""What a source says: the address as spelled, its own key for it (a line, an entryUUID, an API id), a label for people."""
+"""What a source says: the address as spelled, its own key for it (a line, an entryUUID, an API id), a label."""
 
 SAMPLE = 20
 """How many addresses or rejects a result carries; the files carry them all."""

@@ -95,9 +95,7 @@ def _fitting(address: str) -> str:
     except UnicodeEncodeError:
         raise UnusableError("is not valid Unicode") from None
     if longest > MAX_KEY:
-        raise UnusableError(
-            f"is {longest} octets long as a key, over the {MAX_KEY} that every table type takes"
-        )
+        raise UnusableError(f"is {longest} octets long as a key, over the {MAX_KEY} that every table type takes")
     return address
 
 

@@ -1,4 +1,4 @@
-"""What changes: which recipients are wanted, which are missing, and what becomes of the missing.
+"""What changes: what becomes of the recipients that no source says any more, and the plan of it all.
 
 Pure: lines in, lines and counts out. Lines are octets; an address is in its canonical form and UTF-8.
 """
@@ -9,74 +9,19 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from syncagent.guard import hold_id
-from syncagent.model import Counts
-from syncagent.normalise import within
+from syncagent.model import Counts, DomainChange, Hold, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from syncagent.config import Limits, Postfix
+    from syncagent.config import Limits
     from syncagent.model import Reason
 
 GRACE = b"grace"
 HOLD = b"hold:"
-_MANY_DOMAINS = 100_000
-_OTHERS = "(others)"
-_MAX_NAMED = 1000
-
-
-class Scope:
-    """Which addresses are wanted here: the relay domains and below, less what is excluded."""
-
-    def __init__(self, postfix: Postfix) -> None:
-        """Take it from the configuration."""
-        self._relay_domains = frozenset(postfix.relay_domains)
-        self._excluded = frozenset(address.encode() for address in postfix.exclude)
-        self._catch_all = frozenset(b"@" + domain.encode() for domain in postfix.catch_all)
-        self._groups: dict[bytes, str | None] = {}
-        self.wanted: Counter[str] = Counter()
-        self.out_of_scope: Counter[str] = Counter()
-        self.held_catch_alls: list[str] = []
-        self.canaries: set[str] = set()
-
-    def relay_domain(self, domain: bytes) -> str | None:
-        """Give the relay domain that covers ``domain``, or None outside of all."""
-        if domain not in self._groups:
-            if len(self._groups) > _MANY_DOMAINS:
-                self._groups.clear()
-            self._groups[domain] = within(domain.decode(), self._relay_domains)
-        return self._groups[domain]
-
-    def group(self, address: bytes) -> tuple[str, bool]:
-        """Give the name under which an address is counted, and whether that is a configured relay domain."""
-        domain = address[address.rindex(b"@") + 1 :]
-        covering = self.relay_domain(domain)
-        return (covering, True) if covering else (domain.decode(), False)
-
-    def select(self, addresses: Iterable[bytes], canaries: Iterable[str]) -> Iterator[bytes]:
-        """Give the wanted ones as lines, counting them by relay domain; what is left out is counted too."""
-        looked_for = frozenset(canary.encode() for canary in canaries)
-        groups, wanted, excluded = self._groups, self.wanted, self._excluded
-        for address in addresses:
-            domain = address[address.rindex(b"@") + 1 :]
-            group = groups[domain] if domain in groups else self.relay_domain(domain)
-            if group is None:
-                self._leave_out(domain.decode())
-                continue
-            if excluded and (address in excluded or b"@" + domain in excluded):
-                continue
-            if address.startswith(b"@") and address not in self._catch_all:
-                self.held_catch_alls.append(address.decode())
-                continue
-            if address in looked_for:
-                self.canaries.add(address.decode())
-            wanted[group] += 1
-            yield address + b"\n"
-
-    def _leave_out(self, domain: str) -> None:
-        known = domain in self.out_of_scope or len(self.out_of_scope) < _MAX_NAMED
-        self.out_of_scope[domain if known else _OTHERS] += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,9 +129,7 @@ class Decisions:
     def __init__(self, held: Mapping[str, tuple[Reason, ...]], run_id: str) -> None:
         """``held`` are the guard's reasons by domain."""
         self.reasons, self._run_id = held, run_id
-        self._final = {
-            domain for domain, reasons in held.items() if not all(reason.approvable for reason in reasons)
-        }
+        self._final = {domain for domain, reasons in held.items() if not all(reason.approvable for reason in reasons)}
         self.removed: Counter[str] = Counter()
         self.removed_approved: Counter[str] = Counter()
         self.kept: Counter[str] = Counter()
@@ -211,3 +154,43 @@ class Decisions:
         end = missing.since + grace
         self.next_due = end if self.next_due is None else min(end, self.next_due)
         return GRACE
+
+
+def domain_changes(counts: Sequence[Counts], decisions: Decisions) -> tuple[DomainChange, ...]:
+    """Give what happens to each domain."""
+    return tuple(
+        DomainChange(
+            domain=one.domain,
+            before=one.before,
+            added=one.added,
+            removed=decisions.removed[one.domain],
+            kept=decisions.kept[one.domain],
+            after=one.wanted + decisions.kept[one.domain],
+        )
+        for one in counts
+    )
+
+
+def holds(decisions: Decisions, standing: Mapping[str, Hold], now: float) -> tuple[Hold, ...]:
+    """Give the holds: those that stood before keep their ID and since when they stand."""
+    found = []
+    for (domain, key), count in sorted(decisions.holds.items()):
+        known = standing.get(key)
+        since, approved = (known.since, known.approved_at) if known else (now, 0.0)
+        found.append(Hold(key, domain, count, since, decisions.reasons[domain], approved))
+    return tuple(found)
+
+
+def settled(plan: Plan) -> Plan:
+    """Give the plan as it stands once it is done: nothing added, nothing removed."""
+    after = tuple(replace(one, before=one.after, added=0, removed=0) for one in plan.domains if one.after)
+    return replace(plan, domains=after, added_sample=(), removed_sample=())
+
+
+def without(plan: Plan, refused: Mapping[str, int]) -> Plan:
+    """Give the plan with so many fewer added, by domain."""
+    changes = tuple(
+        replace(one, added=one.added - refused.get(one.domain, 0), after=one.after - refused.get(one.domain, 0))
+        for one in plan.domains
+    )
+    return replace(plan, domains=changes)

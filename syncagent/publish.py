@@ -15,9 +15,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from syncagent import files, mapfile, readback
+from syncagent import files, mapfile
 from syncagent.errors import LedgerError, PublishError
 from syncagent.ledger import Identities
+from syncagent.readback import ReadBack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,18 +63,11 @@ class Target:
 
     def text_on_record(self, recorded: Identities) -> bool:
         """Tell whether the text is the very file that was published, under the same name."""
-        return (
-            recorded.map == str(self.postfix.map)
-            and recorded.text_file == files.identity(self.text) is not None
-        )
+        return recorded.map == str(self.postfix.map) and recorded.text_file == files.identity(self.text) is not None
 
     def on_record(self, recorded: Identities | None) -> bool:
         """Tell whether everything still is what it was when the map was published."""
-        if (
-            recorded is None
-            or recorded.text_file is None
-            or bool(recorded.index) == (self.type == "texthash")
-        ):
+        if recorded is None or recorded.text_file is None or bool(recorded.index) == (self.type == "texthash"):
             return False
         return self.identities(recorded.digest, recorded.index) == recorded
 
@@ -104,14 +98,8 @@ def publish(target: Target, recipients: Path, spool: Path, report: Callable[[str
             suffix = _index(target, stage, staged)
         report("read back", 0)
         with _step("read back"):
-            readback.check(
-                target.type,
-                staged,
-                keys,
-                spool,
-                lambda *options: _postmap(target, *options),
-                target.postfix.postmap_timeout,
-            )
+            limit = float(target.postfix.postmap_timeout)
+            ReadBack(target.type, staged, spool, lambda *options: _postmap(target, *options), limit).check(keys)
         with _step("rename"):
             _rename(target, staged, suffix, stack)
     return target.identities(digest, suffix)
@@ -122,11 +110,7 @@ def _step(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, LedgerError) as error:
-        why = (
-            f"{error.strerror}: {error.filename}"
-            if isinstance(error, OSError) and error.strerror
-            else str(error)
-        )
+        why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else str(error)
         mend = {
             "No space left on device": "; make room there",
             "Permission denied": "; the directory must be writable for the user that runs syncagent",
@@ -144,9 +128,7 @@ def _staging(target: Target, directory: Path, stack: contextlib.ExitStack) -> Pa
     if stage.stat().st_dev != directory.stat().st_dev:
         raise PublishError("stage", f"{stage} is on another file system than {directory}")
     owner = _owner(target.text)
-    if (
-        owner and os.geteuid() == 0
-    ):  # postmap run by root becomes the owner of its source, and writes beside it
+    if owner and os.geteuid() == 0:  # postmap run by root becomes the owner of its source, and writes beside it
         os.chown(stage, *owner)
     return stage
 
@@ -202,9 +184,7 @@ def _write_text(staged: Path, keys: Path) -> str:
 def _postmap(target: Target, *options: str) -> list[str]:
     program = tool("postmap")
     if program is None:
-        raise PublishError(
-            "index", "postmap is not installed: apt-get install postfix, or use a texthash: map"
-        )
+        raise PublishError("index", "postmap is not installed: apt-get install postfix, or use a texthash: map")
     return [str(program), "-c", str(target.postfix.config_directory), *options]
 
 
@@ -221,16 +201,10 @@ def _index(target: Target, stage: Path, staged: Path) -> str:
             _postmap(target, f"{target.type}:{staged}"), capture_output=True, timeout=limit, check=False
         )
     except subprocess.TimeoutExpired:
-        raise PublishError(
-            "index", f"postmap did not end within {limit:g}s: see postfix.postmap_timeout"
-        ) from None
+        raise PublishError("index", f"postmap did not end within {limit:g}s: see postfix.postmap_timeout") from None
     if done.returncode:
         said = done.stderr.decode(errors="backslashreplace").strip()[-1000:]
-        package = (
-            f": is the package postfix-{target.type} installed?"
-            if "unsupported dictionary type" in said
-            else ""
-        )
+        package = f": is the package postfix-{target.type} installed?" if "unsupported dictionary type" in said else ""
         raise PublishError("index", f"postmap failed ({done.returncode}): {said or 'no message'}{package}")
     made = sorted(path for path in stage.iterdir() if path != staged)
     if len(made) != 1:
@@ -272,7 +246,7 @@ def remove_stale(old: Identities | None, new: Identities) -> None:
 
 def _check_reload(target: Target) -> None:
     if target.type == "texthash" and target.postfix.reload and os.geteuid() != 0:
-        text = "a texthash map is read when Postfix starts: run as root, or set postfix.reload = false and reload it yourself"
+        text = "Postfix reads a texthash map when it starts: run as root, or set postfix.reload = false and reload it"
         raise PublishError("reload", text)
 
 

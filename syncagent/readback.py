@@ -6,6 +6,7 @@ postmap exits 0 though it dropped lines, so neither its status nor what it print
 from __future__ import annotations
 
 import subprocess
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from syncagent import files, mapfile
@@ -19,35 +20,71 @@ _LISTABLE = ("hash", "btree", "lmdb")
 _MAX_UNANSWERED = 10_000
 
 
-def check(
-    map_type: str, staged: Path, keys: Path, spool: Path, postmap: Callable[..., list[str]], limit: float
-) -> None:
-    """Compare the keys of the staged map with ``keys``, sorted, one a line.
+@dataclass(frozen=True, slots=True)
+class ReadBack:
+    """A staged map. ``postmap`` gives the command line for options; each command ends after ``limit`` seconds."""
 
-    hash, btree and lmdb list their keys, cdb does not; non-ASCII keys are asked for one by one, since each Postfix
-    version folds them its own way. ``postmap`` gives the command line for options.
+    map_type: str
+    staged: Path
+    spool: Path
+    postmap: Callable[..., list[str]]
+    limit: float
 
-    Raises UnansweredError for keys that are not there, PublishError for keys that nobody wrote.
-    """
-    name = f"{map_type}:{staged}"
-    if map_type == "texthash":
-        missing = _compare(keys, _sorted(spool / "listed", _text_keys(staged), spool))
-    elif map_type in _LISTABLE:
-        plain, foreign = _by_alphabet(files.chunks_in(keys), spool, "written")
-        with (
-            files.Child(postmap("-s", name), subprocess.DEVNULL, good=(0, 1), limit=limit) as listing,
-            files.Sorter(spool) as sorter,
-        ):
-            for chunk in listing.chunks():
-                sorter.write(chunk)
-            listed, listed_foreign = _by_alphabet(_keys_of(sorter.finish()), spool, "listed")
-        missing = _compare(plain, listed) + _unanswered(foreign, name, spool, postmap, limit)
+    def check(self, keys: Path) -> None:
+        """Compare the keys of the map with ``keys``: sorted, one a line.
+
+        hash, btree and lmdb list their keys, cdb does not; non-ASCII keys are asked for one by one, since each
+        Postfix version folds them its own way; a texthash is parsed as Postfix parses it.
+
+        Raises UnansweredError for keys that are not there, PublishError for keys that nobody wrote.
+        """
+        if self.map_type == "texthash":
+            missing = _compare(keys, self._sorted(_text_keys(self.staged)))
+        elif self.map_type in _LISTABLE:
+            missing = self._check_listing(keys)
+        else:
+            missing = self._unanswered(keys)
+        if missing:
+            raise UnansweredError(missing)
+
+    def _check_listing(self, keys: Path) -> list[bytes]:
+        plain, foreign = self._by_alphabet(files.chunks_in(keys), "written")
+        with self._child("-s") as listing:
+            listed, listed_foreign = self._by_alphabet(
+                files.chunks_in(self._sorted(_keys_of(listing.chunks()))), "listed"
+            )
         if _lines(listed_foreign) > _lines(foreign):
             raise PublishError("read back", "the index has keys that were not written")
-    else:
-        missing = _unanswered(keys, name, spool, postmap, limit)
-    if missing:
-        raise UnansweredError(missing)
+        return _compare(plain, listed) + self._unanswered(foreign)
+
+    def _unanswered(self, keys: Path) -> list[bytes]:
+        """Ask Postfix for each key; give those it does not answer for."""
+        if not keys.stat().st_size:
+            return []
+        with keys.open("rb") as asked, self._child("-q", "-", stdin=asked.fileno()) as child:
+            answered = files.write_plain(self.spool / "answered", _keys_of(child.chunks()))
+        return _compare(keys, answered)
+
+    def _child(self, *options: str, stdin: int = subprocess.DEVNULL) -> files.Child:
+        command = self.postmap(*options, f"{self.map_type}:{self.staged}")
+        return files.Child(command, stdin, good=(0, 1), limit=self.limit)  # 1: not one key was found
+
+    def _sorted(self, chunks: Iterable[bytes]) -> Path:
+        with files.Sorter(self.spool) as sorter:
+            sorter.feed(chunks)
+            return files.write_plain(self.spool / "listed", sorter.finish())
+
+    def _by_alphabet(self, chunks: Iterable[bytes], name: str) -> tuple[Path, Path]:
+        """Split lines into those in ASCII and the others."""
+        plain, foreign = self.spool / f"{name}-ascii", self.spool / f"{name}-others"
+        with plain.open("wb") as ascii_file, foreign.open("wb") as other_file:
+            for chunk in files.whole_lines(chunks):
+                if chunk.isascii():
+                    ascii_file.write(chunk)
+                else:
+                    for line in chunk.splitlines(keepends=True):
+                        (ascii_file if line.isascii() else other_file).write(line)
+        return plain, foreign
 
 
 def _compare(wanted: Path, found: Path) -> list[bytes]:
@@ -58,32 +95,14 @@ def _compare(wanted: Path, found: Path) -> list[bytes]:
             if line.startswith(b"\t"):
                 key = line[1:].rstrip(b"\n").decode(errors="backslashreplace")
                 raise PublishError("read back", f"the index has a key that was not written: {key}")
-            _note(missing, line)
+            missing.append(line.rstrip(b"\n"))
+            if len(missing) > _MAX_UNANSWERED:
+                raise PublishError("read back", f"the index lacks more than {_MAX_UNANSWERED} of the keys written")
     return missing
 
 
-def _note(missing: list[bytes], line: bytes) -> None:
-    missing.append(line.rstrip(b"\n"))
-    if len(missing) > _MAX_UNANSWERED:
-        raise PublishError("read back", f"the index lacks more than {_MAX_UNANSWERED} of the keys written")
-
-
-def _unanswered(
-    keys: Path, name: str, spool: Path, postmap: Callable[..., list[str]], limit: float
-) -> list[bytes]:
-    """Ask Postfix for each key; give those it does not answer for."""
-    if not keys.stat().st_size:
-        return []
-    with (
-        keys.open("rb") as asked,
-        files.Child(postmap("-q", "-", name), asked, good=(0, 1), limit=limit) as child,
-    ):
-        answered = files.write_plain(spool / "answered", _keys_of(child.chunks()))
-    return _compare(keys, answered)
-
-
 def _keys_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Turn ``key TAB OK`` lines to keys, chunk by chunk of whole lines."""
+    """Turn ``key TAB OK`` lines to keys, by whole lines."""
     for chunk in files.whole_lines(chunks):
         yield chunk.replace(b"\tOK\n", b"\n")
 
@@ -94,25 +113,6 @@ def _text_keys(staged: Path) -> Iterator[bytes]:
             parts = mapfile.split(line)
             if parts and parts[1]:
                 yield parts[0] + b"\n"
-
-
-def _sorted(path: Path, lines: Iterable[bytes], spool: Path) -> Path:
-    with files.Sorter(spool) as sorter:
-        sorter.feed(lines)
-        return files.write_plain(path, sorter.finish())
-
-
-def _by_alphabet(chunks: Iterable[bytes], spool: Path, name: str) -> tuple[Path, Path]:
-    """Split lines into those in ASCII and the others."""
-    plain, foreign = spool / f"{name}-ascii", spool / f"{name}-others"
-    with plain.open("wb") as ascii_file, foreign.open("wb") as other_file:
-        for chunk in files.whole_lines(chunks):
-            if chunk.isascii():
-                ascii_file.write(chunk)
-            else:
-                for line in chunk.splitlines(keepends=True):
-                    (ascii_file if line.isascii() else other_file).write(line)
-    return plain, foreign
 
 
 def _lines(path: Path) -> int:

@@ -43,17 +43,12 @@ class Reader:
         known = {field.name: field for struct in structs for field in msgspec.structs.fields(struct)}
         types_of = {name: hint for each in hints for name, hint in each.items()}
         for key in raw.keys() - known.keys():
-            self.problem(
-                (*path, key), "unknown key" + (near(key, known) or f"; known here: {', '.join(known)}")
-            )
+            self.problem((*path, key), "unknown key" + (near(key, known) or f"; known here: {', '.join(known)}"))
         for name, field in known.items():
             if field.required and name not in raw:
                 self.problem((*path, name), f"is missing: expected {_wants(types_of[name])}")
         values = {key: self.value(types_of[key], raw[key], (*path, key)) for key in known if key in raw}
-        return [
-            {key: value for key, value in values.items() if key in struct.__struct_fields__}
-            for struct in structs
-        ]
+        return [{key: value for key, value in values.items() if key in struct.__struct_fields__} for struct in structs]
 
     def value(self, kind: Any, raw: object, path: Keys) -> Any:  # noqa: ANN401 - any field's type
         """Convert one value; None, and a problem noted, where it does not fit."""

@@ -70,11 +70,7 @@ def result(result: SyncResult, program: str) -> None:
         print(f"note: {note}")
     _held(result.plan, program, planned=result.status == "planned")
     if result.missing_for_first:
-        print(
-            "the map is not there yet and the first one would not be whole:"
-            if result.status == "incomplete"
-            else ""
-        )
+        print("the map is not there yet and the first one would not be whole:" if result.status == "incomplete" else "")
         for text in result.missing_for_first:
             print(f"  {text}")
         print(f"to publish it all the same: {program} sync --accept-incomplete")

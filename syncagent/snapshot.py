@@ -70,9 +70,7 @@ class SnapshotWriter:
         try:
             self._sorter.write(text.encode())
         except (BrokenPipeError, ValueError):
-            raise SourceError(
-                "the entries could not be sorted: is the state directory's disk full?"
-            ) from None
+            raise SourceError("the entries could not be sorted: is the state directory's disk full?") from None
 
     def finish(self, path: Path, *, allow_empty: bool) -> Snapshot:
         """Write the snapshot.
@@ -84,7 +82,7 @@ class SnapshotWriter:
             text = f"none of its {self.rejected} entries is an address: is it the right file, attribute or format?"
             raise SourceError(text, kind=FailureKind.BROKEN)
         if not entries and not allow_empty:
-            text = "it has no entry at all, which a lost read right looks like too; if that is right, set allow_empty = true"
+            text = "it has no entry at all, as after a lost read right; if none is right, set allow_empty = true"
             raise SourceError(text, kind=FailureKind.BROKEN)
         counter = _RejectCounter()
         with self._sorter as sorter:

@@ -10,6 +10,7 @@ import secrets
 import sqlite3
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from syncagent import adopt, compare, fetch, files, guard, normalise, publish, snapshot
+from syncagent import plan as planning
 from syncagent.errors import (
     DamagedError,
     ExitCode,
@@ -26,14 +28,13 @@ from syncagent.errors import (
     UnknownHoldError,
 )
 from syncagent.ledger import DomainRow, Finished, Identities, Ledger, RunRow
-from syncagent.model import SAMPLE, DomainChange, Hold, Plan, Reject, Status, SyncResult
+from syncagent.model import SAMPLE, Plan, Reject, Status, SyncResult
 from syncagent.plan import Decisions, Ripeness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from syncagent.config import Config
-    from syncagent.model import Counts
 
 HISTORY_ROWS = 10_000
 """A run that changes more keeps its changes in a compressed file."""
@@ -140,9 +141,7 @@ class _Run:
 
     def _fetch(self) -> None:
         new = self.ledger.snapshots if self.options.write else self.spool
-        fetcher = fetch.Fetcher(
-            self.ledger.snapshots, new, self.spool, self.run_id, self.now, self.report, self.notes
-        )
+        fetcher = fetch.Fetcher(self.ledger.snapshots, new, self.spool, self.run_id, self.now, self.report, self.notes)
         self.fetched = fetcher.all(self.config.sources, self.ledger.sources)
         for one in self.fetched:
             self._remember(one)
@@ -152,9 +151,7 @@ class _Run:
             self.ledger.save_source(one.state)
 
     def _digests(self) -> dict[str, str]:
-        return {
-            one.state.name: one.state.snapshot.digest if one.state.snapshot else "" for one in self.fetched
-        }
+        return {one.state.name: one.state.snapshot.digest if one.state.snapshot else "" for one in self.fetched}
 
     def _unchanged(self, old: Finished) -> bool:
         return (
@@ -210,15 +207,11 @@ class _Run:
 
     def _before(self, old: Finished | None) -> files.SortedFile | Path:
         """Give what is published: the list on record; where the text is off the record, what either of them has."""
-        listed = self.ledger.open_list(
-            old.published if old else None, "what is published is read from the map"
-        )
+        listed = self.ledger.open_list(old.published if old else None, "what is published is read from the map")
         if old and listed and self.target.text_on_record(old.identities):
             return listed
         with files.Sorter(self.spool) as sorter:
-            self.notes += adopt.keep_copy(
-                self.target.text, self.ledger.directory, old, write=self.options.write
-            )
+            self.notes += adopt.keep_copy(self.target.text, self.ledger.directory, old, write=self.options.write)
             self.notes += adopt.recipients_of(self.target.text, self.config.postfix.relay_domains, sorter)
             for chunk in files.chunks_of(listed) if listed else ():
                 sorter.write(chunk)
@@ -243,21 +236,13 @@ class _Run:
     def _whole_plan(self, plan: Plan, comparison: compare.Comparison, decisions: Decisions) -> Plan:
         return replace(
             plan,
-            domains=_domain_changes(plan.counts, decisions),
+            domains=planning.domain_changes(plan.counts, decisions),
             counts=(),
-            holds=self._holds(decisions),
+            holds=planning.holds(decisions, self.ledger.holds, self.now),
             in_grace=decisions.in_grace,
             added_sample=compare.head(comparison.added, SAMPLE),
             removed_sample=compare.head(comparison.removed, SAMPLE),
         )
-
-    def _holds(self, decisions: Decisions) -> tuple[Hold, ...]:
-        holds = []
-        for (domain, hold_id), count in sorted(decisions.holds.items()):
-            known = self.ledger.holds.get(hold_id)
-            since, approved = (known.since, known.approved_at) if known else (self.now, 0.0)
-            holds.append(Hold(hold_id, domain, count, since, decisions.reasons[domain], approved))
-        return tuple(holds)
 
     def _lacks(self, old: Finished | None, comparison: compare.Comparison, plan: Plan) -> tuple[str, ...]:
         """Give why nothing may be published at all: a first run that is not whole, or not one recipient."""
@@ -288,20 +273,12 @@ class _Run:
     def _without(self, error: UnansweredError, comparison: compare.Comparison, plan: Plan) -> Plan:
         """Give the plan without the refused keys. Raises ``error`` again where one of them was published before."""
         refused = frozenset(normalise.canonical(key.decode()).encode() for key in error.keys)
-        with comparison.added.open("rb") as lines:
-            if refused - {line[:-1] for line in lines if line[:-1] in refused}:
-                raise error
-        less: dict[str, int] = {}
-        for address in sorted(refused):
-            group = comparison.scope.group(address)[0]
-            less[group] = less.get(group, 0) + 1
-            self.rejects.append(Reject(address.decode(), "Postfix does not answer for it"))
+        if not comparison.all_new(refused):
+            raise error
         comparison.leave_out(refused)
-        changes = [
-            replace(one, added=one.added - less.get(one.domain, 0), after=one.after - less.get(one.domain, 0))
-            for one in plan.domains
-        ]
-        return replace(plan, domains=tuple(changes), added_sample=compare.head(comparison.added, SAMPLE))
+        self.rejects += [Reject(key.decode(), "Postfix does not answer for it") for key in sorted(refused)]
+        less = Counter(comparison.scope.group(address)[0] for address in refused)
+        return replace(planning.without(plan, less), added_sample=compare.head(comparison.added, SAMPLE))
 
     def _record(
         self,
@@ -320,7 +297,7 @@ class _Run:
             kept=self.ledger.new_list("kept", self.run_id, files.chunks_in(comparison.kept_lines)),
             published=published,
             next_due=self._next_due(decisions, plan),
-            plan=_settled(plan),
+            plan=planning.settled(plan),
         )
         rows = [
             DomainRow(
@@ -396,25 +373,3 @@ class _Run:
             error=error,
             seconds=time.monotonic() - self.started,
         )
-
-
-def _domain_changes(counts: Sequence[Counts], decisions: Decisions) -> tuple[DomainChange, ...]:
-    return tuple(
-        DomainChange(
-            domain=one.domain,
-            before=one.before,
-            added=one.added,
-            removed=decisions.removed[one.domain],
-            kept=decisions.kept[one.domain],
-            after=one.wanted + decisions.kept[one.domain],
-        )
-        for one in counts
-    )
-
-
-def _settled(plan: Plan) -> Plan:
-    """Give the plan as it stands once it is done: nothing added, nothing removed."""
-    after = tuple(
-        replace(change, before=change.after, added=0, removed=0) for change in plan.domains if change.after
-    )
-    return replace(plan, domains=after, added_sample=(), removed_sample=())

@@ -28,8 +28,6 @@ def sources(config: Config, report: Callable[[str, int], None]) -> Sequence[Sour
         spool = Path(directory)
         ledger = Ledger(config.state.directory, write=False)
         ledger.close()
-        remembered = {
-            name: replace(state, snapshot=None, validator=None) for name, state in ledger.sources.items()
-        }
+        remembered = {name: replace(state, snapshot=None, validator=None) for name, state in ledger.sources.items()}
         fetcher = fetch.Fetcher(spool, spool, spool, "check", time.time(), report)
         return [one.report for one in fetcher.all(config.sources, remembered)]

@@ -115,9 +115,7 @@ def load(kind: str) -> Any:  # noqa: ANN401 - a module, by duck type
             f"the source type {kind!r} ({origin}) cannot be loaded: {type(error).__name__}: {error}"
         ) from error
     config = getattr(module, "Config", None)
-    if not (isinstance(config, type) and issubclass(config, Struct)) or not callable(
-        getattr(module, "build", None)
-    ):
+    if not (isinstance(config, type) and issubclass(config, Struct)) or not callable(getattr(module, "build", None)):
         raise BrokenKindError(
             f"the source type {kind!r} ({origin}) is not one: it needs Config, a msgspec Struct, and build()"
         )
@@ -129,11 +127,7 @@ def secret_path(name: str) -> Path:
     if "/" in name:
         return Path(name)
     given = os.environ.get("CREDENTIALS_DIRECTORY")
-    return (
-        Path(given) / name
-        if given and (Path(given) / name).exists()
-        else Path("/etc/syncagent/credentials") / name
-    )
+    return Path(given) / name if given and (Path(given) / name).exists() else Path("/etc/syncagent/credentials") / name
 
 
 def read_secret(name: str) -> str:
@@ -148,9 +142,7 @@ def read_secret(name: str) -> str:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             secret = file.read(65536)
     except OSError as error:
-        raise SourceError(
-            f"the secret {path} cannot be read: {error.strerror}", kind=FailureKind.BROKEN
-        ) from None
+        raise SourceError(f"the secret {path} cannot be read: {error.strerror}", kind=FailureKind.BROKEN) from None
     if mode & 0o077 and str(path.parent) != os.environ.get("CREDENTIALS_DIRECTORY"):
         text = f"the secret {path} can be read by others (mode {mode:04o}): chmod 600 {path}"
         raise SourceError(text, kind=FailureKind.BROKEN)

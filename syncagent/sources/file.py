@@ -41,7 +41,7 @@ class Config(Struct, frozen=True, kw_only=True):
     """Keys of ``type = "file"``."""
 
     path: Path
-    """A file, a directory (every file in it, hidden ones and those ending in ~ apart), or a pattern such as lists/*.txt."""
+    """A file, a directory (every file in it, hidden ones and NAME~ apart), or a pattern such as lists/*.txt."""
     format: Literal["lines", "postmap"] = "lines"
     """"lines": an address per line. "postmap": the left side of a Postfix table."""
     domains: tuple[Domain, ...] = ()
@@ -80,9 +80,7 @@ class FileSource:
         """Give the identity of every file, in order."""
         path = self._config.path
         if path.is_dir():
-            found = sorted(
-                file for file in map(str, path.iterdir()) if not _hidden(file) and not os.path.isdir(file)
-            )
+            found = sorted(file for file in map(str, path.iterdir()) if not _hidden(file) and not os.path.isdir(file))
             nothing = f"the directory {path} has no file in it"
         elif any(char in str(path) for char in "*?[") and not path.exists():
             found = sorted(file for file in glob(str(path)) if not os.path.isdir(file))  # noqa: PTH112, PTH207 - an absolute pattern
@@ -146,9 +144,7 @@ class _Reader:
                         count += 1
                     last = line
         except OSError as error:
-            raise SourceError(
-                f"{self._name} cannot be read: {error.strerror}", kind=FailureKind.BROKEN
-            ) from error
+            raise SourceError(f"{self._name} cannot be read: {error.strerror}", kind=FailureKind.BROKEN) from error
         if self._config.require_end:
             self._check_end(last, count, digest.hexdigest())
         if last:
@@ -164,9 +160,7 @@ class _Reader:
         if end != (count, digest):
             text = f"{self._name}: its end line promises {end[0]} lines, and there are {count}"
             raise SourceError(
-                text
-                if end[0] != count
-                else f"{self._name}: its lines do not match the digest in its end line"
+                text if end[0] != count else f"{self._name}: its lines do not match the digest in its end line"
             )
 
     def _lines(self, lines: Iterable[bytes]) -> Iterator[tuple[int, str]]:
@@ -191,9 +185,7 @@ class _Reader:
             if parts is None:
                 self._sink.reject(spelled, "has a quote that is not closed", f"{self._prefix}{number}")
             elif not parts[1]:
-                self._sink.reject(
-                    spelled, "has no right side: Postfix ignores such a line", f"{self._prefix}{number}"
-                )
+                self._sink.reject(spelled, "has no right side: Postfix ignores such a line", f"{self._prefix}{number}")
             elif self._is_domain(spelled):
                 self._sink.ignore(1)
             else:
