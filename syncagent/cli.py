@@ -109,10 +109,11 @@ def plan(config_file: Path, lock_timeout: float, *, as_json: bool) -> int:
     is_flag=True,
     help="Publish a first map though a source failed or a domain has no recipient. An empty map is never published.",
 )
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing while all is well (exit status 0), for cron.")
 @_JSON
 @_LOCK
 @click.pass_obj
-def sync(config_file: Path, lock_timeout: float, *, accept_incomplete: bool, as_json: bool) -> int:
+def sync(config_file: Path, lock_timeout: float, *, accept_incomplete: bool, quiet: bool, as_json: bool) -> int:
     """Do it once: fetch, compare, hold what is doubtful, publish.
 
     Adds always go through. Removals wait for a failing source, for the grace (limits.removal_grace), and for a
@@ -122,7 +123,7 @@ def sync(config_file: Path, lock_timeout: float, *, accept_incomplete: bool, as_
     from syncagent.sync import Options
 
     options = Options(accept_incomplete=accept_incomplete, lock_timeout=lock_timeout)
-    return _run(config_file, options, as_json=as_json)
+    return _run(config_file, options, as_json=as_json, quiet=quiet)
 
 
 @command.command()
@@ -173,7 +174,7 @@ def _load(file: Path) -> Config:
     return config.load(file)
 
 
-def _run(config_file: Path, options: Options, *, as_json: bool) -> int:
+def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = False) -> int:
     from syncagent import render
     from syncagent.sync import sync_once
 
@@ -186,7 +187,7 @@ def _run(config_file: Path, options: Options, *, as_json: bool) -> int:
     try:
         if as_json:
             render.as_json(result)
-        else:
+        elif result.exit_code or not quiet:
             render.result(result, _program(config_file))
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read it has seen enough; the run is done, and its status counts
