@@ -9,7 +9,7 @@ import hashlib
 import os
 import stat
 import time
-from glob import glob
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -55,6 +55,12 @@ def build(config: Config) -> FileSource:
     return FileSource(config)
 
 
+def problems(config: Config) -> Iterator[tuple[str, str]]:
+    """Give what no single key can show; see ``syncagent.sources``."""
+    if _is_pattern(str(config.path.parent)) and not config.path.parent.exists():
+        yield "path", "only its last part may be a pattern: a directory that cannot be read must not be passed over"
+
+
 class FileSource:
     """Reads every file whole, and again only when one changed."""
 
@@ -80,11 +86,9 @@ class FileSource:
         """Give the identity of every file, in order."""
         path = self._config.path
         if path.is_dir():
-            found = sorted(file for file in map(str, path.iterdir()) if not _hidden(file) and not os.path.isdir(file))
-            nothing = f"the directory {path} has no file in it"
-        elif any(char in str(path) for char in "*?[") and not path.exists():
-            found = sorted(file for file in glob(str(path)) if not os.path.isdir(file))  # noqa: PTH112, PTH207 - an absolute pattern
-            nothing = f"no file matches {path}"
+            found, nothing = _listed(path, "*"), f"the directory {path} has no file in it"
+        elif _is_pattern(path.name) and not path.exists():
+            found, nothing = _listed(path.parent, path.name), f"no file matches {path}"
         else:
             found, nothing = [str(path)], ""
         if not found:
@@ -211,9 +215,18 @@ class _Reader:
         return [(f"{spelled}@{domain}", key, "") for domain in self._config.domains]
 
 
-def _hidden(file: str) -> bool:
-    name = os.path.basename(file)  # noqa: PTH119 - strings
-    return name.startswith(".") or name.endswith("~")
+def _is_pattern(text: str) -> bool:
+    return any(char in text for char in "*?[")
+
+
+def _listed(directory: Path, pattern: str) -> list[str]:
+    """Give the files of a directory that match; glob() would pass over in silence what it may not read."""
+    try:
+        names = [file.name for file in directory.iterdir() if not file.is_dir()]
+    except OSError as error:
+        raise SourceError(f"{directory} cannot be read: {error.strerror}", kind=FailureKind.BROKEN) from error
+    shown = (name for name in names if not name.startswith(".") and not name.endswith("~"))
+    return sorted(str(directory / name) for name in shown if fnmatchcase(name, pattern))
 
 
 def _identity(file: str) -> tuple[int, ...]:
