@@ -46,8 +46,8 @@ class Comparison:
     def select(self, snapshots: Sequence[Path]) -> None:
         """Write what the sources want here, each recipient once."""
         with files.merged(snapshots) as lines:
-            chosen = self.scope.select(snapshot.addresses(lines.lines()), self.config.limits.canaries)
-            files.write_plain(self.wanted, files.joined_lines(chosen))
+            chosen = self.scope.select(snapshot.addresses(lines.chunks()), self.config.limits.canaries)
+            files.write_plain(self.wanted, chosen)
 
     def differ(self, before: files.SortedFile | Path) -> None:
         """Write what is new and what is missing, counted by relay domain."""

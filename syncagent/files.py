@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import filecmp
 import hashlib
 import os
 import re
@@ -265,6 +266,11 @@ def chunks_in(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
             yield chunk
+
+
+def same(left: Path, right: Path) -> bool:
+    """Tell whether two files have the same content."""
+    return filecmp.cmp(left, right, shallow=False)
 
 
 def fsync_directory(path: Path) -> None:

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
 
 VERSION = f"1/{unicodedata.unidata_version}"
@@ -25,6 +26,7 @@ MAX_KEY = 510
 """Octets of a folded key. One longer key stops an lmdb build for good."""
 
 _PLAIN = re.compile(r"(?!#)[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*@([a-z0-9._-]+)")
+_PLAIN_LINE = re.compile(f"^{_PLAIN.pattern}$", re.MULTILINE)
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"@(.*)', re.DOTALL)
 _UNSAFE = re.compile(r"[\x00\r\n]")
 _SPECIAL = re.compile(r'[ \t()<>\[\]:;,"]')
@@ -53,6 +55,16 @@ def canonical(spelled: str) -> str:
         domain = canonical_domain(name)
         return lowered if domain == name and "xn--" not in name else _fitting(lowered[: -len(name)] + domain)
     return _carefully(spelled)
+
+
+def canonical_all(spelled: Sequence[str]) -> list[str] | None:
+    """Give the canonical forms of many where each is plain and needs no second look, else None: ask one by one."""
+    text = "\n".join(spelled).lower()
+    domains = _PLAIN_LINE.findall(text)
+    lines = text.split("\n")
+    if not len(domains) == len(lines) == len(spelled) or max(map(len, lines)) > MAX_KEY:
+        return None
+    return lines if all(_domain(name) == (name, "") and "xn--" not in name for name in set(domains)) else None
 
 
 def _carefully(spelled: str) -> str:

@@ -48,11 +48,12 @@ class ReadBack:
             raise UnansweredError(missing)
 
     def _check_listing(self, keys: Path) -> list[bytes]:
-        plain, foreign = self._by_alphabet(files.chunks_in(keys), "written")
         with self._child("-s") as listing:
-            listed, listed_foreign = self._by_alphabet(
-                files.chunks_in(self._sorted(_keys_of(listing.chunks()))), "listed"
-            )
+            everything = self._sorted(_keys_of(listing.chunks()))
+        if files.same(keys, everything):
+            return []
+        plain, foreign = self._by_alphabet(files.chunks_in(keys), "written")
+        listed, listed_foreign = self._by_alphabet(files.chunks_in(everything), "listed")
         if _lines(listed_foreign) > _lines(foreign):
             raise PublishError("read back", "the index has keys that were not written")
         return _compare(plain, listed) + self._unanswered(foreign)
@@ -72,7 +73,7 @@ class ReadBack:
     def _sorted(self, chunks: Iterable[bytes]) -> Path:
         with files.Sorter(self.spool) as sorter:
             sorter.feed(chunks)
-            return files.write_plain(self.spool / "listed", sorter.finish())
+            return files.write_plain(self.spool / "everything", sorter.finish())
 
     def _by_alphabet(self, chunks: Iterable[bytes], name: str) -> tuple[Path, Path]:
         """Split lines into those in ASCII and the others."""

@@ -45,25 +45,34 @@ class Scope:
         covering = self.relay_domain(domain)
         return (covering, True) if covering else (domain.decode(), False)
 
-    def select(self, addresses: Iterable[bytes], canaries: Iterable[str]) -> Iterator[bytes]:
-        """Give the wanted ones as lines, counting them by relay domain; what is left out is counted too."""
+    def select(self, batches: Iterable[list[bytes]], canaries: Iterable[str]) -> Iterator[bytes]:
+        """Give the wanted ones, as chunks of lines, counted by relay domain; what is left out is counted too."""
         looked_for = frozenset(canary.encode() for canary in canaries)
-        groups, wanted, excluded = self._groups, self.wanted, self._excluded
-        for address in addresses:
-            domain = address[address.rindex(b"@") + 1 :]
-            group = groups[domain] if domain in groups else self.relay_domain(domain)
-            if group is None:
-                self._leave_out(domain.decode())
-                continue
-            if excluded and (address in excluded or b"@" + domain in excluded):
-                continue
-            if address.startswith(b"@") and address not in self._catch_all:
-                self.held_catch_alls.append(address.decode())
-                continue
-            if address in looked_for:
-                self.canaries.add(address.decode())
-            wanted[group] += 1
-            yield address + b"\n"
+        for batch in batches:
+            wanted = batch if self._all_wanted(batch) else [address for address in batch if self._wants(address)]
+            if wanted:
+                self.canaries.update(canary.decode() for canary in looked_for.intersection(wanted))
+                for domain, count in Counter([address.rpartition(b"@")[2] for address in wanted]).items():
+                    self.wanted[self.relay_domain(domain) or ""] += count
+                yield b"\n".join(wanted) + b"\n"
+
+    def _all_wanted(self, batch: list[bytes]) -> bool:
+        """Tell whether there is nothing to look at one by one: no catch-all, no exclusion, no foreign domain."""
+        if self._excluded or batch[0].startswith(b"@") or b"\n@" in b"\n".join(batch):
+            return False
+        return all(self.relay_domain(domain) for domain in {address.rpartition(b"@")[2] for address in batch})
+
+    def _wants(self, address: bytes) -> bool:
+        domain = address.rpartition(b"@")[2]
+        if self.relay_domain(domain) is None:
+            self._leave_out(domain.decode())
+            return False
+        if address in self._excluded or b"@" + domain in self._excluded:
+            return False
+        if address.startswith(b"@") and address not in self._catch_all:
+            self.held_catch_alls.append(address.decode())
+            return False
+        return True
 
     def _leave_out(self, domain: str) -> None:
         known = domain in self.out_of_scope or len(self.out_of_scope) < _MAX_NAMED

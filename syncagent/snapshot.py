@@ -6,6 +6,7 @@ can start with, so that rejects come first. Key, label and spelling are the sour
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from syncagent import files, normalise
@@ -13,12 +14,13 @@ from syncagent.errors import FailureKind, SourceError
 from syncagent.model import Reject, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from syncagent.model import Entry
 
 _CLIP = 500
+_BATCH = 1000
 
 
 class SnapshotWriter:
@@ -36,6 +38,17 @@ class SnapshotWriter:
 
     def put(self, entries: Iterable[Entry]) -> None:
         """Take entries; see Sink."""
+        several = iter(entries)
+        while batch := list(islice(several, _BATCH)):
+            spelled, keys, labels = zip(*batch, strict=True)
+            plain = normalise.canonical_all(spelled) if _is_plain(keys) and _is_plain(labels) else None
+            if plain is None:
+                self._put_carefully(batch)
+            else:
+                self.usable += len(plain)
+                self._write("".join([f"{a}\t{k}\t{n}\n" for a, k, n in zip(plain, keys, labels, strict=True)]))
+
+    def _put_carefully(self, entries: Iterable[Entry]) -> None:
         lines = []
         for spelled, key, label in entries:
             try:
@@ -125,19 +138,32 @@ def escape(text: str) -> str:
     return text[:_CLIP].encode("unicode_escape").decode()
 
 
+def _is_plain(texts: Sequence[str]) -> bool:
+    """Tell whether none of the texts needs to be escaped."""
+    together = "".join(texts)
+    return together.isprintable() and "\\" not in together and max(map(len, texts)) <= _CLIP
+
+
 def unescape(field: str) -> str:
     """Undo ``escape``."""
     return field.encode().decode("unicode_escape") if "\\" in field else field
 
 
-def addresses(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Give each address once, from merged snapshots' lines: rejects, end lines and repetitions are passed over."""
-    previous = b""
-    for line in lines:
-        address = line[: line.index(b"\t")] if b"\t" in line else b""
-        if address and address != previous:
-            previous = address
-            yield address
+def addresses(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Give each address once, some thousands at a time, from merged snapshots' chunks.
+
+    Rejects, end lines and repetitions are passed over.
+    """
+    last = b""
+    for chunk in files.whole_lines(chunks):
+        found = dict.fromkeys(line.partition(b"\t")[0] for line in chunk.split(b"\n"))
+        for nothing in (b"", last):
+            found.pop(nothing, None)
+        if b"# end " in chunk:
+            found = dict.fromkeys(address for address in found if not address.startswith(b"# end "))
+        if found:
+            last = next(reversed(found))
+            yield list(found)
 
 
 def first_rejects(path: Path, source: str, limit: int) -> list[Reject]:

@@ -16,25 +16,21 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 from msgspec import Struct
 
-from syncagent import mapfile
+from syncagent import files
 from syncagent.errors import FailureKind, SourceError
-from syncagent.files import parse_end
-from syncagent.normalise import UnusableError, canonical_domain
 from syncagent.sources import Answer
+from syncagent.sources.formats import FORMATS, Reading
 from syncagent.values import Domain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-    from syncagent.model import Entry
     from syncagent.sources import Request
 
 YOUNG = 2.0
 """Seconds: a file changed more recently than this may change again without its identity showing it."""
 
-_BATCH = 20_000
 _UTF8_BOM = b"\xef\xbb\xbf"
-_SPACE = b" \t\r\v\f"
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -104,115 +100,58 @@ class FileSource:
         return msgspec.json.encode([self._config.format, *stats.items()]).decode()
 
     def _read_all(self, stats: dict[str, tuple[int, ...]], request: Request) -> None:
-        several = len(stats) > 1 or not self._config.path.is_file()
+        config = self._config
+        several = len(stats) > 1 or not config.path.is_file()
         done = 0
         for name in stats:
-            reader = _Reader(self._config, name, Path(name).name + ":" if several else "", request)
-            for batch in reader.batches():
+            reading = Reading(request.sink, config.domains, f"{Path(name).name}:" if several else "")
+            for batch in FORMATS[config.format](_chunks(name, require_end=config.require_end), reading):
                 request.sink.put(batch)
                 done += len(batch)
                 request.report("reading", done)
 
 
-class _Reader:
-    """One file."""
+class _EndLine:
+    """Checks that the last line is ``# end COUNT SHA256`` over the lines before it."""
 
-    def __init__(self, config: Config, name: str, prefix: str, request: Request) -> None:
-        self._config, self._name, self._prefix, self._sink = config, name, prefix, request.sink
+    def __init__(self) -> None:
+        self._digest, self._count, self._last = hashlib.sha256(), 0, b""
 
-    def batches(self) -> Iterator[list[Entry]]:
-        """Give the entries of the file, some thousands at a time."""
-        entries = self._lines if self._config.format == "lines" else self._table
-        batch: list[Entry] = []
-        for number, spelled in entries(self._checked()):
-            batch += self._completed(spelled, f"{self._prefix}{number}")
-            if len(batch) >= _BATCH:
-                yield batch
-                batch = []
-        yield batch
+    def update(self, lines: bytes) -> None:
+        """Take whole lines."""
+        cut = lines.rfind(b"\n", 0, -1) + 1
+        for part in (self._last, lines[:cut]):
+            self._digest.update(part)
+            self._count += part.count(b"\n")
+        self._last = lines[cut:]
 
-    def _checked(self) -> Iterator[bytes]:
-        """Give the lines. Raises SourceError for a torn file, and for an end line that is missing or wrong."""
-        digest, count, last = hashlib.sha256(), 0, b""
-        try:
-            with open(self._name, "rb") as file:  # noqa: PTH123 - a name as found
-                for line in file:
-                    if b"\0" in line:
-                        raise SourceError(
-                            f"{self._name}: line {count + 1} has a NUL in it: the file is torn",
-                            kind=FailureKind.BROKEN,
-                        )
-                    if last:
-                        digest.update(last)
-                        yield last if count else last.removeprefix(_UTF8_BOM)
-                        count += 1
-                    last = line
-        except OSError as error:
-            raise SourceError(f"{self._name} cannot be read: {error.strerror}", kind=FailureKind.BROKEN) from error
-        if self._config.require_end:
-            self._check_end(last, count, digest.hexdigest())
-        if last:
-            yield last if count else last.removeprefix(_UTF8_BOM)
-
-    def _check_end(self, last: bytes, count: int, digest: str) -> None:
-        end = parse_end(last)
+    def check(self, name: str) -> None:
+        """Raise SourceError where the file is not whole."""
+        end = files.parse_end(self._last)
         if end is None:
-            raise SourceError(
-                f"{self._name}: its last line is not “# end COUNT SHA256”: it is not whole",
-                kind=FailureKind.BROKEN,
-            )
-        if end != (count, digest):
-            text = f"{self._name}: its end line promises {end[0]} lines, and there are {count}"
-            raise SourceError(
-                text if end[0] != count else f"{self._name}: its lines do not match the digest in its end line"
-            )
+            raise SourceError(f"{name}: its last line is not “# end COUNT SHA256”: it is not whole")
+        if end[0] != self._count:
+            raise SourceError(f"{name}: its end line promises {end[0]} lines, and there are {self._count}")
+        if end[1] != self._digest.hexdigest():
+            raise SourceError(f"{name}: its lines do not match the digest in its end line")
 
-    def _lines(self, lines: Iterable[bytes]) -> Iterator[tuple[int, str]]:
-        for number, line in enumerate(lines, 1):
-            bare = line.strip(b" \t\r\n\v\f")
-            if not bare or bare.startswith(b"#"):
-                continue
-            try:
-                yield number, bare.decode()
-            except UnicodeDecodeError:
-                self._not_utf8(bare, number)
 
-    def _table(self, lines: Iterable[bytes]) -> Iterator[tuple[int, str]]:
-        for number, line in mapfile.logical_lines(lines):
-            parts = mapfile.split(line)
-            key = parts[0] if parts else line
-            try:
-                spelled = key.decode()
-            except UnicodeDecodeError:
-                self._not_utf8(key, number)
-                continue
-            if parts is None:
-                self._sink.reject(spelled, "has a quote that is not closed", f"{self._prefix}{number}")
-            elif not parts[1]:
-                self._sink.reject(spelled, "has no right side: Postfix ignores such a line", f"{self._prefix}{number}")
-            elif self._is_domain(spelled):
-                self._sink.ignore(1)
-            else:
-                yield number, spelled
-
-    def _not_utf8(self, octets: bytes, number: int) -> None:
-        self._sink.reject(octets.decode(errors="backslashreplace"), "is not UTF-8", f"{self._prefix}{number}")
-
-    def _is_domain(self, key: str) -> bool:
-        """Tell whether a table's key is a bare domain, as virtual(5) has it, rather than a bare local part."""
-        if "@" in key or "." not in key:
-            return False
-        try:
-            domain = canonical_domain(key)
-        except UnusableError:
-            return False
-        own = self._config.domains
-        return not own or any(domain == mine or domain.endswith(f".{mine}") for mine in own)
-
-    def _completed(self, spelled: str, key: str) -> list[Entry]:
-        if "@" in spelled or not self._config.domains:
-            return [(spelled, key, "")]
-        return [(f"{spelled}@{domain}", key, "") for domain in self._config.domains]
+def _chunks(name: str, *, require_end: bool) -> Iterator[bytes]:
+    """Give a file in chunks of whole lines. Raises SourceError for a torn or unfinished file."""
+    end = _EndLine()
+    first = True
+    try:
+        for chunk in files.whole_lines(files.chunks_in(Path(name))):
+            if b"\0" in chunk:
+                raise SourceError(f"{name} has a NUL in it: the file is torn", kind=FailureKind.BROKEN)
+            if require_end:
+                end.update(chunk)
+            yield chunk.removeprefix(_UTF8_BOM) if first else chunk
+            first = False
+    except OSError as error:
+        raise SourceError(f"{name} cannot be read: {error.strerror}", kind=FailureKind.BROKEN) from error
+    if require_end:
+        end.check(name)
 
 
 def _is_pattern(text: str) -> bool:
