@@ -181,11 +181,11 @@ class Child:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Wait for the end, or make it. Raises LedgerError where the child failed."""
+        if kind is not None:
+            self.process.kill()  # first: whoever is blocked writing to it goes on
         with contextlib.suppress(OSError):
             if self.process.stdin:
                 self.process.stdin.close()
-        if kind is not None:
-            self.process.kill()
         self.stdout.close()
         status = self.process.wait()
         if self._timer:
@@ -193,8 +193,12 @@ class Child:
         self._errors.seek(0)
         said = self._errors.read(2000).decode(errors="backslashreplace").strip()
         self._errors.close()
-        if kind in (None, BrokenPipeError) and status not in self._good:
+        if kind in {None, BrokenPipeError} and status not in self._good:
             raise LedgerError(f"{self._name} failed ({status}): {said or 'no message'}")
+
+    def kill(self) -> None:
+        """End it, whatever it is doing."""
+        self.__exit__(KeyboardInterrupt, None, None)
 
 
 class Sorter(Child):

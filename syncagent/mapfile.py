@@ -111,9 +111,7 @@ def _recipient(key: bytes, folded_domains: Mapping[str, str]) -> bytes | None:
         return None
     try:
         domain = folded_domains.get(domain) or normalise.canonical_domain(domain)
-        forms = normalise.renderings(f"{local}@{domain}")
     except normalise.UnusableError:
-        forms = (f"{local}@{domain}",)
-    if max(len(form.encode()) for form in forms) > normalise.MAX_KEY:
-        return None
-    return forms[0].encode() + b"\n"
+        pass  # never matched by a mail, but not ours to drop
+    address = f"{local}@{domain}"
+    return address.encode() + b"\n" if normalise.longest_key(address) <= normalise.MAX_KEY else None

@@ -103,7 +103,7 @@ def _fitting(address: str) -> str:
     if address.startswith("#"):
         raise UnusableError("starts with #, which Postfix reads as a comment: no table can hold it")
     try:
-        longest = max(len(form.encode()) for form in renderings(address))
+        longest = longest_key(address)
     except UnicodeEncodeError:
         raise UnusableError("is not valid Unicode") from None
     if longest > MAX_KEY:
@@ -165,6 +165,11 @@ def renderings(address: str) -> tuple[str, ...]:
     local, _, domain = address.rpartition("@")
     unicode_domain = u_labels(domain)
     return (address,) if unicode_domain == domain else (address, f"{local}@{unicode_domain}")
+
+
+def longest_key(address: str) -> int:
+    """Give the octets of the longest key that Postfix makes of an address; folding can make a U-label longer."""
+    return max(len(form.casefold().encode()) for form in renderings(address))
 
 
 @lru_cache(maxsize=8192)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from syncagent.values import spell_seconds
@@ -53,13 +54,16 @@ class Progress:
 def result(result: SyncResult, program: str) -> None:
     """Print what a run came to; what needs a hand goes to the standard error as well as to the exit code."""
     print(_HEAD[result.status].format(map=result.map, recipients=f"{result.recipients:,}"))
+    held: Counter[str] = Counter()
+    for hold in result.plan.holds:
+        held[hold.domain] += hold.count
     changes = [
-        (change.domain, change.before, change.added, change.removed, change.kept, change.after)
+        (change.domain, change.before, change.added, change.removed, change.kept, held[change.domain], change.after)
         for change in result.plan.domains
         if change.added or change.removed or change.kept or result.status != "unchanged"
     ]
     if changes:
-        table(("DOMAIN", "BEFORE", "ADDED", "REMOVED", "KEPT", "AFTER"), changes)
+        table(("DOMAIN", "BEFORE", "ADDED", "REMOVED", "KEPT", "HELD", "AFTER"), changes)
     _samples("+", result.plan.added_sample, result.plan.added)
     _samples("-", result.plan.removed_sample, result.plan.removed)
     _sources(result.sources)

@@ -30,10 +30,7 @@ class SnapshotWriter:
         """Start with nothing; the sorter's overflow goes to ``spool``."""
         self._spool, self._ignore_catch_alls = spool, ignore_catch_alls
         self._abandoned = False
-        self._start()
-
-    def _start(self) -> None:
-        self._sorter = files.Sorter(self._spool)
+        self._sorter: files.Sorter | None = None
         self.usable = self.rejected = self.ignored = 0
 
     def put(self, entries: Iterable[Entry]) -> None:
@@ -75,13 +72,13 @@ class SnapshotWriter:
     def restart(self) -> None:
         """Forget everything; see Sink."""
         self._kill()
-        self._start()
+        self.usable = self.rejected = self.ignored = 0
 
     def _write(self, text: str) -> None:
         if self._abandoned:
             raise SourceError("given up on: the deadline has passed")
         try:
-            self._sorter.write(text.encode())
+            self._running().write(text.encode())
         except (BrokenPipeError, ValueError):
             raise SourceError("the entries could not be sorted: is the state directory's disk full?") from None
 
@@ -98,7 +95,7 @@ class SnapshotWriter:
             text = "it has no entry at all, as after a lost read right; if none is right, set allow_empty = true"
             raise SourceError(text, kind=FailureKind.BROKEN)
         counter = _RejectCounter()
-        with self._sorter as sorter:
+        with self._running() as sorter:
             written = files.write_sorted(path, counter.through(sorter.finish()))
         return Snapshot(
             file=path.name,
@@ -113,8 +110,16 @@ class SnapshotWriter:
         self._abandoned = True
         self._kill()
 
+    def _running(self) -> files.Sorter:
+        """Give the sorter; a source that answers "same" never needs one."""
+        if self._sorter is None:
+            self._sorter = files.Sorter(self._spool)
+        return self._sorter
+
     def _kill(self) -> None:
-        self._sorter.__exit__(KeyboardInterrupt, None, None)
+        if self._sorter is not None:
+            self._sorter.kill()
+            self._sorter = None
 
 
 class _RejectCounter:

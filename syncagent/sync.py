@@ -188,17 +188,24 @@ class _Run:
         plan, decisions = self._judge(comparison)
         comparison.decide(decisions)
         plan = self._whole_plan(plan, comparison, decisions)
+        empty = [
+            one.domain for one in plan.domains if not one.after and one.domain in self.config.postfix.relay_domains
+        ]
+        self.notes += [f"{domain} has no recipient: Postfix refuses all its mail" for domain in empty]
         lacks = self._lacks(old, comparison, plan)
         if lacks:
             return self._close("incomplete", plan, 0, lacks=lacks)
         if not self.options.write:
             return self._close("planned", plan, plan.after)
         if old and not plan.added and not plan.removed and self.target.on_record(old.identities):
-            self._record(old, comparison, plan, decisions, old.identities)
-            return self._close("unchanged", plan, plan.after, old.identities.index)
-        plan, identities = self._put_in_place(old, comparison, plan)
-        self._record(old, comparison, plan, decisions, identities)
-        return self._close("published", plan, plan.after, identities.index)
+            status: Status = "unchanged"
+            identities = old.identities
+        else:
+            status = "published"
+            plan, identities = self._put_in_place(old, comparison, plan)
+        result = self._close(status, plan, plan.after, identities.index)
+        self._record(old, comparison, result, decisions, identities)
+        return result
 
     def _ripeness(self) -> Ripeness:
         oldest = min((one.state.last_success for one in self.fetched), default=0.0)
@@ -284,47 +291,34 @@ class _Run:
         self,
         old: Finished | None,
         comparison: compare.Comparison,
-        plan: Plan,
+        result: SyncResult,
         decisions: Decisions,
         identities: Identities,
     ) -> None:
-        published = self.ledger.new_list("published", self.run_id, files.chunks_in(comparison.following))
+        """Remember the run: what is published and kept now, the holds, and what changed."""
+        plan = result.plan
         finished = Finished(
             config=self.config.digest,
             snapshots=self._digests(),
             failing=fetch.failing(self.fetched),
             identities=identities,
             kept=self.ledger.new_list("kept", self.run_id, files.chunks_in(comparison.kept_lines)),
-            published=published,
+            published=self.ledger.new_list("published", self.run_id, files.chunks_in(comparison.following)),
             next_due=self._next_due(decisions, plan),
             plan=planning.settled(plan),
         )
         rows = [
-            DomainRow(
-                change.domain,
-                change.before,
-                change.added,
-                change.removed,
-                decisions.removed_approved[change.domain],
-            )
-            for change in plan.domains
-            if change.added or change.removed
+            DomainRow(one.domain, one.before, one.added, one.removed, decisions.removed_approved[one.domain])
+            for one in plan.domains
+            if one.added or one.removed
         ]
-        changes_file, recipients = None, comparison.changes()
+        run = RunRow(self.run_id, self.now, result.status, result.exit_code, plan.added, plan.removed)
+        recipients = comparison.changes()
         if not old and not plan.removed:
             recipients = iter(())  # a first import is the list itself
         elif plan.added + plan.removed > HISTORY_ROWS:
-            changes_file, recipients = self.ledger.keep_changes(self.run_id, recipients), iter(())
-        run = RunRow(
-            self.run_id,
-            self.now,
-            "published",
-            self._exit_code(plan),
-            plan.added,
-            plan.removed,
-            "",
-            changes_file,
-        )
+            run = replace(run, changes_file=self.ledger.keep_changes(self.run_id, recipients))
+            recipients = iter(())
         self.ledger.record(run, finished, plan.holds, rows, recipients)
 
     def _next_due(self, decisions: Decisions, plan: Plan) -> float | None:
