@@ -1,11 +1,16 @@
 """The guard, each rule by a scenario through `syncagent sync` itself, with real postmap."""
 
 import fcntl
+import tempfile
 import time
+from collections import Counter
 from pathlib import Path
+from random import Random
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from syncagent.model import SyncResult
 from tests.scenario import HOUR, MINUTE, Scenario, only_hold, people, reasons
@@ -831,3 +836,56 @@ def test_plan_names_no_id_that_cannot_be_approved(one: Scenario) -> None:
     if found:
         one.approve(command.split()[0])
         assert one.published() == people(40)
+
+
+# --- all of it, at random
+
+DOMAINS = Counter({"example.com": 30, "example.org": 6})
+OWN = {"corp": people(30), "extra": people(6, "example.org") | people(10)}
+FLOOR, SHARE, GRACE = 2, 10, HOUR
+STEPS = st.tuples(
+    st.sampled_from(sorted(OWN)),
+    st.sampled_from([*["lose some"] * 7, "lose many", "say all", "fail"]),
+    st.sampled_from([40 * MINUTE, 2 * HOUR, DAY]),
+    st.randoms(use_true_random=False),
+)
+
+
+def _changed(scenario: Scenario, source: str, what: str, random: Random) -> None:
+    """Have a source do something to what it says."""
+    file = scenario.file(source)
+    says = sorted(file.read_text(encoding="utf-8").split() if file.exists() else OWN[source])
+    left = {"lose some": max(len(says) - random.randrange(3), 0), "lose many": len(says) // 2}
+    if what == "fail":
+        scenario.break_source(source)
+    else:
+        scenario.write(source, random.sample(says, left[what]) if what in left else OWN[source])
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.lists(STEPS, min_size=5, max_size=10))
+def test_whatever_the_sources_do_nothing_goes_in_doubt(steps: list[tuple[str, str, float, Random]]) -> None:
+    """Sources fail, come back, and leave out few or many: without approval only little goes, late, and in no doubt."""
+    with tempfile.TemporaryDirectory() as folder:
+        scenario = Scenario(Path(folder), *OWN, relay_domains=DOMAINS)
+        scenario.limits = {"removed_floor": FLOOR}
+        scenario.set_clock()
+        for name, addresses in OWN.items():
+            scenario.write(name, addresses)
+        scenario.sync()
+        since: dict[str, float] = {}
+        gone: list[tuple[float, str]] = []
+        for source, what, pause, random in steps:
+            scenario.wait(pause)
+            _changed(scenario, source, what, random)
+            before = scenario.published()
+            result = scenario.sync(code=None)
+            removed, now = before - scenario.published(), scenario.now
+            assert not removed or not [one for one in result.sources if one.state == "failing"]
+            assert all(now - since.get(address, now) >= GRACE - 1 for address in removed)
+            since = {address: since.get(address, now) for address in before - scenario.said()}
+            gone = [(at, address) for at, address in gone if at > now - DAY] + [(now, one) for one in removed]
+            lost = Counter(address.rpartition("@")[2] for _, address in gone)
+            for domain, size in DOMAINS.items() if removed else ():
+                assert lost[domain] <= max(FLOOR, size * SHARE / 100)
+            assert not removed or lost.total() <= max(FLOOR, DOMAINS.total() * SHARE / 100)
