@@ -313,8 +313,8 @@ def test_defaults_are_the_design_s(tmp_path: Path) -> None:
     )
     limits = config.limits
     assert (limits.removed_percent, limits.removed_floor, limits.canaries) == (10, 5, ())
-    assert (limits.removed_window, limits.removal_grace) == (24 * 3600, 3600)
-    assert config.schedule.every == 5 * 60
+    assert [float(limits.removed_window), float(limits.removal_grace)] == [24 * 3600, 3600]
+    assert float(config.schedule.every) == 5 * 60
     assert config.state.directory == Path("/var/lib/syncagent/state")
     common = config.sources["extra"].common
     assert (common.allow_empty, common.catch_all, common.deadline) == (False, "accept", None)
@@ -493,11 +493,18 @@ KEYWORDS: dict[str, type | tuple[type, ...]] = {
     "oneOf": list,
     "enum": list,
     "const": str,
-    "default": object,
+    "default": (str, bool, int, float, list, type(None)),
     "examples": list,
     "pattern": str,
 }
-TYPES = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float)}
+TYPES: dict[str, type | tuple[type, ...]] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "boolean": bool,
+    "integer": int,
+    "number": (int, float),
+}
 
 
 def test_schema_is_one(schema: dict[str, Any]) -> None:
