@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncagent.config import DomainLimits, Limits, Postfix
@@ -18,6 +18,8 @@ from syncagent.values import Address, Domain, Duration, MapName
 
 NOW = 1_900_000_000.75
 LIMITS = Limits()
+PATIENT = settings(deadline=None)
+"""A busy machine is no failure."""
 
 
 def counted(domain: str = "example.com", **values: int) -> Counts:
@@ -160,6 +162,7 @@ def within_limits(domains: list[Counts], size: int, share: float, floor: int) ->
     return lost <= floor or lost <= share * size / 100 + 1e-6
 
 
+@PATIENT
 @given(some_counts(), some_limits())
 def test_what_flows_is_within_the_limits(domains: list[Counts], limits: Limits) -> None:
     """Whatever is not held keeps to the limits of its domain and of the whole, and leaves each domain someone."""
@@ -174,6 +177,7 @@ def test_what_flows_is_within_the_limits(domains: list[Counts], limits: Limits) 
     assert not flows or within_limits(flows, size, limits.removed_percent, limits.removed_floor)
 
 
+@PATIENT
 @given(some_counts(), some_limits())
 def test_holds_are_for_what_is_missing(domains: list[Counts], limits: Limits) -> None:
     """Each hold is of a domain with something missing, has a reason, and a reason of the limits is approvable."""
@@ -185,6 +189,7 @@ def test_holds_are_for_what_is_missing(domains: list[Counts], limits: Limits) ->
         assert all(reason.approvable or reason.kind == "empty-map" for reason in why)
 
 
+@PATIENT
 @given(some_counts(), some_limits(), st.sampled_from([("corp",), ()]), st.sampled_from([("a@d0.example",), ()]))
 def test_doubt_about_a_source_holds_everywhere(
     domains: list[Counts], limits: Limits, failing: tuple[str, ...], canaries: tuple[str, ...]
@@ -197,6 +202,7 @@ def test_doubt_about_a_source_holds_everywhere(
             assert {reason.kind for reason in held[counts.domain]} >= expected
 
 
+@PATIENT
 @given(some_counts(), some_limits(), st.randoms())
 def test_the_order_of_domains_is_no_matter(domains: list[Counts], limits: Limits, random: Random) -> None:
     """The same counts in another order give the same verdict."""
@@ -207,6 +213,7 @@ def test_the_order_of_domains_is_no_matter(domains: list[Counts], limits: Limits
     )
 
 
+@PATIENT
 @given(some_counts(), some_limits(), st.integers(1, 50))
 def test_losing_more_never_frees_a_domain(domains: list[Counts], limits: Limits, more: int) -> None:
     """A domain that is held stays held when more of it goes missing."""
@@ -245,6 +252,7 @@ def test_a_first_run_names_everything_it_lacks() -> None:
     assert "info@example.com" in lacks[2]
 
 
+@PATIENT
 @given(st.text(max_size=20), st.text(max_size=20))
 def test_a_hold_id_is_easy_to_type(domain: str, run_id: str) -> None:
     """Six lower-case letters and digits, the same for the same domain and run."""
@@ -317,6 +325,7 @@ def test_scope_sees_its_canaries() -> None:
 ADDRESSES = st.sets(st.integers(0, 30).map(lambda number: b"user%02d@example.com" % number))
 
 
+@PATIENT
 @given(ADDRESSES, st.dictionaries(st.integers(0, 30), st.integers(0, 99)))
 def test_what_kept_knows_is_remembered(missing: set[bytes], known: Mapping[int, int]) -> None:
     """Each missing address comes once, with what is known of it and of no other."""
@@ -360,6 +369,7 @@ def test_no_grace_is_due_at_once() -> None:
     assert missing_since(ripeness(grace=0, answer=0), None).due
 
 
+@PATIENT
 @given(st.floats(0, 4e9), st.floats(0, 4e9), st.integers(1, 10**6))
 def test_a_clock_set_back_never_ends_a_grace(now: float, since: float, grace: int) -> None:
     """The time that counts never lies after now, and an address is due only after its whole grace."""
@@ -426,6 +436,7 @@ VERDICTS = {
 }
 
 
+@PATIENT
 @given(st.lists(SOME_MISSING))
 def test_each_missing_address_goes_or_stays(found: list[Missing]) -> None:
     """Held ones go only by approval, and not even so beyond a final reason; free ones when due; all are counted."""

@@ -862,7 +862,7 @@ def _changed(scenario: Scenario, source: str, what: str, random: Random) -> None
         scenario.write(source, random.sample(says, left[what]) if what in left else OWN[source])
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(STEPS, min_size=5, max_size=10))
 def test_whatever_the_sources_do_nothing_goes_in_doubt(steps: list[tuple[str, str, float, Random]]) -> None:
     """Sources fail, come back, and leave out few or many: without approval only little goes, late, and in no doubt."""
