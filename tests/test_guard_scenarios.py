@@ -723,12 +723,20 @@ def test_a_first_run_names_all_that_it_lacks(tmp_path: Path) -> None:
 
 
 def test_an_empty_first_map_is_not_even_accepted(tmp_path: Path) -> None:
-    """Without one recipient nothing is published whatever is accepted, and nobody is told to accept it."""
+    """Without one recipient nothing is published, whatever is accepted."""
+    scenario = Scenario(tmp_path)
+    scenario.sources["corp"]["allow_empty"] = True
+    scenario.write("corp", [])
+    assert scenario.sync("--accept-incomplete", code=HELD).status == "incomplete"
+    assert not scenario.map.exists()
+
+
+def test_nobody_is_told_to_accept_an_empty_map(tmp_path: Path) -> None:
+    """What cannot be accepted is not offered."""
     scenario = Scenario(tmp_path)
     scenario.sources["corp"]["allow_empty"] = True
     scenario.write("corp", [])
     told = scenario.say("sync", "--accept-incomplete", code=HELD).stdout
-    assert not scenario.map.exists()
     assert "never published" in told
     assert "--accept-incomplete" not in told
 
