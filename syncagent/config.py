@@ -211,8 +211,11 @@ def _source(reader: Reader, name: str, raw: object) -> SourceConfig | None:
     if len(reader.problems) > count:
         return None
     common, own = sources.Common(**common_values), module.Config(**own_values)
-    for key, text in module.problems(own) if hasattr(module, "problems") else ():
-        reader.problem((*path, key), text)
+    try:
+        for key, text in module.problems(own) if hasattr(module, "problems") else ():
+            reader.problem((*path, key), text)
+    except Exception as error:  # noqa: BLE001 - another package's fault is reported as one
+        reader.problem(path, f"a fault in the source type {kind!r}: {type(error).__name__}: {error}")
     return SourceConfig(name=name, common=common, own=own, digest=_digest((common, own)), build=module.build)
 
 

@@ -125,7 +125,7 @@ class _Attempt:
             self._error = error
         except (SyncagentError, OSError) as error:
             self._error = SourceError(str(error))
-        except Exception as error:  # noqa: BLE001 - a source's fault must not stop the others, and is reported as one
+        except BaseException as error:  # noqa: BLE001 - a source's fault must not stop the others, and is reported as one
             self._error = SourceError(
                 f"a fault in the source: {type(error).__name__}: {error}", kind=FailureKind.BROKEN
             )

@@ -200,12 +200,9 @@ class Ledger:
         )
         return {domain: (added, removed) for domain, added, removed in rows}
 
-    def oldest_removal(self, since: float) -> float | None:
-        """Give when the first removal since then was, if there was one."""
-        rows = self._database.execute(
-            "SELECT MIN(at) FROM change WHERE at > ? AND removed > approved", (since,)
-        ).fetchall()
-        found = rows[0][0]
+    def oldest_change(self, since: float) -> float | None:
+        """Give when the first change since then was: what ``window`` says changes when it is past."""
+        ((found,),) = self._database.execute("SELECT MIN(at) FROM change WHERE at > ?", (since,)).fetchall()
         return None if found is None else float(found)
 
     def record(

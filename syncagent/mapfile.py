@@ -5,6 +5,7 @@ Rules: postmap(1) "TABLE FORMAT" and the source of postmap; measured where the t
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from syncagent import normalise
@@ -109,9 +110,7 @@ def _recipient(key: bytes, folded_domains: Mapping[str, str]) -> bytes | None:
     local, at, domain = folded.rpartition("@")
     if not at or not domain or any(char in folded for char in "\0\r\n\t"):
         return None
-    try:
+    with contextlib.suppress(normalise.UnusableError):  # a malformed one stays as it is: not ours to drop
         domain = folded_domains.get(domain) or normalise.canonical_domain(domain)
-    except normalise.UnusableError:
-        pass  # never matched by a mail, but not ours to drop
     address = f"{local}@{domain}"
     return address.encode() + b"\n" if normalise.longest_key(address) <= normalise.MAX_KEY else None

@@ -69,7 +69,7 @@ class Ripeness:
         """Judge one address. A clock that was set back starts the grace anew, never ends it early."""
         start = min(int(since), int(self.now)) if since else int(self.now)
         grace = self.limits.of(group)[2]
-        due = not grace or (self.now - start >= grace and self.oldest_answer > start)
+        due = not grace or (self.now - start >= grace and int(self.oldest_answer) > start)
         approved = why.startswith(HOLD) and why[len(HOLD) :].decode() in self.approved
         return Missing(address, start, why or GRACE, group, approved, due)
 
@@ -126,9 +126,9 @@ class Tally:
 class Decisions:
     """What becomes of each missing address, once the guard has spoken."""
 
-    def __init__(self, held: Mapping[str, tuple[Reason, ...]], run_id: str) -> None:
-        """``held`` are the guard's reasons by domain."""
-        self.reasons, self._run_id = held, run_id
+    def __init__(self, held: Mapping[str, tuple[Reason, ...]], standing: Mapping[str, Hold], run_id: str) -> None:
+        """``held`` are the guard's reasons by domain, ``standing`` the holds of the run before by ID."""
+        self.reasons, self._standing, self._run_id = held, standing, run_id
         self._final = {domain for domain, reasons in held.items() if not all(reason.approvable for reason in reasons)}
         self.removed: Counter[str] = Counter()
         self.removed_approved: Counter[str] = Counter()
@@ -146,8 +146,9 @@ class Decisions:
             return None
         self.kept[missing.group] += 1
         if held:
-            known = missing.why[len(HOLD) :].decode() if missing.why.startswith(HOLD) else ""
-            hold = known or hold_id(missing.group, self._run_id)
+            known = self._standing.get(missing.why.removeprefix(HOLD).decode())
+            same = known is not None and known.domain == missing.group  # a domain may have been split since
+            hold = known.id if known and same else hold_id(missing.group, self._run_id)
             self.holds[missing.group, hold] += 1
             return HOLD + hold.encode()
         self.in_grace += 1

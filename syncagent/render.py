@@ -72,9 +72,9 @@ def result(result: SyncResult, program: str) -> None:
     _rejects(result)
     for note in result.notes:
         print(f"note: {note}")
-    _held(result.plan, program, planned=result.status == "planned")
+    _held(result.plan, program)
     if result.missing_for_first:
-        print("the map is not there yet and the first one would not be whole:" if result.status == "incomplete" else "")
+        print("the map is not there yet, and the first one would not be whole:")
         for text in result.missing_for_first:
             print(f"  {text}")
         print(f"to publish it all the same: {program} sync --accept-incomplete")
@@ -146,17 +146,19 @@ def _rejects(result: SyncResult) -> None:
         print(f"out of scope: {sum(outside.values()):,} entries are outside relay_domains: {named}{more}")
 
 
-def _held(plan: Plan, program: str, *, planned: bool) -> None:
+def _held(plan: Plan, program: str) -> None:
     for hold in plan.holds:
         print(f"held: {hold.count:,} removals of {hold.domain}{_since(hold)}")
         for reason in hold.reasons:
             print(f"  {reason.text}")
-        if hold.approvable and not (planned and not hold.since):
-            print(f"  to let them go: {program} approve {hold.id}")
+        if hold.approvable:
+            what = f"{program} approve {hold.id}" if hold.id else "the next sync gives an ID to approve"
+            print(f"  to let them go: {what}")
+    for canary in plan.absent_canaries:
+        print(f"held: every removal, since the canary {canary} is in no source: mend the source, or limits.canaries")
     for name in plan.held_catch_alls:
-        print(
-            f"held: {name} would accept every address of its domain: to permit it, add {name[1:]} to postfix.catch_all"
-        )
+        permit = f"to permit it, add {name[1:]} to postfix.catch_all"
+        print(f"held: {name} would accept every address of its domain: {permit}")
 
 
 def _since(hold: Hold) -> str:

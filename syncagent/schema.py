@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+import typing
 from typing import Any
 
 import msgspec
@@ -12,51 +14,65 @@ from syncagent.values import VALUES
 
 def schema() -> dict[str, Any]:
     """Give the schema, with every installed kind of source that can be loaded."""
-    tables = (
-        config.Postfix,
-        config.DomainLimits,
-        config.Limits,
-        config.Schedule,
-        config.State,
-        sources.Common,
-    )
-    _, defs = msgspec.json.schema_components(tables, schema_hook=_value, ref_template="#/$defs/{name}")
-    common = defs.pop("Common")
-    for kind in sorted(sources.kinds()):
-        try:
-            own = sources.load(kind).Config
-        except sources.BrokenKindError:
-            continue
-        defs[f"source-{kind}"] = _source(kind, own, common)
-    del defs["Limits"]["properties"]["domains"]
-    for table in defs.values():
-        table.setdefault("additionalProperties", False)
-    defs["Limits"]["additionalProperties"] = {"$ref": "#/$defs/DomainLimits"}
-    one_of = [{"$ref": f"#/$defs/{name}"} for name in defs if name.startswith("source-")]
-    named = {name.lower(): {"$ref": f"#/$defs/{name}"} for name in ("Postfix", "Limits", "Schedule", "State")}
-    sources_table = {"type": "object", "minProperties": 1, "additionalProperties": {"oneOf": one_of}}
+    tables = {table.__name__: _table(table) for table in (config.Postfix, config.Schedule, config.State)}
+    limits, own = _table(config.Limits), _table(config.DomainLimits)
+    del limits["properties"]["domains"]
+    limits["additionalProperties"] = own  # [limits."example.org"]
+    kinds = [_source(kind) for kind in sorted(sources.kinds()) if _is_whole(kind)]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "syncagent.toml",
         "type": "object",
-        "properties": named | {"sources": sources_table},
+        "properties": {name.lower(): table for name, table in tables.items()}
+        | {"limits": limits}
+        | {"sources": {"type": "object", "minProperties": 1, "additionalProperties": {"oneOf": kinds}}},
         "required": ["postfix", "sources"],
         "additionalProperties": False,
-        "$defs": defs,
     }
 
 
-def _source(kind: str, own: type, common: dict[str, Any]) -> dict[str, Any]:
+def _is_whole(kind: str) -> bool:
+    try:
+        sources.load(kind)
+    except sources.BrokenKindError:
+        return False
+    return True
+
+
+def _source(kind: str) -> dict[str, Any]:
     """Give the table of one kind of source: what all have, and its own keys."""
-    (_, defs) = msgspec.json.schema_components((own,), schema_hook=_value, ref_template="#/$defs/{name}")
-    table: dict[str, Any] = defs[own.__name__]
-    properties = common["properties"] | table["properties"] | {"type": {"const": kind}}
-    return table | {
-        "title": f'type = "{kind}"',
-        "properties": properties,
-        "required": ["type", *table["required"]],
+    common, own = _table(sources.Common), _table(sources.load(kind).Config)
+    properties = common["properties"] | own["properties"] | {"type": {"const": kind}}
+    return own | {"title": f'type = "{kind}"', "properties": properties, "required": ["type", *own["required"]]}
+
+
+def _table(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    hints = typing.get_type_hints(struct)
+    fields = msgspec.structs.fields(struct)
+    return {
+        "title": struct.__name__,
+        "description": (struct.__doc__ or "").partition("\n")[0],
+        "type": "object",
+        "properties": {field.name: _type(hints[field.name]) | _default(field.default) for field in fields},
+        "required": [field.name for field in fields if field.required],
+        "additionalProperties": False,
     }
 
 
-def _value(kind: type) -> dict[str, Any]:
-    return dict(VALUES[kind])
+def _type(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - any field's type
+    arguments = [one for one in typing.get_args(kind) if one not in (types.NoneType, msgspec.UnsetType)]
+    origin = typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union) and len(arguments) == 1:
+        return _type(arguments[0])
+    if origin is tuple:
+        return {"type": "array", "items": _type(arguments[0])}
+    if origin is dict:
+        return {"type": "object"}
+    return dict(VALUES[kind]) if kind in VALUES else msgspec.json.schema(kind)
+
+
+def _default(value: object) -> dict[str, Any]:
+    """Give a default as it would be spelled; none where there is none to spell."""
+    if value in (msgspec.NODEFAULT, msgspec.UNSET, None, ()):
+        return {}
+    return {"default": str(value) if type(value) in VALUES or hasattr(value, "parts") else value}

@@ -28,7 +28,7 @@ from syncagent.errors import (
     UnknownHoldError,
 )
 from syncagent.ledger import DomainRow, Finished, Identities, Ledger, RunRow
-from syncagent.model import SAMPLE, Plan, Reject, Status, SyncResult
+from syncagent.model import SAMPLE, Hold, Plan, Reject, Status, SyncResult
 from syncagent.plan import Decisions, Ripeness
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from syncagent.config import Config
 
+_EMPTY = "there is no recipient at all; an empty map refuses everybody, and is never published"
 HISTORY_ROWS = 10_000
 """A run that changes more keeps its changes in a compressed file."""
 
@@ -195,6 +196,8 @@ class _Run:
         lacks = self._lacks(old, comparison, plan)
         if lacks:
             return self._close("incomplete", plan, 0, lacks=lacks)
+        if not plan.after:
+            return self._close("incomplete", plan, 0, error=_EMPTY)
         if not self.options.write:
             return self._close("planned", plan, plan.after)
         if old and not plan.added and not plan.removed and self.target.on_record(old.identities):
@@ -238,31 +241,33 @@ class _Run:
             held_catch_alls=tuple(name for name in scope.held_catch_alls if name not in published),
             out_of_scope=dict(scope.out_of_scope.most_common()),
         )
-        return plan, Decisions(reasons, self.run_id)
+        return plan, Decisions(reasons, self.ledger.holds, self.run_id)
 
     def _whole_plan(self, plan: Plan, comparison: compare.Comparison, decisions: Decisions) -> Plan:
         return replace(
             plan,
             domains=planning.domain_changes(plan.counts, decisions),
             counts=(),
-            holds=planning.holds(decisions, self.ledger.holds, self.now),
+            holds=self._holds(decisions),
             in_grace=decisions.in_grace,
             added_sample=compare.head(comparison.added, SAMPLE),
             removed_sample=compare.head(comparison.removed, SAMPLE),
         )
 
+    def _holds(self, decisions: Decisions) -> tuple[Hold, ...]:
+        """Give the holds; one that is not recorded cannot be approved, so that a plan gives it no ID."""
+        holds = planning.holds(decisions, self.ledger.holds, self.now)
+        if self.options.write:
+            return holds
+        return tuple(hold if hold.id in self.ledger.holds else replace(hold, id="") for hold in holds)
+
     def _lacks(self, old: Finished | None, comparison: compare.Comparison, plan: Plan) -> tuple[str, ...]:
-        """Give why nothing may be published at all: a first run that is not whole, or not one recipient."""
-        if not old and not self.target.text.exists() and not self.options.accept_incomplete:
-            reports = [one.report for one in self.fetched]
-            lacks = guard.first_run(
-                self.config.postfix.relay_domains, comparison.scope.wanted, reports, plan.absent_canaries
-            )
-            if lacks:
-                return lacks
-        if not comparison.following.stat().st_size:
-            return ("there is no recipient at all; an empty map refuses everybody and is never published",)
-        return ()
+        """Give what a first run lacks to be published: it must be whole."""
+        if old or self.target.text.exists() or self.options.accept_incomplete:
+            return ()
+        reports = [one.report for one in self.fetched]
+        relay_domains = self.config.postfix.relay_domains
+        return guard.first_run(relay_domains, comparison.scope.wanted, reports, plan.absent_canaries)
 
     def _put_in_place(
         self, old: Finished | None, comparison: compare.Comparison, plan: Plan
@@ -324,7 +329,7 @@ class _Run:
     def _next_due(self, decisions: Decisions, plan: Plan) -> float | None:
         """Give when what is kept is to be looked at again though nothing else changed."""
         window = self.config.limits.removed_window
-        oldest = self.ledger.oldest_removal(self.now - window) if plan.holds else None
+        oldest = self.ledger.oldest_change(self.now - window) if plan.holds else None
         times = [decisions.next_due, None if oldest is None else oldest + window]
         return min((moment for moment in times if moment is not None), default=None)
 

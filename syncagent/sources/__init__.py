@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import stat
+import typing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -110,11 +111,13 @@ def load(kind: str) -> Any:  # noqa: ANN401 - a module, by duck type
     origin = f"{entry.value} of {entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
     try:
         module = entry.load()
-    except Exception as error:
+        config = getattr(module, "Config", None)
+        if isinstance(config, type):
+            typing.get_type_hints(config)
+    except (Exception, SystemExit) as error:
         raise BrokenKindError(
             f"the source type {kind!r} ({origin}) cannot be loaded: {type(error).__name__}: {error}"
         ) from error
-    config = getattr(module, "Config", None)
     if not (isinstance(config, type) and issubclass(config, Struct)) or not callable(getattr(module, "build", None)):
         raise BrokenKindError(
             f"the source type {kind!r} ({origin}) is not one: it needs Config, a msgspec Struct, and build()"

@@ -13,7 +13,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import msgspec
 from msgspec import Struct
 
 from syncagent import files
@@ -81,15 +80,19 @@ class FileSource:
     def _stats(self) -> dict[str, tuple[int, ...]]:
         """Give the identity of every file, in order."""
         path = self._config.path
-        if path.is_dir():
-            found, nothing = _listed(path, "*"), f"the directory {path} has no file in it"
-        elif _is_pattern(path.name) and not path.exists():
-            found, nothing = _listed(path.parent, path.name), f"no file matches {path}"
-        else:
-            found, nothing = [str(path)], ""
+        try:
+            if path.is_dir():
+                found, nothing = _listed(path, "*"), f"the directory {path} has no file in it"
+            elif _is_pattern(path.name) and not path.exists():
+                found, nothing = _listed(path.parent, path.name), f"no file matches {path}"
+            else:
+                found, nothing = [str(path)], ""
+            identities = {file: _identity(file) for file in found}
+        except OSError as error:
+            raise SourceError(f"{error.filename} cannot be read: {error.strerror}", kind=FailureKind.BROKEN) from error
         if not found:
             raise SourceError(nothing, kind=FailureKind.BROKEN)
-        return {file: _identity(file) for file in found}
+        return identities
 
     def _validator(self, stats: dict[str, tuple[int, ...]]) -> str | None:
         """Give the identities as a text, or None while one is too young to be trusted."""
@@ -97,7 +100,7 @@ class FileSource:
         for *_, mtime, ctime in stats.values():
             if not now - max(mtime, ctime) >= YOUNG * 1e9:
                 return None
-        return msgspec.json.encode([self._config.format, *stats.items()]).decode()
+        return hashlib.sha256(os.fsencode(repr(sorted(stats.items())))).hexdigest()
 
     def _read_all(self, stats: dict[str, tuple[int, ...]], request: Request) -> None:
         config = self._config
@@ -160,19 +163,13 @@ def _is_pattern(text: str) -> bool:
 
 def _listed(directory: Path, pattern: str) -> list[str]:
     """Give the files of a directory that match; glob() would pass over in silence what it may not read."""
-    try:
-        names = [file.name for file in directory.iterdir() if not file.is_dir()]
-    except OSError as error:
-        raise SourceError(f"{directory} cannot be read: {error.strerror}", kind=FailureKind.BROKEN) from error
+    names = [file.name for file in directory.iterdir() if not file.is_dir()]
     shown = (name for name in names if not name.startswith(".") and not name.endswith("~"))
     return sorted(str(directory / name) for name in shown if fnmatchcase(name, pattern))
 
 
 def _identity(file: str) -> tuple[int, ...]:
-    try:
-        found = os.stat(file)  # noqa: PTH116 - run often
-    except OSError as error:
-        raise SourceError(f"{file} cannot be read: {error.strerror}", kind=FailureKind.BROKEN) from error
+    found = os.stat(file)  # noqa: PTH116 - run often
     if not stat.S_ISREG(found.st_mode):
         raise SourceError(f"{file} is not a regular file", kind=FailureKind.BROKEN)
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
