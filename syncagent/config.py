@@ -204,18 +204,15 @@ def _source(reader: Reader, name: str, raw: object) -> SourceConfig | None:
         return None
     try:
         module = sources.load(kind)
+        common_values, own_values = reader.fields((sources.Common, module.Config), raw, path)
+        if len(reader.problems) > count:
+            return None
+        common, own = sources.Common(**common_values), module.Config(**own_values)
+        for key, text in sources.problems(kind, module, own):
+            reader.problem((*path, key), text)
     except sources.BrokenKindError as error:
         reader.problem((*path, "type"), str(error))
         return None
-    common_values, own_values = reader.fields((sources.Common, module.Config), raw, path)
-    if len(reader.problems) > count:
-        return None
-    common, own = sources.Common(**common_values), module.Config(**own_values)
-    try:
-        for key, text in module.problems(own) if hasattr(module, "problems") else ():
-            reader.problem((*path, key), text)
-    except Exception as error:  # noqa: BLE001 - another package's fault is reported as one
-        reader.problem(path, f"a fault in the source type {kind!r}: {type(error).__name__}: {error}")
     return SourceConfig(name=name, common=common, own=own, digest=_digest((common, own)), build=module.build)
 
 

@@ -18,16 +18,18 @@ def schema() -> dict[str, Any]:
     limits, own = _table(config.Limits), _table(config.DomainLimits)
     del limits["properties"]["domains"]
     limits["additionalProperties"] = own  # [limits."example.org"]
-    kinds = [_source(kind) for kind in sorted(sources.kinds()) if _is_whole(kind)]
+    kinds = {f"source-{kind}": _source(kind) for kind in sorted(sources.kinds()) if _is_whole(kind)}
+    one_of = [{"$ref": f"#/$defs/{name}"} for name in kinds]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "syncagent.toml",
         "type": "object",
         "properties": {name.lower(): table for name, table in tables.items()}
         | {"limits": limits}
-        | {"sources": {"type": "object", "minProperties": 1, "additionalProperties": {"oneOf": kinds}}},
+        | {"sources": {"type": "object", "minProperties": 1, "additionalProperties": {"oneOf": one_of}}},
         "required": ["postfix", "sources"],
         "additionalProperties": False,
+        "$defs": kinds,
     }
 
 
@@ -68,6 +70,8 @@ def _type(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - any field's type
         return {"type": "array", "items": _type(arguments[0])}
     if origin is dict:
         return {"type": "object"}
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return _table(kind)
     return dict(VALUES[kind]) if kind in VALUES else msgspec.json.schema(kind)
 
 

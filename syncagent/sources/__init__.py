@@ -14,6 +14,7 @@ Words used here:
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import stat
@@ -29,7 +30,7 @@ from syncagent.errors import FailureKind, SourceError
 from syncagent.values import Duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from syncagent.model import Entry
 
@@ -107,22 +108,33 @@ def load(kind: str) -> Any:  # noqa: ANN401 - a module, by duck type
 
     Raises BrokenKindError with the whole reason, since another package's fault looks like ours otherwise.
     """
-    entry = kinds()[kind]
-    origin = f"{entry.value} of {entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
-    try:
-        module = entry.load()
+    with _blamed(kind, "cannot be loaded"):
+        module = kinds()[kind].load()
         config = getattr(module, "Config", None)
-        if isinstance(config, type):
-            typing.get_type_hints(config)
-    except (Exception, SystemExit) as error:
-        raise BrokenKindError(
-            f"the source type {kind!r} ({origin}) cannot be loaded: {type(error).__name__}: {error}"
-        ) from error
-    if not (isinstance(config, type) and issubclass(config, Struct)) or not callable(getattr(module, "build", None)):
-        raise BrokenKindError(
-            f"the source type {kind!r} ({origin}) is not one: it needs Config, a msgspec Struct, and build()"
-        )
+        if not (isinstance(config, type) and issubclass(config, Struct)) or not callable(
+            getattr(module, "build", None)
+        ):
+            raise TypeError("it needs Config, a msgspec Struct, and build()")
+        typing.get_type_hints(config)
     return module
+
+
+def problems(kind: str, module: Any, config: Struct) -> list[tuple[str, str]]:  # noqa: ANN401 - see load()
+    """Give what the kind itself finds wrong with a configuration: key and text. Raises BrokenKindError."""
+    with _blamed(kind, "cannot judge its configuration"):
+        return list(module.problems(config)) if hasattr(module, "problems") else []
+
+
+@contextlib.contextmanager
+def _blamed(kind: str, what: str) -> Iterator[None]:
+    """Turn whatever a kind's package raises to an error that names the package."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        entry = kinds()[kind]
+        origin = f"{entry.value} of {entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+        text = f"the source type {kind!r} ({origin}) {what}: {type(error).__name__}: {error}"
+        raise BrokenKindError(text) from error
 
 
 def secret_path(name: str) -> Path:
