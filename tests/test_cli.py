@@ -1,0 +1,406 @@
+"""The command: help, usage, exit codes, signals, pipes, and which module imports which."""
+
+import ast
+import fcntl
+import importlib.metadata
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import syncagent as package
+from syncagent import cli
+from syncagent.errors import ExitCode
+from syncagent.files import identity
+from tests.sources import HEAVY, install, map_keys, write_config
+from tests.support.programs import wait_until
+from tests.support.run import syncagent
+
+VERBS = sorted(cli.command.commands)
+FILE = '[sources.f]\ntype = "file"\npath = "list"\n'
+ROOT = Path(package.__file__).parent
+
+_TELL_MODULES = """
+import atexit, runpy, sys
+told = sys.argv[1]
+atexit.register(lambda: open(told, "w").write("\\n".join(sys.modules)))
+sys.argv = ["syncagent", *sys.argv[2:]]
+runpy.run_module("syncagent", run_name="__main__", alter_sys=True)
+"""
+
+
+def modules_after(told: Path, *args: str | Path) -> tuple[int, set[str]]:
+    """Run the program; give its exit status and the top-level names of what it had imported in the end."""
+    command = [sys.executable, "-c", _TELL_MODULES, str(told), *map(str, args)]
+    done = subprocess.run(command, check=False, capture_output=True, timeout=60)
+    return done.returncode, {name.partition(".")[0] for name in told.read_text(encoding="utf-8").splitlines()}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A configuration with one flat file."""
+    (tmp_path / "list").write_text("a@example.com\nb@example.com\n", encoding="utf-8")
+    return write_config(tmp_path, FILE)
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help(option: str) -> None:
+    """Help names every verb, the exit status, the files, and where to start."""
+    done = syncagent(option, check=0)
+    assert done.stderr == ""
+    for verb in VERBS:
+        assert re.search(rf"^  {verb} +\w", done.stdout, re.MULTILINE)
+    for words in ("EXIT STATUS", "FILES", "EXAMPLES", "/etc/syncagent/syncagent.toml", "$SYNCAGENT_CONFIG"):
+        assert words in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_of_a_verb(verb: str, option: str) -> None:
+    """Every verb has help, without a configuration."""
+    done = syncagent(verb, option, config=Path("/nowhere"), check=0)
+    assert done.stdout.startswith(f"Usage: syncagent {verb} ")
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("args", [["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)])
+def test_help_imports_nothing_heavy(args: list[str], tmp_path: Path) -> None:
+    """Help imports none of the heavy libraries, nor what only a run needs."""
+    code, modules = modules_after(tmp_path / "told", *args)
+    assert code == 0
+    assert "click" in modules
+    assert not (HEAVY | {"idna", "sqlite3", "structlog"}) & modules
+
+
+def test_an_unchanged_sync_imports_nothing_heavy(config: Path) -> None:
+    """A sync that finds nothing to do, as nearly all do, imports no heavy library, and no IDNA tables."""
+    for _ in range(2):
+        code, modules = modules_after(config.with_name("told"), "--config", config, "sync")
+        assert code == 0
+    assert "sqlite3" in modules
+    assert not (HEAVY | {"idna"}) & modules
+
+
+def test_version() -> None:
+    """The version is the package's."""
+    assert syncagent("--version", check=0).stdout == f"syncagent {package.__version__}\n"
+    assert importlib.metadata.version("syncagent") == package.__version__
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["nonsense"],
+        ["--nonsense"],
+        ["sync", "--nonsense"],
+        ["sync", "more"],
+        ["sync", "--lock-timeout", "soon"],
+        ["sync", "--lock-timeout", "-1"],
+        ["sync", "--lock-timeout", "nan"],
+        ["approve"],
+        ["--config"],
+    ],
+)
+def test_usage_errors(args: list[str], config: Path) -> None:
+    """A command line that is wrong exits 64, says so on standard error, and does nothing."""
+    done = syncagent(*args, env={"SYNCAGENT_CONFIG": str(config)}, check=64)
+    assert done.stdout == ""
+    assert "Error: " in done.stderr or "Usage: " in done.stderr
+    assert not config.with_name("map").exists()
+
+
+def test_an_unknown_hold_is_a_usage_error(config: Path) -> None:
+    """An ID that no hold has exits 64, and nothing is synced."""
+    done = syncagent("approve", "k3x7q2", config=config, check=64)
+    assert done.stderr == "syncagent: no hold has the ID k3x7q2; standing: none\n"
+    assert not config.with_name("map").exists()
+
+
+def test_exit_codes_are_documented() -> None:
+    """The exit codes in the help, in the README and in the code are the same."""
+    section = syncagent("--help", check=0).stdout.partition("EXIT STATUS")[2].partition("FILES")[0]
+    codes = [int(code) for code in re.findall(r"^ +(\d+)  \S", section, re.MULTILINE)]
+    assert codes == sorted(ExitCode)
+    readme = (ROOT.parent / "README.md").read_text(encoding="utf-8")
+    for code in ExitCode:
+        assert re.search(rf"\| *(\d+, )*{code.value}(, \d+)* *\|", readme), code
+
+
+def test_json(config: Path) -> None:
+    """--json prints one object, whose exit code is the program's, and nothing else."""
+    for verb, status in (("plan", "planned"), ("sync", "published"), ("sync", "unchanged"), ("plan", "unchanged")):
+        done = syncagent(verb, "--json", config=config)
+        result = json.loads(done.stdout)
+        assert result["exit_code"] == done.returncode == 0
+        assert result["status"] == status
+        assert result["recipients"] == 2
+        assert done.stderr == ""
+    config.with_name("list").unlink()
+    done = syncagent("sync", "--json", config=config, check=75)
+    assert json.loads(done.stdout)["exit_code"] == 75
+
+
+def test_quiet(config: Path) -> None:
+    """--quiet prints nothing while all is well, and everything otherwise."""
+    for _ in range(2):
+        done = syncagent("sync", "--quiet", config=config, check=0)
+        assert (done.stdout, done.stderr) == ("", "")
+    config.with_name("list").unlink()
+    done = syncagent("sync", "--quiet", config=config, check=75)
+    assert "source f is failing" in done.stderr
+    assert done.stdout != ""
+
+
+@pytest.mark.parametrize("verb", ["plan", "check"])
+def test_what_only_looks_writes_nothing(verb: str, config: Path) -> None:
+    """Neither before the first sync nor after it does a verb that only looks leave a trace."""
+    directory = config.parent
+
+    def tree() -> dict[Path, tuple[int, ...] | None]:
+        return {path: identity(path) for path in sorted(directory.rglob("*"))}
+
+    before = tree()
+    syncagent(verb, config=config, check=0)
+    assert tree() == before
+    syncagent("sync", config=config, check=0)
+    (directory / "list").write_text("c@example.com\n", encoding="utf-8")
+    before = tree()
+    syncagent(verb, config=config)
+    assert tree() == before
+
+
+def test_a_held_lock(config: Path) -> None:
+    """Another run that does not end in time is exit status 75, for what writes and for what only looks."""
+    syncagent("sync", config=config, check=0)
+    lock = config.parent / "state" / "sync.lock"
+    with lock.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for verb in ("sync", "plan"):
+            done = syncagent(verb, "--lock-timeout", "0.1", config=config, check=75)
+            assert done.stderr == (
+                f"syncagent: another run holds {lock} and did not end within 0.1s: wait, or raise --lock-timeout\n"
+            )
+    syncagent("sync", "--lock-timeout", "0", config=config, check=0)
+
+
+def test_a_fault_of_ours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A fault in syncagent itself is exit status 70, with all of its trace."""
+
+    def fault(**_: object) -> None:
+        raise RuntimeError("the moon is full")
+
+    monkeypatch.setattr(cli.command, "main", fault)
+    assert cli._main() == 70
+    assert "RuntimeError: the moon is full" in capsys.readouterr().err
+
+
+SLOW = """
+import time
+from pathlib import Path
+from msgspec import Struct
+from syncagent.sources import Answer
+
+class Config(Struct, frozen=True, kw_only=True):
+    started: Path
+
+def build(config):
+    return Source(config)
+
+class Source:
+    def __init__(self, config):
+        self.started = config.started
+    def fetch(self, request):
+        request.sink.put([("slow@example.com", "k", "")])
+        self.started.touch()
+        time.sleep(60)
+        return Answer()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("verb", ["sync", "plan", "check"])
+def test_interrupted(config: Path, number: signal.Signals, verb: str) -> None:
+    """Told to stop while a source is slow, it stops at once: exit status 130, and the map is what it was."""
+    directory = config.parent
+    syncagent("sync", config=config, check=0)
+    before = identity(directory / "map")
+    env = install(directory / "site", "slow", SLOW)
+    write_config(directory, FILE + '[sources.s]\ntype = "slow"\nstarted = "started"\n')
+    (directory / "list").write_text("new@example.com\n", encoding="utf-8")
+    command = [sys.executable, "-m", "syncagent", "--config", str(config), verb]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8", env=os.environ | env) as process:
+        assert wait_until((directory / "started").exists, 20)
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert stderr.strip() == "syncagent: interrupted; nothing is half done"
+    assert identity(directory / "map") == before
+    assert wait_until(lambda: not list(_commands(str(directory / "state"))), 5)
+    write_config(directory, FILE)
+    syncagent("sync", "--lock-timeout", "0", config=config, check=0)
+    assert "new@example.com" in map_keys(directory)
+
+
+def _commands(word: str) -> Iterator[str]:
+    """Give the running commands that have a word in them."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            try:
+                command = (process / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if word in command:
+                yield command
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (["sync"], {0}),
+        (["sync", "--json"], {0}),
+        (["plan"], {0}),
+        (["check"], {0, 1}),
+        (["schema"], {0, 1}),
+        (["--help"], {0, 1}),
+        (["sync", "--help"], {0, 1}),
+    ],
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_seen_enough(args: list[str], code: set[int], unbuffered: str, config: Path) -> None:
+    """Output into a pipe that nobody reads any more, as of `head -1`, makes no noise; a run's own status counts."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "syncagent", "--config", str(config), *args]
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with os.fdopen(writing, "wb") as pipe:
+        done = subprocess.run(command, check=False, stdout=pipe, stderr=subprocess.PIPE, env=env, timeout=60)
+    assert done.stderr == b""
+    assert done.returncode in code
+    assert config.with_name("map").exists() is (args[0] == "sync" and "--help" not in args)
+
+
+def test_through_a_real_head(config: Path) -> None:
+    """`syncagent sync --json | head -1` prints a line and nothing else."""
+    command = f"{sys.executable} -m syncagent --config {config} sync --json | head -1"
+    done = subprocess.run(["sh", "-c", command], check=True, capture_output=True, encoding="utf-8", timeout=60)
+    assert (done.stdout, done.stderr) == ("{\n", "")
+
+
+# Which module imports which.
+
+PURE = {"errors", "model", "normalise", "values", "plan", "guard", "mapfile", "scope"}
+DOING = {"os", "subprocess", "sqlite3", "socket", "tempfile", "shutil", "threading", "time", "io", "logging"}
+LATER = {
+    "files": {"ledger", "publish", "sync", "cli"},
+    "snapshot": {"ledger", "publish", "sync", "cli"},
+    "ledger": {"publish", "fetch", "sync", "cli"},
+    "publish": {"fetch", "sync", "cli"},
+    "fetch": {"publish", "sync", "cli"},
+    "config": {"ledger", "publish", "fetch", "sync", "cli"},
+    "sync": {"cli", "render"},
+    "render": {"sync", "cli"},
+    "checks": {"cli", "render"},
+}
+"""What a module must not import, neither itself nor by way of another."""
+FOR_SOURCES = {"errors", "model", "values", "files", "mapfile", "normalise"}
+
+
+def _module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {_module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def _imports(nodes: list[ast.stmt], *, deep: bool) -> Iterator[str]:
+    """Give the full names of what is imported when the statements run; `deep` looks into functions too."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            yield from _imports(node.orelse, deep=deep)
+        elif deep or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for _, value in ast.iter_fields(node):
+                if isinstance(value, list):
+                    yield from _imports([item for item in value if isinstance(item, ast.stmt)], deep=deep)
+                    for item in value:
+                        yield from _imports(
+                            getattr(item, "body", []) if not isinstance(item, ast.stmt) else [], deep=deep
+                        )
+
+
+@cache
+def imported(module: str, *, deep: bool = True) -> frozenset[str]:
+    """Give what a module imports."""
+    return frozenset(_imports(ast.parse(MODULES[module].read_text(encoding="utf-8")).body, deep=deep))
+
+
+def ours(module: str) -> set[str]:
+    """Give the modules of the package that a module imports."""
+    names = {name.removeprefix("syncagent.") for name in imported(module) if name.startswith("syncagent.")}
+    return (names & MODULES.keys()) - {module}
+
+
+def reached(module: str) -> set[str]:
+    """Give the modules of the package that a module imports, itself or by way of another."""
+    found: set[str] = set()
+    new = ours(module)
+    while new:
+        found |= new
+        new = set().union(*(ours(name) for name in new)) - found
+    return found
+
+
+def test_the_imports_are_found() -> None:
+    """The tests below see what they are about."""
+    assert {"errors", "fetch", "ledger", "publish"} <= ours("sync")
+    assert "config" not in ours("guard")
+    assert "rich.console" in imported("render")
+    assert "rich.console" not in imported("render", deep=False)
+    assert "click" in imported("cli", deep=False)
+    assert {"files", "errors"} <= reached("cli")
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_go_one_way(module: str) -> None:
+    """No module imports itself by way of others, and none imports what comes after it on the line."""
+    assert module not in reached(module)
+    assert not LATER.get(module, set()) & reached(module)
+
+
+@pytest.mark.parametrize("module", sorted(PURE))
+def test_deciding_does_nothing(module: str) -> None:
+    """What only decides imports only what only decides: no file, process, clock or thread is within its reach."""
+    assert reached(module) <= PURE
+    assert not {name.partition(".")[0] for name in imported(module)} & DOING
+
+
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if name.partition(".")[0] == "sources"))
+def test_sources_know_little(module: str) -> None:
+    """A source knows what it is handed and what it answers, not who asks."""
+    assert {name for name in ours(module) if name.partition(".")[0] != "sources"} <= FOR_SOURCES
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_heavy_libraries_are_imported_where_they_are_used(module: str) -> None:
+    """No module imports a heavy library when it is itself imported."""
+    assert not {name.partition(".")[0] for name in imported(module, deep=False)} & (HEAVY | {"idna"})
+
+
+def test_only_the_ends_of_the_line_are_imported_by_none() -> None:
+    """Every module is used; the rooms that nothing leads to are the front door and those found by entry point."""
+    used = set().union(*(ours(module) for module in MODULES))
+    assert set(MODULES) - used <= {"", "__init__", "__main__", "schema", "sources.file"}
