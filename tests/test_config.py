@@ -534,15 +534,24 @@ def test_schema_s_defaults_fit_it(schema: dict[str, Any]) -> None:
             assert fits(node["default"], without, schema), node
 
 
+def resolved(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """Follow a reference, if it is one."""
+    found: dict[str, Any] = schema["$defs"][node["$ref"].removeprefix("#/$defs/")] if "$ref" in node else node
+    return found
+
+
 def test_schema_has_every_key(schema: dict[str, Any]) -> None:
     """Every key of every table is in the schema, and nothing else is."""
-    defs = schema["$defs"]
-    for struct in (Postfix, DomainLimits, Schedule, State):
-        assert set(defs[struct.__name__]["properties"]) == set(struct.__struct_fields__)
-    assert set(defs["Limits"]["properties"]) == set(Limits.__struct_fields__) - {"domains"}
+    tables = {name: resolved(node, schema) for name, node in schema["properties"].items()}
+    for struct in (Postfix, Schedule, State):
+        assert set(tables[struct.__name__.lower()]["properties"]) == set(struct.__struct_fields__)
+    assert set(tables["limits"]["properties"]) == set(Limits.__struct_fields__) - {"domains"}
+    override = resolved(tables["limits"]["additionalProperties"], schema)
+    assert set(override["properties"]) == set(DomainLimits.__struct_fields__)
+    (source,) = (resolved(node, schema) for node in tables["sources"]["additionalProperties"]["oneOf"])
     keys = {*sources.Common.__struct_fields__, *file_source.Config.__struct_fields__}
-    assert set(defs["source-file"]["properties"]) == keys
-    assert set(defs["source-file"]["required"]) == {"type", "path"}
+    assert set(source["properties"]) == keys
+    assert set(source["required"]) == {"type", "path"}
 
 
 def fits(value: Any, node: dict[str, Any], schema: dict[str, Any]) -> bool:  # noqa: ANN401, C901, PLR0911 - any JSON
