@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from syncagent.config import DomainLimits, Limits, Postfix
 from syncagent.guard import first_run, hold_id, judge
-from syncagent.model import Counts, Reason, SourceReport
+from syncagent.model import Counts, Hold, Reason, SourceReport
 from syncagent.plan import GRACE, HOLD, Decisions, Missing, Ripeness, Tally, remembered
 from syncagent.scope import Scope
 from syncagent.values import Address, Domain, Duration, MapName
@@ -430,6 +430,7 @@ SOME_MISSING = st.builds(
     approved=st.booleans(),
     due=st.booleans(),
 )
+STANDING = {"abc234": Hold("abc234", "held.example", 1, 1.0, (Reason("percent", "too much"),))}
 VERDICTS = {
     "held.example": (Reason("percent", "too much"),),
     "final.example": (Reason("percent", "too much"), Reason("canary", "gone", approvable=False)),
@@ -440,7 +441,7 @@ VERDICTS = {
 @given(st.lists(SOME_MISSING))
 def test_each_missing_address_goes_or_stays(found: list[Missing]) -> None:
     """Held ones go only by approval, and not even so beyond a final reason; free ones when due; all are counted."""
-    decisions = Decisions(VERDICTS, "run")
+    decisions = Decisions(VERDICTS, STANDING, "run")
     for one in found:
         stays = decisions.why_kept(one, 3600)
         if one.group == "final.example":
@@ -458,7 +459,7 @@ def test_each_missing_address_goes_or_stays(found: list[Missing]) -> None:
 
 def test_what_is_held_keeps_its_id() -> None:
     """An address held before stays under its ID; what is newly held shares a new one of its domain and run."""
-    decisions = Decisions(VERDICTS, "run")
+    decisions = Decisions(VERDICTS, STANDING, "run")
     new = HOLD + hold_id("held.example", "run").encode()
     for why, expected in ((HOLD + b"abc234", HOLD + b"abc234"), (GRACE, new), (GRACE, new)):
         one = Missing(b"a@held.example", 1, why, "held.example", approved=False, due=True)
@@ -468,17 +469,19 @@ def test_what_is_held_keeps_its_id() -> None:
 
 def test_one_id_is_never_that_of_two_holds() -> None:
     """Where what was held together is counted under two domains now, each of them has an ID of its own."""
-    verdicts = {name: (Reason("percent", "too much"),) for name in ("a.example", "b.example")}
-    decisions = Decisions(verdicts, "run")
-    for group in verdicts:
+    groups = ("held.example", "eu.held.example")
+    decisions = Decisions(dict.fromkeys(groups, VERDICTS["held.example"]), STANDING, "run")
+    for group in groups:
         decisions.why_kept(Missing(b"a@" + group.encode(), 1, HOLD + b"abc234", group, approved=False, due=True), 0)
-    ids = [hold for _, hold in decisions.holds]
-    assert len(set(ids)) == len(ids)
+    assert set(decisions.holds) == {
+        ("held.example", "abc234"),
+        ("eu.held.example", hold_id("eu.held.example", "run")),
+    }
 
 
 def test_what_is_no_longer_held_is_in_grace_again() -> None:
     """It stays until it is due, under no ID, and the next look at it is told."""
-    decisions = Decisions({}, "run")
+    decisions = Decisions({}, STANDING, "run")
     one = Missing(b"a@free.example", 1000, HOLD + b"abc234", "free.example", approved=False, due=False)
     later = Missing(b"b@free.example", 2000, GRACE, "free.example", approved=False, due=False)
     assert decisions.why_kept(later, 3600) == GRACE
