@@ -79,12 +79,17 @@ def _decoded_line(line: bytes, reading: Reading, number: int) -> str:
 
 def postmap(chunks: Iterable[bytes], reading: Reading) -> Iterator[list[Entry]]:
     """Read the left side of a Postfix table. Bare domains, as virtual(5) has them, are passed over."""
-    physical = (line for chunk in chunks for line in chunk.splitlines(keepends=True))
     entries = (
-        entry for number, line in mapfile.logical_lines(physical) for entry in _table_line(number, line, reading)
+        entry
+        for number, line in mapfile.logical_lines(_physical(chunks))
+        for entry in _table_line(number, line, reading)
     )
     while batch := list(islice(entries, _BATCH)):
         yield batch
+
+
+def _physical(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    return (line for chunk in chunks for line in chunk.removesuffix(b"\n").split(b"\n"))
 
 
 def _table_line(number: int, line: bytes, reading: Reading) -> Iterator[Entry]:
