@@ -320,11 +320,16 @@ def test_no_child_outlives_a_fetch(runs: Runs) -> None:
     def same(request: Request) -> Answer:
         return Answer(same=True) if request.validator else whole("a@example.com", validator="v")(request)
 
+    def same_after_all(request: Request) -> Answer:
+        whole("a@example.com")(request)
+        return Answer(same=bool(request.validator), validator="v")
+
     for _ in range(2):
         fetched = runs(
             Says(same).configured("a"),
             Says(fails(SourceError("down"))).configured("b"),
             Says(whole("c@example.com")).configured("c"),
+            Says(same_after_all).configured("d"),
         )
         left = _children() - before
         assert not left, [one.report.state for one in fetched]
