@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 GRACE = b"grace"
 HOLD = b"hold:"
+CLOCK_SET = 1_577_836_800
+"""The start of 2020: an earlier time is that of a host whose clock was not set yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +68,9 @@ class Ripeness:
     limits: Limits
 
     def missing(self, address: bytes, since: bytes, why: bytes, group: str) -> Missing:
-        """Judge one address. A clock that was set back starts the grace anew, never ends it early."""
-        start = min(int(since), int(self.now)) if since else int(self.now)
+        """Judge one address. A clock that was set back, or not yet set, starts the grace anew, never ends it early."""
+        known = since and int(since) >= CLOCK_SET
+        start = min(int(since), int(self.now)) if known else int(self.now)
         grace = self.limits.of(group)[2]
         due = not grace or (self.now - start >= grace and int(self.oldest_answer) > start)
         approved = why.startswith(HOLD) and why[len(HOLD) :].decode() in self.approved

@@ -262,8 +262,8 @@ class _Run:
         return tuple(hold if hold.id in self.ledger.holds else replace(hold, id="") for hold in holds)
 
     def _lacks(self, old: Finished | None, comparison: compare.Comparison, plan: Plan) -> tuple[str, ...]:
-        """Give what a first run lacks to be published: it must be whole."""
-        if old or self.target.text.exists() or self.options.accept_incomplete:
+        """Give what a first run, one before which nobody was published, lacks: it must be whole."""
+        if old or any(one.before for one in plan.domains) or self.options.accept_incomplete:
             return ()
         reports = [one.report for one in self.fetched]
         relay_domains = self.config.postfix.relay_domains

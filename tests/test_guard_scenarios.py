@@ -897,3 +897,31 @@ def test_whatever_the_sources_do_nothing_goes_in_doubt(steps: list[tuple[str, st
             for domain, size in DOMAINS.items() if removed else ():
                 assert lost[domain] <= max(FLOOR, size * SHARE / 100)
             assert not removed or lost.total() <= max(FLOOR, DOMAINS.total() * SHARE / 100)
+
+
+@pytest.mark.parametrize("text", ["", "# recipients of example.com\n", "bare OK\n"])
+def test_a_map_without_a_recipient_is_no_map(tmp_path: Path, text: str) -> None:
+    """A file that somebody touched is not a published map: the rule of the first run holds."""
+    scenario = Scenario(tmp_path, "corp", "late")
+    scenario.map.write_text(text)
+    scenario.write("corp", people(10))
+    result = scenario.say("sync", code=75)
+    assert "--accept-incomplete" in result.stdout
+    assert scenario.map.read_text() == text
+
+
+def test_a_clock_that_was_not_set_ends_no_grace(tmp_path: Path) -> None:
+    """What went missing while the clock stood in 1970 is not an hour old once the clock is set."""
+    scenario = Scenario(tmp_path)
+    scenario.limits["removal_grace"] = "1h"
+    scenario.set_clock(1000.0)
+    scenario.write("corp", people(100))
+    scenario.sync()
+    scenario.write("corp", people(99))
+    scenario.sync()
+    scenario.set_clock()
+    scenario.sync()
+    assert scenario.published() == people(100)
+    scenario.wait(HOUR + 1)
+    scenario.sync()
+    assert scenario.published() == people(99)
