@@ -37,10 +37,16 @@ class Config(Struct, frozen=True, kw_only=True):
 
     path: Path
     """A file, a directory (every file in it, hidden ones and NAME~ apart), or a pattern such as lists/*.txt."""
-    format: Literal["lines", "postmap"] = "lines"
-    """"lines": an address per line. "postmap": the left side of a Postfix table."""
+    format: Literal["lines", "postmap", "aliases", "passwd", "csv"] = "lines"
+    """How its lines are read; see ``formats``."""
     domains: tuple[Domain, ...] = ()
     """What completes a bare local part: each of these."""
+    min_uid: int = 1000
+    """passwd: the least uid that counts."""
+    column: str = ""
+    """csv: the name of the column that has the addresses."""
+    delimiter: str = ","
+    """csv: what stands between two columns."""
     require_end: bool = False
     """Whether the last line must be "# end COUNT SHA256" over the lines before it."""
 
@@ -54,6 +60,12 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
     """Give what no single key can show; see ``syncagent.sources``."""
     if _is_pattern(str(config.path.parent)) and not config.path.parent.exists():
         yield "path", "only its last part may be a pattern: a directory that cannot be read must not be passed over"
+    if config.format in {"aliases", "passwd"} and not config.domains:
+        yield "domains", f'is missing: format = "{config.format}" has names, and they need the domains they are at'
+    if config.format == "csv" and not config.column:
+        yield "column", 'is missing: format = "csv" needs the name of the column with the addresses'
+    if len(config.delimiter) != 1 or config.delimiter in '"\r\n':
+        yield "delimiter", f"expected one character, not {config.delimiter!r}"
 
 
 class FileSource:
@@ -107,7 +119,7 @@ class FileSource:
         several = len(stats) > 1 or not config.path.is_file()
         done = 0
         for name in stats:
-            reading = Reading(request.sink, config.domains, f"{Path(name).name}:" if several else "")
+            reading = Reading(request.sink, config, name, f"{Path(name).name}:" if several else "")
             for batch in FORMATS[config.format](_chunks(name, require_end=config.require_end), reading):
                 request.sink.put(batch)
                 done += len(batch)

@@ -5,38 +5,53 @@ To add one: a function here, its name in ``FORMATS`` and in the ``format`` key o
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from syncagent import mapfile
+from syncagent.errors import FailureKind, SourceError
 from syncagent.normalise import UnusableError, canonical_domain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
     from syncagent.model import Entry
     from syncagent.sources import Sink
+    from syncagent.sources.file import Config
 
 _BATCH = 10_000
 _SPACE = " \t\r\v\f"
+_PASSWD_FIELDS = 7
+_ALIAS = re.compile(rb'("(?:[^"\\]|\\.)*"|[^\s":#][^\s":]*)\s*:(?:\s*\S)')
+
+
+Format = Callable[[Iterable[bytes], "Reading"], Iterator[list["Entry"]]]
+"""Chunks of whole lines to entries, some thousands at a time.
+
+Raises SourceError where the file cannot be what it is said to be.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The file being read: where its entries go, what completes a bare local part, what stands before line numbers."""
+    """The file being read: where its entries go, what is configured, what stands before line numbers."""
 
     sink: Sink
-    domains: tuple[str, ...]
+    config: Config
+    name: str
     prefix: str
 
     def entries(self, spelled: str, number: int) -> Iterator[Entry]:
         """Give the entries of one spelling: itself, or at each of the domains where it is a bare local part."""
-        key = f"{self.prefix}{number}"
-        if "@" in spelled or not self.domains:
-            yield spelled, key, ""
+        if "@" in spelled or not self.config.domains:
+            yield spelled, f"{self.prefix}{number}", ""
         else:
-            yield from ((f"{spelled}@{domain}", key, "") for domain in self.domains)
+            yield from self.at_domains(spelled, number)
+
+    def at_domains(self, local: str, number: int) -> Iterator[Entry]:
+        """Give the entries of a local part: it, at each of the domains."""
+        yield from ((f"{local}@{domain}", f"{self.prefix}{number}", "") for domain in self.config.domains)
 
     def reject(self, octets: bytes, reason: str, number: int) -> None:
         """Record what cannot be an entry."""
@@ -69,27 +84,13 @@ def _decoded(chunk: bytes, octets: list[bytes], reading: Reading, number: int) -
 
 
 def _decoded_line(line: bytes, reading: Reading, number: int) -> str:
-    try:
-        return line.decode().strip(_SPACE)
-    except UnicodeDecodeError:
-        if not line.lstrip().startswith(b"#"):
-            reading.reject(line, "is not UTF-8", number)
-        return ""
+    return "" if line.lstrip().startswith(b"#") else _text(line, reading, number).strip(_SPACE)
 
 
-def postmap(chunks: Iterable[bytes], reading: Reading) -> Iterator[list[Entry]]:
+def _postmap(chunks: Iterable[bytes], reading: Reading) -> Iterator[Entry]:
     """Read the left side of a Postfix table. Bare domains, as virtual(5) has them, are passed over."""
-    entries = (
-        entry
-        for number, line in mapfile.logical_lines(_physical(chunks))
-        for entry in _table_line(number, line, reading)
-    )
-    while batch := list(islice(entries, _BATCH)):
-        yield batch
-
-
-def _physical(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    return (line for chunk in chunks for line in chunk.removesuffix(b"\n").split(b"\n"))
+    for number, line in mapfile.logical_lines(_physical(chunks)):
+        yield from _table_line(number, line, reading)
 
 
 def _table_line(number: int, line: bytes, reading: Reading) -> Iterator[Entry]:
@@ -98,14 +99,12 @@ def _table_line(number: int, line: bytes, reading: Reading) -> Iterator[Entry]:
         reading.reject(line, "has a quote that is not closed", number)
         return
     key, value = parts
-    try:
-        spelled = key.decode()
-    except UnicodeDecodeError:
-        reading.reject(key, "is not UTF-8", number)
+    spelled = _text(key, reading, number)
+    if not spelled:
         return
     if not value:
         reading.reject(key, "has no right side: Postfix ignores such a line", number)
-    elif _is_domain(spelled, reading.domains):
+    elif _is_domain(spelled, reading.config.domains):
         reading.sink.ignore(1)
     else:
         yield from reading.entries(spelled, number)
@@ -122,4 +121,97 @@ def _is_domain(key: str, own: tuple[str, ...]) -> bool:
     return not own or any(domain == mine or domain.endswith(f".{mine}") for mine in own)
 
 
-FORMATS: dict[str, Callable[[Iterable[bytes], Reading], Iterator[list[Entry]]]] = {"lines": lines, "postmap": postmap}
+def _aliases(chunks: Iterable[bytes], reading: Reading) -> Iterator[Entry]:
+    """Read the names of an aliases(5) file, each at each of the domains; what they stand for is not looked at."""
+    for number, line in mapfile.logical_lines(_physical(chunks)):
+        name = _ALIAS.match(line)
+        if name is None:
+            reading.reject(line, "is not NAME: VALUE, as aliases(5) has it", number)
+        elif spelled := _text(name[1], reading, number):
+            yield from reading.at_domains(spelled, number)
+
+
+def _passwd(chunks: Iterable[bytes], reading: Reading) -> Iterator[Entry]:
+    """Read the login names of a passwd(5) file whose uid is at least ``min_uid``, each at each of the domains."""
+    for number, line in enumerate(_physical(chunks), 1):
+        fields = line.split(b":")
+        if not line.strip():
+            continue
+        if len(fields) != _PASSWD_FIELDS or not fields[2].isdigit():
+            name = fields[0]  # and nothing else: the next field may be a password
+            reading.reject(name, "is not NAME:PASSWORD:UID:GID:GECOS:HOME:SHELL, as passwd(5) has it", number)
+        elif int(fields[2]) < reading.config.min_uid:
+            reading.sink.ignore(1)
+        elif spelled := _text(fields[0], reading, number):
+            yield from reading.at_domains(spelled, number)
+
+
+def _csv(chunks: Iterable[bytes], reading: Reading) -> Iterator[Entry]:
+    """Read one named column of a CSV file (RFC 4180) whose first record has the names.
+
+    Raises SourceError where the column is not there, and where quoting goes wrong: what follows could be anything.
+    """
+    import csv
+
+    config = reading.config
+    texts = (line.decode(errors="surrogateescape") + "\n" for line in _physical(chunks))
+    rows = csv.reader(texts, delimiter=config.delimiter, strict=True)
+    try:
+        at = _column([head.strip() for head in next(rows, [])], reading)
+        for row in rows:
+            if any(row):
+                yield from _cell(row, at, reading, rows.line_num)
+    except csv.Error as error:
+        raise SourceError(f"{reading.name}: line {rows.line_num}: {error}", kind=FailureKind.BROKEN) from error
+
+
+def _column(heads: list[str], reading: Reading) -> int:
+    column = reading.config.column
+    if heads.count(column) != 1:
+        named = ", ".join(heads) or "nothing"
+        text = f"{reading.name}: its first line must name the column {column!r} once, and names {named}"
+        raise SourceError(text, kind=FailureKind.BROKEN)
+    return heads.index(column)
+
+
+def _cell(row: list[str], at: int, reading: Reading, number: int) -> Iterator[Entry]:
+    if len(row) <= at:
+        shown = f"(a record of {len(row)} columns)".encode()  # what is in them may be secret
+        reading.reject(shown, f"has no column {reading.config.column!r}", number)
+    elif not row[at].strip():
+        reading.sink.ignore(1)  # somebody without a mailbox
+    elif spelled := _text(row[at].strip(_SPACE).encode(errors="surrogateescape"), reading, number):
+        yield from reading.entries(spelled, number)
+
+
+def _physical(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    return (line for chunk in chunks for line in chunk.removesuffix(b"\n").split(b"\n"))
+
+
+def _text(octets: bytes, reading: Reading, number: int) -> str:
+    """Give a field as text, or nothing, and a reject noted, where it is not UTF-8."""
+    try:
+        return octets.decode()
+    except UnicodeDecodeError:
+        reading.reject(octets, "is not UTF-8", number)
+        return ""
+
+
+def _batches(read: Callable[[Iterable[bytes], Reading], Iterator[Entry]]) -> Format:
+    """Make a format of a function that gives one entry after another."""
+
+    def batches(chunks: Iterable[bytes], reading: Reading) -> Iterator[list[Entry]]:
+        entries = read(chunks, reading)
+        while batch := list(islice(entries, _BATCH)):
+            yield batch
+
+    return batches
+
+
+FORMATS: dict[str, Format] = {
+    "lines": lines,
+    "postmap": _batches(_postmap),
+    "aliases": _batches(_aliases),
+    "passwd": _batches(_passwd),
+    "csv": _batches(_csv),
+}

@@ -102,9 +102,7 @@ class PrivatePostfix:
     ) -> None:
         """Write the configuration; nothing runs before `start()`."""
         if map_type is not None and relay_recipient_maps is not None:
-            raise ValueError(
-                "map_type is for a map in the folder of this Postfix, relay_recipient_maps names any"
-            )
+            raise ValueError("map_type is for a map in the folder of this Postfix, relay_recipient_maps names any")
         self._temporary = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix="private-postfix-"))
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -397,9 +395,7 @@ def _open_the_way_to(directory: Path) -> None:
         if mode & wanted == wanted or (folder != directory and mode & 0o001):
             continue
         if not directory.is_relative_to(top):
-            raise ValueError(
-                f"{folder} is closed to Postfix; only folders of tests, in {top}, are opened for it"
-            )
+            raise ValueError(f"{folder} is closed to Postfix; only folders of tests, in {top}, are opened for it")
         folder.chmod(mode & 0o7777 | wanted)
 
 

@@ -1,0 +1,147 @@
+"""The formats of the file source: what their lines mean, and what bad ones come to."""
+
+from pathlib import Path
+
+import pytest
+
+from syncagent.errors import SourceError
+from syncagent.sources.file import Config, build, problems
+from syncagent.values import Domain
+from tests.sources.contract import Recorder, ask
+
+AT = (Domain("example.com"), Domain("example.org"))
+
+ALIASES = r"""
+# the names count, not what they stand for
+postmaster: root
+Info:   alice, bob,
+    carol@example.net
+list: :include:/etc/lists/all
+script: "|/usr/bin/filter -x"
+archive: /var/mail/archive
+"john doe": john
+spaced : somebody
+root:
+no colon here
+user@example.com: elsewhere
+b\xf6rse: someone
+"""
+
+PASSWD = """\
+root:x:0:0:root:/root:/bin/bash
+daemon:x:1:1::/usr/sbin:/usr/sbin/nologin
+alice:x:1000:1000:Alice,,,:/home/alice:/bin/bash
+Bob:x:1001:1001::/home/bob:/bin/sh
+short:secrethash:1002
+nan:secrethash:many:1::/:/bin/sh
+
+carol:x:2000:2000::/home/carol:/bin/sh
+"""
+
+CSV = """\
+\ufeffname,mail,password
+Alice,alice@example.com,s3cret
+"Doe, John","""  # a quoted comma
+CSV += """john@example.com,s3cret
+Nobody,,s3cret
+short
+"Two
+lines",two@example.com,s3cret
+
+"Quote ""Q"" ",quote@example.com,s3cret
+Bad,no-at-all,s3cret
+"""
+
+
+def read(tmp_path: Path, text: str | bytes, **keys: object) -> Recorder:
+    """Read a text by a file source with these keys."""
+    file = tmp_path / "list"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return ask(build(Config(path=file, **keys)))[1]  # type: ignore[arg-type]
+
+
+def addresses(recorder: Recorder) -> list[str]:
+    """Give what is spelled, in order."""
+    return [spelled for spelled, _, _ in recorder.entries]
+
+
+def test_aliases_are_names_at_each_domain(tmp_path: Path) -> None:
+    """Every name, quoted ones too, at each domain; continuation lines, includes and pipes are not names."""
+    recorder = read(tmp_path, ALIASES.replace(r"\xf6", "\xf6").encode("latin-1"), format="aliases", domains=AT)
+    names = ["postmaster", "Info", "list", "script", "archive", '"john doe"', "spaced", "user@example.com"]
+    assert addresses(recorder) == [f"{name}@{domain}" for name in names for domain in AT]
+    assert [reason for _, reason, _ in recorder.rejects] == [
+        "is not NAME: VALUE, as aliases(5) has it",
+        "is not NAME: VALUE, as aliases(5) has it",
+        "is not UTF-8",
+    ]
+
+
+def test_passwd_takes_users_from_min_uid(tmp_path: Path) -> None:
+    """System accounts are left out by their uid; a line that is none is a reject, and its password stays unsaid."""
+    recorder = read(tmp_path, PASSWD, format="passwd", domains=AT[:1])
+    assert addresses(recorder) == ["alice@example.com", "Bob@example.com", "carol@example.com"]
+    assert [spelled for spelled, _, _ in recorder.rejects] == ["short", "nan"]
+    assert "secrethash" not in str(recorder.rejects)
+    assert addresses(read(tmp_path, PASSWD, format="passwd", domains=AT[:1], min_uid=1001)) == [
+        "Bob@example.com",
+        "carol@example.com",
+    ]
+    assert [key for _, key, _ in recorder.entries] == ["3", "4", "8"]
+
+
+def test_csv_takes_one_named_column(tmp_path: Path) -> None:
+    """Quoted commas, quotes and line feeds stay in their cells; empty cells count as people without a mailbox."""
+    recorder = read(tmp_path, CSV, format="csv", column="mail")
+    expected = ["alice@example.com", "john@example.com", "two@example.com", "quote@example.com", "no-at-all"]
+    assert addresses(recorder) == expected
+    assert recorder.ignored == 1
+    assert [reason for _, reason, _ in recorder.rejects] == ["has no column 'mail'"]
+    assert "s3cret" not in str(recorder.rejects) + str(recorder.entries)
+
+
+def test_csv_with_another_delimiter_and_bare_names(tmp_path: Path) -> None:
+    """The delimiter is configured, and bare names are completed as everywhere."""
+    recorder = read(
+        tmp_path, "id;login\n1;alice\n2; bob \n", format="csv", column="login", delimiter=";", domains=AT[:1]
+    )
+    assert addresses(recorder) == ["alice@example.com", "bob@example.com"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name,e-mail\nA,a@example.com\n", "must name the column 'mail' once, and names name, e-mail"),
+        ("mail,mail\na@example.com,b@example.com\n", "once"),
+        ("", "names nothing"),
+        ('mail\n"a@example.com\nb@example.com\n', "unexpected end of data"),
+        ('mail\n"a@example.com"x\n', "line 2"),
+    ],
+)
+def test_a_csv_that_cannot_be_trusted_is_a_failure(text: str, told: str, tmp_path: Path) -> None:
+    """A missing or doubled column and broken quoting fail the source: what follows could be anything."""
+    with pytest.raises(SourceError, match=told):
+        read(tmp_path, text, format="csv", column="mail")
+
+
+def test_a_cell_that_is_not_utf8_is_one_reject(tmp_path: Path) -> None:
+    """One bad cell does not stop the rest."""
+    recorder = read(tmp_path, b"mail\nb\xf6se@example.com\ngood@example.com\n", format="csv", column="mail")
+    assert addresses(recorder) == ["good@example.com"]
+    assert [reason for _, reason, _ in recorder.rejects] == ["is not UTF-8"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "key"),
+    [
+        ({"format": "aliases"}, "domains"),
+        ({"format": "passwd"}, "domains"),
+        ({"format": "csv"}, "column"),
+        ({"format": "csv", "column": "mail", "delimiter": ";;"}, "delimiter"),
+        ({"format": "csv", "column": "mail", "delimiter": ""}, "delimiter"),
+        ({"format": "csv", "column": "mail", "delimiter": '"'}, "delimiter"),
+    ],
+)
+def test_what_a_format_needs_is_asked_for(keys: dict[str, object], key: str, tmp_path: Path) -> None:
+    """A format without what it cannot do without is a configuration problem at the right key."""
+    assert [name for name, _ in problems(Config(path=tmp_path / "list", **keys))] == [key]  # type: ignore[arg-type]
