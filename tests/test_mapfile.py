@@ -98,6 +98,7 @@ def is_utf8(octets: bytes) -> bool:
 @settings(max_examples=400, deadline=None)
 @given(text=texts)
 @example(text=b"a@example.com OK\n# comment\n\n  continued\nb@example.com OK")
+@example(text=b"a@example.com OK\n # comment after white space\n\t#\n more\nb@example.com OK\n")
 @example(text=b"  first line continues nothing OK\na@example.com OK\n")
 @example(text=b'"a b"@example.com OK\n"open@example.com OK\n"a\\"b"@example.com OK\n')
 @example(text=b"back\\ slash@example.com OK\nend@example.com OK\\\n")

@@ -1,16 +1,19 @@
 """Whatever octets a source has, they make no other line and no other key, and stop no build."""
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from syncagent import config
-from syncagent.model import SyncResult
+from syncagent.model import Entry, SyncResult
 from syncagent.normalise import renderings
+from syncagent.sources import Answer, Request
 from syncagent.sync import Options, sync_once
 from tests.support.need import need_postmap
 from tests.support.postfix import minimal_config, postmap_keys
@@ -105,8 +108,47 @@ def test_on_the_other_map_types(map_type: str) -> None:
     check(map_type, tricks, ["valid@example.com"])
 
 
-def check(map_type: str, hostile: Iterable[bytes], valid: list[str], *, form: str = "lines") -> None:
-    """Publish the lines in a folder of their own and compare the index with what is on record."""
+texts = st.one_of(
+    addressed.map(lambda raw: raw.decode("utf-8", "surrogateescape")),
+    st.tuples(st.text(st.characters(codec=None), max_size=8), st.sampled_from(DOMAINS)).map("@".join),
+    st.text(st.sampled_from('ab@\n\0\r\t"\\ #\ud800'), max_size=8),
+)
+
+
+@dataclass(frozen=True)
+class Saying:
+    """A source that says these entries: unlike a file, it can have a line break or a NUL in one."""
+
+    entries: Sequence[Entry]
+
+    def fetch(self, request: Request) -> Answer:
+        """Say them."""
+        request.sink.put(self.entries)
+        return Answer()
+
+
+@settings(max_examples=40, deadline=None, phases=NO_SHRINKING)
+@given(hostile=st.lists(st.tuples(texts, texts, texts), max_size=6), valid=valid_addresses)
+@example(hostile=[("a@example.com\nb@example.com", "", "")], valid=["v@example.com"])
+@example(hostile=[("c@example.com\n", "", ""), ("\nd@example.com", "", "")], valid=["v@example.com"])
+@example(hostile=[('"d\nx OK"@example.com', "\n@example.com\t", "\0\n\t")], valid=["v@example.com"])
+@example(hostile=[("e@example.com", "key\tf@example.com\n", "g@example.com\n\th")], valid=["v@example.com"])
+@example(hostile=[('"\0"@example.com', "", "")], valid=["v@example.com"])
+@example(hostile=[("i\ud800@example.com", "\ud800", "\ud800")], valid=["v@example.com"])
+def test_the_same_for_any_text_from_any_source(hostile: list[Entry], valid: list[str]) -> None:
+    """Neither an entry nor its key or label makes another line, be there line breaks, NULs or surrogates in them."""
+    check("lmdb", [], valid, entries=[*hostile, *((address, "", "") for address in valid)])
+
+
+def check(
+    map_type: str,
+    hostile: Iterable[bytes],
+    valid: list[str],
+    *,
+    form: str = "lines",
+    entries: Sequence[Entry] | None = None,
+) -> None:
+    """Publish the lines (or the entries) in a folder of their own and compare the index with what is on record."""
     need_postmap(map_type)
     with tempfile.TemporaryDirectory(prefix="hostile-") as name:
         folder = Path(name)
@@ -114,7 +156,7 @@ def check(map_type: str, hostile: Iterable[bytes], valid: list[str], *, form: st
         value = b"" if form == "lines" else b" OK"
         mixed = [*hostile, *(address.encode() + value for address in valid)]
         (folder / "recipients").write_bytes(b"".join(line + b"\n" for line in mixed))
-        result = publish(folder, map_type, postfix, form)
+        result = publish(folder, map_type, postfix, form, entries)
         assert (result.status, result.error) == ("published", "")
         assert [(one.state, one.error) for one in result.sources] == [("whole", "")]
         (listed,) = (folder / "state" / "lists").glob("published-*")
@@ -131,7 +173,7 @@ def check(map_type: str, hostile: Iterable[bytes], valid: list[str], *, form: st
             assert sorted(postmap_keys(postfix, f"{map_type}:{text}")) == keys
 
 
-def publish(folder: Path, map_type: str, postfix: Path, form: str) -> SyncResult:
+def publish(folder: Path, map_type: str, postfix: Path, form: str, entries: Sequence[Entry] | None) -> SyncResult:
     """Do one run in a folder, from the list to the map."""
     file = folder / "syncagent.toml"
     file.write_text(
@@ -157,4 +199,8 @@ allow_empty = true
 """,
         encoding="utf-8",
     )
-    return sync_once(config.load(file), Options(accept_incomplete=True))
+    loaded = config.load(file)
+    if entries is not None:
+        source = replace(loaded.sources["list"], build=lambda _: Saying(entries))
+        loaded = replace(loaded, sources={"list": source})
+    return sync_once(loaded, Options(accept_incomplete=True))
