@@ -515,6 +515,8 @@ def test_an_open_session_keeps_the_old_map(map_type: str) -> None:
         asked = ["old@example.com", "stays@example.com", "new@example.com"]
         with postfix.client() as session:
             before = postfix.verdicts(asked, client=session)
+            # A second process, idle when the map changes: only what it does then shows whether it was told.
+            assert codes(postfix, *asked) == [TAKEN, TAKEN, UNKNOWN]
             write_source(postfix, ["new@example.com", "stays@example.com"])
             syncagent("sync", config=config, check=0)
             settle(postfix.map_path)
