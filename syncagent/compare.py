@@ -5,15 +5,16 @@ Nothing here decides; it carries lines between the files and the rules of ``plan
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from syncagent import files, snapshot
 from syncagent.plan import Decisions, Ripeness, Tally, remembered
 from syncagent.scope import Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from syncagent.config import Config
@@ -52,23 +53,28 @@ class Comparison:
     def differ(self, before: files.SortedFile | Path) -> None:
         """Write what is new and what is missing, counted by relay domain."""
         with (
-            files.differences(self.wanted, before) as lines,
+            files.differences(self.wanted, before) as chunks,
             self.added.open("wb") as new,
             self.missing.open("wb") as gone,
         ):
-
-            def only_missing() -> Iterator[bytes]:
-                for line in lines:
-                    if line.startswith(b"\t"):
-                        gone.write(line[1:])
-                        yield line[1:-1]
-                    else:
-                        new.write(line)
-                        self.tally.added[self.scope.group(line[:-1])[0]] += 1
-
-            for address, since, why in remembered(only_missing(), self._kept()):
+            missing = self._only_missing(chunks, new, gone)
+            for address, since, why in remembered(missing, self._kept()):
                 group, configured = self.scope.group(address)
                 self.tally.count(self.ripeness.missing(address, since, why, group), configured=configured)
+
+    def _only_missing(self, chunks: Iterable[bytes], new: IO[bytes], gone: IO[bytes]) -> Iterator[bytes]:
+        """Write both kinds of differences where they belong, and give the missing ones."""
+        for chunk in chunks:
+            lines = chunk.removesuffix(b"\n").split(b"\n")
+            missing = [line[1:] for line in lines if line.startswith(b"\t")] if b"\t" in chunk else []
+            added = [line for line in lines if not line.startswith(b"\t")] if missing else lines
+            if added:
+                new.write(b"\n".join(added) + b"\n")
+                for domain, count in Counter([address.rpartition(b"@")[2] for address in added]).items():
+                    self.tally.added[self.scope.group(b"@" + domain)[0]] += count
+            for address in missing:
+                gone.write(address + b"\n")
+                yield address
 
     def decide(self, decisions: Decisions) -> None:
         """Write what is kept and why, what goes, and what is to be published."""

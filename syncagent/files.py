@@ -229,12 +229,12 @@ def merged(paths: Sequence[Path]) -> Child:
 
 @contextlib.contextmanager
 def differences(left: Path, right: SortedFile | Path) -> Iterator[Iterator[bytes]]:
-    """Give what only one of two sorted files has: lines only in ``right`` start with a TAB (comm(1))."""
+    """Give what only one of two sorted files has, in chunks: lines only in ``right`` start with a TAB (comm(1))."""
     body = ["cat", str(right)]
     if isinstance(right, SortedFile):  # less its end line
         body = ["head", "-c", str(right.size), str(right.path)]
     with Child(body, subprocess.DEVNULL) as feed, Child(["comm", "-3", str(left), "-"], feed.stdout) as comm:
-        yield comm.lines()
+        yield whole_lines(comm.chunks())
 
 
 def joined_lines(lines: Iterable[bytes], size: int = CHUNK) -> Iterator[bytes]:

@@ -65,7 +65,7 @@ def split(line: bytes) -> tuple[bytes, bytes] | None:
         char = bytes((octet,))
         if escaped:
             escaped = False
-        elif char == b"\\":
+        elif char == b"\0":
             escaped = True
         elif char == b'"':
             quoted = not quoted

@@ -72,7 +72,7 @@ def _carefully(spelled: str) -> str:
     domain = canonical_domain(domain)
     if local is None:
         return _fitting(f"@{domain}")
-    local = unicodedata.normalize("NFC", local).casefold()
+    local = unicodedata.normalize("NFC", local).casefold().replace("\t", " ")
     if not _DOT_STRING.fullmatch(local):
         local = '"' + re.sub(r'(["\\])', r"\\\1", local) + '"'
     return _fitting(f"{local}@{domain}")

@@ -91,12 +91,14 @@ class ReadBack:
 def _compare(wanted: Path, found: Path) -> list[bytes]:
     """Give what is wanted and not found. Raises PublishError for what is found and not wanted."""
     missing: list[bytes] = []
-    with files.differences(wanted, found) as lines:
-        for line in lines:
-            if line.startswith(b"\t"):
-                key = line[1:].rstrip(b"\n").decode(errors="backslashreplace")
+    with files.differences(wanted, found) as chunks:
+        for chunk in chunks:
+            keys = chunk.removesuffix(b"\n").split(b"\n")
+            unwritten = next((key for key in keys if key.startswith(b"\t")), None)
+            if unwritten:
+                key = unwritten[1:].decode(errors="backslashreplace")
                 raise PublishError("read back", f"the index has a key that was not written: {key}")
-            missing.append(line.rstrip(b"\n"))
+            missing += keys
             if len(missing) > _MAX_UNANSWERED:
                 raise PublishError("read back", f"the index lacks more than {_MAX_UNANSWERED} of the keys written")
     return missing

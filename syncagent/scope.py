@@ -49,18 +49,15 @@ class Scope:
         """Give the wanted ones, as chunks of lines, counted by relay domain; what is left out is counted too."""
         looked_for = frozenset(canary.encode() for canary in canaries)
         for batch in batches:
-            wanted = batch if self._all_wanted(batch) else [address for address in batch if self._wants(address)]
-            if wanted:
-                self.canaries.update(canary.decode() for canary in looked_for.intersection(wanted))
-                for domain, count in Counter([address.rpartition(b"@")[2] for address in wanted]).items():
+            lines, domains = b"\n".join(batch), _domains(batch)
+            if self._excluded or lines.startswith(b"@") or b"\n@" in lines or not all(map(self.relay_domain, domains)):
+                wanted = [address for address in batch if self._wants(address)]
+                lines, domains = b"\n".join(wanted), _domains(wanted)
+            if domains:
+                self.canaries.update(canary.decode() for canary in looked_for.intersection(batch))
+                for domain, count in domains.items():
                     self.wanted[self.relay_domain(domain) or ""] += count
-                yield b"\n".join(wanted) + b"\n"
-
-    def _all_wanted(self, batch: list[bytes]) -> bool:
-        """Tell whether there is nothing to look at one by one: no catch-all, no exclusion, no foreign domain."""
-        if self._excluded or batch[0].startswith(b"@") or b"\n@" in b"\n".join(batch):
-            return False
-        return all(self.relay_domain(domain) for domain in {address.rpartition(b"@")[2] for address in batch})
+                yield lines + b"\n"
 
     def _wants(self, address: bytes) -> bool:
         domain = address.rpartition(b"@")[2]
@@ -77,3 +74,7 @@ class Scope:
     def _leave_out(self, domain: str) -> None:
         known = domain in self.out_of_scope or len(self.out_of_scope) < _MAX_NAMED
         self.out_of_scope[domain if known else _OTHERS] += 1
+
+
+def _domains(addresses: list[bytes]) -> Counter[bytes]:
+    return Counter([address.rpartition(b"@")[2] for address in addresses])

@@ -257,8 +257,8 @@ def test_differences_are_those_of_sets(left: list[bytes], right: list[bytes], tm
     plain = files.write_plain(fresh(tmp_path), left)
     wanted = {*(set(left) - set(right)), *(b"\t" + line for line in set(right) - set(left))}
     for other in (files.write_plain(fresh(tmp_path), right), written(tmp_path, right)):
-        with files.differences(plain, other) as lines:
-            found = list(lines)
+        with files.differences(plain, other) as chunks:
+            found = [line + b"\n" for line in b"".join(chunks).split(b"\n")[:-1]]
         assert set(found) == wanted
         assert len(found) == len(wanted)
 

@@ -44,10 +44,15 @@ class Reading:
 
     def entries(self, spelled: str, number: int) -> Iterator[Entry]:
         """Give the entries of one spelling: itself, or at each of the domains where it is a bare local part."""
-        if "@" in spelled or not self.config.domains:
-            yield spelled, f"{self.prefix}{number}", ""
+        return self.completed((spelled, f"{self.prefix}{number}", ""))
+
+    def completed(self, entry: Entry) -> Iterator[Entry]:
+        """Give the entry, or one at each of the domains where it is a bare local part."""
+        local, key, label = entry
+        if "@" in local or not self.config.domains:
+            yield entry
         else:
-            yield from self.at_domains(spelled, number)
+            yield from ((f"{local}@{domain}", key, label) for domain in self.config.domains)
 
     def at_domains(self, local: str, number: int) -> Iterator[Entry]:
         """Give the entries of a local part: it, at each of the domains."""
@@ -64,14 +69,9 @@ def lines(chunks: Iterable[bytes], reading: Reading) -> Iterator[list[Entry]]:
     for chunk in chunks:
         octets = chunk.removesuffix(b"\n").split(b"\n")
         spelled = _decoded(chunk, octets, reading, number)
-        batch: list[Entry] = []
-        for at, line in enumerate(spelled, number + 1):
-            if line and line[0] != "#":
-                if "@" in line:
-                    batch.append((line, f"{reading.prefix}{at}", ""))
-                else:
-                    batch.extend(reading.entries(line, at))
-        yield batch
+        keys = map(f"{reading.prefix}{{}}".format, range(number + 1, number + 1 + len(octets)))
+        batch = [(line, key, "") for line, key in zip(spelled, keys, strict=True) if line and line[0] != "#"]
+        yield [entry for one in batch for entry in reading.completed(one)] if reading.config.domains else batch
         number += len(octets)
 
 
