@@ -141,7 +141,9 @@ class _Attempt:
         request = sources.Request(validator, writer, lambda step, count: fetcher.report(f"{name}: {step}", count))
         answer = self._source.build(self._source.own).fetch(request)
         snapshot, path = state.snapshot, fetcher.old
-        if not answer.same:
+        if answer.same:
+            writer.restart()  # whatever it put counts for nothing
+        else:
             path = fetcher.new
             snapshot = writer.finish(path / f"{name}-{fetcher.run_id}", allow_empty=self._source.common.allow_empty)
         if snapshot is None or (answer.same and validator is None):

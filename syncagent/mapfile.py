@@ -58,14 +58,16 @@ def logical_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 def split(line: bytes) -> tuple[bytes, bytes] | None:
     """Split a logical line into key and value at the first white space outside quotes; None for an unclosed quote."""
     if b'"' not in line and b"\\" not in line:
-        key, _, value = line.replace(b"\t", b" ").replace(b"\v", b" ").replace(b"\f", b" ").partition(b" ")
-        return key.strip(_SPACE), value.strip(_SPACE)
+        if line[:1] in _SPACE:
+            return b"", line.strip(_SPACE)
+        key, *value = line.split(None, 1)
+        return key, value[0].strip(_SPACE) if value else b""
     quoted = escaped = False
     for at, octet in enumerate(line):
         char = bytes((octet,))
         if escaped:
             escaped = False
-        elif char == b"\0":
+        elif char == b"\\":
             escaped = True
         elif char == b'"':
             quoted = not quoted
@@ -86,12 +88,11 @@ def published(lines: Iterable[bytes], relay_domains: Collection[str], dead: Dead
     for domain in relay_domains:
         folded.pop(domain, None)
     for _, line in logical_lines(lines):
-        parts = split(line)
-        recipient = _recipient(parts[0], folded) if parts and parts[1] else None
-        if recipient is None:
+        found = recipient(line, folded)
+        if found is None:
             dead.count += 1
         else:
-            yield recipient
+            yield found.encode() + b"\n"
 
 
 class Dead:
@@ -102,15 +103,19 @@ class Dead:
         self.count = 0
 
 
-def _recipient(key: bytes, folded_domains: Mapping[str, str]) -> bytes | None:
+def recipient(line: bytes, folded_domains: Mapping[str, str]) -> str | None:
+    """Give the recipient that a logical line publishes; None where Postfix drops the line, or could never match it."""
     try:
-        folded = key.decode().casefold()
+        line.decode()  # postmap drops the whole line, be it the value that is not UTF-8
     except UnicodeDecodeError:
         return None
-    local, at, domain = folded.rpartition("@")
-    if not at or not domain or any(char in folded for char in "\0\r\n\t"):
+    key, value = split(line) or (b"", b"")
+    local, at, domain = key.decode().casefold().rpartition("@")
+    if not value or not at or not domain or any(char in local + domain for char in "\0\r\n\t"):
         return None
+    known = normalise.within(domain, folded_domains.keys())
     with contextlib.suppress(normalise.UnusableError):  # a malformed one stays as it is: not ours to drop
-        domain = folded_domains.get(domain) or normalise.canonical_domain(domain)
+        unfolded = domain.removesuffix(known) + folded_domains[known] if known else domain
+        domain = normalise.canonical_domain(unfolded)
     address = f"{local}@{domain}"
-    return address.encode() + b"\n" if normalise.longest_key(address) <= normalise.MAX_KEY else None
+    return address if normalise.longest_key(address) <= normalise.MAX_KEY else None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from syncagent import adopt, compare, fetch, files, guard, normalise, publish, snapshot
+from syncagent import adopt, compare, fetch, files, guard, mapfile, publish, snapshot
 from syncagent import plan as planning
 from syncagent.errors import (
     DamagedError,
@@ -284,7 +284,8 @@ class _Run:
 
     def _without(self, error: UnansweredError, comparison: compare.Comparison, plan: Plan) -> Plan:
         """Give the plan without the refused keys. Raises ``error`` again where one of them was published before."""
-        refused = frozenset(normalise.canonical(key.decode()).encode() for key in error.keys)
+        keys = (mapfile.recipient(key + b" OK", {}) for key in error.keys)
+        refused = frozenset((key or "").encode() for key in keys)
         if not comparison.all_new(refused):
             raise error
         comparison.leave_out(refused)
