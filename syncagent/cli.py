@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -77,10 +78,17 @@ def command(context: click.Context, config_file: Path) -> None:
     context.obj = config_file
 
 
+def _number(_context: click.Context, _option: click.Parameter, value: float) -> float:
+    if math.isnan(value):  # which no range keeps out
+        raise click.BadParameter("expected seconds")
+    return value
+
+
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 _LOCK = click.option(
     "--lock-timeout",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(min=0, max=86400),
+    callback=_number,
     default=60.0,
     show_default=True,
     metavar="SECONDS",
@@ -189,10 +197,17 @@ def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = Fa
             render.as_json(result)
         elif result.exit_code or not quiet:
             render.result(result, _program(config_file))
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read it has seen enough; the run is done, and its status counts
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        _flush()
     return result.exit_code
+
+
+def _flush() -> None:
+    """Hand everything to whoever reads it; who has seen enough is no error, and the status of the run counts."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _program(config_file: Path) -> str:
@@ -214,6 +229,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 def _main() -> int:
     try:
         status = command.main(prog_name="syncagent", standalone_mode=False)
+        _flush()
     except click.ClickException as error:
         error.show()
         return ExitCode.USAGE

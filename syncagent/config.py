@@ -49,7 +49,7 @@ class DomainLimits(Struct, frozen=True, kw_only=True, omit_defaults=True):
     removal_grace: Duration | UnsetType = UNSET
 
 
-class Limits(Struct, frozen=True, kw_only=True):
+class GeneralLimits(Struct, frozen=True, kw_only=True):
     """When removals are held."""
 
     removed_percent: float = 10.0
@@ -62,8 +62,13 @@ class Limits(Struct, frozen=True, kw_only=True):
     """How long an address must have been missing, in two whole answers at least; "0s" switches both off."""
     canaries: tuple[Address, ...] = ()
     """Addresses that the sources always have; one absent holds every removal."""
+
+
+class Limits(GeneralLimits, frozen=True, kw_only=True):
+    """The general limits, and those of single relay domains."""
+
     domains: dict[Domain, DomainLimits] = {}
-    """Limits per relay domain, written as [limits."example.org"], and so not a key of its own."""
+    """Limits per relay domain, written as [limits."example.org"]."""
 
     def of(self, domain: str) -> tuple[float, int, float]:
         """Give percent, floor and grace (seconds) for a relay domain."""
@@ -93,7 +98,7 @@ class Tables(Struct, frozen=True, kw_only=True):
     """The tables of the configuration that are not sources."""
 
     postfix: Postfix
-    limits: Limits = Limits()
+    limits: GeneralLimits = GeneralLimits()
     schedule: Schedule = Schedule()
     state: State = State()
 
@@ -139,6 +144,8 @@ def load(file: Path) -> Config:
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError([Problem(str(file), None, "", f"cannot be read: {why}")]) from error
+    except RecursionError as error:
+        raise ConfigError([Problem(str(file), None, "", "not TOML that can be read: nested too deeply")]) from error
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"line (\d+)", str(error))
         raise ConfigError([Problem(str(file), int(line[1]) if line else None, "", f"not TOML: {error}")]) from error
@@ -153,11 +160,14 @@ def _config(reader: Reader, raw: dict[str, Any]) -> Config | None:
     """Read everything; None where a table did not fit, so that what tables say together cannot be judged."""
     limits, overrides = _split_limits(raw.get("limits", {}))
     tables = {key: value for key, value in raw.items() if key != "sources"}
-    (values,) = reader.fields((Tables,), tables | ({"limits": limits} if "limits" in raw else {}), ())
-    domains = {
-        reader.value(Domain, name, ("limits", name)): reader.value(DomainLimits, table, ("limits", name))
-        for name, table in overrides.items()
-    }
+    tables |= {"limits": limits} if "limits" in raw else {}
+    (values,) = reader.fields((Tables,), tables, (), elsewhere=("sources",))
+    domains: dict[Domain, DomainLimits] = {}
+    for name, table in overrides.items():
+        domain = reader.value(Domain, name, ("limits", name))
+        if domain in domains:
+            reader.problem(("limits", name), f"limits {domain} a second time")
+        domains[domain] = reader.value(DomainLimits, table, ("limits", name))
     configured = raw.get("sources")
     if not isinstance(configured, dict) or not configured:
         reader.problem(("sources",), "no source is configured: add a table such as [sources.extra]")
@@ -168,7 +178,7 @@ def _config(reader: Reader, raw: dict[str, Any]) -> Config | None:
     read = Tables(**values)
     config = Config(
         postfix=read.postfix,
-        limits=msgspec.structs.replace(read.limits, domains=domains),
+        limits=Limits(**msgspec.structs.asdict(read.limits), domains=domains),
         schedule=read.schedule,
         state=read.state,
         sources={name: source for name, source in found.items() if source},
@@ -195,7 +205,7 @@ def _source(reader: Reader, name: str, raw: object) -> SourceConfig | None:
     if not isinstance(raw, dict) or kind is None:
         reader.problem((*path, "type"), f"is missing; there are: {', '.join(sorted(kinds))}")
         return None
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         hint = near(str(kind), kinds)
         reader.problem(
             (*path, "type"),

@@ -31,10 +31,12 @@ class Reader:
         known = (self._lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self._lines)
         self.problems.append(Problem(self._file, next(known, None), _dotted(path), text))
 
-    def fields(self, structs: tuple[type[Struct], ...], raw: object, path: Keys) -> list[dict[str, Any]]:
+    def fields(
+        self, structs: tuple[type[Struct], ...], raw: object, path: Keys, elsewhere: tuple[str, ...] = ()
+    ) -> list[dict[str, Any]]:
         """Convert every key of a table by the fields of ``structs`` together; give the values by Struct.
 
-        What is wrong is noted and left out.
+        What is wrong is noted and left out. ``elsewhere`` names keys that are read in another place.
         """
         if not isinstance(raw, dict):
             self.problem(path, f"expected a table, not {_kind(raw)}")
@@ -43,7 +45,8 @@ class Reader:
         known = {field.name: field for struct in structs for field in msgspec.structs.fields(struct)}
         types_of = {name: hint for each in hints for name, hint in each.items()}
         for key in raw.keys() - known.keys():
-            self.problem((*path, key), "unknown key" + (near(key, known) or f"; known here: {', '.join(known)}"))
+            keys = (*known, *elsewhere)
+            self.problem((*path, key), "unknown key" + (near(key, keys) or f"; known here: {', '.join(keys)}"))
         for name, field in known.items():
             if field.required and name not in raw:
                 self.problem((*path, name), f"is missing: expected {_wants(types_of[name])}")

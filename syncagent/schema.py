@@ -15,9 +15,7 @@ from syncagent.values import VALUES
 def schema() -> dict[str, Any]:
     """Give the schema, with every installed kind of source that can be loaded."""
     tables = {table.__name__: _table(table) for table in (config.Postfix, config.Schedule, config.State)}
-    limits, own = _table(config.Limits), _table(config.DomainLimits)
-    del limits["properties"]["domains"]
-    limits["additionalProperties"] = own  # [limits."example.org"]
+    limits = _table(config.GeneralLimits) | {"additionalProperties": _table(config.DomainLimits)}
     kinds = {f"source-{kind}": _source(kind) for kind in sorted(sources.kinds()) if _is_whole(kind)}
     one_of = [{"$ref": f"#/$defs/{name}"} for name in kinds]
     return {

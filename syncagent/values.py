@@ -27,7 +27,7 @@ class Duration(float):
     def parse(cls, value: object) -> Self:
         """Read the spelling; a bare number is refused, since nobody can tell its unit."""
         text = value if isinstance(value, str) else ""
-        parts = re.findall(r"(\d+)([smhdw])", text)
+        parts = re.findall(r"([0-9]{1,9})([smhdw])", text)
         if not parts or "".join(number + unit for number, unit in parts) != text:
             raise ValueError(f'expected a time such as "90s", "5m", "1h" or "7d", not {value!r}')
         return cls(sum(int(number) * _UNITS[unit] for number, unit in parts))
@@ -113,11 +113,15 @@ class SecretFile(str):
 
 
 VALUES: dict[type, dict[str, Any]] = {
-    Duration: {"type": "string", "pattern": r"^(\d+[smhdw])+$", "examples": ["90s", "5m", "1h"]},
+    Duration: {"type": "string", "pattern": r"^([0-9]{1,9}[smhdw])+$", "examples": ["90s", "5m", "1h"]},
     Domain: {"type": "string", "examples": ["example.com"]},
     Address: {"type": "string", "examples": ["info@example.com", "@example.org"]},
     MapName: {"type": "string", "examples": ["lmdb:/var/lib/syncagent/relay_recipients"]},
-    Path: {"type": "string", "description": "a path; a relative one is relative to the configuration file"},
+    Path: {
+        "type": "string",
+        "description": "a path; a relative one is relative to the configuration file",
+        "examples": ["/etc/syncagent/recipients"],
+    },
     SecretFile: {"type": "string", "description": "a file with the secret, or the bare name of a credential"},
 }
 """The types above (and paths), with their JSON Schema."""
