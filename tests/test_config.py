@@ -652,7 +652,7 @@ def test_every_key_has_a_docstring(struct: type[Struct], name: str) -> None:
     import inspect
     import textwrap
 
-    owner = next(base for base in reversed(struct.__mro__) if name in getattr(base, "__struct_fields__", ()))
+    owner = next(base for base in struct.__mro__ if name in inspect.get_annotations(base))
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
     assert isinstance(definition, ast.ClassDef)
     documented = {
