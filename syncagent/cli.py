@@ -187,6 +187,8 @@ def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = Fa
     from syncagent.sync import sync_once
 
     config = _load(config_file)
+    if options.write and (note := privileges.become_owner(config.state.directory)):
+        render.say(note)
     progress = render.Progress()
     try:
         result = sync_once(config, options, progress)
