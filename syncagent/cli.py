@@ -183,7 +183,7 @@ def _load(file: Path) -> Config:
 
 
 def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = False) -> int:
-    from syncagent import render
+    from syncagent import privileges, render
     from syncagent.sync import sync_once
 
     config = _load(config_file)

@@ -1,4 +1,4 @@
-"""Run by root over somebody else's state, become that user: a run by hand leaves nothing that the agent cannot write."""
+"""Run by root over another user's state, become that user: so a run by hand leaves nothing the agent cannot write."""
 
 from __future__ import annotations
 
