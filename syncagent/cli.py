@@ -187,7 +187,8 @@ def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = Fa
     from syncagent.sync import sync_once
 
     config = _load(config_file)
-    if options.write and (note := privileges.become_owner(config.state.directory)):
+    note = privileges.become_owner(config.state.directory) if options.write else ""
+    if note and not quiet:
         render.say(note)
     progress = render.Progress()
     try:
