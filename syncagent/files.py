@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHUNK = 1 << 18
+MAX_LINE = 1 << 20
 SORT_BUFFER = "32M"
 _END = re.compile(rb"# end (\d{1,18}) ([0-9a-f]{64})\n")
 _END_ROOM = 128
@@ -252,7 +253,10 @@ def joined_lines(lines: Iterable[bytes], size: int = CHUNK) -> Iterator[bytes]:
 
 
 def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Cut chunks anew, so that each ends with the end of a line (but for a last one that has none)."""
+    """Cut chunks anew, so that each ends with the end of a line (but for a last one that has none).
+
+    Raises DamagedError for a line of over a megabyte: no list has one, and memory must not grow with it.
+    """
     rest = b""
     for chunk in chunks:
         end = chunk.rfind(b"\n") + 1
@@ -261,6 +265,8 @@ def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
             rest = chunk[end:]
         else:
             rest += chunk
+        if len(rest) > MAX_LINE:
+            raise DamagedError(f"a line of over {MAX_LINE} octets")
     if rest:
         yield rest
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from syncagent import files
-from syncagent.errors import FailureKind, SourceError
+from syncagent.errors import DamagedError, FailureKind, SourceError
 from syncagent.sources import Answer
 from syncagent.sources.formats import FORMATS, Reading
 from syncagent.values import Domain
@@ -165,6 +165,8 @@ def _chunks(name: str, *, require_end: bool) -> Iterator[bytes]:
             first = False
     except OSError as error:
         raise SourceError(f"{name} cannot be read: {error.strerror}", kind=FailureKind.BROKEN) from error
+    except DamagedError as error:
+        raise SourceError(f"{name} has {error}: is it a list of addresses?", kind=FailureKind.BROKEN) from error
     if require_end:
         end.check(name)
 

@@ -145,3 +145,9 @@ def test_a_cell_that_is_not_utf8_is_one_reject(tmp_path: Path) -> None:
 def test_what_a_format_needs_is_asked_for(keys: dict[str, object], key: str, tmp_path: Path) -> None:
     """A format without what it cannot do without is a configuration problem at the right key."""
     assert [name for name, _ in problems(Config(path=tmp_path / "list", **keys))] == [key]  # type: ignore[arg-type]
+
+
+def test_a_line_without_end_is_a_failure(tmp_path: Path) -> None:
+    """A file that is one endless line is no list, and is not read into memory."""
+    with pytest.raises(SourceError, match="is it a list of addresses"):
+        read(tmp_path, b"a@example.com\n" + b"x" * (3 << 20))
