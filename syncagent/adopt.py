@@ -51,6 +51,8 @@ def keep_copy(text: Path, directory: Path, old: Finished | None, *, write: bool)
     copy = directory / "adopted" / f"{text.name}-{digest.hexdigest()[:12]}"
     copy.parent.mkdir(mode=0o750, exist_ok=True)
     if not copy.exists():
-        shutil.copyfile(text, copy)
-        copy.chmod(0o640)
+        half = copy.with_name("half")
+        shutil.copyfile(text, half)
+        half.chmod(0o640)
+        half.replace(copy)
     return [f"{note}: its recipients stay until the guard lets them go, and a copy is kept as {copy}"]

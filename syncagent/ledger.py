@@ -109,7 +109,7 @@ class Ledger:
         A database that SQLite cannot read is set aside, and a new one begun. Raises LedgerError.
         """
         self.directory, self._write = directory, write
-        self.snapshots, self.lists = directory / "snapshots", directory / "lists"
+        self.snapshots, self.lists, self.changes = (directory / name for name in ("snapshots", "lists", "changes"))
         self.notes: list[str] = []
         self._file = directory / "state.db"
         try:
@@ -240,9 +240,7 @@ class Ledger:
 
     def keep_changes(self, run_id: str, changes: Iterable[tuple[str, bool]]) -> str:
         """Keep the many changes of a run in a compressed file: ``+ADDRESS`` lines, then ``-ADDRESS``, each sorted."""
-        directory = self.directory / "changes"
-        directory.mkdir(mode=0o750, exist_ok=True)
-        file = directory / f"{run_id}.gz"
+        file = self.changes / f"{run_id}.gz"
         with gzip.open(file, "wb", compresslevel=1) as out:
             for chunk in files.joined_lines(f"{'+' if new else '-'}{address}\n".encode() for address, new in changes):
                 out.write(chunk)
@@ -270,7 +268,8 @@ class Ledger:
         referred = {state.snapshot.file for state in self.sources.values() if state.snapshot}
         if self.finished:
             referred |= {self.finished.kept.name, self.finished.published.name}
-        for directory in (self.snapshots, self.lists):
+        referred |= {row[0] for row in self._rows("SELECT changes_file FROM run WHERE changes_file IS NOT NULL")}
+        for directory in (self.snapshots, self.lists, self.changes):
             directory.mkdir(mode=0o750, exist_ok=True)
             for file in directory.iterdir():
                 if file.name not in referred:

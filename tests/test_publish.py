@@ -284,7 +284,7 @@ def test_a_new_key_that_is_not_answered_for_becomes_a_reject(tmp_path: Path) -> 
         f'cat {tmp_path}/true > "${{last#*:}}"; exit $status\n'
     )
     mx.write("corp", people(12))
-    result = mx.sync()
+    result = mx._run("sync", code=0)  # whose checks would miss the one that Postfix does not take
     assert [(reject.spelled, reject.reason) for reject in result.reject_sample] == [
         ("user010@example.com", "Postfix does not answer for it")
     ]
