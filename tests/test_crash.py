@@ -168,6 +168,8 @@ def test_killed_and_then_the_source_takes_it_back(point: Point, map_type: str, t
     mx.write("corp", NEW)
     mx.killed(point)
     mx.whole()
+    if point == Point(_RENAME, "after"):
+        assert (mx.text(), mx.published()) == (NEW, OLD), "the text goes first"
     mx.write("corp", OLD)
     mx.converges(OLD)
 
