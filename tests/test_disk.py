@@ -49,7 +49,7 @@ class Starved(Scenario):
     def _refused(self, done: subprocess.CompletedProcess[str], *told: str) -> None:
         message = done.stdout + done.stderr
         assert "Traceback" not in message
-        assert any(word in message for word in ("No space left", "disk", "File too large", "File exists", *told))
+        assert any(word in message for word in ("No space left", "disk full", "File too large", "File exists", *told))
         assert (self.map.read_bytes(), self._index.read_bytes()) == self._before
         assert self.published() == OLD
         assert not list(self.map.parent.glob(".*syncagent-*"))
@@ -108,7 +108,7 @@ def test_the_maps_disk_is_full(left: int, tmp_path: Path) -> None:
     with mounted(tmp_path / "small") as small:
         mx = Starved(tmp_path, map_in=small)
         ballast = _fill(small, left)
-        mx.fails("stage" if left < 100_000 else "read back", "No space left on device" if left < 100_000 else "disk")
+        mx.fails("stage" if left < 100_000 else "read back", "No space left on device" if left < 100_000 else "disk full")
         ballast.unlink()
         assert mx.mended().status == "published"
 
