@@ -129,6 +129,9 @@ class _Attempt:
             self._error = SourceError(
                 f"a fault in the source: {type(error).__name__}: {error}", kind=FailureKind.BROKEN
             )
+        finally:
+            if self._writer:
+                self._writer.close()
 
     def _fetch(self) -> Fetched:
         name, state, fetcher, writer = self._source.name, self._state, self._fetcher, self._writer
@@ -141,9 +144,7 @@ class _Attempt:
         request = sources.Request(validator, writer, lambda step, count: fetcher.report(f"{name}: {step}", count))
         answer = self._source.build(self._source.own).fetch(request)
         snapshot, path = state.snapshot, fetcher.old
-        if answer.same:
-            writer.restart()  # whatever it put counts for nothing
-        else:
+        if not answer.same:
             path = fetcher.new
             snapshot = writer.finish(path / f"{name}-{fetcher.run_id}", allow_empty=self._source.common.allow_empty)
         if snapshot is None or (answer.same and validator is None):

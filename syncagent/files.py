@@ -198,8 +198,9 @@ class Child:
             raise LedgerError(f"{self._name} failed ({status}): {said or 'no message'}")
 
     def kill(self) -> None:
-        """End it, whatever it is doing."""
-        self.__exit__(KeyboardInterrupt, None, None)
+        """End it, whatever it is doing. From any thread: whoever entered its block still has to leave it."""
+        self.process.kill()
+        self.process.wait()
 
 
 class Sorter(Child):

@@ -71,7 +71,7 @@ class SnapshotWriter:
 
     def restart(self) -> None:
         """Forget everything; see Sink."""
-        self._kill()
+        self.close()
         self.usable = self.rejected = self.ignored = 0
 
     def _write(self, text: str) -> None:
@@ -97,6 +97,7 @@ class SnapshotWriter:
         counter = _RejectCounter()
         with self._running() as sorter:
             written = files.write_sorted(path, counter.through(sorter.finish()))
+        self._sorter = None
         return Snapshot(
             file=path.name,
             entries=written.count - counter.count,
@@ -106,20 +107,22 @@ class SnapshotWriter:
         )
 
     def abandon(self) -> None:
-        """Give up: whoever still puts gets an error."""
+        """Give up, from another thread: whoever still puts gets an error, and has to ``close``."""
         self._abandoned = True
-        self._kill()
+        if self._sorter is not None:
+            self._sorter.kill()
+
+    def close(self) -> None:
+        """Let go of what is not finished."""
+        if self._sorter is not None:
+            self._sorter.__exit__(KeyboardInterrupt, None, None)
+            self._sorter = None
 
     def _running(self) -> files.Sorter:
         """Give the sorter; a source that answers "same" never needs one."""
         if self._sorter is None:
             self._sorter = files.Sorter(self._spool)
         return self._sorter
-
-    def _kill(self) -> None:
-        if self._sorter is not None:
-            self._sorter.kill()
-            self._sorter = None
 
 
 class _RejectCounter:

@@ -241,7 +241,7 @@ def test_interrupted(config: Path, number: signal.Signals, verb: str) -> None:
         assert wait_until((directory / "started").exists, 20)
         process.send_signal(number)
         _, stderr = process.communicate(timeout=10)
-    assert process.returncode == 130
+    assert process.returncode == 130, stderr
     assert stderr.strip() == "syncagent: interrupted; nothing is half done"
     assert identity(directory / "map") == before
     assert wait_until(lambda: not list(_commands(str(directory / "state"))), 5)
