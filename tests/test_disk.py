@@ -108,7 +108,9 @@ def test_the_maps_disk_is_full(left: int, tmp_path: Path) -> None:
     with mounted(tmp_path / "small") as small:
         mx = Starved(tmp_path, map_in=small)
         ballast = _fill(small, left)
-        mx.fails("stage" if left < 100_000 else "read back", "No space left on device" if left < 100_000 else "disk full")
+        mx.fails(
+            "stage" if left < 100_000 else "read back", "No space left on device" if left < 100_000 else "disk full"
+        )
         ballast.unlink()
         assert mx.mended().status == "published"
 
