@@ -95,9 +95,11 @@ class SnapshotWriter:
             text = "it has no entry at all, as after a lost read right; if none is right, set allow_empty = true"
             raise SourceError(text, kind=FailureKind.BROKEN)
         counter = _RejectCounter()
-        with self._running() as sorter:
-            written = files.write_sorted(path, counter.through(sorter.finish()))
-        self._sorter = None
+        try:
+            with self._running() as sorter:
+                written = files.write_sorted(path, counter.through(sorter.finish()))
+        finally:
+            self._sorter = None
         return Snapshot(
             file=path.name,
             entries=written.count - counter.count,
