@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import signal
@@ -54,7 +55,7 @@ def _config_option(command: Callable[..., object]) -> Callable[..., object]:
         "--config",
         "config_file",
         envvar="SYNCAGENT_CONFIG",
-        type=click.Path(path_type=Path),
+        type=click.Path(readable=False, path_type=Path),
         default=Path("/etc/syncagent/syncagent.toml"),
         show_default=True,
         help="The configuration; $SYNCAGENT_CONFIG names another default.",
@@ -117,7 +118,7 @@ def plan(config_file: Path, lock_timeout: float, *, as_json: bool) -> int:
     is_flag=True,
     help="Publish a first map though a source failed or a domain has no recipient. An empty map is never published.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing while all is well (exit status 0), for cron.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing while all is well: exit status 0, no notes.")
 @_JSON
 @_LOCK
 @click.pass_obj
@@ -157,9 +158,10 @@ def check(config_file: Path) -> int:
 
     Every problem is shown at once, each with its mend. Nothing is written.
     """
-    from syncagent import checks, render
+    from syncagent import checks, privileges, render
 
     config = _load(config_file)
+    privileges.become_owner(config.state.directory)
     reports = checks.sources(config, render.Progress())
     render.checked(config_file, reports)
     return ExitCode.PROBLEMS if any(report.error for report in reports) else ExitCode.OK
@@ -187,7 +189,7 @@ def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = Fa
     from syncagent.sync import sync_once
 
     config = _load(config_file)
-    note = privileges.become_owner(config.state.directory) if options.write else ""
+    note = privileges.become_owner(config.state.directory)
     if note and not quiet:
         render.say(note)
     progress = render.Progress()
@@ -198,7 +200,7 @@ def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = Fa
     try:
         if as_json:
             render.as_json(result)
-        elif result.exit_code or not quiet:
+        elif result.exit_code or result.notes or not quiet:
             render.result(result, _program(config_file))
     except BrokenPipeError:
         _flush()
@@ -222,6 +224,9 @@ def _program(config_file: Path) -> str:
 def main() -> NoReturn:
     """Run the command and exit with its status."""
     signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an address that the terminal cannot show is no fault
     sys.exit(_main())
 
 

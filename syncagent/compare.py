@@ -125,6 +125,12 @@ def _lines(file: files.SortedFile) -> Iterator[bytes]:
         yield from chunk.splitlines(keepends=True)
 
 
+def kept_addresses(kept: files.SortedFile | None) -> Iterator[bytes]:
+    """Give the addresses of ``kept`` as lines."""
+    for line in _lines(kept) if kept else ():
+        yield line.partition(b"\t")[0] + b"\n"
+
+
 def head(path: Path, count: int) -> tuple[str, ...]:
     """Give the first lines of a file."""
     with path.open("rb") as lines:

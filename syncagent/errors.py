@@ -73,9 +73,9 @@ class SourceError(SyncagentError):
     exit_code = ExitCode.TEMPORARY
 
     def __init__(self, text: str, *, kind: FailureKind = FailureKind.TEMPORARY) -> None:
-        """``text`` says what failed and the mend; ``kind`` says whether to ask again."""
+        """``text`` says what failed and the mend, file names in it as they may be; ``kind`` whether to ask again."""
         self.kind = kind
-        super().__init__(text)
+        super().__init__(text.encode(errors="backslashreplace").decode())
 
 
 class LockBusyError(SyncagentError):
@@ -88,6 +88,10 @@ class LedgerError(SyncagentError):
     """The state directory cannot be read or written; nothing was published."""
 
     exit_code = ExitCode.CANNOT_PUBLISH
+
+
+class LedgerDamagedError(LedgerError):
+    """The database is not one any more; it is set aside, and the run begins anew."""
 
 
 class DamagedError(SyncagentError):
@@ -112,7 +116,8 @@ class UnansweredError(PublishError):
         """``keys`` are those of the text that the index lacks."""
         self.keys = tuple(keys)
         shown = ", ".join(key.decode(errors="backslashreplace") for key in self.keys[:3])
-        super().__init__("read back", f"the index lacks {len(self.keys)} of the keys written, such as {shown}")
+        text = f"the index lacks {len(self.keys)} of the keys written, such as {shown}; is the disk full?"
+        super().__init__("read back", text)
 
 
 class UnknownHoldError(SyncagentError):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from syncagent import files, normalise, sources
-from syncagent.errors import DamagedError, FailureKind, SourceError, SyncagentError
+from syncagent.errors import DamagedError, FailureKind, LedgerError, SourceError, SyncagentError
 from syncagent.model import SourceReport, SourceState
 from syncagent.snapshot import SnapshotWriter
 from syncagent.values import SecretFile, spell_seconds
@@ -87,6 +87,7 @@ class _Attempt:
         self._fetcher, self._source, self._state = fetcher, source, state
         self._started = time.monotonic()
         self._error: SourceError | None = None
+        self._fatal: LedgerError | None = None  # no fault of the source: what it said could not be kept
         self._writer: SnapshotWriter | None = None
         self._done: Fetched | None = None
         self._deadline = float(source.common.deadline or DEADLINE)
@@ -123,6 +124,8 @@ class _Attempt:
             self._done = self._fetch()
         except SourceError as error:
             self._error = error
+        except LedgerError as error:
+            self._fatal = error
         except (SyncagentError, OSError) as error:
             self._error = SourceError(str(error))
         except BaseException as error:  # noqa: BLE001 - a source's fault must not stop the others, and is reported as one
@@ -173,6 +176,8 @@ class _Attempt:
         """Wait for the end or the deadline, and give how it went."""
         if self._thread.ident:
             self._thread.join(max(0.0, self._started + self._deadline - time.monotonic()))
+        if self._fatal:
+            raise self._fatal
         if self._done:
             return self._done
         error = self._error or SourceError(f"no whole answer within {spell_seconds(self._deadline)}: see its deadline")

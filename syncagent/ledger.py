@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import re
 import shutil
 import sqlite3
+import tempfile
 import time
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from syncagent import files
-from syncagent.errors import DamagedError, LedgerError
+from syncagent.errors import DamagedError, LedgerDamagedError, LedgerError
 from syncagent.model import Hold, Plan, SourceState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -40,6 +42,8 @@ CREATE INDEX IF NOT EXISTS recipient_address ON recipient (address);
 """
 VERSION = 1
 _BUSY_SECONDS = 5.0
+_SPOOL = ".spool-"
+_OURS = re.compile(r"-\d{8}T\d{6}Z-[0-9a-f]{6}$|^\d{8}T\d{6}Z-[0-9a-f]{6}\.gz$")
 _T = TypeVar("_T")
 
 
@@ -115,17 +119,21 @@ class Ledger:
         try:
             self._open()
         except sqlite3.OperationalError as error:
+            if "no such" in str(error):  # a table or a column
+                self.set_aside(error)
+                self._open()
+                return
             raise LedgerError(f"{self._file} cannot be opened: {error}; who else has it open?") from error
-        except (sqlite3.DatabaseError, msgspec.DecodeError) as error:
-            self._set_aside(error)
+        except (sqlite3.DatabaseError, msgspec.DecodeError, LedgerDamagedError) as error:
+            self.set_aside(error)
             self._open()
 
     def _open(self) -> None:
         there = self._file.exists()
-        if there and not self._write:
-            source = f"file:{self._file}?mode=ro"
-        else:
-            source = f"file:{self._file}" if self._write else ":memory:"
+        uri = self._file.absolute().as_uri()
+        source = uri if self._write else f"{uri}?mode=ro" if there else ":memory:"
+        if there and not self._file.stat().st_size:
+            self.notes.append(f"{self._file} was empty: begun anew")
         self._database = sqlite3.connect(source, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
         self._database.execute("PRAGMA synchronous=FULL")
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
@@ -143,7 +151,8 @@ class Ledger:
         finished = self._rows("SELECT value FROM meta WHERE key = 'finished'")
         self.finished = _decode(finished[0][0], Finished) if finished else None
 
-    def _set_aside(self, error: Exception) -> None:
+    def set_aside(self, error: Exception) -> None:
+        """Keep the damaged database under another name and close it. Raises LedgerError where nothing is written."""
         with contextlib.suppress(AttributeError):
             self._database.close()
         if not self._write:
@@ -158,8 +167,13 @@ class Ledger:
         """Close the database."""
         self._database.close()
 
-    def _rows(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[str, ...]]:
-        return self._database.execute(statement, values).fetchall()
+    def _rows(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._database.execute(statement, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            if type(error) is sqlite3.DatabaseError:  # not one of its kinds: damage
+                raise LedgerDamagedError(str(error)) from error
+            raise
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -172,6 +186,8 @@ class Ledger:
                 raise
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
+            if type(error) is sqlite3.DatabaseError:  # not one of its kinds: damage
+                raise LedgerDamagedError(str(error)) from error
             raise LedgerError(f"{self._file} cannot be written: {error}; is the disk full?") from error
 
     def save_source(self, state: SourceState) -> None:
@@ -193,7 +209,7 @@ class Ledger:
 
         What filled an empty domain is its start and not growth; what a person approved is no loss.
         """
-        rows = self._database.execute(
+        rows = self._rows(
             "SELECT domain, SUM(CASE WHEN before = 0 THEN 0 ELSE added END), SUM(removed - approved)"
             " FROM change WHERE at > ? GROUP BY domain",
             (since,),
@@ -202,7 +218,7 @@ class Ledger:
 
     def oldest_change(self, since: float) -> float | None:
         """Give when the first change since then was: what ``window`` says changes when it is past."""
-        ((found,),) = self._database.execute("SELECT MIN(at) FROM change WHERE at > ?", (since,)).fetchall()
+        ((found,),) = self._rows("SELECT MIN(at) FROM change WHERE at > ?", (since,))
         return None if found is None else float(found)
 
     def record(
@@ -272,13 +288,11 @@ class Ledger:
         for directory in (self.snapshots, self.lists, self.changes):
             directory.mkdir(mode=0o750, exist_ok=True)
             for file in directory.iterdir():
-                if file.name not in referred:
+                if file.name not in referred and _OURS.search(file.name):
                     file.unlink()
-        spool = self.directory / "spool"
-        if spool.exists():
-            shutil.rmtree(spool)
-        spool.mkdir(mode=0o700)
-        return spool
+        for left in self.directory.glob(f"{_SPOOL}*"):
+            shutil.rmtree(left)
+        return Path(tempfile.mkdtemp(prefix=_SPOOL, dir=self.directory))
 
 
 def _insert_run(database: sqlite3.Connection, run: RunRow, now: float) -> None:

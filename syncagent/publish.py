@@ -19,6 +19,7 @@ from syncagent import files, mapfile
 from syncagent.errors import LedgerError, PublishError
 from syncagent.ledger import Identities
 from syncagent.readback import ReadBack
+from syncagent.values import INDEX_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,7 +74,8 @@ class Target:
 
     def sweep(self) -> None:
         """Remove staging directories of runs that were killed. Call it under the lock."""
-        for directory in {self.text.parent, self.named.parent}:
+        suffixes = {suffix for suffix in INDEX_SUFFIX.values() if suffix}
+        for directory in {self.text.parent, self.named.parent, *(self.index(one).parent for one in suffixes)}:
             with contextlib.suppress(FileNotFoundError):
                 for left in directory.glob(f"{self.prefix}*"):
                     shutil.rmtree(left, ignore_errors=True)
@@ -117,6 +119,7 @@ def _step(name: str) -> Iterator[None]:
             "Read-only file system": "; under systemd, add the directory to ReadWritePaths",
             "Device or resource busy": "; a map that is itself a mount point cannot be replaced: mount its directory",
             "No such file or directory": "; make the directory first",
+            "File too large": "; the limit on the size of files (ulimit -f) is too low",
         }
         hint = mend.get(error.strerror or "", "") if isinstance(error, OSError) else ""
         raise PublishError(name, why + hint) from error
@@ -219,19 +222,40 @@ def _index(target: Target, stage: Path, staged: Path) -> str:
 
 def _rename(target: Target, staged: Path, suffix: str, stack: contextlib.ExitStack) -> None:
     """Put text, then index, in their places."""
-    text = staged
-    if target.text.parent != target.named.parent:  # a symlink leads to another directory
-        text = _staging(target, target.text.parent, stack) / staged.name
-        shutil.copy2(staged, text)
-        _as_before(text, target.text)
-        with text.open("rb") as file:
-            os.fsync(file.fileno())
+    text = _beside(target, staged, target.text, stack)
+    index = target.index(suffix)
+    staged_index = _beside(target, staged.with_name(staged.name + suffix), index, stack) if suffix else None
+    old = text.with_name("old")
+    with contextlib.suppress(FileNotFoundError):
+        old.hardlink_to(target.text)
     text.replace(target.text)
-    if suffix:
-        index = target.index(suffix)
-        staged.with_name(staged.name + suffix).replace(index)
+    if staged_index:
+        try:
+            staged_index.replace(index)
+        except OSError:
+            _put_back(old, target.text)
+            raise
         files.fsync_directory(index.parent)
     files.fsync_directory(target.text.parent)
+
+
+def _beside(target: Target, staged: Path, place: Path, stack: contextlib.ExitStack) -> Path:
+    """Give what is staged, staged in the directory of its place: a symlink may lead to another file system."""
+    if staged.parent.parent.resolve() == place.parent:
+        return staged
+    copy = _staging(target, place.parent, stack) / staged.name
+    shutil.copy2(staged, copy)
+    _as_before(copy, target.text)
+    with copy.open("rb") as file:
+        os.fsync(file.fileno())
+    return copy
+
+
+def _put_back(old: Path, text: Path) -> None:
+    if old.exists():
+        old.replace(text)
+    else:
+        text.unlink()
 
 
 def remove_stale(old: Identities | None, new: Identities) -> None:
@@ -262,9 +286,18 @@ def reload(target: Target) -> None:
         raise PublishError("reload", "postfix is not installed: set postfix.reload = false")
     command = [str(program), "-c", str(target.postfix.config_directory.absolute())]
     if subprocess.run([*command, "status"], capture_output=True, check=False).returncode:
+        _check_configuration(target)  # "not running" and "cannot tell" have the same status
         return
     done = subprocess.run([*command, "reload"], capture_output=True, check=False)
     if done.returncode:
         raise PublishError(
             "reload", f"postfix reload failed: {done.stderr.decode(errors='backslashreplace').strip()[-500:]}"
         )
+
+
+def _check_configuration(target: Target) -> None:
+    postconf = tool("postconf")
+    command = [str(postconf), "-c", str(target.postfix.config_directory), "-h", "queue_directory"]
+    if postconf is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        text = f"cannot tell whether Postfix runs: {target.postfix.config_directory} has no main.cf that it can read"
+        raise PublishError("reload", f"{text}; see postfix.config_directory")

@@ -100,7 +100,7 @@ def _compare(wanted: Path, found: Path) -> list[bytes]:
                 raise PublishError("read back", f"the index has a key that was not written: {key}")
             missing += keys
             if len(missing) > _MAX_UNANSWERED:
-                raise PublishError("read back", f"the index lacks more than {_MAX_UNANSWERED} of the keys written")
+                raise PublishError("read back", f"the index lacks more than {_MAX_UNANSWERED} keys; is the disk full?")
     return missing
 
 

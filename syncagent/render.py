@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from syncagent.model import SAMPLE
 from syncagent.values import spell_seconds
 
 if TYPE_CHECKING:
@@ -156,9 +157,11 @@ def _held(plan: Plan, program: str) -> None:
             print(f"  to let them go: {what}")
     for canary in plan.absent_canaries:
         print(f"held: every removal, since the canary {canary} is in no source: mend the source, or limits.canaries")
-    for name in plan.held_catch_alls:
+    for name in plan.held_catch_alls[:SAMPLE]:
         permit = f"to permit it, add {name[1:]} to postfix.catch_all"
         print(f"held: {name} would accept every address of its domain: {permit}")
+    if len(plan.held_catch_alls) > SAMPLE:
+        print(f"held: ... and {len(plan.held_catch_alls) - SAMPLE:,} more of them, or over")
 
 
 def _since(hold: Hold) -> str:

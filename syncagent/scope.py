@@ -67,7 +67,8 @@ class Scope:
         if address in self._excluded or b"@" + domain in self._excluded:
             return False
         if address.startswith(b"@") and address not in self._catch_all:
-            self.held_catch_alls.append(address.decode())
+            if len(self.held_catch_alls) < _MAX_NAMED:
+                self.held_catch_alls.append(address.decode())
             return False
         return True
 

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from syncagent import files, normalise
-from syncagent.errors import FailureKind, SourceError
+from syncagent.errors import FailureKind, LedgerError, SourceError
 from syncagent.model import Reject, Snapshot
 
 if TYPE_CHECKING:
@@ -80,24 +80,29 @@ class SnapshotWriter:
         try:
             self._running().write(text.encode())
         except (BrokenPipeError, ValueError):
-            raise SourceError("the entries could not be sorted: is the state directory's disk full?") from None
+            raise LedgerError(f"what the source says cannot be sorted in {self._spool}: is the disk full?") from None
 
     def finish(self, path: Path, *, allow_empty: bool) -> Snapshot:
         """Write the snapshot.
 
         Raises SourceError where the source is empty and may not be, or where nothing it says is an address.
         """
-        entries = self.usable + self.ignored
-        if not entries and self.rejected:
+        if not self.usable and self.rejected:
             text = f"none of its {self.rejected} entries is an address: is it the right file, attribute or format?"
             raise SourceError(text, kind=FailureKind.BROKEN)
-        if not entries and not allow_empty:
+        if not self.usable and self.ignored and not allow_empty:
+            text = f"it has {self.ignored} entries, and none is for us; if that is right, set allow_empty = true"
+            raise SourceError(text, kind=FailureKind.BROKEN)
+        if not self.usable and not allow_empty:
             text = "it has no entry at all, as after a lost read right; if none is right, set allow_empty = true"
             raise SourceError(text, kind=FailureKind.BROKEN)
         counter = _RejectCounter()
         try:
             with self._running() as sorter:
                 written = files.write_sorted(path, counter.through(sorter.finish()))
+        except OSError as error:
+            text = f"what the source says cannot be kept: {error.strerror}: {path}; make room there"
+            raise LedgerError(text) from error
         finally:
             self._sorter = None
         return Snapshot(

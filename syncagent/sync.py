@@ -22,6 +22,7 @@ from syncagent import plan as planning
 from syncagent.errors import (
     DamagedError,
     ExitCode,
+    LedgerDamagedError,
     LedgerError,
     PublishError,
     UnansweredError,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from syncagent.config import Config
 
 _EMPTY = "there is no recipient at all; an empty map refuses everybody, and is never published"
+_FEW_REFUSED = 10
 HISTORY_ROWS = 10_000
 """A run that changes more keeps its changes in a compressed file."""
 
@@ -68,8 +70,19 @@ def sync_once(config: Config, options: Options, report: Callable[[str, int], Non
             stack.enter_context(files.locked(state / "sync.lock", options.lock_timeout))
         elif (state / "sync.lock").exists():
             stack.enter_context(files.locked(state / "sync.lock", options.lock_timeout, shared=True))
-        ledger = Ledger(state, write=options.write)
-        stack.callback(ledger.close)
+        try:
+            return _run(config, options, report)
+        except LedgerDamagedError as error:
+            with contextlib.closing(Ledger(state, write=options.write)) as ledger:
+                ledger.set_aside(error)
+                notes = ledger.notes
+            result = _run(config, options, report)
+            return replace(result, notes=(*notes, *result.notes))
+
+
+def _run(config: Config, options: Options, report: Callable[[str, int], None]) -> SyncResult:
+    with contextlib.ExitStack() as stack:
+        ledger = stack.enter_context(contextlib.closing(Ledger(config.state.directory, write=options.write)))
         if options.write:
             spool = ledger.prepare()
         else:
@@ -143,7 +156,12 @@ class _Run:
     def _fetch(self) -> None:
         new = self.ledger.snapshots if self.options.write else self.spool
         fetcher = fetch.Fetcher(self.ledger.snapshots, new, self.spool, self.run_id, self.now, self.report, self.notes)
+        before = {name: state.snapshot.rejected for name, state in self.ledger.sources.items() if state.snapshot}
         self.fetched = fetcher.all(self.config.sources, self.ledger.sources)
+        for report in (one.report for one in self.fetched):
+            if report.rejected > before.get(report.name, report.rejected):
+                more = f"{report.rejected} entries, {before[report.name]} before"
+                self.notes.append(f"source {report.name} has more that cannot be a recipient: {more}")
         for one in self.fetched:
             self._remember(one)
 
@@ -158,12 +176,18 @@ class _Run:
         return (
             not self.notes
             and not any(hold.approved_at for hold in self.ledger.holds.values())
-            and (old.next_due is None or self.now < old.next_due)
+            and (old.next_due is None or self.now < old.next_due <= self.now + self._longest_wait())
             and old.config == self.config.digest
             and old.failing == fetch.failing(self.fetched)
             and old.snapshots == self._digests()
             and self.target.on_record(old.identities)
         )
+
+    def _longest_wait(self) -> float:
+        """Give the longest that anything may be waited for; what lies beyond was noted by a clock that was wrong."""
+        limits = self.config.limits
+        graces = (limits.of(domain)[2] for domain in limits.domains)
+        return max(limits.removed_window, limits.removal_grace, *graces)
 
     def _check_snapshots(self) -> None:
         """Read every snapshot against its digest; a source whose own is damaged is failing, and fetched whole next."""
@@ -185,14 +209,10 @@ class _Run:
         kept = self.ledger.open_list(old.kept if old else None, "the grace of what was kept starts anew")
         comparison = compare.Comparison(self.config, self.spool, self._ripeness(), kept)
         comparison.select([one.snapshot for one in self.fetched if one.snapshot])
-        comparison.differ(self._before(old))
+        comparison.differ(self._before(old, kept))
         plan, decisions = self._judge(comparison)
         comparison.decide(decisions)
         plan = self._whole_plan(plan, comparison, decisions)
-        empty = [
-            one.domain for one in plan.domains if not one.after and one.domain in self.config.postfix.relay_domains
-        ]
-        self.notes += [f"{domain} has no recipient: Postfix refuses all its mail" for domain in empty]
         lacks = self._lacks(old, comparison, plan)
         if lacks:
             return self._close("incomplete", plan, 0, lacks=lacks)
@@ -215,8 +235,8 @@ class _Run:
         approved = frozenset(hold.id for hold in self.ledger.holds.values() if hold.approved_at)
         return Ripeness(self.now, oldest, approved, self.config.limits)
 
-    def _before(self, old: Finished | None) -> files.SortedFile | Path:
-        """Give what is published: the list on record; where the text is off the record, what either of them has."""
+    def _before(self, old: Finished | None, kept: files.SortedFile | None) -> files.SortedFile | Path:
+        """Give what is published: the list on record; where that or the text is off it, what any of them has."""
         listed = self.ledger.open_list(old.published if old else None, "what is published is read from the map")
         if old and listed and self.target.text_on_record(old.identities):
             return listed
@@ -225,6 +245,7 @@ class _Run:
             self.notes += adopt.recipients_of(self.target.text, self.config.postfix.relay_domains, sorter)
             for chunk in files.chunks_of(listed) if listed else ():
                 sorter.write(chunk)
+            sorter.feed(compare.kept_addresses(kept))
             return files.write_plain(self.spool / "before", sorter.finish())
 
     def _judge(self, comparison: compare.Comparison) -> tuple[Plan, Decisions]:
@@ -283,10 +304,15 @@ class _Run:
         return plan, identities
 
     def _without(self, error: UnansweredError, comparison: compare.Comparison, plan: Plan) -> Plan:
-        """Give the plan without the refused keys. Raises ``error`` again where one of them was published before."""
+        """Give the plan without the refused keys.
+
+        Raises ``error`` again where one of them was published before, or where they are so many that it is the index
+        which is wrong: postmap exits 0 on a full disk too.
+        """
         keys = (mapfile.recipient(key + b" OK", {}) for key in error.keys)
         refused = frozenset((key or "").encode() for key in keys)
-        if not comparison.all_new(refused):
+        few = max(_FEW_REFUSED, plan.after // 100)
+        if len(refused) > few or len(refused) >= plan.after or not comparison.all_new(refused):
             raise error
         comparison.leave_out(refused)
         self.rejects += [Reject(key.decode(), "Postfix does not answer for it") for key in sorted(refused)]
@@ -340,6 +366,13 @@ class _Run:
         held = any(not hold.waits for hold in plan.holds) or plan.held_catch_alls or plan.absent_canaries
         return ExitCode.HELD if held else ExitCode.OK
 
+    def _refused_domains(self, status: Status, plan: Plan) -> list[str]:
+        """Tell of relay domains without a recipient, in every run: Postfix answers 550 to all their mail."""
+        served = {one.domain for one in plan.domains if one.after}
+        lacking = [domain for domain in self.config.postfix.relay_domains if domain not in served]
+        told = lacking if status in {"published", "unchanged", "planned"} else []
+        return [f"{domain} has no recipient: Postfix refuses all its mail" for domain in told]
+
     def _close(  # noqa: PLR0913 - the parts of one result
         self,
         status: Status,
@@ -369,7 +402,7 @@ class _Run:
             rejected=len(self.rejects) + sum(one.report.rejected for one in self.fetched),
             reject_sample=tuple(rejects[:SAMPLE]),
             missing_for_first=tuple(lacks),
-            notes=tuple(self.notes),
+            notes=(*self.notes, *self._refused_domains(status, plan)),
             error=error,
             seconds=time.monotonic() - self.started,
         )

@@ -12,7 +12,7 @@ import pytest
 from syncagent import config
 from syncagent.cli import command
 from syncagent.errors import ExitCode
-from tests.support.need import need_postmap
+from tests.support.need import need_postfix
 from tests.support.postfix import PrivatePostfix
 from tests.support.programs import find_program
 from tests.support.run import syncagent
@@ -61,7 +61,7 @@ def test_make_demo(tmp_path: Path) -> None:
 
 def test_from_nothing_to_postfix_answering(tmp_path: Path) -> None:
     """The first configuration of the README, on a Postfix that has not heard of it: at its end smtpd answers by it."""
-    need_postmap("lmdb")
+    need_postfix("lmdb")
     with PrivatePostfix(["example.net"]) as postfix:
         places = {
             "/etc/syncagent": str(tmp_path / "etc"),

@@ -60,7 +60,7 @@ class Sink(Protocol):
         """Record an entry that the adapter itself cannot make an address of."""
 
     def ignore(self, count: int) -> None:
-        """Count entries that are there but are none of ours, so that the source is not taken for empty."""
+        """Count entries that are there but are none of ours: a source with nothing else is empty, and told apart."""
 
     def restart(self) -> None:
         """Forget everything put so far."""

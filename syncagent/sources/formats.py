@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from syncagent.sources.file import Config
 
 _BATCH = 10_000
-_SPACE = " \t\r\v\f"
+_SPACE = " \t\r\v\f\ufeff"  # the last is a byte order mark, as between two files put together
 _PASSWD_FIELDS = 7
 _ALIAS = re.compile(rb'("(?:[^"\\]|\\.)*"|[^\s":#][^\s":]*)\s*:(?:\s*\S)')
 
