@@ -225,15 +225,18 @@ def _rename(target: Target, staged: Path, suffix: str, stack: contextlib.ExitSta
     text = _beside(target, staged, target.text, stack)
     index = target.index(suffix)
     staged_index = _beside(target, staged.with_name(staged.name + suffix), index, stack) if suffix else None
-    old = text.with_name("old")
-    with contextlib.suppress(FileNotFoundError):
+    old, there = text.with_name("old"), target.text.exists()
+    with contextlib.suppress(OSError):  # then the next run mends what could not be put back
         old.hardlink_to(target.text)
     text.replace(target.text)
     if staged_index:
         try:
             staged_index.replace(index)
         except OSError:
-            _put_back(old, target.text)
+            if old.exists():
+                old.replace(target.text)
+            elif not there:
+                target.text.unlink()
             raise
         files.fsync_directory(index.parent)
     files.fsync_directory(target.text.parent)
@@ -249,13 +252,6 @@ def _beside(target: Target, staged: Path, place: Path, stack: contextlib.ExitSta
     with copy.open("rb") as file:
         os.fsync(file.fileno())
     return copy
-
-
-def _put_back(old: Path, text: Path) -> None:
-    if old.exists():
-        old.replace(text)
-    else:
-        text.unlink()
 
 
 def remove_stale(old: Identities | None, new: Identities) -> None:

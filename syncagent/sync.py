@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import shutil
 import sqlite3
 import tempfile
 import time
@@ -85,6 +86,7 @@ def _run(config: Config, options: Options, report: Callable[[str, int], None]) -
         ledger = stack.enter_context(contextlib.closing(Ledger(config.state.directory, write=options.write)))
         if options.write:
             spool = ledger.prepare()
+            stack.callback(shutil.rmtree, spool, ignore_errors=True)
         else:
             spool = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="syncagent-plan-")))
         return _Run(config, options, report, ledger, spool).result()

@@ -505,6 +505,9 @@ def test_empty_is_a_failure_unless_allowed(runs: Runs) -> None:
         return Answer()
 
     (passed_over,) = runs(Says(ignored).configured())
+    assert passed_over.report.state == "failing", "nothing for us is nothing"
+    assert "1 entries, and none is for us" in passed_over.report.error
+    (passed_over,) = runs(Says(ignored).configured(allow_empty=True))
     assert (passed_over.report.state, passed_over.report.ignored) == ("whole", 1)
 
 
