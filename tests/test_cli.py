@@ -404,3 +404,15 @@ def test_only_the_ends_of_the_line_are_imported_by_none() -> None:
     """Every module is used; the rooms that nothing leads to are the front door and those found by entry point."""
     used = set().union(*(ours(module) for module in MODULES))
     assert set(MODULES) - used <= {"", "__init__", "__main__", "schema", "sources.file"}
+
+
+def test_a_terminal_that_cannot_show_an_address(config: Path) -> None:
+    """An address, or a file's name, that the locale cannot show is escaped; the run is what it is."""
+    (config.parent / "list").write_text("jösé@example.com\n", encoding="utf-8")
+    env = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    assert "j\\xf6s\\xe9@example.com" in syncagent("sync", config=config, env=env, check=0).stdout
+    bad = Path(os.fsdecode(os.fsencode(config.parent) + b"/lists"))
+    bad.mkdir()
+    Path(os.fsdecode(os.fsencode(bad) + b"/b\xe4d")).write_bytes(b"a@example.com\n\0")
+    write_config(config.parent, FILE + '[sources.odd]\ntype = "file"\npath = "lists"\n')
+    assert "NUL" in syncagent("sync", config=config, env=env, check=75).stderr

@@ -925,3 +925,29 @@ def test_a_clock_that_was_not_set_ends_no_grace(tmp_path: Path) -> None:
     scenario.wait(HOUR + 1)
     scenario.sync()
     assert scenario.published() == people(99)
+
+
+def test_a_relay_domain_without_a_recipient_is_told_of_every_time(one: Scenario) -> None:
+    """Postfix refuses all the mail of such a domain: no run is quiet about it, changed or not."""
+    one.relay_domains.append("new.example")
+    for _ in range(3):
+        assert "new.example has no recipient" in one.say("sync", "--quiet").stdout
+
+
+def test_more_rejects_than_before_are_never_quiet(one: Scenario) -> None:
+    """An address that became a reject looks like one that left: the run says so, however quiet."""
+    assert not one.say("sync", "--quiet").stdout
+    with one.file("corp").open("a") as file:
+        file.write("user000@example.com # on leave\n")
+    assert "more that cannot be a recipient: 1 entries, 0 before" in one.say("sync", "--quiet").stdout
+
+
+def test_a_csv_whose_cells_went_blank_is_a_failure(tmp_path: Path) -> None:
+    """Rows without one address are no whole answer: nothing goes."""
+    scenario = Scenario(tmp_path)
+    scenario.sources["corp"] = {"format": "csv", "column": "mail"}
+    scenario.file("corp").write_text("name,mail\nA,a@example.com\nB,b@example.com\n")
+    scenario.say("sync")
+    scenario.file("corp").write_text("name,mail\nA,\nB,\n")
+    assert "none is for us" in scenario.say("sync", code=75).stderr
+    assert scenario.published() == {"a@example.com", "b@example.com"}

@@ -368,3 +368,15 @@ def _interrupt(
     mx.say("sync", code=0)
     assert mx.published() == new
     assert mx.sync().status == "unchanged"
+
+
+def test_files_that_are_not_ours_stay(tmp_path: Path) -> None:
+    """What somebody else put into the state directory is not swept, whatever it is called."""
+    mx = Remembering(tmp_path)
+    foreign = [mx.state / "lists" / "all.txt", mx.state / "snapshots" / "notes", mx.state / "spool" / "mail"]
+    for path in foreign:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    mx.write("corp", people(5))
+    mx.say("sync", code=65)
+    assert [path.read_text() for path in foreign] == ["mine"] * 3

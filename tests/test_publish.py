@@ -351,3 +351,29 @@ def test_unanswered_keys_are_named_but_not_all() -> None:
     error = UnansweredError([f"user{number}@example.com".encode() for number in range(1000)])
     assert "1000 of the keys" in str(error)
     assert len(str(error)) < 200
+
+
+def test_an_index_behind_a_link_is_staged_beside_its_place(tmp_path: Path) -> None:
+    """An index that is a symlink into another directory, perhaps of another file system, is replaced there."""
+    mx = Published(tmp_path)
+    elsewhere = tmp_path / "elsewhere" / "the-index"
+    elsewhere.parent.mkdir()
+    shutil.move(mx.index, elsewhere)
+    mx.index.symlink_to(elsewhere)
+    before = identity(elsewhere)
+    mx.write("corp", people(12))
+    mx.sync()
+    assert mx.index.is_symlink()
+    assert identity(elsewhere) != before
+    assert mx.published() == people(12)
+    assert [path.name for path in elsewhere.parent.iterdir()] == ["the-index"]
+
+
+def test_a_reload_that_cannot_be_judged_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Postfix's configuration cannot be read, nobody can say that Postfix does not run."""
+    mx = Published(tmp_path, "texthash")
+    (tmp_path / "postfix" / "main.cf").unlink()
+    loaded = configuration.load(mx.configure())
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(PublishError, match="cannot tell whether Postfix runs"):
+        publish.reload(publish.Target(replace(loaded.postfix, reload=True)))

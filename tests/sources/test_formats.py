@@ -151,3 +151,9 @@ def test_a_line_without_end_is_a_failure(tmp_path: Path) -> None:
     """A file that is one endless line is no list, and is not read into memory."""
     with pytest.raises(SourceError, match="is it a list of addresses"):
         read(tmp_path, b"a@example.com\n" + b"x" * (3 << 20))
+
+
+def test_a_byte_order_mark_between_files_is_none_of_the_address(tmp_path: Path) -> None:
+    """Two files put together have a mark in the middle, which is no letter of a name."""
+    recorder = read(tmp_path, "\ufeffa@example.com\n\ufeffb@example.com\n")
+    assert addresses(recorder) == ["a@example.com", "b@example.com"]
