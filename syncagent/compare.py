@@ -46,8 +46,8 @@ class Comparison:
 
     def select(self, snapshots: Sequence[Path]) -> None:
         """Write what the sources want here, each recipient once."""
-        with files.merged(snapshots) as lines:
-            chosen = self.scope.select(snapshot.addresses(lines.chunks()), self.config.limits.canaries)
+        with files.first_fields(snapshots) as fields:
+            chosen = self.scope.select(snapshot.addresses(fields), self.config.limits.canaries)
             files.write_plain(self.wanted, chosen)
 
     def differ(self, before: files.SortedFile | Path) -> None:
@@ -93,8 +93,11 @@ class Comparison:
                 else:
                     lines.write(one.kept_line(stays))
                     addresses.write(address + b"\n")
-        with files.merged([self.wanted, self.kept_addresses]) as both:
-            files.write_plain(self.following, both.chunks())
+        if self.kept_addresses.stat().st_size:
+            with files.merged([self.wanted, self.kept_addresses]) as both:
+                files.write_plain(self.following, both.chunks())
+        else:
+            self.following = self.wanted
 
     def all_new(self, addresses: frozenset[bytes]) -> bool:
         """Tell whether each of the addresses is one that was not published before."""

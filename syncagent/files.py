@@ -230,6 +230,16 @@ def merged(paths: Sequence[Path]) -> Child:
 
 
 @contextlib.contextmanager
+def first_fields(paths: Sequence[Path]) -> Iterator[Iterator[bytes]]:
+    """Give what stands before the first TAB of each line of sorted files together, sorted, in chunks of whole lines.
+
+    A line without a TAB, such as an end line, comes whole and out of order.
+    """
+    with merged(paths) as both, Child(["cut", "-f1"], both.stdout) as cut:
+        yield whole_lines(cut.chunks())
+
+
+@contextlib.contextmanager
 def differences(left: Path, right: SortedFile | Path) -> Iterator[Iterator[bytes]]:
     """Give what only one of two sorted files has, in chunks: lines only in ``right`` start with a TAB (comm(1))."""
     body = ["cat", str(right)]

@@ -164,14 +164,14 @@ def unescape(field: str) -> str:
     return field.encode().decode("unicode_escape") if "\\" in field else field
 
 
-def addresses(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Give each address once, some thousands at a time, from merged snapshots' chunks.
+def addresses(first_fields: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Give each address once, some thousands at a time, from the first fields of merged snapshots.
 
     Rejects, end lines and repetitions are passed over.
     """
     last = b""
-    for chunk in files.whole_lines(chunks):
-        found = dict.fromkeys(line.partition(b"\t")[0] for line in chunk.split(b"\n"))
+    for chunk in first_fields:
+        found = dict.fromkeys(chunk.split(b"\n"))
         for nothing in (b"", last):
             found.pop(nothing, None)
         if b"# end " in chunk:
