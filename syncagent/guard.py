@@ -20,13 +20,18 @@ if TYPE_CHECKING:
 
 
 def judge(
-    domains: Sequence[Counts], limits: Limits, *, failing: Sequence[str], absent_canaries: Sequence[str]
+    domains: Sequence[Counts],
+    limits: Limits,
+    *,
+    failing: Sequence[str],
+    absent_canaries: Sequence[str],
+    rejecting: Sequence[str] = (),
 ) -> dict[str, tuple[Reason, ...]]:
     """Give the reasons to hold removals, by relay domain; a domain without a reason is not in it.
 
     Only what is missing and not approved is judged; where a reason cannot be approved, approval does not help.
     """
-    everywhere = _everywhere(domains, failing, absent_canaries)
+    everywhere = [*_everywhere(domains, failing, absent_canaries), *map(_rejecting, rejecting)]
     held = {}
     for counts in domains:
         own = [reason for rule in DOMAIN_RULES if (reason := rule(counts, limits))]
@@ -56,6 +61,11 @@ def _everywhere(domains: Sequence[Counts], failing: Sequence[str], absent_canari
             Reason("empty-map", "no source has any recipient: an empty map is never published", approvable=False)
         )
     return reasons
+
+
+def _rejecting(source: str) -> Reason:
+    """Hold while a source rejects more than it did: who is missing may be among them, misspelled or re-encoded."""
+    return Reason("rejects", f"the source {source}: who is missing may be among them")
 
 
 def percent(counts: Counts, limits: Limits) -> Reason | None:

@@ -79,6 +79,7 @@ class Finished(Struct, frozen=True):
     published: ListFile
     next_due: float | None
     plan: Plan
+    rejected: dict[str, int] = {}
 
 
 class DomainRow(Struct, frozen=True):

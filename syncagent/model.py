@@ -89,10 +89,17 @@ class Counts(Struct, frozen=True, kw_only=True):
         return self.wanted - self.added + self.missing
 
 
+ReasonKind = Literal[
+    "source-failing", "percent", "whole-percent", "emptied", "catch-all", "canary", "empty-map", "rejects"
+]
+
+
 class Reason(Struct, frozen=True):
     """Why removals are held: a kind for machines, a text for people, and whether a person may overrule it."""
 
-    kind: Literal["source-failing", "percent", "whole-percent", "emptied", "catch-all", "canary", "empty-map"]
+    kind: Literal[
+        "source-failing", "percent", "whole-percent", "emptied", "catch-all", "canary", "empty-map", "rejects"
+    ]
     text: str
     approvable: bool = True
 

@@ -158,14 +158,27 @@ class _Run:
     def _fetch(self) -> None:
         new = self.ledger.snapshots if self.options.write else self.spool
         fetcher = fetch.Fetcher(self.ledger.snapshots, new, self.spool, self.run_id, self.now, self.report, self.notes)
-        before = {name: state.snapshot.rejected for name, state in self.ledger.sources.items() if state.snapshot}
         self.fetched = fetcher.all(self.config.sources, self.ledger.sources)
-        for report in (one.report for one in self.fetched):
-            if report.rejected > before.get(report.name, report.rejected):
-                more = f"{report.rejected} entries, {before[report.name]} before"
-                self.notes.append(f"source {report.name} has more that cannot be a recipient: {more}")
+        self.notes += [f"source {text}" for text in self._rejecting()]
         for one in self.fetched:
             self._remember(one)
+
+    def _rejecting(self) -> list[str]:
+        """Tell of sources that reject more than they did when last nothing was missing, or a person had a look."""
+        known = self.ledger.finished.rejected if self.ledger.finished else {}
+        return [
+            f"{report.name} has {report.rejected} entries that cannot be recipients, {known[report.name]} before"
+            for report in (one.report for one in self.fetched)
+            if report.state != "failing" and report.rejected > known.get(report.name, report.rejected)
+        ]
+
+    def _accepted_rejects(self, plan: Plan) -> dict[str, int]:
+        """Give how many rejects of each source are nothing new: all of them, where nobody is missing."""
+        known = self.ledger.finished.rejected if self.ledger.finished else {}
+        now = {one.report.name: one.report.rejected for one in self.fetched}
+        if not any(change.kept for change in plan.domains):
+            return now
+        return {name: min(count, known.get(name, count)) for name, count in now.items()}
 
     def _remember(self, one: fetch.Fetched) -> None:
         if self.options.write:
@@ -256,7 +269,9 @@ class _Run:
         absent = tuple(str(canary) for canary in limits.canaries if canary not in scope.canaries)
         window = self.ledger.window(self.now - limits.removed_window)
         counts = comparison.tally.counts(self.config.postfix.relay_domains, scope.wanted, window)
-        reasons = guard.judge(counts, limits, failing=fetch.failing(self.fetched), absent_canaries=absent)
+        reasons = guard.judge(
+            counts, limits, failing=fetch.failing(self.fetched), absent_canaries=absent, rejecting=self._rejecting()
+        )
         published = {name for names in comparison.tally.catch_alls.values() for name in names}
         plan = Plan(
             counts=tuple(counts),
@@ -340,6 +355,7 @@ class _Run:
             published=self.ledger.new_list("published", self.run_id, files.chunks_in(comparison.following)),
             next_due=self._next_due(decisions, plan),
             plan=planning.settled(plan),
+            rejected=self._accepted_rejects(plan),
         )
         rows = [
             DomainRow(one.domain, one.before, one.added, one.removed, decisions.removed_approved[one.domain])

@@ -148,6 +148,10 @@ class Scenario:
         """Run `syncagent sync --json`, assert its exit code (None: any) and what no run may break; give its result."""
         return self._checked("sync", *args, code=code)
 
+    def sync_unchecked(self, code: int) -> SyncResult:
+        """Run `syncagent sync --json` on a source whose file is no plain list of addresses."""
+        return self._run("sync", code=code)
+
     def approve(self, *ids: str, code: int | None = 0) -> SyncResult:
         """Run `syncagent approve --json` on these IDs, as `sync` does."""
         return self._checked("approve", *ids, code=code)

@@ -939,7 +939,35 @@ def test_more_rejects_than_before_are_never_quiet(one: Scenario) -> None:
     assert not one.say("sync", "--quiet").stdout
     with one.file("corp").open("a") as file:
         file.write("user000@example.com # on leave\n")
-    assert "more that cannot be a recipient: 1 entries, 0 before" in one.say("sync", "--quiet").stdout
+    assert "1 entries that cannot be recipients, 0 before" in one.say("sync", "--quiet").stdout
+
+
+def test_who_may_be_among_the_new_rejects_is_held(one: Scenario) -> None:
+    """An address misspelled at the source looks like one that left: it stays until it is mended, or approved."""
+    names = sorted(people(100) - {"user000@example.com"})
+    one.file("corp").write_text("\n".join([*names, "user000@example.com # on leave", ""]))
+    for _ in range(2):
+        result = one.sync_unchecked(HELD)
+        assert reasons(result) == {"example.com": {"rejects"}}
+        assert one.published() == people(100)
+    one.write("corp", people(100))
+    one.sync()
+    one.file("corp").write_text("\n".join([*names, "user000@example.com # on leave", ""]))
+    one.say("approve", only_hold(one.sync_unchecked(HELD)).id)
+    assert one.published() == set(names)
+    one.file("corp").write_text("\n".join([*names[1:], "user000@example.com # on leave", ""]))
+    one.say("sync")
+    assert one.published() == set(names[1:]), "a reject that was looked at holds nothing more"
+
+
+def test_a_new_reject_with_nobody_missing_holds_nothing_later(one: Scenario) -> None:
+    """A bad entry that came while nobody was missing is nobody's: a later removal flows."""
+    everybody = sorted(people(100))
+    one.file("corp").write_text("\n".join([*everybody, "not an address", ""]))
+    one.say("sync")
+    one.file("corp").write_text("\n".join([*everybody[1:], "not an address", ""]))
+    one.say("sync")
+    assert one.published() == set(everybody[1:])
 
 
 def test_a_csv_whose_cells_went_blank_is_a_failure(tmp_path: Path) -> None:
