@@ -97,9 +97,7 @@ ReasonKind = Literal[
 class Reason(Struct, frozen=True):
     """Why removals are held: a kind for machines, a text for people, and whether a person may overrule it."""
 
-    kind: Literal[
-        "source-failing", "percent", "whole-percent", "emptied", "catch-all", "canary", "empty-map", "rejects"
-    ]
+    kind: ReasonKind
     text: str
     approvable: bool = True
 
