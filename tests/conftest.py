@@ -1,0 +1,9 @@
+"""What holds for every test: hypothesis is patient with a slow machine, and finds the same in CI each time."""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("ci", settings.get_profile("patient"), derandomize=True, database=None)
+settings.load_profile("ci" if os.environ.get("CI", "").casefold() in {"true", "1"} else "patient")
