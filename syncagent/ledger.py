@@ -274,12 +274,6 @@ class Ledger:
             self.notes.append(f"{error}; {what}")
             return None
 
-    def open_snapshot(self, state: SourceState) -> files.SortedFile | None:
-        """Verify a source's snapshot; None where there is none. Raises DamagedError."""
-        if state.snapshot is None:
-            return None
-        return files.verify(self.snapshots / state.snapshot.file, state.snapshot.digest)
-
     def prepare(self) -> Path:
         """Make the directories, sweep what unfinished runs left behind, and give a directory for this run's spool."""
         referred = {state.snapshot.file for state in self.sources.values() if state.snapshot}
