@@ -52,6 +52,10 @@ class Comparison:
 
     def differ(self, before: files.SortedFile | Path) -> None:
         """Write what is new and what is missing, counted by relay domain."""
+        if not files.size_of(before):  # a first import: everything is new
+            self.added, self.tally.added = self.wanted, self.scope.wanted.copy()
+            self.missing.touch()
+            return
         with (
             files.differences(self.wanted, before) as chunks,
             self.added.open("wb") as new,

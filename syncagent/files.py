@@ -135,6 +135,11 @@ def chunks_of(file: SortedFile) -> Iterator[bytes]:
             yield chunk
 
 
+def size_of(file: SortedFile | Path) -> int:
+    """Give how many octets the lines of a file take."""
+    return file.size if isinstance(file, SortedFile) else file.stat().st_size
+
+
 class Child:
     """A child process that is ended when its block is left in a hurry, and judged when it is left in peace."""
 

@@ -156,7 +156,8 @@ def escape(text: str) -> str:
 def _is_plain(texts: Sequence[str]) -> bool:
     """Tell whether none of the texts needs to be escaped."""
     together = "".join(texts)
-    return together.isprintable() and "\\" not in together and max(map(len, texts)) <= _CLIP
+    short = len(together) <= _CLIP or max(map(len, texts)) <= _CLIP
+    return short and together.isprintable() and "\\" not in together
 
 
 def unescape(field: str) -> str:

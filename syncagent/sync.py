@@ -205,10 +205,10 @@ class _Run:
         return max(limits.removed_window, limits.removal_grace, *graces)
 
     def _check_snapshots(self) -> None:
-        """Read every snapshot against its digest; a source whose own is damaged is failing, and fetched whole next."""
+        """Read older snapshots against their digests; a source whose own is damaged fails, and is fetched whole."""
         for one in self.fetched:
-            if one.snapshot is None or one.state.snapshot is None:
-                continue
+            if one.snapshot is None or one.state.snapshot is None or one.report.state == "whole":
+                continue  # none there, or written just now
             try:
                 files.verify(one.snapshot, one.state.snapshot.digest)
             except DamagedError as error:

@@ -289,7 +289,7 @@ def test_the_clock_steps_back_between_the_renames(map_type: str, point: Point | 
     mx.converges(OLD)
 
 
-SIZE, ROUNDS = 30_000, 3
+SIZE, ROUNDS = 200_000, 3
 MANY_OLD, MANY_NEW = range(SIZE), range(SIZE // 20, SIZE + SIZE // 20)
 
 

@@ -1,8 +1,11 @@
 """A disk that is full or read-only, a directory that is not there: the old map stays, and the next run finishes."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -215,6 +218,37 @@ def test_an_index_that_is_a_mount_point_is_refused(tmp_path: Path) -> None:
     finally:
         _unmount(mx._index)
     assert mx.mended().status == "published"
+
+
+def test_staging_on_another_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be renamed into place in one step is refused before anything is touched."""
+    with mounted(tmp_path / "small") as place:
+        mx = Starved(tmp_path)
+        real = tempfile.mkdtemp
+        monkeypatch.setattr(
+            tempfile,
+            "mkdtemp",
+            lambda **where: real(**(where | {"dir": place} if "syncagent-" in where["prefix"] else where)),
+        )
+        mx.set_clock(time.time())
+        result = mx.sync(code=73)
+        assert "stage: " in result.error
+        assert "another file system" in result.error
+        monkeypatch.undo()
+        assert mx.published() == OLD
+        assert mx.mended().status == "published"
+
+
+def test_a_map_behind_a_link_into_another_file_system(tmp_path: Path) -> None:
+    """A text that is a symlink into another file system is staged there, and replaced in one step."""
+    with mounted(tmp_path / "small") as place:
+        mx = Starved(tmp_path)
+        real = place / "the-map"
+        shutil.move(mx.map, real)
+        mx.map.symlink_to(real)
+        mx.mended()
+        assert mx.map.is_symlink()
+        assert real.read_text("utf-8").count(" OK\n") == len(NEW)
 
 
 def test_the_maps_directory_is_gone(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 from typing import TYPE_CHECKING
 
 from syncagent import mapfile
@@ -67,20 +67,26 @@ def lines(chunks: Iterable[bytes], reading: Reading) -> Iterator[list[Entry]]:
     """Read an address a line; ``#`` at the start of a line makes a comment."""
     number = 0
     for chunk in chunks:
-        octets = chunk.removesuffix(b"\n").split(b"\n")
-        spelled = _decoded(chunk, octets, reading, number)
-        keys = map(f"{reading.prefix}{{}}".format, range(number + 1, number + 1 + len(octets)))
-        batch = [(line, key, "") for line, key in zip(spelled, keys, strict=True) if line and line[0] != "#"]
+        spelled = _decoded(chunk, reading, number)
+        keys = map(str, range(number + 1, number + 1 + len(spelled)))
+        if reading.prefix:
+            keys = map(reading.prefix.__add__, keys)
+        batch = list(zip(spelled, keys, repeat("")))
+        if b"#" in chunk or not all(spelled):
+            batch = [entry for entry in batch if entry[0] and entry[0][0] != "#"]
         yield [entry for one in batch for entry in reading.completed(one)] if reading.config.domains else batch
-        number += len(octets)
+        number += len(spelled)
 
 
-def _decoded(chunk: bytes, octets: list[bytes], reading: Reading, number: int) -> list[str]:
+def _decoded(chunk: bytes, reading: Reading, number: int) -> list[str]:
     """Give the lines as text, less white space around them; one that is not UTF-8 is a reject, and empty."""
+    if chunk.isascii() and not any(space in chunk for space in (b" ", b"\t", b"\r", b"\v", b"\f")):
+        return chunk.decode().removesuffix("\n").split("\n")
     try:
         return [line.strip(_SPACE) for line in chunk.decode().removesuffix("\n").split("\n")]
     except UnicodeDecodeError:
-        return [_decoded_line(line, reading, at) for at, line in enumerate(octets, number + 1)]
+        lines = chunk.removesuffix(b"\n").split(b"\n")
+        return [_decoded_line(line, reading, at) for at, line in enumerate(lines, number + 1)]
 
 
 def _decoded_line(line: bytes, reading: Reading, number: int) -> str:
