@@ -15,7 +15,7 @@ demo: $(VENV)/ready ## sync a sample list into a Postfix map of its own, and ask
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" contrib/demo/demo.sh
 
 test: lint ## lint, then all tests; PYTEST_ARGS='-k name' for some
-	@.ci/setup postfix postfix-lmdb postfix-cdb
+	@.ci/setup postfix postfix-lmdb postfix-cdb slapd
 	$(PYTHON) -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/ready ## style, format and types, without changing anything
@@ -24,7 +24,7 @@ lint: $(VENV)/ready ## style, format and types, without changing anything
 	$(PYTHON) -m mypy
 
 bench: $(VENV)/ready ## measure with a list of SIZE addresses (1000000)
-	@.ci/setup postfix postfix-lmdb postfix-cdb
+	@.ci/setup postfix postfix-lmdb postfix-cdb slapd
 	$(PYTHON) -m tests.bench --size $(SIZE)
 
 lock: $(VENV)/ready ## renew requirements.lock from pyproject.toml

@@ -6,6 +6,7 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,7 @@ class Tables(Struct, frozen=True, kw_only=True):
     state: State = State()
 
 
-class SourceConfig(Struct, frozen=True, kw_only=True):
+class SourceConfig(Struct, frozen=True, kw_only=True, dict=True):
     """A configured source: what all kinds share, and the kind's own configuration."""
 
     name: str
@@ -111,6 +112,11 @@ class SourceConfig(Struct, frozen=True, kw_only=True):
     own: Any
     digest: str
     build: Callable[[Any], sources.Source]
+
+    @cached_property
+    def source(self) -> sources.Source:
+        """Give the source itself: one object while this configuration is in force, so that it may keep a connection."""
+        return self.build(self.own)
 
 
 class Config(Struct, frozen=True, kw_only=True):

@@ -7,24 +7,26 @@ and primaries ban hosts.
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from syncagent import files, normalise, sources
+from syncagent import amend, files, normalise, sources
 from syncagent.errors import DamagedError, FailureKind, LedgerError, SourceError, SyncagentError
 from syncagent.model import SourceReport, SourceState
-from syncagent.snapshot import SnapshotWriter
+from syncagent.snapshot import SnapshotWriter, escape
 from syncagent.values import SecretFile, spell_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from syncagent.config import SourceConfig
+    from syncagent.model import Snapshot
 
 DEADLINE = 120.0
 REFUSED_FOR = 3600.0
@@ -90,6 +92,8 @@ class _Attempt:
         self._fatal: LedgerError | None = None  # no fault of the source: what it said could not be kept
         self._writer: SnapshotWriter | None = None
         self._done: Fetched | None = None
+        digests = (state.config_digest, state.normaliser)
+        self._last = state.snapshot if digests == (source.digest, normalise.VERSION) else None
         self._deadline = float(source.common.deadline or DEADLINE)
         self._thread = threading.Thread(target=self._work, name=f"fetch {source.name}", daemon=True)
 
@@ -139,19 +143,19 @@ class _Attempt:
     def _fetch(self) -> Fetched:
         name, state, fetcher, writer = self._source.name, self._state, self._fetcher, self._writer
         assert writer is not None  # noqa: S101 - start() made it
-        current = state.snapshot and (state.config_digest, state.normaliser) == (
-            self._source.digest,
-            normalise.VERSION,
-        )
-        validator = state.validator if current else None
+        validator = state.validator if self._last else None
+        if self._last and validator is not None:
+            writer.last = fetcher.old / self._last.file, self._last
         request = sources.Request(validator, writer, lambda step, count: fetcher.report(f"{name}: {step}", count))
-        answer = self._source.build(self._source.own).fetch(request)
+        answer = self._source.source.fetch(request)
         snapshot, path = state.snapshot, fetcher.old
         if not answer.same:
             path = fetcher.new
             snapshot = writer.finish(path / f"{name}-{fetcher.run_id}", allow_empty=self._source.common.allow_empty)
         if snapshot is None or (answer.same and validator is None):
             raise SourceError("it answered “same” though there is nothing to be the same as", kind=FailureKind.BROKEN)
+        if answer.explained is not None:
+            self._compare(snapshot, path, answer.explained)
         report = SourceReport(
             name=name,
             state="same" if answer.same else "whole",
@@ -160,6 +164,7 @@ class _Attempt:
             ignored=writer.ignored,
             seconds=time.monotonic() - self._started,
             notes=answer.notes,
+            mode=answer.mode,
         )
         remembered = SourceState(
             name=name,
@@ -171,6 +176,21 @@ class _Attempt:
             last_attempt=fetcher.now,
         )
         return Fetched(report, remembered, path / snapshot.file)
+
+    def _compare(self, snapshot: Snapshot, directory: Path, explained: frozenset[str]) -> None:
+        """Tell where a whole answer differs from the last one, though the source had told every change since."""
+        if self._last is None:
+            return
+        old = files.verify(self._fetcher.old / self._last.file, self._last.digest)
+        new = files.verify(directory / snapshot.file, snapshot.digest)
+        with tempfile.TemporaryDirectory(dir=self._fetcher.spool) as spool:
+            keys = {escape(key).encode() for key in explained}
+            count, sample = amend.differences(old, new, keys, Path(spool))
+        if count:
+            self._fetcher.notes.append(
+                f"source {self._source.name}: asked for everything, it differs in {count} addresses from what its"
+                f" changes had come to, such as {', '.join(sample)}; the whole answer counts"
+            )
 
     def outcome(self) -> Fetched:
         """Wait for the end or the deadline, and give how it went."""

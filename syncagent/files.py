@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 CHUNK = 1 << 18
 MAX_LINE = 1 << 20
 SORT_BUFFER = "32M"
+NOTHING = subprocess.DEVNULL
 _END = re.compile(rb"# end (\d{1,18}) ([0-9a-f]{64})\n")
 _END_ROOM = 128
 _C_LOCALE = {"LC_ALL": "C"}

@@ -64,6 +64,7 @@ class SourceReport(Struct, frozen=True):
     error: str = ""
     kind: str = ""
     notes: tuple[str, ...] = ()
+    mode: str = ""
 
 
 class Counts(Struct, frozen=True, kw_only=True):

@@ -33,10 +33,12 @@ class Progress:
         """Start counting; nothing is shown yet."""
         self._end_of_patience = time.monotonic() + _PATIENCE
         self._shown: Any = None
+        self._began: dict[str, float] = {}
         self._active = sys.stderr.isatty()
 
     def __call__(self, step: str, count: int) -> None:
-        """Take note of a step."""
+        """Take note of a step, and of how many entries it has come to."""
+        began = self._began.setdefault(step, time.monotonic())
         if not self._active or time.monotonic() < self._end_of_patience:
             return
         if self._shown is None:
@@ -44,7 +46,8 @@ class Progress:
 
             self._shown = Console(stderr=True).status("")
             self._shown.start()
-        self._shown.update(f"{step}: {count:,}" if count else step)
+        rate = count / max(time.monotonic() - began, 0.001)
+        self._shown.update(f"{step}: {count:,} ({rate:,.0f}/s)" if count else step)
 
     def close(self) -> None:
         """Take it off the screen."""
@@ -125,11 +128,15 @@ def _samples(sign: str, sample: Sequence[str], count: int) -> None:
 
 
 def _sources(reports: Sequence[SourceReport]) -> None:
-    rows = [(one.name, one.state, one.entries, one.rejected, f"{one.seconds:.2f}s") for one in reports]
+    rows = [(one.name, _answer(one), one.entries, one.rejected, f"{one.seconds:.2f}s") for one in reports]
     table(("SOURCE", "ANSWER", "ENTRIES", "REJECTED", "TOOK"), rows)
     for one in reports:
         for note in one.notes:
             print(f"note: {one.name}: {note}")
+
+
+def _answer(report: SourceReport) -> str:
+    return f"{report.state} ({report.mode})" if report.mode else report.state
 
 
 def _rejects(result: SyncResult) -> None:

@@ -112,6 +112,20 @@ class SecretFile(str):
     __slots__ = ()
 
 
+class Urls(tuple[str, ...]):
+    """One URL or several, in the order in which they are tried."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read a string, or an array of them."""
+        several = [value] if isinstance(value, str) else value
+        if not isinstance(several, list) or not several or not all(isinstance(one, str) and one for one in several):
+            raise ValueError(f'expected a URL such as "ldaps://ldap.example.com", or an array of them, not {value!r}')
+        return cls(several)
+
+
 VALUES: dict[type, dict[str, Any]] = {
     Duration: {"type": "string", "pattern": r"^([0-9]{1,9}[smhdw])+$", "examples": ["90s", "5m", "1h"]},
     Domain: {"type": "string", "examples": ["example.com"]},
@@ -121,6 +135,10 @@ VALUES: dict[type, dict[str, Any]] = {
         "type": "string",
         "description": "a path; a relative one is relative to the configuration file",
         "examples": ["/etc/syncagent/recipients"],
+    },
+    Urls: {
+        "oneOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {"type": "string"}}],
+        "examples": ["ldaps://ldap.example.com"],
     },
     SecretFile: {"type": "string", "description": "a file with the secret, or the bare name of a credential"},
 }

@@ -65,6 +65,18 @@ class Sink(Protocol):
     def restart(self) -> None:
         """Forget everything put so far."""
 
+    def amend(self, *, last: bool) -> None:
+        """Change single keys from now on: of the last whole answer (``last``), or else of what was put so far.
+
+        ``last`` needs a validator: it is the answer that the validator belongs to. What is put from now on is added.
+        """
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Void what is being amended, as far as it stands under these keys."""
+
+    def retain(self, keys: Iterable[str]) -> None:
+        """Void what is being amended, as far as it stands under any other key."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -76,18 +88,26 @@ class Request:
 
 
 class Answer(Struct, frozen=True):
-    """A whole answer, or "same as the one that the validator belongs to"."""
+    """A whole answer, or "same as the one that the validator belongs to".
+
+    ``mode`` names the way it was come by, where a source has several. ``explained``, if not None, says that the last
+    answer was known to be exact: what stands under keys other than these must be the same in this one.
+    """
 
     same: bool = False
     validator: str | None = None
     notes: tuple[str, ...] = ()
+    mode: str = ""
+    explained: frozenset[str] | None = None
 
 
 class Source(Protocol):
     """Something that says which recipients exist."""
 
     def fetch(self, request: Request) -> Answer:
-        """Put every entry into ``request.sink`` and answer, or answer "same" having put none.
+        """Put every entry into ``request.sink`` and answer, or amend the last answer, or answer "same" having put none.
+
+        The agent asks one and the same object in every run; a fetch that was given up on may still be in it.
 
         Raises SourceError, and puts no blame on what is merely missing: half an answer is none.
         """

@@ -4,119 +4,25 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-from msgspec import Struct
 
 from syncagent import sources
-from syncagent.config import SourceConfig
 from syncagent.errors import FailureKind, SourceError
-from syncagent.fetch import REFUSED_FOR, Fetched, Fetcher, failing
-from syncagent.sources import Answer, Common, Request
-from syncagent.values import Duration, SecretFile
+from syncagent.fetch import REFUSED_FOR, failing
+from syncagent.sources import Answer, Request
 from tests.sources import install, map_keys, write_config
+from tests.support.fetching import NOW, Runs, Says, fails, lines, whole
 from tests.support.programs import wait_until
 from tests.support.run import syncagent
-
-if TYPE_CHECKING:
-    from syncagent.model import SourceState
-
-NOW = 1_000_000_000.0
-Fetch = Callable[[Request], Answer]
-
-
-class Own(Struct, frozen=True, kw_only=True):
-    """Configuration of a source that is a function."""
-
-    password_file: SecretFile | None = None
-
-
-class Says:
-    """A source that is a function; ``count`` says how often it was asked."""
-
-    def __init__(self, fetch: Fetch) -> None:
-        self._fetch, self.count = fetch, 0
-
-    def fetch(self, request: Request) -> Answer:
-        """See Source.fetch."""
-        self.count += 1
-        return self._fetch(request)
-
-    def configured(
-        self,
-        name: str = "a",
-        *,
-        digest: str = "",
-        secret: Path | None = None,
-        deadline: float | None = None,
-        allow_empty: bool = False,
-    ) -> SourceConfig:
-        """Give the configuration that leads to it."""
-        return SourceConfig(
-            name=name,
-            common=Common(
-                type="says", deadline=None if deadline is None else Duration(deadline), allow_empty=allow_empty
-            ),
-            own=Own(password_file=None if secret is None else SecretFile(secret)),
-            digest=digest,
-            build=lambda _: self,
-        )
-
-
-def whole(*addresses: str, validator: str | None = None) -> Fetch:
-    """Say these, whole."""
-
-    def fetch(request: Request) -> Answer:
-        request.sink.put((address, f"key {address}", "") for address in addresses)
-        return Answer(validator=validator)
-
-    return fetch
-
-
-def fails(error: BaseException, *before: str) -> Fetch:
-    """Put something, then raise."""
-
-    def fetch(request: Request) -> Answer:
-        request.sink.put((address, "k", "") for address in before)
-        raise error
-
-    return fetch
-
-
-class Runs:
-    """Runs that remember what the last one left."""
-
-    def __init__(self, directory: Path) -> None:
-        self.snapshots, self.spool = directory / "snapshots", directory / "spool"
-        self.snapshots.mkdir()
-        self.spool.mkdir()
-        self.states: dict[str, SourceState] = {}
-        self.notes: list[str] = []
-        self.count = 0
-
-    def __call__(self, *configured: SourceConfig, now: float = NOW) -> list[Fetched]:
-        """Do one."""
-        self.count += 1
-        self.notes.clear()
-        fetcher = Fetcher(self.snapshots, self.snapshots, self.spool, str(self.count), now, lambda *_: None, self.notes)
-        fetched = fetcher.all({source.name: source for source in configured}, self.states)
-        self.states = {one.state.name: one.state for one in fetched}
-        return fetched
 
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Runs:
     """Runs with nothing remembered."""
     return Runs(tmp_path)
-
-
-def lines(fetched: Fetched) -> list[str]:
-    """Give the addresses in force for a source."""
-    assert fetched.snapshot is not None
-    return [line.partition("\t")[0] for line in fetched.snapshot.read_text(encoding="utf-8").splitlines()[:-1]]
 
 
 def test_answers_come_in_the_order_of_the_configuration(runs: Runs) -> None:

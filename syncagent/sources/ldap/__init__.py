@@ -1,0 +1,151 @@
+"""Addresses from a directory: OpenLDAP, Active Directory, FreeIPA, Zimbra, or any LDAP server.
+
+``presets`` says what to ask each product for, ``session`` talks to one server, ``pull`` asks for everything,
+``syncrepl`` for what changed (RFC 4533), ``addresses`` reads entries, ``source`` is the order of it all.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from syncagent.sources.ldap.presets import ENTRY_UUID, PRESETS, Preset
+from syncagent.values import Duration, SecretFile, Urls
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from syncagent.sources import Source
+
+_SCHEMES = {"ldap": 389, "ldaps": 636}
+_MAX_PAGE = 100_000
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """Keys of ``type = "ldap"``."""
+
+    url: Urls
+    """One server or several, tried in this order: ldaps://HOST or ldap://HOST, the latter with StartTLS."""
+    base: str
+    """Where to search: the DN under which the entries are."""
+    preset: Literal["active-directory", "openldap", "freeipa", "zimbra"] | None = None
+    """What product it is: says what to ask for."""
+    scope: Literal["sub", "one", "base"] = "sub"
+    """How deep to search: everything below, one level, or the base alone."""
+    filter: str = ""
+    """Which entries; the preset's, or those that have one of the attributes, unless set."""
+    attributes: tuple[str, ...] = ()
+    """Which attributes have addresses; the preset's, or mail, unless set."""
+    exclude_disabled: bool = False
+    """active-directory: leave out disabled accounts. Shared and room mailboxes usually sit on such accounts."""
+    bind_dn: str = ""
+    """Whom to bind as, with password_file. Without it the bind is anonymous, or EXTERNAL by a client certificate."""
+    password_file: SecretFile | None = None
+    """The file with the password of bind_dn."""
+    ca_file: Path | None = None
+    """The authority that signed the server's certificate, as PEM; the system's own authorities unless set."""
+    client_cert_file: Path | None = None
+    """A client certificate, as PEM. Without bind_dn the bind is SASL EXTERNAL: the certificate says who we are."""
+    client_key_file: SecretFile | None = None
+    """The key of the client certificate, as PEM; in the same file unless set."""
+    insecure: bool = False
+    """Whether an ldap:// URL may go without TLS: addresses and password are then sent in the clear."""
+    mode: Literal["auto", "sync", "poll"] = "auto"
+    """How to follow changes: content sync (RFC 4533), everything each time, or sync where the server offers it."""
+    full_interval: Duration = Duration(86400)
+    """sync mode: how often everything is asked for all the same, and compared."""
+    page_size: int = 1000
+    """Entries a page; Active Directory allows 1000."""
+    ignore_references: bool = False
+    """Whether to pass over references to other servers; otherwise they fail the source, since entries are missing."""
+    connect_timeout: Duration = Duration(5)
+    """How long to wait for a connection, and for its TLS."""
+    read_timeout: Duration = Duration(30)
+    """How long to wait for the server to go on."""
+
+
+def wanted(config: Config) -> Preset:
+    """Give what to ask for: the preset's, but for what the configuration says itself."""
+    preset = PRESETS[config.preset] if config.preset else Preset("", ("mail",), ENTRY_UUID)
+    attributes = config.attributes or preset.attributes
+    chosen = config.filter or (preset.filter if not config.attributes else "") or _any_of(attributes)
+    if config.exclude_disabled:
+        chosen = f"(&{chosen}{preset.enabled})"
+    return Preset(chosen, attributes, preset.key, preset.enabled)
+
+
+def _any_of(attributes: tuple[str, ...]) -> str:
+    presence = "".join(f"({name}=*)" for name in attributes)
+    return presence if len(attributes) == 1 else f"(|{presence})"
+
+
+def build(config: Config) -> Source:
+    """Make the source; nothing is asked yet."""
+    from syncagent.sources.ldap.source import LdapSource
+
+    return LdapSource(config)
+
+
+def problems(config: Config) -> Iterator[tuple[str, str]]:
+    """Give what no single key can show; see ``syncagent.sources``."""
+    for url in config.url:
+        yield from (("url", text) for text in _url_problems(url))
+    yield from _identity_problems(config)
+    for name in config.attributes:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)+", name):
+            yield "attributes", f"{name!r} is not the name of an attribute, such as mail"
+    if config.filter and not _is_filter(config.filter):
+        yield "filter", f'{config.filter!r} is not a filter in parentheses, such as "(mail=*)"'
+    if config.exclude_disabled and config.preset != "active-directory":
+        yield "exclude_disabled", 'needs preset = "active-directory"; elsewhere, say it in the filter'
+    if not 1 <= config.page_size <= _MAX_PAGE:
+        yield "page_size", f"expected 1 to {_MAX_PAGE}, not {config.page_size}"
+    for key, value in (("connect_timeout", config.connect_timeout), ("read_timeout", config.read_timeout)):
+        if not value:
+            yield key, "expected more than no time"
+
+
+def _url_problems(url: str) -> Iterator[str]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        yield f"{url!r}: {error}"
+        return
+    if parts.scheme not in _SCHEMES or not parts.hostname:
+        yield f'expected ldaps://HOST or ldap://HOST, not "{_without_secret(url)}"'
+    elif parts.username is not None:
+        yield "a URL has no user or password in it: see bind_dn and password_file"
+    elif parts.path.strip("/") or parts.query or parts.fragment:
+        yield f"{url!r} has more than a host and a port: see base, scope, filter and attributes"
+    elif port == 0:
+        yield f"{url!r}: port 0 is none"
+
+
+def _without_secret(url: str) -> str:
+    return url.rpartition("@")[2]
+
+
+def _identity_problems(config: Config) -> Iterator[tuple[str, str]]:
+    if config.bind_dn and config.password_file is None:
+        yield "password_file", "is missing: bind_dn needs a password"
+    if config.password_file is not None and not config.bind_dn:
+        yield "bind_dn", "is missing: whose password is in password_file?"
+    if config.client_key_file is not None and config.client_cert_file is None:
+        yield "client_cert_file", "is missing: client_key_file is the key of what?"
+    if config.client_cert_file is not None and config.insecure:
+        yield "client_cert_file", "goes with TLS alone: take insecure away"
+
+
+def _is_filter(text: str) -> bool:
+    """Tell whether parentheses come in pairs, with one pair around it all; RFC 4515 escapes those in values."""
+    depth = 0
+    for at, char in enumerate(text):
+        depth += (char == "(") - (char == ")")
+        if depth < 0 or (depth == 0 and at < len(text) - 1):
+            return False
+    return depth == 0 and text.startswith("(")

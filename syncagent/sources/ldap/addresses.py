@@ -1,0 +1,91 @@
+"""Which addresses an entry has: the directory's own syntax is undone here, Postfix's rules are not known here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from syncagent.sources.ldap.presets import PREFIXED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from syncagent.model import Entry
+    from syncagent.sources import Sink
+
+Attributes = dict[str, list[bytes] | None]
+"""As the server spells them: ``mail``, ``mail;lang-de``; None where an attribute has no value."""
+
+_UUID_LENGTH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An entry of the directory: its DN, and its attributes as octets."""
+
+    dn: str
+    attributes: Attributes
+
+    @classmethod
+    def of(cls, response: Mapping[str, Any]) -> Found:
+        """Take it from an entry as ldap3 gives it."""
+        return cls(response["dn"], response["raw_attributes"])
+
+    def values(self, name: str) -> list[bytes]:
+        """Give the values of an attribute, its options (``;lang-de``) included; the server may spell it another way."""
+        wanted = name.lower()
+        return [
+            value
+            for spelled, values in self.attributes.items()
+            if spelled.partition(";")[0].lower() == wanted
+            for value in values or ()
+        ]
+
+    def key(self, attribute: str) -> str | None:
+        """Give the entry's own key: a UUID, as octets (objectGUID, least significant first) or as text, or a text."""
+        values = self.values(attribute)
+        if not values:
+            return None
+        if attribute == "objectGUID" and len(values[0]) == _UUID_LENGTH:
+            return str(UUID(bytes_le=values[0]))
+        return values[0].decode("ascii", "backslashreplace").lower()
+
+
+@dataclass(slots=True)
+class Reading:
+    """Reads the addresses of entries, and tells the sink of what is none."""
+
+    sink: Sink
+    attributes: tuple[str, ...]
+
+    def entries(self, found: Found, key: str) -> list[Entry]:
+        """Give the addresses of one entry, each once."""
+        taken: dict[Entry, None] = {}
+        foreign = 0
+        for name in self.attributes:
+            prefixed = name.lower() in PREFIXED
+            for octets in found.values(name):
+                try:
+                    spelled = octets.decode()
+                except UnicodeDecodeError:
+                    self.sink.reject(octets.decode(errors="backslashreplace"), "is not UTF-8", key)
+                    continue
+                address = _of_mail(spelled) if prefixed else spelled
+                if address is None:
+                    foreign += 1
+                else:
+                    taken[address, key, found.dn] = None
+        if foreign or not taken:
+            self.sink.ignore(foreign or 1)
+        return list(taken)
+
+
+def _of_mail(value: str) -> str | None:
+    """Give the mail address of a proxyAddresses value: ``smtp:`` in any case, or no type at all; else None."""
+    kind, colon, rest = value.partition(":")
+    if not colon or "@" in kind:
+        rest = value
+    elif kind.lower() != "smtp":
+        return None
+    return None if rest.startswith("{") else rest

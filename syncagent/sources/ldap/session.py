@@ -1,0 +1,308 @@
+"""One bound connection to one server, whose searches are whole or raise. ldap3 is imported here and nowhere else.
+
+ldap3's own defaults are not used: they check no certificate, follow referrals to any host with our password, and end
+quietly where a server cuts a list short. Result codes are those of RFC 4511, appendix A.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import ldap3
+from ldap3.core.exceptions import (
+    LDAPCommunicationError,
+    LDAPException,
+    LDAPInvalidFilterError,
+    LDAPResponseTimeoutError,
+    LDAPStartTLSError,
+)
+
+from syncagent.errors import FailureKind, SourceError
+from syncagent.sources import read_secret, secret_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from syncagent.sources.ldap import Config
+
+PAGED = "1.2.840.113556.1.4.319"  # RFC 2696
+_SCOPES = {"sub": ldap3.SUBTREE, "one": ldap3.LEVEL, "base": ldap3.BASE}
+_CLIP = 300
+_OK = 0
+_ELSEWHERE = frozenset({51, 52})  # busy, unavailable: another server may do
+_REFUSED = frozenset({19, 48, 49, 53})  # at a bind: locked (19, 53 in 389 Directory Server), not so, not you
+_TEMPORARY = frozenset({1, 3, 80})
+_MENDS = {
+    1: "Active Directory says so to an anonymous search: see bind_dn",
+    3: "its time limit is too short for this account or filter",
+    4: "it gives this account only so many entries: raise the account's size limit, the total of a paged search too",
+    8: "it wants TLS or a stronger bind: use ldaps://",
+    10: "the base is on another server: name that one in url",
+    11: "its administrative limit is too low for this account, or an index is missing",
+    12: "it cannot page (RFC 2696)",
+    13: "it wants TLS: use ldaps://",
+    32: "there is no such base, or this account may not see it",
+    34: "base is not a well-formed DN",
+    50: "this account may not read that",
+}
+_AD_CODES = {
+    "525": "no such user",
+    "52e": "wrong user or password",
+    "530": "not at this hour",
+    "531": "not from this host",
+    "532": "the password has expired",
+    "533": "the account is disabled",
+    "701": "the account has expired",
+    "773": "the password must be changed first",
+    "775": "the account is locked",
+}
+
+_PLAIN_DICTS = ("CASE_INSENSITIVE_ATTRIBUTE_NAMES", False)
+ldap3.set_config_parameter(*_PLAIN_DICTS)  # 10 % faster
+
+
+class UnreachableError(Exception):
+    """One server cannot be asked now; another may, and so may this one later, unless ``kind`` is BROKEN."""
+
+    def __init__(self, text: str, *, kind: FailureKind = FailureKind.TEMPORARY) -> None:
+        """``text`` says which server, and why."""
+        self.kind = kind
+        super().__init__(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search gave: messages as ldap3 has them, and the result with its code 0 or one that was asked for."""
+
+    messages: list[dict[str, Any]]
+    result: dict[str, Any]
+
+    @property
+    def code(self) -> int:
+        """The result code."""
+        return int(self.result["result"])
+
+    def control(self, oid: str) -> Any:  # noqa: ANN401 - as ldap3 decodes it
+        """Give the value of a control of the result, None where there is none."""
+        found = (self.result.get("controls") or {}).get(oid)
+        return None if found is None else found["value"]
+
+
+class _Tls(ldap3.Tls):  # type: ignore[misc] # untyped
+    """TLS by the standard library's default context, which checks certificate and host name itself."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__(validate=ssl.CERT_REQUIRED)
+        self.context, self.trouble = context, ""
+
+    def wrap_socket(self, connection: Any, do_handshake: bool = False) -> None:  # noqa: ARG002, ANN401, FBT001, FBT002
+        """Put TLS on the connection's socket, handshake and all; ldap3 calls this, for ldaps and StartTLS."""
+        plain, host = connection.socket, connection.server.host
+        try:
+            connection.socket = self.context.wrap_socket(plain, server_hostname=host)
+        except (ssl.SSLError, OSError) as error:
+            plain.close()
+            if isinstance(error, ssl.SSLCertVerificationError):
+                self.trouble = (
+                    f"its certificate is not accepted: {error.verify_message.rstrip('.')}; see ca_file, and whether"
+                    f" the certificate is for {host} and still valid"
+                )
+            raise
+
+
+class Session:
+    """A connection, opened and bound.
+
+    Raises UnreachableError, and SourceError for what another server would not mend.
+    """
+
+    def __init__(self, config: Config, url: str) -> None:
+        """Connect and bind to the server at ``url``."""
+        self.url, self._config = url, config
+        parts = urlsplit(url)
+        self._secure = parts.scheme == "ldaps"
+        self._tls = _Tls(_context(config)) if self._secure or not config.insecure else None
+        server = ldap3.Server(
+            host=parts.hostname,
+            port=parts.port or (636 if self._secure else 389),
+            use_ssl=self._secure,
+            tls=self._tls,
+            get_info=ldap3.NONE,
+            connect_timeout=float(config.connect_timeout),
+            allowed_referral_hosts=[],
+        )
+        self._connection = ldap3.Connection(
+            server,
+            client_strategy=ldap3.SYNC,
+            check_names=False,
+            read_only=True,
+            return_empty_attributes=False,
+            auto_range=False,
+            auto_referrals=False,
+            raise_exceptions=False,  # it would not raise for all codes: each result is judged here
+            **_identity(config),
+        )
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        with self._blamed():
+            self._connection.open(read_server_info=False)
+        sock = self._connection.socket
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if self._tls and not self._secure:
+            with self._blamed():
+                self._connection.start_tls(read_server_info=False)
+        self._connection.socket.settimeout(float(self._config.read_timeout))
+        with self._blamed():
+            self._connection.bind(read_server_info=False)
+        result = self._connection.result
+        code = int(result["result"])
+        if code in _REFUSED:
+            raise SourceError(self._turned_down(result), kind=FailureKind.REFUSED)
+        self._require(result, "bind")
+
+    def _turned_down(self, result: dict[str, Any]) -> str:
+        who = self._config.bind_dn or "the client certificate"
+        said = _clean(result["message"])
+        detail = next((f": {text}" for code, text in _AD_CODES.items() if f"data {code}," in said), "")
+        return (
+            f"{self.url} turns down {who}: {result['description']} ({result['result']}{detail})"
+            f"{_quoted(said)}; see bind_dn and password_file"
+        )
+
+    def close(self) -> None:
+        """Let go of the connection; whether the server hears of it does not matter."""
+        with contextlib.suppress(LDAPException, OSError):
+            self._connection.strategy.close()
+        sock = self._connection.socket
+        if sock is not None:
+            sock.close()
+
+    def search(  # noqa: PLR0913 - the parts of a search request (RFC 4511, 4.5.1)
+        self,
+        base: str,
+        scope: str,
+        wanted: str,
+        attributes: Sequence[str],
+        *,
+        page: tuple[int, bytes | None] | None = None,
+        controls: list[tuple[str, bool, bytes]] | None = None,
+        size_limit: int = 0,
+        bearable: frozenset[int] = frozenset(),
+    ) -> Found:
+        """Search, and give all that came once the result has come. ``page`` is page size and cookie.
+
+        Raises as the class does, for every result but success and those that are ``bearable``.
+        """
+        size, cookie = page or (None, None)
+        with self._blamed():
+            self._connection.search(
+                base,
+                wanted,
+                _SCOPES[scope],
+                dereference_aliases=ldap3.DEREF_NEVER,
+                attributes=list(attributes),
+                size_limit=size_limit,
+                controls=controls,
+                paged_size=size,
+                paged_criticality=size is not None,
+                paged_cookie=cookie,
+            )
+        result, messages = self._connection.result, self._connection.response
+        if result["type"] != "searchResDone":
+            raise SourceError(f"{self.url} ended a search with {result['type']}", kind=FailureKind.BROKEN)
+        if result["result"] not in bearable:
+            self._require(result, f"search in {base or 'the root'}")
+        return Found(messages, result)
+
+    def read(self, dn: str, attributes: Sequence[str]) -> dict[str, list[bytes]]:
+        """Give attributes of one entry; none where there is no such entry, or none that we may see."""
+        found = self.search(dn, "base", "(objectClass=*)", attributes, bearable=frozenset({10, 32, 34, 50}))
+        entries = [message for message in found.messages if message["type"] == "searchResEntry"]
+        return {name: values or [] for name, values in entries[0]["raw_attributes"].items()} if entries else {}
+
+    def _require(self, result: dict[str, Any], what: str) -> None:
+        """Raise for any result but success."""
+        code = int(result["result"])
+        if code == _OK:
+            return
+        elsewhere = f" ({', '.join(map(_clean, result['referrals']))})" if result.get("referrals") else ""
+        mend = f"; {_MENDS[code]}{elsewhere}" if code in _MENDS else elsewhere
+        text = f"{self.url}: {what}: {result['description']} ({code}){_quoted(_clean(result['message']))}{mend}"
+        if code in _ELSEWHERE:
+            raise UnreachableError(text)
+        raise SourceError(text, kind=FailureKind.TEMPORARY if code in _TEMPORARY else FailureKind.BROKEN)
+
+    @contextlib.contextmanager
+    def _blamed(self) -> Iterator[None]:
+        """Turn what ldap3 raises to our two errors. Its texts are about sockets; they have no password in them."""
+        try:
+            yield
+        except (LDAPCommunicationError, LDAPResponseTimeoutError, LDAPStartTLSError) as error:
+            trouble = self._tls.trouble if self._tls else ""
+            raise UnreachableError(
+                f"{self.url}: {trouble or _clean(error)}",
+                kind=FailureKind.BROKEN if trouble else FailureKind.TEMPORARY,
+            ) from None
+        except OSError as error:
+            raise UnreachableError(f"{self.url}: {error.strerror or _clean(error)}") from None
+        except LDAPInvalidFilterError:
+            raise SourceError(f"the filter {self._config.filter!r} is malformed", kind=FailureKind.BROKEN) from None
+        except (LDAPException, LookupError, ValueError, TypeError, AttributeError) as error:
+            text = f"{self.url}: its answer cannot be understood: {type(error).__name__}: {_clean(error)}"
+            raise SourceError(text, kind=FailureKind.BROKEN) from None
+
+
+def _identity(config: Config) -> dict[str, Any]:
+    """Give who we say we are, as arguments of a Connection."""
+    if config.bind_dn:
+        assert config.password_file is not None  # noqa: S101 - problems() sees to it
+        return {
+            "user": config.bind_dn,
+            "password": read_secret(config.password_file),
+            "authentication": ldap3.SIMPLE,
+        }
+    if config.client_cert_file:
+        return {"authentication": ldap3.SASL, "sasl_mechanism": ldap3.EXTERNAL, "sasl_credentials": ""}
+    return {"authentication": ldap3.ANONYMOUS}
+
+
+def _context(config: Config) -> ssl.SSLContext:
+    """Give the standard library's strict context: our authority or the system's, and our own certificate if any."""
+    try:
+        context = ssl.create_default_context(cafile=str(config.ca_file) if config.ca_file else None)
+    except (OSError, ssl.SSLError) as error:
+        text = f"ca_file {config.ca_file} cannot be used: {getattr(error, 'strerror', None) or error}"
+        raise SourceError(text, kind=FailureKind.BROKEN) from None
+    if config.client_cert_file:
+        key = config.client_key_file or str(config.client_cert_file)
+        read_secret(key)  # raises where it lies open to others
+        try:
+            context.load_cert_chain(config.client_cert_file, secret_path(key), password=_no_password)
+        except (OSError, ssl.SSLError, ValueError) as error:
+            text = f"client_cert_file {config.client_cert_file} and its key cannot be used: {error}"
+            raise SourceError(text, kind=FailureKind.BROKEN) from None
+    return context
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted, and nobody is here to give its password")
+
+
+def _clean(text: object) -> str:
+    """Make a foreign text fit a line of ours."""
+    shown = "".join(char if char.isprintable() else " " for char in str(text or ""))
+    return " ".join(shown.split())[:_CLIP]
+
+
+def _quoted(said: str) -> str:
+    return f" “{said}”" if said else ""

@@ -1,0 +1,249 @@
+"""The order of it all: which server, changes or everything, and what is remembered until next time.
+
+Sync mode asks with a cookie what changed, which is the whole cost of a run; a full pull is made exact by asking what
+changed since just before it. Poll mode asks for everything each time.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from syncagent.errors import FailureKind, SourceError
+from syncagent.sources import Answer
+from syncagent.sources.ldap import wanted
+from syncagent.sources.ldap.addresses import Reading
+from syncagent.sources.ldap.presets import ENTRY_UUID
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from syncagent.sources import Request
+    from syncagent.sources.ldap import Config
+    from syncagent.sources.ldap.presets import Preset
+    from syncagent.sources.ldap.pull import Pull
+    from syncagent.sources.ldap.session import Session, UnreachableError
+    from syncagent.sources.ldap.syncrepl import Changes
+
+_PATIENCE = 3600.0
+"""Seconds for which a server that is behind our cookie is waited for, before it is asked for everything."""
+
+
+class Known(Struct, frozen=True):
+    """The validator: the cookie, the server that it is of, and when that last answered and last gave everything."""
+
+    url: str
+    cookie: str
+    answered: float
+    pulled: float
+
+    @classmethod
+    def read(cls, validator: str | None) -> Known | None:
+        """Read it; None where it is none of ours."""
+        try:
+            return msgspec.json.decode(validator, type=cls) if validator else None
+        except (msgspec.DecodeError, UnicodeError):
+            return None
+
+    def write(self) -> str:
+        """Write it."""
+        return msgspec.json.encode(self).decode()
+
+    def is_fresh(self, now: float, interval: float) -> bool:
+        """Tell whether everything was asked for within the interval; a clock that went back says no."""
+        return 0 <= now - self.pulled < interval
+
+
+class LdapSource:
+    """Asks one of the servers, and keeps the connection for the next time in sync mode."""
+
+    def __init__(self, config: Config) -> None:
+        """Ask nothing yet."""
+        self._config, self._wanted = config, wanted(config)
+        self._warm: Session | None = None
+        self._names_known = not (config.attributes or config.filter)
+
+    def fetch(self, request: Request) -> Answer:
+        """See Source.fetch. Goes on to the next server where one cannot be reached, not where it turns us down."""
+        from syncagent.sources.ldap.pull import Pull
+        from syncagent.sources.ldap.session import UnreachableError
+
+        known = Known.read(request.validator)
+        self._names_known |= known is not None  # it was asked for everything by this configuration before
+        told: list[UnreachableError] = []
+        for session in self._sessions(known, told):
+            try:
+                self._check_names(session)
+                pull = Pull(session, self._config, self._wanted.filter)
+                answer = _Fetch(self._config, self._wanted, pull, request, known).answer()
+            except UnreachableError as error:
+                told.append(error)
+                session.close()
+                request.sink.restart()
+            except BaseException:
+                session.close()
+                raise
+            else:
+                self._keep(session, answer)
+                return answer
+        broken = all(error.kind is FailureKind.BROKEN for error in told)
+        text = "no server gives a whole answer: " + "; ".join(dict.fromkeys(map(str, told)))
+        raise SourceError(text, kind=FailureKind.BROKEN if broken else FailureKind.TEMPORARY)
+
+    def _sessions(self, known: Known | None, told: list[UnreachableError]) -> Iterator[Session]:
+        """Give the connection that is open, then one to each server: first to that of the cookie."""
+        from syncagent.sources.ldap.session import Session, UnreachableError
+
+        warm, self._warm = self._warm, None  # a fetch that was given up on may still be using what it took
+        if warm is not None:
+            yield warm
+        urls = list(self._config.url)
+        if known and known.url in urls:
+            urls.sort(key=lambda url: url != known.url)
+        for url in urls:
+            try:
+                session = Session(self._config, url)
+            except UnreachableError as error:
+                told.append(error)
+            else:
+                yield session
+
+    def _check_names(self, session: Session) -> None:
+        """Look once whether the server has the attributes that were configured: it would not say so itself."""
+        from syncagent.sources.ldap.pull import unknown_attributes
+
+        if self._names_known:
+            return
+        unknown = unknown_attributes(session, self._config.attributes, self._config.filter)
+        if unknown:
+            text = f"{session.url} knows no attribute {', '.join(unknown)}: see attributes and filter"
+            raise SourceError(text, kind=FailureKind.BROKEN)
+        self._names_known = True
+
+    def _keep(self, session: Session, answer: Answer) -> None:
+        if answer.mode == "sync" and self._warm is None:
+            self._warm = session
+        else:
+            session.close()
+
+
+@dataclass(slots=True)
+class _Fetch:
+    """One fetch from one server."""
+
+    config: Config
+    wanted: Preset
+    pull: Pull
+    request: Request
+    known: Known | None
+
+    def answer(self) -> Answer:
+        changes, why = self._changes()
+        if changes is not None and self.known is not None:
+            if self.known.is_fresh(time.time(), self.config.full_interval):
+                return self._amended(changes, self.known)
+            why = "full_interval has passed"
+        return self._whole(changes, why)
+
+    def _changes(self) -> tuple[Changes | None, str]:
+        """Ask what changed since the cookie; None, and why, where only asking for everything can tell."""
+        from syncagent.sources.ldap.session import UnreachableError
+        from syncagent.sources.ldap.syncrepl import LaggingError, LostError, refresh
+
+        url = self.pull.session.url
+        if self.known is None or self.config.mode == "poll":
+            return None, ""
+        if self.known.url != url:
+            return None, f"{self.known.url} knew what changed, and {url} answers"
+        try:
+            return refresh(self.pull, bytes.fromhex(self.known.cookie), self._attributes(ENTRY_UUID)), ""
+        except LostError as error:
+            return None, f"{url} cannot say what changed: {error}"
+        except LaggingError as error:
+            text = f"{url} is behind what it said before ({error}): a replica that lags, or one that was restored"
+            if 0 <= time.time() - self.known.answered < _PATIENCE:
+                raise UnreachableError(text) from None
+            return None, text
+
+    def _attributes(self, key: str) -> list[str]:
+        return [*self.wanted.attributes, key]
+
+    def _amended(self, changes: Changes, known: Known) -> Answer:
+        now = time.time()
+        validator = Known(known.url, changes.cookie.hex(), now, known.pulled).write()
+        if changes.is_empty:
+            return Answer(same=True, validator=validator, mode="sync")
+        self.request.sink.amend(last=True)
+        self._apply(changes)
+        return Answer(validator=validator, mode="sync", notes=(f"{changes.count} entries changed",))
+
+    def _apply(self, changes: Changes) -> None:
+        sink = self.request.sink
+        sink.forget(changes.entries)
+        if changes.present is not None:
+            sink.retain(changes.present)
+        reading = Reading(sink, self.wanted.attributes)
+        for key, found in changes.entries.items():
+            if found is not None:
+                sink.put(reading.entries(found, key))
+
+    def _whole(self, changes: Changes | None, why: str) -> Answer:
+        """Ask for everything; in sync mode, then also for what changed meanwhile, so that the answer is exact."""
+        from syncagent.sources.ldap.syncrepl import LaggingError, LostError, refresh
+
+        now, start = time.time(), changes
+        if start is None and self.config.mode != "poll":
+            start, reason = self._offered()
+            if start is None and self.config.mode == "sync":
+                text = f"{self.pull.session.url} has no sync mode: {reason}; mend that, or set mode to auto or poll"
+                raise SourceError(text, kind=FailureKind.BROKEN)
+        self._pull_all(ENTRY_UUID if start is not None else self.wanted.key, exact=start is not None)
+        notes = [f"asked for everything: {why}"] if why else []
+        if self.pull.references:
+            notes.append(f"{self.pull.references} references to other servers were ignored: what is there is not here")
+        if start is None:
+            return Answer(mode="poll", notes=tuple(notes))
+        try:
+            meanwhile = refresh(self.pull, start.cookie, self._attributes(ENTRY_UUID))
+        except (LostError, LaggingError) as error:
+            raise SourceError(f"{self.pull.session.url} changed too much while it was read: {error}") from None
+        self.request.sink.amend(last=False)
+        self._apply(meanwhile)
+        validator = Known(self.pull.session.url, meanwhile.cookie.hex(), now, now).write()
+        return Answer(validator=validator, mode="sync", notes=tuple(notes), explained=_explained(changes, meanwhile))
+
+    def _pull_all(self, key: str, *, exact: bool) -> None:
+        sink, reading = self.request.sink, Reading(self.request.sink, self.wanted.attributes)
+        count = 0
+        for page in self.pull.pages(self._attributes(key)):
+            for found in page:
+                own = found.key(key)
+                if own is None and exact:
+                    text = f"{key} of {found.dn} may not be read, and sync mode needs it: grant it, or set mode to poll"
+                    raise SourceError(f"{self.pull.session.url}: {text}", kind=FailureKind.BROKEN)
+                sink.put(reading.entries(found, own or found.dn))
+            count += len(page)
+            self.request.report("entries", count)
+
+    def _offered(self) -> tuple[Changes | None, str]:
+        """Find out whether sync mode is there for this base, by asking what changed since now; else say why not."""
+        from syncagent.sources.ldap.syncrepl import LaggingError, LostError, context_cookie, refresh
+
+        cookie = context_cookie(self.pull.session, self.config.base)
+        if cookie is None:
+            return None, f"contextCSN of the suffix of {self.config.base} is not there, or may not be read"
+        try:
+            return refresh(self.pull, cookie, self._attributes(ENTRY_UUID)), ""
+        except (LostError, LaggingError) as error:
+            return None, str(error)
+
+
+def _explained(changes: Changes | None, meanwhile: Changes) -> frozenset[str] | None:
+    """Give what changed since the last answer; None where that is not known one by one."""
+    if changes is None or changes.present is not None or meanwhile.present is not None:
+        return None
+    return frozenset({*changes.entries, *meanwhile.entries})
