@@ -45,9 +45,11 @@ class Known(Struct, frozen=True):
     def read(cls, validator: str | None) -> Known | None:
         """Read it; None where it is none of ours."""
         try:
-            return msgspec.json.decode(validator, type=cls) if validator else None
-        except (msgspec.DecodeError, UnicodeError):
+            known = msgspec.json.decode(validator or "", type=cls)
+            bytes.fromhex(known.cookie)
+        except (msgspec.DecodeError, ValueError):
             return None
+        return known
 
     def write(self) -> str:
         """Write it."""
@@ -66,6 +68,11 @@ class LdapSource:
         self._config, self._wanted = config, wanted(config)
         self._warm: Session | None = None
         self._names_known = not (config.attributes or config.filter)
+
+    def __del__(self) -> None:
+        """Close the connection with the source: that is gone when another configuration is in force."""
+        if self._warm is not None:
+            self._warm.close()
 
     def fetch(self, request: Request) -> Answer:
         """See Source.fetch. Goes on to the next server where one cannot be reached, not where it turns us down."""
