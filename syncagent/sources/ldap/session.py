@@ -43,7 +43,7 @@ _MENDS = {
     4: "it gives this account only so many entries: raise the account's size limit, the total of a paged search too",
     8: "it wants TLS or a stronger bind: use ldaps://",
     10: "the base is on another server: name that one in url",
-    11: "its administrative limit is too low for this account, or an index is missing",
+    11: "its limits are too low for this account: see page_size, and the account's limits and indexes",
     12: "it cannot page (RFC 2696)",
     13: "it wants TLS: use ldaps://",
     32: "there is no such base, or this account may not see it",

@@ -1,0 +1,475 @@
+"""Sync mode (RFC 4533): what changed arrives as it is, and nothing else is asked for; real slapd."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from syncagent.errors import FailureKind
+from syncagent.fetch import Fetched
+from tests.sources.ldap import Asked, by_label, searched
+from tests.support.ldap_wire import Attributes
+from tests.support.scripted_ldap import ScriptedLDAP, SyncAnswer, SyncDone, SyncEntry, SyncIds
+from tests.support.slapd import PEOPLE, SUFFIX, SYNC, Slapd, people
+
+OTHERS = f"ou=others,{SUFFIX}"
+COUNT = 25
+
+
+def dn(number: int) -> str:
+    """Give the DN of one of the people."""
+    return f"uid=u{number:07},{PEOPLE}"
+
+
+def mails(number: int) -> set[str]:
+    """Give the addresses that one of the people has to begin with."""
+    return {f"u{number:07}@example.com", f"u{number:07}@example.org"}
+
+
+def everybody(count: int = COUNT) -> dict[str, set[str]]:
+    """Give what the directory has to begin with, by DN."""
+    return {dn(number): mails(number) for number in range(count)}
+
+
+@pytest.fixture
+def slapd() -> Iterator[Slapd]:
+    """A directory of some people that offers sync mode, and another unit outside of it."""
+    server = Slapd()
+    server.load(people(COUNT))
+    with server:
+        server.add(OTHERS, objectClass="organizationalUnit", ou="others")
+        yield server
+
+
+@pytest.fixture
+def asked(slapd: Slapd, tmp_path: Path) -> Asked:
+    """The source over the people alone, asked once."""
+    asked = Asked(tmp_path, slapd.url, base=PEOPLE)
+    assert asked.entries() == everybody()
+    searched(slapd)
+    return asked
+
+
+def known(fetched: Fetched) -> dict[str, object]:
+    """Give what the source wants to have back."""
+    assert fetched.state.validator is not None
+    return msgspec.json.decode(fetched.state.validator, type=dict[str, object])
+
+
+def test_the_mode_is_told(slapd: Slapd, tmp_path: Path) -> None:
+    """Where the server offers sync mode it is used, and each report names the mode."""
+    asked = Asked(tmp_path, slapd.url, base=PEOPLE)
+    assert asked.whole().report.mode == "sync"
+    assert (asked.whole().report.state, asked.whole().report.mode) == ("same", "sync")
+    asked.configure(slapd.url, base=PEOPLE, mode="poll")
+    assert (asked.whole().report.state, asked.whole().report.mode) == ("whole", "poll")
+
+
+CHANGES: dict[str, tuple[Callable[[Slapd], None], int]] = {
+    "add": (lambda slapd: slapd.add(f"uid=neu,{PEOPLE}", uid="neu", mail="neu@example.com"), 1),
+    "modify": (lambda slapd: slapd.modify(dn(3), mail="other@example.com"), 1),
+    "one value more": (
+        lambda slapd: slapd.modify(dn(3), proxyAddresses=["smtp:a@example.com", "smtp:b@example.com"]),
+        1,
+    ),
+    "delete": (lambda slapd: slapd.delete(dn(3)), 0),
+    "rename": (lambda slapd: slapd.rename(dn(3), "uid=renamed"), 1),
+    "move out": (lambda slapd: slapd.rename(dn(3), f"uid=u{3:07}", OTHERS), 0),
+    "attributes removed": (lambda slapd: slapd.modify(dn(3), mail=[], proxyAddresses=[]), 0),
+    "one attribute removed": (lambda slapd: slapd.modify(dn(3), proxyAddresses=[]), 1),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_arrives_by_itself(change: str, slapd: Slapd, asked: Asked, tmp_path: Path) -> None:
+    """Each kind of change arrives, by one search that gives no more entries than changed."""
+    do, named = CHANGES[change]
+    do(slapd)
+    fetched = asked.whole()
+    assert (fetched.report.state, fetched.report.mode) == ("whole", "sync")
+    assert searched(slapd) == [("(|(proxyAddresses=*)(mail=*))", named)]
+    (tmp_path / "poll").mkdir()
+    assert by_label(fetched) == Asked(tmp_path / "poll", slapd.url, base=PEOPLE, mode="poll").entries()
+    searched(slapd)
+    assert asked.whole().report.state == "same"
+
+
+def test_moved_in(slapd: Slapd, asked: Asked) -> None:
+    """Whoever is moved to below the base arrives by one search of one entry."""
+    slapd.add(f"uid=far,{OTHERS}", uid="far", mail="far@example.com")
+    assert asked.whole().report.state == "same"
+    slapd.rename(f"uid=far,{OTHERS}", "uid=far", PEOPLE)
+    searched(slapd)
+    assert asked.entries() == everybody() | {f"uid=far,{PEOPLE}": {"far@example.com"}}
+    assert [count for _, count in searched(slapd)] == [1]
+
+
+def test_a_change_elsewhere_only_moves_the_cookie(slapd: Slapd, asked: Asked) -> None:
+    """What changes outside the base is "same", with a cookie that is further on."""
+    before = known(asked.whole())
+    slapd.add(f"uid=far,{OTHERS}", uid="far", mail="far@example.com")
+    fetched = asked.whole()
+    assert fetched.report.state == "same"
+    assert known(fetched)["cookie"] != before["cookie"]
+    assert {count for _, count in searched(slapd)} == {0}
+
+
+def test_one_connection_serves_many_runs(slapd: Slapd, asked: Asked) -> None:
+    """The connection is kept; one that has died is renewed without failing the run, nor asking for everything."""
+    accepted = slapd.log.count("ACCEPT")
+    for _ in range(5):
+        assert asked.whole().report.state == "same"
+    assert slapd.log.count("ACCEPT") == accepted
+    slapd.restart()
+    searched(slapd)
+    assert asked.whole().report.state == "same"
+    slapd.delete(dn(1))
+    assert dn(1) not in asked.entries()
+    assert all(count <= 1 for _, count in searched(slapd))
+
+
+def test_another_process_goes_on_from_the_cookie(slapd: Slapd, asked: Asked) -> None:
+    """A one-shot run asks with the cookie of the one before."""
+    slapd.delete(dn(2))
+    asked.restart()
+    assert dn(2) not in asked.entries()
+    assert [count for _, count in searched(slapd)] == [0]
+
+
+@pytest.mark.parametrize("sessionlog", [0, 3])
+def test_the_session_log_does_not_reach_back(sessionlog: int, slapd: Slapd, asked: Asked) -> None:
+    """Without a log that reaches back the server names what is still there; the rest goes, and no more."""
+    slapd.restart(sessionlog=sessionlog)
+    assert asked.whole().report.state == "same"
+    searched(slapd)
+    for number in range(10):
+        slapd.delete(dn(number))
+    slapd.modify(dn(20), mail="other@example.com")
+    slapd.add(f"uid=neu,{PEOPLE}", uid="neu", mail="neu@example.com")
+    wanted = {name: found for name, found in everybody().items() if name >= dn(10)}
+    wanted[dn(20)] = {"other@example.com"} | mails(20)
+    wanted[f"uid=neu,{PEOPLE}"] = {"neu@example.com"}
+    assert asked.entries() == wanted
+    assert [count for _, count in searched(slapd)] == [2], "what did not change is not sent"
+    assert asked.whole().report.state == "same"
+
+
+def test_present_of_many_keys(slapd: Slapd, tmp_path: Path) -> None:
+    """Thousands of keys that are still there are all found again."""
+    slapd.stop()
+    slapd.load(people(3000, first=1000))
+    slapd.restart(sessionlog=0)
+    asked = Asked(tmp_path, slapd.url, base=PEOPLE)
+    assert len(asked.entries()) == 3000 + COUNT
+    for number in range(1500, 1520):
+        slapd.delete(dn(number))
+    searched(slapd)
+    found = asked.entries()
+    assert len(found) == 3000 + COUNT - 20
+    assert not found.keys() & {dn(number) for number in range(1500, 1520)}
+    assert [count for _, count in searched(slapd)] == [0]
+
+
+def test_without_the_overlay_everything_is_asked_for(slapd: Slapd, asked: Asked) -> None:
+    """A server that offers sync mode no longer, contextCSN left over, is polled; where sync is a must, it fails."""
+    slapd.restart(syncprov=False)
+    slapd.delete(dn(4))
+    searched(slapd)
+    fetched = asked.whole()
+    assert fetched.report.mode == "poll"
+    assert dn(4) not in by_label(fetched)
+    assert any("asked for everything" in note for note in fetched.report.notes), fetched.report.notes
+    asked.configure(slapd.url, base=PEOPLE, mode="sync")
+    failed = asked.fetch()
+    assert failed.report.kind == FailureKind.BROKEN
+    assert "has no sync mode" in failed.report.error
+    assert "overlay syncprov" in failed.report.error
+
+
+def test_sync_mode_needs_to_read_the_cookie(slapd: Slapd, tmp_path: Path) -> None:
+    """An account that may not read contextCSN is polled."""
+    rule = f'access to dn.base="{SUFFIX}" attrs=contextCSN by * none'
+    slapd.restart(config=rule)
+    asked = Asked(tmp_path, slapd.url, base=PEOPLE)
+    assert asked.whole().report.mode == "poll"
+    asked.configure(slapd.url, base=PEOPLE, mode="sync")
+    assert "contextCSN" in asked.fetch().report.error
+
+
+def test_another_configuration_asks_for_everything(slapd: Slapd, asked: Asked) -> None:
+    """A cookie is worth nothing for another filter or base."""
+    asked.configure(slapd.url, base=PEOPLE, filter="(mail=u000000*)")
+    assert asked.entries() == {dn(number): mails(number) for number in range(10)}
+
+
+def test_another_server_asks_for_everything(slapd: Slapd, asked: Asked) -> None:
+    """The cookie of one server is not shown to another; while its own answers, it is asked first."""
+    with Slapd() as other:
+        other.add(f"uid=b,{PEOPLE}", uid="b", mail="b@example.com")
+        digest = asked.configured.digest
+        asked.configure(other.url, slapd.url, base=PEOPLE)
+        asked.configured = msgspec.structs.replace(asked.configured, digest=digest)  # as if it had always been so
+        assert asked.whole().report.state == "same"
+        slapd.stop()
+        fetched = asked.whole()
+        assert by_label(fetched) == {f"uid=b,{PEOPLE}": {"b@example.com"}}
+        assert any(other.url in note for note in fetched.report.notes)
+        assert known(fetched)["url"] == other.url
+        slapd.start()
+        assert asked.whole().report.state == "same", "it stays with the server of its cookie"
+
+
+def test_everything_is_asked_for_after_the_interval(slapd: Slapd, asked: Asked) -> None:
+    """Once full_interval has passed everything is asked for and compared; where all is well nothing is said."""
+    digest = asked.configured.digest
+    asked.configure(slapd.url, base=PEOPLE, full_interval=0.0)
+    asked.configured = msgspec.structs.replace(asked.configured, digest=digest)
+    slapd.delete(dn(5))
+    slapd.modify(dn(6), mail="six@example.com")
+    fetched = asked.whole()
+    assert (fetched.report.state, fetched.report.mode) == ("whole", "sync")
+    assert by_label(fetched).keys() == everybody().keys() - {dn(5)}
+    assert max(count for _, count in searched(slapd)) == COUNT - 1
+    assert not asked.runs.notes
+
+
+def test_what_no_change_told_is_an_error(slapd: Slapd, asked: Asked) -> None:
+    """What went without a word, as by an access rule, is found by the whole pull, told, and the pull counts."""
+    digest = asked.configured.digest
+    slapd.restart(config=f'access to dn.base="{dn(7)}" by * none')
+    assert asked.whole().report.state == "same"
+    asked.configure(slapd.url, base=PEOPLE, full_interval=0.0)
+    asked.configured = msgspec.structs.replace(asked.configured, digest=digest)
+    slapd.delete(dn(8))
+    fetched = asked.whole()
+    assert by_label(fetched).keys() == everybody().keys() - {dn(7), dn(8)}
+    (note,) = asked.runs.notes
+    assert "differs in 2 addresses" in note
+    assert f"u{7:07}@example.com" in note
+
+
+def test_deletes_that_the_server_never_tells_of(slapd: Slapd, tmp_path: Path) -> None:
+    """With syncprov-nopresent and no log a delete is never told; the pull of the next interval finds it."""
+    slapd.restart(sessionlog=0)
+    text = (slapd.directory / "slapd.conf").read_text("utf-8")
+    slapd.stop()
+    (slapd.directory / "slapd.conf").write_text(f"{text}\nsyncprov-nopresent TRUE\n", "utf-8")
+    slapd.start()
+    asked = Asked(tmp_path, slapd.url, base=PEOPLE)
+    asked.whole()
+    slapd.delete(dn(9))
+    assert dn(9) in asked.entries()
+    digest = asked.configured.digest
+    asked.configure(slapd.url, base=PEOPLE, full_interval=0.0)
+    asked.configured = msgspec.structs.replace(asked.configured, digest=digest)
+    assert dn(9) not in asked.entries()
+    assert any("differs in 2 addresses" in note for note in asked.runs.notes), asked.runs.notes
+
+
+def test_a_small_limit_asks_for_everything(slapd: Slapd, asked: Asked) -> None:
+    """An account that may have but few entries at once gets small changes, and pages for large ones."""
+    slapd.restart(config=f'limits dn.exact="{SYNC}" size.soft=5 size.hard=5 size.pr=1000 size.prtotal=unlimited')
+    slapd.modify(dn(1), mail="one@example.com")
+    searched(slapd)
+    asked.whole()
+    assert [count for _, count in searched(slapd)] == [1]
+    for number in range(10):
+        slapd.modify(dn(number), mail=f"n{number}@example.com")
+    fetched = asked.whole()
+    assert fetched.report.mode == "sync"
+    assert "n9@example.com" in by_label(fetched)[dn(9)]
+    assert any("more changed" in note for note in fetched.report.notes)
+
+
+def test_more_than_is_held_in_memory_is_pulled(slapd: Slapd, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refresh never brings more entries than a bound that we set ourselves: beyond it, pages are asked for."""
+    monkeypatch.setattr("syncagent.sources.ldap.syncrepl.MOST", 5)
+    for number in range(10):
+        slapd.modify(dn(number), mail=f"n{number}@example.com")
+    fetched = asked.whole()
+    assert any("more changed" in note for note in fetched.report.notes)
+    assert "n9@example.com" in by_label(fetched)[dn(9)]
+    assert asked.whole().report.state == "same"
+
+
+def test_exact_under_a_writer(tmp_path: Path) -> None:
+    """20,000 entries, a writer at 50 changes a second: after the pull and one refresh all is as in the directory."""
+    server = Slapd()
+    server.load(people(20_000))
+    with server:
+        over = threading.Event()
+        changes = [0]
+        writer = threading.Thread(target=_write, args=(server, over, changes))
+        writer.start()
+        try:
+            asked = Asked(tmp_path, server.url, base=PEOPLE)
+            fetched = asked.whole()
+            assert fetched.report.mode == "sync"
+        finally:
+            over.set()
+            writer.join()
+        assert changes[0] > 30, "it wrote all the while"
+        found = asked.entries()
+        (tmp_path / "poll").mkdir()
+        assert found == Asked(tmp_path / "poll", server.url, base=PEOPLE, mode="poll").entries()
+
+
+def _write(slapd: Slapd, over: threading.Event, changes: list[int]) -> None:
+    """Change 50 a second, all over the directory: add, modify, delete, rename."""
+    while not over.wait(0.02):
+        number = changes[0]
+        changes[0] += 1
+        place = number * 7919 % 20_000
+        if number % 4 == 0:
+            slapd.modify(dn(place), mail=f"changed{number}@example.com")
+        elif number % 4 == 1:
+            slapd.delete(dn(place))
+        elif number % 4 == 2:
+            slapd.add(f"uid=new{number},{PEOPLE}", uid=f"new{number}", mail=f"new{number}@example.com")
+        else:
+            slapd.rename(dn(place), f"uid=renamed{number}")
+
+
+# What slapd will not do on demand: a scripted server.
+
+UUIDS = [UUID(int=number) for number in range(1, 6)]
+CSN = b"20260101000000.000000Z#000000#000#000000"
+COOKIE, LATER = b"rid=000,csn=" + CSN, b"rid=000,csn=20270101000000.000000Z#000000#000#000000"
+
+
+def _person(number: int) -> tuple[str, Attributes]:
+    mail: Attributes = {"mail": [f"p{number}@example.com"], "entryUUID": [str(UUIDS[number])]}
+    return f"cn=p{number},{SUFFIX}", mail
+
+
+@pytest.fixture
+def scripted(tmp_path: Path) -> Iterator[tuple[ScriptedLDAP, Asked]]:
+    """A scripted server that offered sync mode and was asked for everything."""
+    with ScriptedLDAP([_person(number) for number in range(5)], password=None) as server:
+        server.objects = {SUFFIX: {"contextCSN": [CSN]}}
+        server.sync_answers = [[SyncDone()], [SyncDone()]]
+        asked = Asked(tmp_path, server.url, attributes=("mail",))
+        server.objects = {**server.objects, "cn=Subschema": {"attributeTypes": ["( 1.2.3 NAME 'mail' )"]}}
+        assert len(asked.entries()) == 5
+        server.requests.clear()
+        yield server, asked
+
+
+def _pulls(server: ScriptedLDAP) -> int:
+    return sum(request.page_size is not None for request in server.requests)
+
+
+def test_the_cookie_is_sent_back(scripted: tuple[ScriptedLDAP, Asked]) -> None:
+    """The cookie of the last answer is what the next question is asked with; none on the way is kept."""
+    server, asked = scripted
+    server.sync_answers = [
+        [SyncIds([UUIDS[0]], refresh_deletes=True, cookie=b"on the way"), SyncDone(cookie=LATER, refresh_deletes=True)],
+        [SyncDone()],
+    ]
+    assert len(asked.entries()) == 4
+    assert asked.whole().report.state == "same"
+    assert [request.sync_cookie for request in server.requests] == [COOKIE, LATER]
+    assert all(request.critical for request in server.requests), "a server that ignores it must not go unnoticed"
+
+
+LOST: dict[str, SyncAnswer] = {
+    "lost cookie": [SyncDone(code=4096)],
+    "protocol error": [SyncDone(code=2)],
+    "no longer offered": [SyncDone(code=12)],
+    "no longer allowed": [SyncDone(code=50)],
+    "too many": [SyncEntry("add", UUIDS[0], "cn=p0", {"mail": ["x@example.com"]}), SyncDone(code=4)],
+    "no control": [SyncEntry("add", UUIDS[0], "cn=p0", {"mail": ["x@example.com"]}), SyncDone(control=False)],
+    "nothing is left": [SyncDone(cookie=LATER, refresh_deletes=False)],
+}
+
+
+@pytest.mark.parametrize("how", LOST)
+def test_a_server_that_cannot_tell_is_asked_for_everything(how: str, scripted: tuple[ScriptedLDAP, Asked]) -> None:
+    """Whatever the server cannot tell by changes is asked for whole; nothing goes by a change that was not told."""
+    server, asked = scripted
+    server.sync_answers = [LOST[how], [SyncDone()], [SyncDone()]]
+    fetched = asked.whole()
+    assert len(by_label(fetched)) == 5
+    assert _pulls(server) == 1
+    assert any("cannot say what changed" in note for note in fetched.report.notes)
+
+
+BROKEN: dict[str, SyncAnswer] = {
+    "fin": [SyncIds(UUIDS[1:], refresh_deletes=True), "fin"],
+    "fin inside": [SyncIds(UUIDS[1:], refresh_deletes=True), "fin-inside"],
+    "reset": [SyncIds(UUIDS[1:], refresh_deletes=True), "rst"],
+    "notice": [SyncIds(UUIDS[1:], refresh_deletes=True), "notice"],
+    "stall": [SyncIds(UUIDS[1:], refresh_deletes=True), "stall"],
+    "busy": [SyncIds(UUIDS[1:], refresh_deletes=True), 51],
+    "time limit": [SyncIds(UUIDS[1:], refresh_deletes=True), 3],
+    "unknown": [SyncIds(UUIDS[1:], refresh_deletes=True), 12345],
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_half_a_refresh_changes_nothing(how: str, tmp_path: Path) -> None:
+    """A refresh that is cut off, or makes no sense, fails the source: what it told of so far counts for nothing."""
+    with ScriptedLDAP([_person(number) for number in range(5)], password=None) as server:
+        server.objects = {SUFFIX: {"contextCSN": [CSN]}}
+        server.sync_answers = [[SyncDone()], [SyncDone()]]
+        asked = Asked(tmp_path, server.url, attributes=("mail",), read_timeout=0.5)
+        before = asked.whole()
+        server.sync_answers = [BROKEN[how]] * 2
+        server.requests.clear()
+        failed = asked.fetch()
+        assert failed.report.state == "failing"
+        assert failed.state.snapshot == before.state.snapshot
+        assert failed.state.validator == before.state.validator
+        assert not _pulls(server)
+        server.sync_answers = [[SyncDone()]]
+        assert asked.whole().report.state == "same"
+
+
+def test_a_lagging_replica_is_waited_for(scripted: tuple[ScriptedLDAP, Asked], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server behind its own cookie fails the source for an hour, and is then asked for everything."""
+    server, asked = scripted
+    lags: SyncAnswer = [SyncDone(code=53, message="consumer state is newer than provider!")]
+    server.sync_answers = [lags, lags]
+    failed = asked.fetch()
+    assert failed.report.kind == FailureKind.TEMPORARY
+    assert "is behind what it said before" in failed.report.error
+    assert not _pulls(server)
+    later = time.time() + 3700
+    monkeypatch.setattr(time, "time", lambda: later)
+    server.sync_answers = [lags, [SyncDone()], [SyncDone()]]
+    assert len(asked.entries()) == 5
+    assert _pulls(server) == 1
+
+
+def test_changes_while_it_is_pulled_that_cannot_be_told(scripted: tuple[ScriptedLDAP, Asked]) -> None:
+    """A pull that cannot be made exact fails, rather than be taken for exact."""
+    server, asked = scripted
+    server.sync_answers = [[SyncDone(code=4096)], [SyncDone()], [SyncDone(code=4096)]]
+    failed = asked.fetch()
+    assert failed.report.state == "failing"
+    assert "changed too much while it was read" in failed.report.error
+
+
+def test_states_of_entries(scripted: tuple[ScriptedLDAP, Asked]) -> None:
+    """Entries that are present, added, modified and deleted are told apart by their state."""
+    server, asked = scripted
+    server.sync_answers = [
+        [
+            SyncEntry("present", UUIDS[0]),
+            SyncEntry("add", UUID(int=99), f"cn=new,{SUFFIX}", {"mail": ["new@example.com"]}),
+            SyncEntry("modify", UUIDS[1], f"cn=p1,{SUFFIX}", {"mail": ["changed@example.com"]}),
+            SyncEntry("delete", UUIDS[2]),
+            SyncIds([UUIDS[3]]),
+            SyncDone(cookie=LATER),
+        ]
+    ]
+    assert {mail for mails in asked.entries().values() for mail in mails} == {
+        "p0@example.com",
+        "new@example.com",
+        "changed@example.com",
+        "p3@example.com",
+    }
