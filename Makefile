@@ -4,6 +4,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 PYTEST_ARGS ?=
 SIZE ?= 1000000
+BENCH_ARGS ?=
 
 .PHONY: help demo test lint bench lock clean
 
@@ -15,7 +16,7 @@ demo: $(VENV)/ready ## sync a sample list into a Postfix map of its own, and ask
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" contrib/demo/demo.sh
 
 test: lint ## lint, then all tests; PYTEST_ARGS='-k name' for some
-	@.ci/setup postfix postfix-lmdb postfix-cdb slapd
+	@.ci/setup postfix postfix-lmdb postfix-cdb slapd ldap-utils
 	$(PYTHON) -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/ready ## style, format and types, without changing anything
@@ -23,9 +24,9 @@ lint: $(VENV)/ready ## style, format and types, without changing anything
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
 
-bench: $(VENV)/ready ## measure with a list of SIZE addresses (1000000)
-	@.ci/setup postfix postfix-lmdb postfix-cdb slapd
-	$(PYTHON) -m tests.bench --size $(SIZE)
+bench: $(VENV)/ready ## measure with a list of SIZE addresses (1000000); BENCH_ARGS='--only ldap' for one table
+	@.ci/setup postfix postfix-lmdb postfix-cdb slapd ldap-utils
+	$(PYTHON) -m tests.bench --size $(SIZE) $(BENCH_ARGS)
 
 lock: $(VENV)/ready ## renew requirements.lock from pyproject.toml
 	$(PYTHON) -m pip install --quiet --quiet uv

@@ -13,11 +13,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
+from tests import bench_ldap
 from tests.support.postmap import minimal_config
 from tests.support.programs import find_program
 
@@ -135,12 +137,20 @@ def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=1_000_000)
-    size = parser.parse_args().size
-    with tempfile.TemporaryDirectory(prefix="syncagent-bench-") as directory:
-        rows = list(_rows(Path(directory), size))
+    parser.add_argument("--only", choices=["core", "ldap"])
+    arguments = parser.parse_args()
+    for name, rows in (("core", partial(_rows, size=arguments.size)), ("ldap", bench_ldap.rows)):
+        if arguments.only in (None, name):
+            with tempfile.TemporaryDirectory(prefix="syncagent-bench-") as directory:
+                _show(rows(Path(directory) / name))
+
+
+def _show(table: Iterable[tuple[str, str, str, str]]) -> None:
+    rows = list(table)
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
+    print(flush=True)
 
 
 def _rows(directory: Path, size: int) -> list[tuple[str, str, str, str]]:

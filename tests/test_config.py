@@ -21,6 +21,7 @@ from syncagent.config import Config, DomainLimits, Limits, Postfix, Schedule, St
 from syncagent.errors import ConfigError, Problem
 from syncagent.reader import Reader, lines_of, near
 from syncagent.sources import file as file_source
+from syncagent.sources import ldap as ldap_source
 from syncagent.values import Address, Domain, Duration, MapName, SecretFile, spell_seconds
 from tests.support.run import syncagent
 
@@ -43,6 +44,7 @@ STRUCTS: tuple[type[Struct], ...] = (
     State,
     sources.Common,
     file_source.Config,
+    ldap_source.Config,
 )
 KEYS = [
     (struct, name)
@@ -488,6 +490,7 @@ KEYWORDS: dict[str, type | tuple[type, ...]] = {
     "required": list,
     "additionalProperties": (bool, dict),
     "minProperties": int,
+    "minItems": int,
     "items": dict,
     "anyOf": list,
     "oneOf": list,
@@ -548,10 +551,13 @@ def test_schema_has_every_key(schema: dict[str, Any]) -> None:
     assert set(tables["limits"]["properties"]) == set(Limits.__struct_fields__) - {"domains"}
     override = resolved(tables["limits"]["additionalProperties"], schema)
     assert set(override["properties"]) == set(DomainLimits.__struct_fields__)
-    (source,) = (resolved(node, schema) for node in tables["sources"]["additionalProperties"]["oneOf"])
-    keys = {*sources.Common.__struct_fields__, *file_source.Config.__struct_fields__}
-    assert set(source["properties"]) == keys
-    assert set(source["required"]) == {"type", "path"}
+    found = [resolved(node, schema) for node in tables["sources"]["additionalProperties"]["oneOf"]]
+    kinds = {node["properties"]["type"]["const"]: node for node in found}
+    required = {"file": {"path"}, "ldap": {"url", "base"}}
+    assert kinds.keys() == required.keys()
+    for kind, own in (("file", file_source.Config), ("ldap", ldap_source.Config)):
+        assert set(kinds[kind]["properties"]) == {*sources.Common.__struct_fields__, *own.__struct_fields__}
+        assert set(kinds[kind]["required"]) == {"type", *required[kind]}
 
 
 def fits(value: Any, node: dict[str, Any], schema: dict[str, Any]) -> bool:  # noqa: ANN401, C901, PLR0911 - any JSON
@@ -572,7 +578,8 @@ def fits(value: Any, node: dict[str, Any], schema: dict[str, Any]) -> bool:  # n
     if "pattern" in node and not re.search(node["pattern"], value):
         return False
     if kind == "array":
-        return all(fits(item, node.get("items", {}), schema) for item in value)
+        enough = len(value) >= node.get("minItems", 0)
+        return enough and all(fits(item, node.get("items", {}), schema) for item in value)
     if kind != "object":
         return True
     known, more = node.get("properties", {}), node.get("additionalProperties", True)
@@ -631,7 +638,7 @@ def test_the_structs_are_all_here() -> None:
     """No table of the configuration escapes the tests above and below."""
     in_modules = {
         value
-        for where in (module, file_source)
+        for where in (module, file_source, ldap_source)
         for value in vars(where).values()
         if isinstance(value, type) and issubclass(value, Struct) and value.__module__ == where.__name__
     }

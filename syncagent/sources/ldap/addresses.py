@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -34,13 +35,9 @@ class Found:
 
     def values(self, name: str) -> list[bytes]:
         """Give the values of an attribute, its options (``;lang-de``) included; the server may spell it another way."""
-        wanted = name.lower()
-        return [
-            value
-            for spelled, values in self.attributes.items()
-            if spelled.partition(";")[0].lower() == wanted
-            for value in values or ()
-        ]
+        wanted = _base_name(name)
+        several = [values for spelled, values in self.attributes.items() if values and _base_name(spelled) == wanted]
+        return several[0] if len(several) == 1 else [value for values in several for value in values]
 
     def key(self, attribute: str) -> str | None:
         """Give the entry's own key: a UUID, as octets (objectGUID, least significant first) or as text, or a text."""
@@ -50,6 +47,11 @@ class Found:
         if attribute == "objectGUID" and len(values[0]) == _UUID_LENGTH:
             return str(UUID(bytes_le=values[0]))
         return values[0].decode("ascii", "backslashreplace").lower()
+
+
+@lru_cache(maxsize=256)
+def _base_name(spelled: str) -> str:
+    return spelled.partition(";")[0].lower()
 
 
 @dataclass(slots=True)
@@ -64,7 +66,7 @@ class Reading:
         taken: dict[Entry, None] = {}
         foreign = 0
         for name in self.attributes:
-            prefixed = name.lower() in PREFIXED
+            prefixed = _base_name(name) in PREFIXED
             for octets in found.values(name):
                 try:
                     spelled = octets.decode()

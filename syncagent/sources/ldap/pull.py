@@ -70,7 +70,7 @@ class Pull:
     def _completed(self, entry: Found) -> Found:
         """Give the entry with the rest of the values of which the server showed a range."""
         for spelled in list(entry.attributes):
-            match = _RANGE.fullmatch(spelled)
+            match = _RANGE.fullmatch(spelled) if ";" in spelled else None
             if match:
                 values = entry.attributes.pop(spelled) or []
                 entry.attributes.setdefault(match["name"], None)

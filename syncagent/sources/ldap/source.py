@@ -22,6 +22,7 @@ from syncagent.sources.ldap.presets import ENTRY_UUID
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from syncagent.model import Entry
     from syncagent.sources import Request
     from syncagent.sources.ldap import Config
     from syncagent.sources.ldap.presets import Preset
@@ -227,12 +228,14 @@ class _Fetch:
         sink, reading = self.request.sink, Reading(self.request.sink, self.wanted.attributes)
         count = 0
         for page in self.pull.pages(self._attributes(key)):
+            entries: list[Entry] = []
             for found in page:
                 own = found.key(key)
                 if own is None and exact:
                     text = f"{key} of {found.dn} may not be read, and sync mode needs it: grant it, or set mode to poll"
                     raise SourceError(f"{self.pull.session.url}: {text}", kind=FailureKind.BROKEN)
-                sink.put(reading.entries(found, own or found.dn))
+                entries += reading.entries(found, own or found.dn)
+            sink.put(entries)
             count += len(page)
             self.request.report("entries", count)
 

@@ -1,0 +1,73 @@
+"""What the README tells an administrator of OpenLDAP to type gives a server in sync mode."""
+
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.sources.ldap import Asked
+from tests.support.need import need_program, need_root
+from tests.support.slapd import PEOPLE, Slapd, need_slapd, people
+
+README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+
+
+def _block(beginning: str) -> str:
+    found = re.search(rf"^```\n({beginning}.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert found, f"the README has no block that begins with {beginning}"
+    return found[1]
+
+
+def test_slapd_conf(tmp_path: Path) -> None:
+    """The lines for slapd.conf give the account its rights, without a limit, and the overlay."""
+    lines = _block("access to").replace("index entryUUID,entryCSN eq\n", "")  # which our slapd has already
+    server = Slapd(syncprov=False, config=lines)
+    server.load(people(700))  # more than slapd gives by default
+    with server:
+        asked = Asked(tmp_path, server.url, base=PEOPLE, mode="sync")
+        assert len(asked.entries()) == 700
+        server.delete(f"uid=u0000007,{PEOPLE}")
+        assert len(asked.entries()) == 699
+
+
+def test_cn_config(tmp_path: Path) -> None:
+    """The LDIF is taken by a slapd that is configured by cn=config, where it makes the same settings."""
+    need_root()  # for whom slapd takes its local administrator
+    slapd = need_slapd()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "config").mkdir()
+    conf, socket = tmp_path / "slapd.conf", str(tmp_path / "s").replace("/", "%2F")
+    conf.write_text(
+        "include /etc/ldap/schema/core.schema\ninclude /etc/ldap/schema/cosine.schema\n"
+        "modulepath /usr/lib/ldap\nmoduleload back_mdb\ndatabase config\n"
+        "access to * by dn.exact=gidNumber=0+uidNumber=0,cn=peercred,cn=external,cn=auth manage by * break\n"
+        f'database mdb\nsuffix "dc=example,dc=com"\nrootdn "cn=admin,dc=example,dc=com"\ndirectory {tmp_path}/data\n',
+        "utf-8",
+    )
+    tree = "dn: dc=example,dc=com\nobjectClass: domain\ndc: example\n"
+    subprocess.run([need_program("slapadd"), "-f", conf], input=tree, text=True, check=True, capture_output=True)
+    convert = [need_program("slaptest"), "-f", str(conf), "-F", f"{tmp_path}/config"]
+    subprocess.run(convert, check=True, capture_output=True)
+    server = subprocess.Popen([slapd, "-d", "0", "-F", tmp_path / "config", "-h", f"ldapi://{socket}"])
+    try:
+        command = [need_program("ldapmodify"), "-Y", "EXTERNAL", "-H", f"ldapi://{socket}"]
+        for _ in range(50):
+            done = subprocess.run(command, input=_block("dn: cn=module"), text=True, check=False, capture_output=True)
+            if "Can't contact" not in done.stderr:
+                break
+            time.sleep(0.1)
+        assert done.returncode == 0, done.stderr
+    finally:
+        server.terminate()
+        server.wait(10)
+    written = "".join(file.read_text("utf-8") for file in (tmp_path / "config").rglob("*.ldif"))
+    for setting in ("olcSpSessionlog: 10000", "size=unlimited", "read by * break", "olcDbIndex: entryUUID,entryCSN eq"):
+        assert setting in written.replace("\n ", "")
+
+
+@pytest.mark.parametrize("preset", ["openldap", "active-directory", "freeipa", "zimbra"])
+def test_each_preset_has_its_chapter(preset: str) -> None:
+    """Every preset is shown in a configuration of its own."""
+    assert re.search(rf'^preset = "{preset}"', README, re.MULTILINE)
