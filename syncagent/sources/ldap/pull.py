@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from syncagent.errors import FailureKind, SourceError
 from syncagent.sources.ldap.addresses import Found
-from syncagent.sources.ldap.session import PAGED
+from syncagent.sources.ldap.session import PAGED, clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -61,7 +61,7 @@ class Pull:
             elif message["type"] == "searchResRef" and self.config.ignore_references:
                 self.references += 1
             elif message["type"] == "searchResRef":
-                where = ", ".join(map(str, message.get("uri") or ["?"]))[:300]
+                where = clean(", ".join(map(str, message.get("uri") or ["?"])))
                 text = (
                     f"has part of the list elsewhere ({where}): search there as well, or set ignore_references = true"
                 )
@@ -87,13 +87,13 @@ class Pull:
             found = [(_RANGE.fullmatch(spelled), values) for spelled, values in answer.items()]
             match, values = next(((match, values) for match, values in found if match and values), (None, []))
             if match is None or match["name"].lower() != name.lower() or int(match["low"]) != low:
-                text = f"does not give the values of {name} from {low} on, of {dn}"
+                text = f"does not give the values of {name} from {low} on, of {clean(dn)}"
                 raise SourceError(f"{self.session.url} {text}")
             rest += values
             if match["high"] == "*":
                 return rest
             if int(match["high"]) != low + len(values) - 1:
-                raise SourceError(f"{self.session.url} promises other values of {name} than it gives, of {dn}")
+                raise SourceError(f"{self.session.url} promises other values of {name} than it gives, of {clean(dn)}")
             low += len(values)
 
 
@@ -101,7 +101,7 @@ def unknown_attributes(session: Session, names: Iterable[str], text: str) -> lis
     """Give those of the attributes, and of those in the filter ``text``, that the server's schema does not have.
 
     A server answers a filter with a misspelled attribute with success and no entry. None where the schema may not be
-    read.
+    read, or comes in part.
     """
     root = session.read("", ["subschemaSubentry"])
     where = next((values[0] for name, values in root.items() if name.lower() == "subschemasubentry" and values), None)
@@ -114,4 +114,5 @@ def unknown_attributes(session: Session, names: Iterable[str], text: str) -> lis
         for single, several in _NAMES.findall(one):
             known.update(name.lower() for name in [single, *re.findall(r"'([^']*)'", several)] if name)
     asked = dict.fromkeys([*names, *_IN_FILTER.findall(text)])
-    return [name for name in asked if name.lower() not in known] if types else []
+    whole = types and not any(";" in name for name in schema)
+    return [name for name in asked if name.lower() not in known] if whole else []

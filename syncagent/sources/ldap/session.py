@@ -1,4 +1,4 @@
-"""One bound connection to one server, whose searches are whole or raise. ldap3 is imported here and nowhere else.
+"""One bound connection to one server, whose searches are whole or raise. ldap3 is imported here and in ``tls`` alone.
 
 ldap3's own defaults are not used: they check no certificate, follow referrals to any host with our password, and end
 quietly where a server cuts a list short. Result codes are those of RFC 4511, appendix A.
@@ -23,7 +23,8 @@ from ldap3.core.exceptions import (
 )
 
 from syncagent.errors import FailureKind, SourceError
-from syncagent.sources import read_secret, secret_path
+from syncagent.sources import read_secret
+from syncagent.sources.ldap.tls import StrictTls, context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -93,28 +94,6 @@ class Found:
         return None if found is None else found["value"]
 
 
-class _Tls(ldap3.Tls):  # type: ignore[misc] # untyped
-    """TLS by the standard library's default context, which checks certificate and host name itself."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        super().__init__(validate=ssl.CERT_REQUIRED)
-        self.context, self.trouble = context, ""
-
-    def wrap_socket(self, connection: Any, do_handshake: bool = False) -> None:  # noqa: ARG002, ANN401, FBT001, FBT002
-        """Put TLS on the connection's socket, handshake and all; ldap3 calls this, for ldaps and StartTLS."""
-        plain, host = connection.socket, connection.server.host
-        try:
-            connection.socket = self.context.wrap_socket(plain, server_hostname=host)
-        except (ssl.SSLError, OSError) as error:
-            plain.close()
-            if isinstance(error, ssl.SSLCertVerificationError):
-                self.trouble = (
-                    f"its certificate is not accepted: {error.verify_message.rstrip('.')}; see ca_file, and whether"
-                    f" the certificate is for {host} and still valid"
-                )
-            raise
-
-
 class Session:
     """A connection, opened and bound.
 
@@ -126,7 +105,7 @@ class Session:
         self.url, self._config = url, config
         parts = urlsplit(url)
         self._secure = parts.scheme == "ldaps"
-        self._tls = _Tls(_context(config)) if self._secure or not config.insecure else None
+        self._tls = StrictTls(context(config)) if self._secure or not config.insecure else None
         server = ldap3.Server(
             host=parts.hostname,
             port=parts.port or (636 if self._secure else 389),
@@ -161,6 +140,8 @@ class Session:
         if self._tls and not self._secure:
             with self._blamed():
                 self._connection.start_tls(read_server_info=False)
+            if not isinstance(self._connection.socket, ssl.SSLSocket):  # nothing of ours goes without
+                raise SourceError(f"{self.url}: StartTLS did not come about", kind=FailureKind.BROKEN)
         self._connection.socket.settimeout(float(self._config.read_timeout))
         with self._blamed():
             self._connection.bind(read_server_info=False)
@@ -172,7 +153,7 @@ class Session:
 
     def _turned_down(self, result: dict[str, Any]) -> str:
         who = self._config.bind_dn or "the client certificate"
-        said = _clean(result["message"])
+        said = clean(result["message"])
         detail = next((f": {text}" for code, text in _AD_CODES.items() if f"data {code}," in said), "")
         return (
             f"{self.url} turns down {who}: {result['description']} ({result['result']}{detail})"
@@ -235,9 +216,9 @@ class Session:
         code = int(result["result"])
         if code == _OK:
             return
-        elsewhere = f" ({', '.join(map(_clean, result['referrals']))})" if result.get("referrals") else ""
+        elsewhere = f" ({', '.join(map(clean, result['referrals']))})" if result.get("referrals") else ""
         mend = f"; {_MENDS[code]}{elsewhere}" if code in _MENDS else elsewhere
-        text = f"{self.url}: {what}: {result['description']} ({code}){_quoted(_clean(result['message']))}{mend}"
+        text = f"{self.url}: {what}: {result['description']} ({code}){_quoted(clean(result['message']))}{mend}"
         if code in _ELSEWHERE:
             raise UnreachableError(text)
         raise SourceError(text, kind=FailureKind.TEMPORARY if code in _TEMPORARY else FailureKind.BROKEN)
@@ -250,15 +231,15 @@ class Session:
         except (LDAPCommunicationError, LDAPResponseTimeoutError, LDAPStartTLSError) as error:
             trouble = self._tls.trouble if self._tls else ""
             raise UnreachableError(
-                f"{self.url}: {trouble or _clean(error)}",
+                f"{self.url}: {trouble or clean(error)}",
                 kind=FailureKind.BROKEN if trouble else FailureKind.TEMPORARY,
             ) from None
         except OSError as error:
-            raise UnreachableError(f"{self.url}: {error.strerror or _clean(error)}") from None
+            raise UnreachableError(f"{self.url}: {error.strerror or clean(error)}") from None
         except LDAPInvalidFilterError:
             raise SourceError(f"the filter {self._config.filter!r} is malformed", kind=FailureKind.BROKEN) from None
         except (LDAPException, LookupError, ValueError, TypeError, AttributeError) as error:
-            text = f"{self.url}: its answer cannot be understood: {type(error).__name__}: {_clean(error)}"
+            text = f"{self.url}: its answer cannot be understood: {type(error).__name__}: {clean(error)}"
             raise SourceError(text, kind=FailureKind.BROKEN) from None
 
 
@@ -276,29 +257,7 @@ def _identity(config: Config) -> dict[str, Any]:
     return {"authentication": ldap3.ANONYMOUS}
 
 
-def _context(config: Config) -> ssl.SSLContext:
-    """Give the standard library's strict context: our authority or the system's, and our own certificate if any."""
-    try:
-        context = ssl.create_default_context(cafile=str(config.ca_file) if config.ca_file else None)
-    except (OSError, ssl.SSLError) as error:
-        text = f"ca_file {config.ca_file} cannot be used: {getattr(error, 'strerror', None) or error}"
-        raise SourceError(text, kind=FailureKind.BROKEN) from None
-    if config.client_cert_file:
-        key = config.client_key_file or str(config.client_cert_file)
-        read_secret(key)  # raises where it lies open to others
-        try:
-            context.load_cert_chain(config.client_cert_file, secret_path(key), password=_no_password)
-        except (OSError, ssl.SSLError, ValueError) as error:
-            text = f"client_cert_file {config.client_cert_file} and its key cannot be used: {error}"
-            raise SourceError(text, kind=FailureKind.BROKEN) from None
-    return context
-
-
-def _no_password() -> str:
-    raise ValueError("the key is encrypted, and nobody is here to give its password")
-
-
-def _clean(text: object) -> str:
+def clean(text: object) -> str:
     """Make a foreign text fit a line of ours."""
     shown = "".join(char if char.isprintable() else " " for char in str(text or ""))
     return " ".join(shown.split())[:_CLIP]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 from msgspec import Struct
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from syncagent.model import Entry
     from syncagent.sources import Request
     from syncagent.sources.ldap import Config
+    from syncagent.sources.ldap.addresses import Found
     from syncagent.sources.ldap.presets import Preset
     from syncagent.sources.ldap.pull import Pull
     from syncagent.sources.ldap.session import Session, UnreachableError
@@ -232,12 +233,17 @@ class _Fetch:
             for found in page:
                 own = found.key(key)
                 if own is None and exact:
-                    text = f"{key} of {found.dn} may not be read, and sync mode needs it: grant it, or set mode to poll"
-                    raise SourceError(f"{self.pull.session.url}: {text}", kind=FailureKind.BROKEN)
+                    self._lacks(key, found)
                 entries += reading.entries(found, own or found.dn)
             sink.put(entries)
             count += len(page)
             self.request.report("entries", count)
+
+    def _lacks(self, key: str, found: Found) -> NoReturn:
+        from syncagent.sources.ldap.session import clean
+
+        text = f"{key} of {clean(found.dn)} may not be read, and sync mode needs it: grant it, or set mode to poll"
+        raise SourceError(f"{self.pull.session.url}: {text}", kind=FailureKind.BROKEN)
 
     def _offered(self) -> tuple[Changes | None, str]:
         """Find out whether sync mode is there for this base, by asking what changed since now; else say why not."""
