@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from syncagent import files
-from syncagent.errors import DamagedError, FailureKind, SourceError
+from syncagent.errors import FailureKind, SourceError
 from syncagent.sources import Answer
-from syncagent.sources.formats import FORMATS, Reading
+from syncagent.sources.formats import FORMATS, Options, Reading
+from syncagent.sources.text import whole_text
 from syncagent.values import Domain
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 YOUNG = 2.0
 """Seconds: a file changed more recently than this may change again without its identity showing it."""
-
-_UTF8_BOM = b"\xef\xbb\xbf"
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -117,58 +116,22 @@ class FileSource:
     def _read_all(self, stats: dict[str, tuple[int, ...]], request: Request) -> None:
         config = self._config
         several = len(stats) > 1 or not config.path.is_file()
+        options = Options(config.domains, config.min_uid, config.column, config.delimiter)
         done = 0
         for name in stats:
-            reading = Reading(request.sink, config, name, f"{Path(name).name}:" if several else "")
-            for batch in FORMATS[config.format](_chunks(name, require_end=config.require_end), reading):
+            reading = Reading(request.sink, options, name, f"{Path(name).name}:" if several else "")
+            text = whole_text(_chunks(name), name, require_end=config.require_end)
+            for batch in FORMATS[config.format](text, reading):
                 request.sink.put(batch)
                 done += len(batch)
                 request.report("reading", done)
 
 
-class _EndLine:
-    """Checks that the last line is ``# end COUNT SHA256`` over the lines before it."""
-
-    def __init__(self) -> None:
-        self._digest, self._count, self._last = hashlib.sha256(), 0, b""
-
-    def update(self, lines: bytes) -> None:
-        """Take whole lines."""
-        cut = lines.rfind(b"\n", 0, -1) + 1
-        for part in (self._last, lines[:cut]):
-            self._digest.update(part)
-            self._count += part.count(b"\n")
-        self._last = lines[cut:]
-
-    def check(self, name: str) -> None:
-        """Raise SourceError where the file is not whole."""
-        end = files.parse_end(self._last)
-        if end is None:
-            raise SourceError(f"{name}: its last line is not “# end COUNT SHA256”: it is not whole")
-        if end[0] != self._count:
-            raise SourceError(f"{name}: its end line promises {end[0]} lines, and there are {self._count}")
-        if end[1] != self._digest.hexdigest():
-            raise SourceError(f"{name}: its lines do not match the digest in its end line")
-
-
-def _chunks(name: str, *, require_end: bool) -> Iterator[bytes]:
-    """Give a file in chunks of whole lines. Raises SourceError for a torn or unfinished file."""
-    end = _EndLine()
-    first = True
+def _chunks(name: str) -> Iterator[bytes]:
     try:
-        for chunk in files.whole_lines(files.chunks_in(Path(name))):
-            if b"\0" in chunk:
-                raise SourceError(f"{name} has a NUL in it: the file is torn", kind=FailureKind.BROKEN)
-            if require_end:
-                end.update(chunk)
-            yield chunk.removeprefix(_UTF8_BOM) if first else chunk
-            first = False
+        yield from files.chunks_in(Path(name))
     except OSError as error:
         raise SourceError(f"{name} cannot be read: {error.strerror}", kind=FailureKind.BROKEN) from error
-    except DamagedError as error:
-        raise SourceError(f"{name} has {error}: is it a list of addresses?", kind=FailureKind.BROKEN) from error
-    if require_end:
-        end.check(name)
 
 
 def _is_pattern(text: str) -> bool:

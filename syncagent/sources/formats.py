@@ -18,7 +18,6 @@ from syncagent.normalise import UnusableError, canonical_domain
 if TYPE_CHECKING:
     from syncagent.model import Entry
     from syncagent.sources import Sink
-    from syncagent.sources.file import Config
 
 _BATCH = 10_000
 _SPACE = " \t\r\v\f\ufeff"  # the last is a byte order mark, as between two files put together
@@ -34,11 +33,21 @@ Raises SourceError where the file cannot be what it is said to be.
 
 
 @dataclass(frozen=True, slots=True)
+class Options:
+    """What is configured of a format: what completes a bare local part, and what single formats need."""
+
+    domains: tuple[str, ...] = ()
+    min_uid: int = 0
+    column: str = ""
+    delimiter: str = ","
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
-    """The file being read: where its entries go, what is configured, what stands before line numbers."""
+    """The text being read: where its entries go, what is configured, what stands before line numbers."""
 
     sink: Sink
-    config: Config
+    config: Options
     name: str
     prefix: str
 

@@ -24,7 +24,8 @@ from ldap3.core.exceptions import (
 
 from syncagent.errors import FailureKind, SourceError
 from syncagent.sources import read_secret
-from syncagent.sources.ldap.tls import StrictTls, context
+from syncagent.sources.ldap.tls import StrictTls
+from syncagent.sources.tls import context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ldap3
-
-from syncagent.errors import FailureKind, SourceError
-from syncagent.sources import read_secret, secret_path
-
-if TYPE_CHECKING:
-    from syncagent.sources.ldap import Config
 
 
 class StrictTls(ldap3.Tls):  # type: ignore[misc] # untyped
@@ -34,28 +28,3 @@ class StrictTls(ldap3.Tls):  # type: ignore[misc] # untyped
                     f" the certificate is for {host} and still valid"
                 )
             raise
-
-
-def context(config: Config) -> ssl.SSLContext:
-    """Give the standard library's strict context: our authority or the system's, and our own certificate if any.
-
-    Raises SourceError where a file cannot be used, or a key lies open to others.
-    """
-    try:
-        made = ssl.create_default_context(cafile=str(config.ca_file) if config.ca_file else None)
-    except (OSError, ssl.SSLError) as error:
-        text = f"ca_file {config.ca_file} cannot be used: {getattr(error, 'strerror', None) or error}"
-        raise SourceError(text, kind=FailureKind.BROKEN) from None
-    if config.client_cert_file:
-        key = config.client_key_file or str(config.client_cert_file)
-        read_secret(key)  # raises where it lies open to others
-        try:
-            made.load_cert_chain(config.client_cert_file, secret_path(key), password=_no_password)
-        except (OSError, ssl.SSLError, ValueError) as error:
-            text = f"client_cert_file {config.client_cert_file} and its key cannot be used: {error}"
-            raise SourceError(text, kind=FailureKind.BROKEN) from None
-    return made
-
-
-def _no_password() -> str:
-    raise ValueError("the key is encrypted, and nobody is here to give its password")

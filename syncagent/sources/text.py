@@ -1,0 +1,62 @@
+"""Lines from a file or a network, as a whole text: no NUL, no torn line, and all of it where its end line says so."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from syncagent import files
+from syncagent.errors import DamagedError, FailureKind, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_UTF8_BOM = b"\xef\xbb\xbf"
+
+
+def whole_text(chunks: Iterable[bytes], name: str, *, require_end: bool) -> Iterator[bytes]:
+    """Give a text in chunks of whole lines, without a byte order mark at its beginning.
+
+    ``require_end`` wants ``# end COUNT SHA256`` as its last line. Raises SourceError, with ``name`` in it, for a torn
+    or unfinished text: what was given until then is half of it.
+    """
+    end = EndLine()
+    first = True
+    try:
+        for chunk in files.whole_lines(chunks):
+            if b"\0" in chunk:
+                raise SourceError(f"{name} has a NUL in it: the file is torn", kind=FailureKind.BROKEN)
+            if require_end:
+                end.update(chunk)
+            yield chunk.removeprefix(_UTF8_BOM) if first else chunk
+            first = False
+    except DamagedError as error:
+        raise SourceError(f"{name} has {error}: is it a list of addresses?", kind=FailureKind.BROKEN) from error
+    if require_end:
+        end.check(name)
+
+
+class EndLine:
+    """Checks that the last line is ``# end COUNT SHA256`` over the lines before it."""
+
+    def __init__(self) -> None:
+        """Start before the first line."""
+        self._digest, self._count, self._last = hashlib.sha256(), 0, b""
+
+    def update(self, lines: bytes) -> None:
+        """Take whole lines."""
+        cut = lines.rfind(b"\n", 0, -1) + 1
+        for part in (self._last, lines[:cut]):
+            self._digest.update(part)
+            self._count += part.count(b"\n")
+        self._last = lines[cut:]
+
+    def check(self, name: str) -> None:
+        """Raise SourceError where the text is not whole."""
+        end = files.parse_end(self._last)
+        if end is None:
+            raise SourceError(f"{name}: its last line is not “# end COUNT SHA256”: it is not whole")
+        if end[0] != self._count:
+            raise SourceError(f"{name}: its end line promises {end[0]} lines, and there are {self._count}")
+        if end[1] != self._digest.hexdigest():
+            raise SourceError(f"{name}: its lines do not match the digest in its end line")

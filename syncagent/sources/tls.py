@@ -1,0 +1,55 @@
+"""The one TLS context of all sources: certificate and host name are verified, always."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Protocol
+
+from syncagent.errors import FailureKind, SourceError
+from syncagent.sources import read_secret, secret_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from syncagent.values import SecretFile
+
+
+class TlsConfig(Protocol):
+    """The keys of a source's configuration that TLS needs."""
+
+    @property
+    def ca_file(self) -> Path | None:
+        """The authority that is trusted; the system's unless set."""
+
+    @property
+    def client_cert_file(self) -> Path | None:
+        """Our own certificate."""
+
+    @property
+    def client_key_file(self) -> SecretFile | None:
+        """Its key, unless it is in the same file."""
+
+
+def context(config: TlsConfig) -> ssl.SSLContext:
+    """Give the standard library's strict context: our authority or the system's, and our own certificate if any.
+
+    Raises SourceError where a file cannot be used, or a key lies open to others.
+    """
+    try:
+        made = ssl.create_default_context(cafile=str(config.ca_file) if config.ca_file else None)
+    except (OSError, ssl.SSLError) as error:
+        text = f"ca_file {config.ca_file} cannot be used: {getattr(error, 'strerror', None) or error}"
+        raise SourceError(text, kind=FailureKind.BROKEN) from None
+    if config.client_cert_file:
+        key = config.client_key_file or str(config.client_cert_file)
+        read_secret(key)  # raises where it lies open to others
+        try:
+            made.load_cert_chain(config.client_cert_file, secret_path(key), password=_no_password)
+        except (OSError, ssl.SSLError, ValueError) as error:
+            text = f"client_cert_file {config.client_cert_file} and its key cannot be used: {error}"
+            raise SourceError(text, kind=FailureKind.BROKEN) from None
+    return made
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted, and nobody is here to give its password")
