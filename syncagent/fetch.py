@@ -146,7 +146,12 @@ class _Attempt:
         validator = state.validator if self._last else None
         if self._last and validator is not None:
             writer.last = fetcher.old / self._last.file, self._last
-        request = sources.Request(validator, writer, lambda step, count: fetcher.report(f"{name}: {step}", count))
+        request = sources.Request(
+            validator,
+            writer,
+            lambda step, count: fetcher.report(f"{name}: {step}", count),
+            self._started + self._deadline,
+        )
         answer = self._source.source.fetch(request)
         snapshot, path = state.snapshot, fetcher.old
         if not answer.same:

@@ -47,6 +47,27 @@ def spell_seconds(seconds: float) -> str:
     return "".join(parts[:2]) or "0s"
 
 
+class Size(int):
+    """A number of octets, spelled ``64K``, ``20M`` or ``2G``."""
+
+    __slots__ = ()
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read the spelling; a bare number is refused, since nobody can tell its unit."""
+        found = re.fullmatch(r"([0-9]{1,9})([KMG])", value) if isinstance(value, str) else None
+        if found is None:
+            raise ValueError(f'expected a size such as "64K", "20M" or "2G", not {value!r}')
+        return cls(int(found[1]) << {"K": 10, "M": 20, "G": 30}[found[2]])
+
+    def __str__(self) -> str:
+        """Spell it in the largest unit that fits."""
+        unit, shift = next(
+            ((unit, by) for unit, by in (("G", 30), ("M", 20)) if not int(self) & (1 << by) - 1), ("K", 10)
+        )
+        return f"{int(self) >> shift}{unit}"
+
+
 class Domain(str):
     """A mail domain, canonical: lower-case A-labels."""
 
@@ -128,6 +149,7 @@ class Urls(tuple[str, ...]):
 
 VALUES: dict[type, dict[str, Any]] = {
     Duration: {"type": "string", "pattern": r"^([0-9]{1,9}[smhdw])+$", "examples": ["90s", "5m", "1h"]},
+    Size: {"type": "string", "pattern": r"^[0-9]{1,9}[KMG]$", "examples": ["64K", "20M", "2G"]},
     Domain: {"type": "string", "examples": ["example.com"]},
     Address: {"type": "string", "examples": ["info@example.com", "@example.org"]},
     MapName: {"type": "string", "examples": ["lmdb:/var/lib/syncagent/relay_recipients"]},

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+import math
 import os
 import stat
 import typing
@@ -80,11 +81,15 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a fetch is given: the validator of the last whole answer (None asks for everything), and its tools."""
+    """What a fetch is given: the validator of the last whole answer (None asks for everything), and its tools.
+
+    ``ends`` is when it is given up on, by time.monotonic().
+    """
 
     validator: str | None
     sink: Sink
     report: Callable[[str, int], None]
+    ends: float = math.inf
 
 
 class Answer(Struct, frozen=True):

@@ -1,0 +1,93 @@
+"""Addresses from a primary over HTTP: a plain list, or an API that a recipe describes.
+
+``transport`` asks one server, ``lines`` reads a plain list, ``recipe`` and ``engine`` an API.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from syncagent.values import Domain, Duration, SecretFile, Size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from syncagent.sources import Source
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """Keys of ``type = "http"``."""
+
+    url: str
+    """Where the list is: https://HOST/PATH."""
+    format: Literal["lines"] = "lines"
+    """How the list is written: an address a line, as in a file."""
+    domains: tuple[Domain, ...] = ()
+    """What completes a bare local part: each of these."""
+    foreign: bool = False
+    """Whether the list may lack its last line "# end COUNT SHA256", since another program writes it."""
+    token_file: SecretFile | None = None
+    """The file with a token, which is sent as Authorization: Bearer."""
+    username: str = ""
+    """Who we are, with password_file: HTTP basic authentication."""
+    password_file: SecretFile | None = None
+    """The file with the password of username."""
+    ca_file: Path | None = None
+    """The authority that signed the server's certificate, as PEM; the system's own authorities unless set."""
+    client_cert_file: Path | None = None
+    """A client certificate, as PEM."""
+    client_key_file: SecretFile | None = None
+    """The key of the client certificate, as PEM; in the same file unless set."""
+    insecure: bool = False
+    """Whether an http:// URL is asked: the list and what we send are then in the clear."""
+    connect_timeout: Duration = Duration(10)
+    """How long to wait for a connection, and for its TLS."""
+    read_timeout: Duration = Duration(60)
+    """How long to wait for the server to go on."""
+    max_body: Size = Size(1 << 30)
+    """The most that an answer may be, as it is sent, and as it is once it is unpacked."""
+
+
+def build(config: Config) -> Source:
+    """Make the source; nothing is asked yet."""
+    from syncagent.sources.http.lines import ListSource
+
+    return ListSource(config)
+
+
+def problems(config: Config) -> Iterator[tuple[str, str]]:
+    """Give what no single key can show; see ``syncagent.sources``."""
+    yield from (("url", text) for text in _url_problems(config))
+    if config.username and config.password_file is None:
+        yield "password_file", "is missing: username needs a password"
+    if config.password_file is not None and not config.username:
+        yield "username", "is missing: whose password is in password_file?"
+    if config.token_file is not None and config.username:
+        yield "token_file", "and username are two ways to say who we are: take one"
+    if config.client_key_file is not None and config.client_cert_file is None:
+        yield "client_cert_file", "is missing: client_key_file is the key of what?"
+    for key in ("connect_timeout", "read_timeout", "max_body"):
+        if not getattr(config, key):
+            yield key, "expected more than nothing"
+
+
+def _url_problems(config: Config) -> Iterator[str]:
+    try:
+        parts = urlsplit(config.url)
+        port = parts.port
+    except ValueError as error:
+        yield f"is not a URL: {error}"
+        return
+    shown = config.url.rpartition("@")[2]
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+        yield f'expected https://HOST/PATH, not "{shown}"'
+    elif parts.username is not None:
+        yield "a URL has no user or password in it: see username, password_file and token_file"
+    elif parts.fragment or any(char.isspace() or not char.isprintable() for char in config.url):
+        yield f"{shown!r} has white space or a fragment in it"
+    elif parts.scheme == "http" and not config.insecure:
+        yield "http:// sends everything in the clear: use https://, or set insecure = true"

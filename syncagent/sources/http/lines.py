@@ -1,0 +1,85 @@
+"""A plain list over HTTP: an address a line, and a last line that proves it whole.
+
+The list may begin with ``# domains: ...``, and ends with ``# end COUNT SHA256`` over the lines before it, unless it is
+``foreign``; then the server has to say how long it is. ETag and Last-Modified (RFC 9110, 8.8) make "same" cheap.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from syncagent.errors import FailureKind, SourceError
+from syncagent.sources import Answer
+from syncagent.sources.formats import FORMATS, Options, Reading
+from syncagent.sources.text import whole_text
+
+if TYPE_CHECKING:
+    from syncagent.sources import Request
+    from syncagent.sources.http import Config
+    from syncagent.sources.http.transport import Response
+
+_NOT_MODIFIED = 304
+
+
+class Known(Struct, frozen=True, omit_defaults=True):
+    """The validator: what the server calls the list that we have."""
+
+    etag: str = ""
+    modified: str = ""
+
+    @classmethod
+    def read(cls, validator: str | None) -> Known:
+        """Read it; empty where it is none of ours."""
+        try:
+            return msgspec.json.decode(validator or "{}", type=cls)
+        except (msgspec.DecodeError, UnicodeError):
+            return cls()
+
+    def headers(self) -> dict[str, str]:
+        """Give the headers that ask for the list only if it is another one (RFC 9110, 13.1)."""
+        several = {"if-none-match": self.etag, "if-modified-since": self.modified}
+        return {name: value for name, value in several.items() if value and value.isascii() and value.isprintable()}
+
+
+class ListSource:
+    """Reads a plain list, streaming."""
+
+    def __init__(self, config: Config) -> None:
+        """Ask nothing yet."""
+        self._config = config
+
+    def fetch(self, request: Request) -> Answer:
+        """See Source.fetch."""
+        from syncagent.sources.http.transport import Transport
+
+        config = self._config
+        with (
+            Transport(config, request.ends) as transport,
+            transport.get(config.url, Known.read(request.validator).headers()) as response,
+        ):
+            if response.status == _NOT_MODIFIED:
+                return Answer(same=True, validator=request.validator)
+            self._judge(response)
+            reading = Reading(request.sink, Options(config.domains), config.url, "")
+            text = whole_text(response.body(), config.url, require_end=not config.foreign)
+            done = 0
+            for batch in FORMATS[config.format](text, reading):
+                request.sink.put(batch)
+                done += len(batch)
+                request.report("lines", done)
+            headers = response.headers
+            known = Known(headers.get("etag", ""), headers.get("last-modified", ""))
+        return Answer(validator=msgspec.json.encode(known).decode() if known.headers() else None)
+
+    def _judge(self, response: Response) -> None:
+        """Raise SourceError where it is no list, or could be cut short unnoticed."""
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind in {"text/html", "application/xhtml+xml", "application/json"}:
+            text = f"{response.url} is {kind}, not a plain list: is it a page for people, or an error?"
+            raise SourceError(text, kind=FailureKind.BROKEN)
+        if self._config.foreign and not response.proves_its_end:
+            text = f"{response.url}: without its end line, or a Content-Length, nobody can tell whether it is whole"
+            raise SourceError(text, kind=FailureKind.BROKEN)

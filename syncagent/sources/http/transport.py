@@ -1,0 +1,202 @@
+"""Ask an HTTP server, and believe nothing but a whole answer. httpx is imported here and nowhere else.
+
+No redirect is followed: a redirect to another host would take our token along. What refuses our credentials is not
+asked again (see ``fetch``): primaries ban hosts that fail to log in. Status codes are those of RFC 9110.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+import httpx
+
+from syncagent import __version__
+from syncagent.errors import FailureKind, SourceError
+from syncagent.sources import read_secret
+from syncagent.sources.tls import context
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from syncagent.sources.http import Config
+
+_UNPACKED = 1 << 18
+_PATIENCE = 30.0
+"""Seconds: the longest Retry-After that is waited for."""
+_TRIES = 3
+_OK, _NOT_MODIFIED, _TOO_MANY, _UNAVAILABLE = 200, 304, 429, 503
+_REFUSED = frozenset({401, 403, 407})
+
+
+@dataclass
+class Response:
+    """An answer with status 200, its body not read yet, or 304."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    _chunks: Iterator[bytes] = field(repr=False)
+
+    def body(self) -> Iterator[bytes]:
+        """Give the body, unpacked, in chunks. Raises SourceError where it is not whole, too large or too slow."""
+        return self._chunks
+
+    @property
+    def proves_its_end(self) -> bool:
+        """Whether the server says where the body ends (RFC 9112, 6.3), so that a cut is noticed."""
+        return "content-length" in self.headers or "chunked" in self.headers.get("transfer-encoding", "").lower()
+
+
+class Transport:
+    """A client of one server for the time of a fetch; leave its block to let the connections go."""
+
+    def __init__(self, config: Config, ends: float) -> None:
+        """Connect to nothing yet. ``ends`` is when the fetch is given up on, by time.monotonic()."""
+        self._config, self._ends = config, ends
+        self._client = httpx.Client(
+            verify=context(config),
+            follow_redirects=False,
+            trust_env=False,  # no proxy that we were not told of, and no .netrc
+            timeout=httpx.Timeout(float(config.read_timeout), connect=float(config.connect_timeout)),
+            headers={"user-agent": f"syncagent/{__version__}", "accept-encoding": "gzip"},
+            auth=_basic(config),
+        )
+        if config.token_file is not None:
+            self._client.headers["authorization"] = f"Bearer {_header_value(config.token_file)}"
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let the connections go."""
+        self._client.close()
+
+    @contextlib.contextmanager
+    def get(self, url: str, headers: Mapping[str, str]) -> Iterator[Response]:
+        """Ask, and give the answer; its body is to be read within the block.
+
+        Raises SourceError: temporary, refused or broken.
+        """
+        with _blamed(url), contextlib.ExitStack() as stack:
+            for left in reversed(range(_TRIES)):
+                response = stack.enter_context(self._client.stream("GET", url, headers=dict(headers)))
+                wait = _retry_after(response)
+                if wait is None or not left or time.monotonic() + wait > self._ends:
+                    break
+                stack.pop_all().close()
+                time.sleep(wait)
+            _judge(url, response)
+            yield Response(url, response.status_code, response.headers, self._unpacked(url, response))
+
+    def _unpacked(self, url: str, response: httpx.Response) -> Iterator[bytes]:
+        """Give the body, unpacked, and watch its size, its end and the clock."""
+        packed = response.headers.get("content-encoding", "identity").lower()
+        if packed not in {"identity", "gzip", "x-gzip"}:
+            raise SourceError(f"{url}: its content-encoding {packed!r} was not asked for", kind=FailureKind.BROKEN)
+        chunks = self._counted(url, response.iter_raw(), "sent")
+        return chunks if packed == "identity" else self._counted(url, _gunzipped(url, chunks), "unpacked")
+
+    def _counted(self, url: str, chunks: Iterator[bytes], how: str) -> Iterator[bytes]:
+        count = 0
+        for chunk in chunks:
+            count += len(chunk)
+            if count > self._config.max_body:
+                text = f"{url}: its answer is over {self._config.max_body} as {how}: see max_body"
+                raise SourceError(text, kind=FailureKind.BROKEN)
+            if time.monotonic() > self._ends:
+                raise SourceError(f"{url}: its answer takes longer than the source's deadline")
+            yield chunk
+
+
+def _gunzipped(url: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Unpack, never much at once. Raises SourceError where it is no gzip, or not all of it (RFC 1952)."""
+    unpacker = zlib.decompressobj(wbits=31)
+    try:
+        for chunk in chunks:
+            if unpacker.eof:
+                raise SourceError(f"{url}: its gzip goes on after its end", kind=FailureKind.BROKEN)
+            left, full = chunk, True
+            while left or full:
+                piece = unpacker.decompress(left, _UNPACKED)
+                left, full = unpacker.unconsumed_tail, len(piece) == _UNPACKED
+                yield piece
+            if unpacker.unused_data:
+                raise SourceError(f"{url}: its gzip goes on after its end", kind=FailureKind.BROKEN)
+    except zlib.error as error:
+        raise SourceError(f"{url}: its gzip is damaged: {error}") from None
+    if not unpacker.eof:
+        raise SourceError(f"{url}: its gzip is cut short")
+
+
+def _judge(url: str, response: httpx.Response) -> None:
+    """Raise SourceError for every status but 200, and 304 where we asked for it."""
+    status = response.status_code
+    if status == _OK or (status == _NOT_MODIFIED and _is_conditional(response.request)):
+        return
+    said = f"{url} answers {status} {response.reason_phrase}".rstrip()
+    if status in _REFUSED:
+        text = f"{said}: it refuses our credentials; see token_file, username, and its list of permitted addresses"
+        raise SourceError(text, kind=FailureKind.REFUSED)
+    if response.is_redirect:
+        where = response.headers.get("location", "?")
+        raise SourceError(f"{said}, to {where[:300]!r}; redirects are not followed: see url", kind=FailureKind.BROKEN)
+    if status == _TOO_MANY or response.is_server_error:
+        wait = response.headers.get("retry-after")
+        raise SourceError(f"{said}{f' (try again after {wait[:50]!r})' if wait else ''}")
+    raise SourceError(f"{said}: see url", kind=FailureKind.BROKEN)
+
+
+def _is_conditional(request: httpx.Request) -> bool:
+    return "if-none-match" in request.headers or "if-modified-since" in request.headers
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Give the few seconds that the server wants us to wait (RFC 9110, 10.2.3); None where it does not, or longer."""
+    if response.status_code not in {_TOO_MANY, _UNAVAILABLE}:
+        return None
+    value = response.headers.get("retry-after", "")
+    return float(value) if value.isdecimal() and value.isascii() and float(value) <= _PATIENCE else None
+
+
+def _basic(config: Config) -> httpx.BasicAuth | None:
+    if config.password_file is None:
+        return None
+    return httpx.BasicAuth(config.username, read_secret(config.password_file))
+
+
+def _header_value(name: str) -> str:
+    """Read a secret that goes into a header."""
+    secret = read_secret(name)
+    if not secret.isascii() or not secret.isprintable():
+        raise SourceError(f"the secret {name} has a character that no header can hold", kind=FailureKind.BROKEN)
+    return secret
+
+
+@contextlib.contextmanager
+def _blamed(url: str) -> Iterator[None]:
+    """Turn what httpx raises to SourceError. Its texts are about connections; they have no header in them."""
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        what = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no answer"
+        raise SourceError(f"{url}: {what} in time; see connect_timeout and read_timeout") from None
+    except httpx.ConnectError as error:
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            text = (
+                f"{url}: its certificate is not accepted: {_shown(error)}; see ca_file, and whether it is for that host"
+            )
+            raise SourceError(text, kind=FailureKind.BROKEN) from None
+        raise SourceError(f"{url}: no connection: {_shown(error)}") from None
+    except httpx.HTTPError as error:
+        raise SourceError(f"{url}: {_shown(error) or type(error).__name__}") from None
+    except (httpx.InvalidURL, httpx.StreamError) as error:
+        raise SourceError(f"{url}: {_shown(error)}", kind=FailureKind.BROKEN) from None
+
+
+def _shown(error: Exception) -> str:
+    return "".join(char if char.isprintable() else " " for char in str(error))[:300]
