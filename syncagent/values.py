@@ -143,7 +143,7 @@ class Urls(tuple[str, ...]):
         """Read a string, or an array of them."""
         several = [value] if isinstance(value, str) else value
         if not isinstance(several, list) or not several or not all(isinstance(one, str) and one for one in several):
-            raise ValueError(f'expected a URL such as "ldaps://ldap.example.com", or an array of them, not {value!r}')
+            raise ValueError('expected a URL such as "ldaps://ldap.example.com", or an array of them')
         return cls(several)
 
 

@@ -22,7 +22,7 @@ class TlsConfig(Protocol):
         """The authority that is trusted; the system's unless set."""
 
     @property
-    def client_cert_file(self) -> Path | None:
+    def client_cert_file(self) -> SecretFile | None:
         """Our own certificate."""
 
     @property
@@ -41,12 +41,12 @@ def context(config: TlsConfig) -> ssl.SSLContext:
         text = f"ca_file {config.ca_file} cannot be used: {getattr(error, 'strerror', None) or error}"
         raise SourceError(text, kind=FailureKind.BROKEN) from None
     if config.client_cert_file:
-        key = config.client_key_file or str(config.client_cert_file)
+        certificate, key = secret_path(config.client_cert_file), config.client_key_file or config.client_cert_file
         read_secret(key)  # raises where it lies open to others
         try:
-            made.load_cert_chain(config.client_cert_file, secret_path(key), password=_no_password)
+            made.load_cert_chain(certificate, secret_path(key), password=_no_password)
         except (OSError, ssl.SSLError, ValueError) as error:
-            text = f"client_cert_file {config.client_cert_file} and its key cannot be used: {error}"
+            text = f"client_cert_file {certificate} and its key cannot be used: {error}"
             raise SourceError(text, kind=FailureKind.BROKEN) from None
     return made
 

@@ -109,7 +109,7 @@ def test_plan_asks_and_keeps_nothing(slapd: Slapd, tmp_path: Path) -> None:
         plan = json.loads(syncagent("plan", "--json", config=config, check=0).stdout)
         assert sorted(plan["plan"]["removed_sample"]) == ["u0000001@example.com", "u0000001@example.org"]
         assert plan["sources"][0]["mode"] == "sync"
-        assert plan["sources"][0]["notes"] == ["1 entries changed"]
+        assert plan["sources"][0]["notes"] == ["entries changed: 1"]
     done = syncagent("check", config=config, check=0)
     assert "whole (sync)" in done.stdout
     result = json.loads(syncagent("sync", "--json", config=config, check=0).stdout)

@@ -38,7 +38,7 @@ class Config(Struct, frozen=True, kw_only=True):
     """The file with the password of username."""
     ca_file: Path | None = None
     """The authority that signed the server's certificate, as PEM; the system's own authorities unless set."""
-    client_cert_file: Path | None = None
+    client_cert_file: SecretFile | None = None
     """A client certificate, as PEM."""
     client_key_file: SecretFile | None = None
     """The key of the client certificate, as PEM; in the same file unless set."""
@@ -76,18 +76,18 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _url_problems(config: Config) -> Iterator[str]:
+    if "@" in urlsplit(config.url.partition("?")[0].replace("[", "").replace("]", "")).netloc:
+        yield "a URL has no user or password in it: see username, password_file and token_file"
+        return
     try:
         parts = urlsplit(config.url)
         port = parts.port
     except ValueError as error:
         yield f"is not a URL: {error}"
         return
-    shown = config.url.rpartition("@")[2]
     if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
-        yield f'expected https://HOST/PATH, not "{shown}"'
-    elif parts.username is not None:
-        yield "a URL has no user or password in it: see username, password_file and token_file"
+        yield f'expected https://HOST/PATH, not "{config.url}"'
     elif parts.fragment or any(char.isspace() or not char.isprintable() for char in config.url):
-        yield f"{shown!r} has white space or a fragment in it"
+        yield f"{config.url!r} has white space or a fragment in it"
     elif parts.scheme == "http" and not config.insecure:
         yield "http:// sends everything in the clear: use https://, or set insecure = true"

@@ -48,7 +48,7 @@ class Config(Struct, frozen=True, kw_only=True):
     """The file with the password of bind_dn."""
     ca_file: Path | None = None
     """The authority that signed the server's certificate, as PEM; the system's own authorities unless set."""
-    client_cert_file: Path | None = None
+    client_cert_file: SecretFile | None = None
     """A client certificate, as PEM. Without bind_dn the bind is SASL EXTERNAL: the certificate says who we are."""
     client_key_file: SecretFile | None = None
     """The key of the client certificate, as PEM; in the same file unless set."""
@@ -110,6 +110,9 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _url_problems(url: str) -> Iterator[str]:
+    if "@" in url:  # before anything of it is shown
+        yield "a URL has no user or password in it: see bind_dn and password_file"
+        return
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -117,17 +120,11 @@ def _url_problems(url: str) -> Iterator[str]:
         yield f"{url!r}: {error}"
         return
     if parts.scheme not in _SCHEMES or not parts.hostname:
-        yield f'expected ldaps://HOST or ldap://HOST, not "{_without_secret(url)}"'
-    elif parts.username is not None:
-        yield "a URL has no user or password in it: see bind_dn and password_file"
+        yield f'expected ldaps://HOST or ldap://HOST, not "{url}"'
     elif parts.path.strip("/") or parts.query or parts.fragment:
         yield f"{url!r} has more than a host and a port: see base, scope, filter and attributes"
     elif port == 0:
         yield f"{url!r}: port 0 is none"
-
-
-def _without_secret(url: str) -> str:
-    return url.rpartition("@")[2]
 
 
 def _identity_problems(config: Config) -> Iterator[tuple[str, str]]:

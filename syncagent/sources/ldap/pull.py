@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from syncagent.sources.ldap import Config
     from syncagent.sources.ldap.session import Session
 
+_A_FEW = 10
+_CUT = frozenset({4, 11})  # there are more
 _RANGE = re.compile(r"(?P<name>[^;]+(?:;[^;=]+)*);range=(?P<low>\d+)-(?P<high>\d+|\*)", re.IGNORECASE)
 _NAMES = re.compile(r"\bNAME\s+(?:'([^']*)'|\(((?:\s*'[^']*')+)\s*\))")
 _OID = re.compile(r"^\(\s*([0-9.]+)")
@@ -52,6 +54,13 @@ class Pull:
             cookie = control["cookie"]
             if not cookie:
                 return
+
+    def shows_somebody(self, attributes: Sequence[str]) -> bool:
+        """Tell whether a look at a few entries shows anybody with an address, as it does while there is a right."""
+        found = self.session.search(
+            self.config.base, self.config.scope, self.filter, attributes, size_limit=_A_FEW, bearable=_CUT
+        )
+        return any(any(map(entry.values, attributes)) for entry in self.entries(found.messages))
 
     def entries(self, messages: Iterable[dict[str, Any]]) -> Iterator[Found]:
         """Give the entries among the messages. Raises SourceError for a reference, unless they are to be ignored."""

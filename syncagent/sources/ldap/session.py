@@ -153,12 +153,16 @@ class Session:
         self._require(result, "bind")
 
     def _turned_down(self, result: dict[str, Any]) -> str:
-        who = self._config.bind_dn or "the client certificate"
+        who, see = self._config.bind_dn, "bind_dn and password_file"
+        if not who and self._config.client_cert_file:
+            who, see = "the client certificate", "client_cert_file, and how the server maps it to an account"
+        elif not who:
+            who, see = "the anonymous bind", "bind_dn"
         said = clean(result["message"])
         detail = next((f": {text}" for code, text in _AD_CODES.items() if f"data {code}," in said), "")
         return (
             f"{self.url} turns down {who}: {result['description']} ({result['result']}{detail})"
-            f"{_quoted(said)}; see bind_dn and password_file"
+            f"{_quoted(said)}; see {see}"
         )
 
     def close(self) -> None:
@@ -231,8 +235,14 @@ class Session:
             yield
         except (LDAPCommunicationError, LDAPResponseTimeoutError, LDAPStartTLSError) as error:
             trouble = self._tls.trouble if self._tls else ""
+            if (
+                isinstance(error, LDAPStartTLSError)
+                and not trouble
+                and not isinstance(self._connection.socket, ssl.SSLSocket)
+            ):
+                trouble = f"{clean(error)}; if it does not offer StartTLS, use ldaps://"
             raise UnreachableError(
-                f"{self.url}: {trouble or clean(error)}",
+                f"{self.url}: {trouble or _told(error)}",
                 kind=FailureKind.BROKEN if trouble else FailureKind.TEMPORARY,
             ) from None
         except OSError as error:
@@ -256,6 +266,12 @@ def _identity(config: Config) -> dict[str, Any]:
     if config.client_cert_file:
         return {"authentication": ldap3.SASL, "sasl_mechanism": ldap3.EXTERNAL, "sasl_credentials": ""}
     return {"authentication": ldap3.ANONYMOUS}
+
+
+def _told(error: Exception) -> str:
+    """Give the text of an error; where several addresses of a host were tried, that of each."""
+    several = error.args[1] if len(error.args) > 1 and isinstance(error.args[1], list) else []
+    return "; ".join(f"{clean(one)} ({where[0]})" for one, where in several) or clean(error)
 
 
 def clean(text: object) -> str:

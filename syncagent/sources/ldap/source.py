@@ -169,7 +169,9 @@ class _Fetch:
         if self.known.url != url:
             return None, f"{self.known.url} knew what changed, and {url} answers"
         try:
-            return refresh(self.pull, bytes.fromhex(self.known.cookie), self._attributes(ENTRY_UUID)), ""
+            changes = refresh(self.pull, bytes.fromhex(self.known.cookie), self._attributes(ENTRY_UUID))
+            if changes.lose(self.wanted.attributes) and not self.pull.shows_somebody(self.wanted.attributes):
+                return None, f"{url} names entries as gone, and shows nobody: may this account still read?"
         except LostError as error:
             return None, f"{url} cannot say what changed: {error}"
         except LaggingError as error:
@@ -177,6 +179,7 @@ class _Fetch:
             if 0 <= time.time() - self.known.answered < _PATIENCE:
                 raise UnreachableError(text) from None
             return None, text
+        return changes, ""
 
     def _attributes(self, key: str) -> list[str]:
         return [*self.wanted.attributes, key]
@@ -188,7 +191,7 @@ class _Fetch:
             return Answer(same=True, validator=validator, mode="sync")
         self.request.sink.amend(last=True)
         self._apply(changes)
-        return Answer(validator=validator, mode="sync", notes=(f"{changes.count} entries changed",))
+        return Answer(validator=validator, mode="sync", notes=(f"entries changed: {changes.count}",))
 
     def _apply(self, changes: Changes) -> None:
         sink = self.request.sink
@@ -213,7 +216,9 @@ class _Fetch:
         self._pull_all(ENTRY_UUID if start is not None else self.wanted.key, exact=start is not None)
         notes = [f"asked for everything: {why}"] if why else []
         if self.pull.references:
-            notes.append(f"{self.pull.references} references to other servers were ignored: what is there is not here")
+            notes.append(
+                f"references to other servers that were ignored: {self.pull.references}; what is there is not here"
+            )
         if start is None:
             return Answer(mode="poll", notes=tuple(notes))
         try:

@@ -65,6 +65,12 @@ class Changes:
         """Whether nothing changed."""
         return not self.entries and self.present is None
 
+    def lose(self, attributes: Sequence[str]) -> bool:
+        """Tell whether anybody is gone by them, or without a value; an account that lost its right sees the same."""
+        return self.present is not None or any(
+            found is None or not any(map(found.values, attributes)) for found in self.entries.values()
+        )
+
     @property
     def count(self) -> int:
         """How many entries were named as changed or gone."""

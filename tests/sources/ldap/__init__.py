@@ -22,6 +22,9 @@ def secret(directory: Path, password: str = SYNC_PASSWORD) -> SecretFile:
 
 def config(directory: Path, *urls: str, **keys: Any) -> Config:  # noqa: ANN401 - any key of it
     """Give a configuration that has no problems: bound with a password, plain ldap:// unless `ca_file` is given."""
+    for name in ("client_cert_file", "client_key_file"):
+        if name in keys:
+            keys[name] = SecretFile(keys[name])
     own = Config(
         **{
             "url": Urls(urls),
@@ -94,10 +97,15 @@ def by_label(fetched: Fetched) -> dict[str, set[str]]:
 
 
 def searched(slapd: Slapd) -> list[tuple[str, int]]:
-    """Give each search below the suffix since the last look: its filter, and how many entries it gave."""
+    """Give each search below the suffix since the last look: its filter, and how many entries it gave.
+
+    The look at a few entries that tells a lost right from a deletion is left out.
+    """
     found = []
     for operation in slapd.operations():
-        if "scope=2" in operation:
+        if "scope=2" in operation and "entryUUID" not in operation:
+            assert operation.endswith((*(f"nentries={count}" for count in range(11)),)), operation
+        elif "scope=2" in operation:
             wanted = operation.partition('filter="')[2].partition('"')[0]
             found.append((wanted, int(operation.rpartition("nentries=")[2] or 0)))
     slapd.forget_operations()

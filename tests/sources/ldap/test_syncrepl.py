@@ -372,8 +372,9 @@ def test_the_cookie_is_sent_back(scripted: tuple[ScriptedLDAP, Asked]) -> None:
     ]
     assert len(asked.entries()) == 4
     assert asked.whole().report.state == "same"
-    assert [request.sync_cookie for request in server.requests] == [COOKIE, LATER]
-    assert all(request.critical for request in server.requests), "a server that ignores it must not go unnoticed"
+    asking = [request for request in server.requests if request.sync_cookie]
+    assert [request.sync_cookie for request in asking] == [COOKIE, LATER]
+    assert all(request.critical for request in asking), "a server that ignores it must not go unnoticed"
 
 
 LOST: dict[str, SyncAnswer] = {
