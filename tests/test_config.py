@@ -21,6 +21,7 @@ from syncagent.config import Config, DomainLimits, Limits, Postfix, Schedule, St
 from syncagent.errors import ConfigError, Problem
 from syncagent.reader import Reader, lines_of, near
 from syncagent.sources import file as file_source
+from syncagent.sources import http as http_source
 from syncagent.sources import ldap as ldap_source
 from syncagent.values import Address, Domain, Duration, MapName, SecretFile, spell_seconds
 from tests.support.run import syncagent
@@ -44,6 +45,7 @@ STRUCTS: tuple[type[Struct], ...] = (
     State,
     sources.Common,
     file_source.Config,
+    http_source.Config,
     ldap_source.Config,
 )
 KEYS = [
@@ -553,9 +555,9 @@ def test_schema_has_every_key(schema: dict[str, Any]) -> None:
     assert set(override["properties"]) == set(DomainLimits.__struct_fields__)
     found = [resolved(node, schema) for node in tables["sources"]["additionalProperties"]["oneOf"]]
     kinds = {node["properties"]["type"]["const"]: node for node in found}
-    required = {"file": {"path"}, "ldap": {"url", "base"}}
+    required = {"file": {"path"}, "http": {"url"}, "ldap": {"url", "base"}}
     assert kinds.keys() == required.keys()
-    for kind, own in (("file", file_source.Config), ("ldap", ldap_source.Config)):
+    for kind, own in (("file", file_source.Config), ("http", http_source.Config), ("ldap", ldap_source.Config)):
         assert set(kinds[kind]["properties"]) == {*sources.Common.__struct_fields__, *own.__struct_fields__}
         assert set(kinds[kind]["required"]) == {"type", *required[kind]}
 
@@ -638,7 +640,7 @@ def test_the_structs_are_all_here() -> None:
     """No table of the configuration escapes the tests above and below."""
     in_modules = {
         value
-        for where in (module, file_source, ldap_source)
+        for where in (module, file_source, http_source, ldap_source)
         for value in vars(where).values()
         if isinstance(value, type) and issubclass(value, Struct) and value.__module__ == where.__name__
     }

@@ -153,6 +153,6 @@ def test_every_config_key_has_its_row() -> None:
         for name in struct.__struct_fields__:
             if (struct, name) != (config.Limits, "domains"):
                 assert f"| `{name}` |" in README or f"`{name}`" in README, f"{struct.__name__}.{name}"
-    for kind in ("file", "ldap"):
+    for kind in ("file", "http", "ldap"):
         for name in sources.load(kind).Config.__struct_fields__:
             assert re.search(rf"^\| `{name}` \|.*\b{kind}\b", README, re.MULTILINE), f"{kind}: {name}"
