@@ -72,9 +72,12 @@ class SourceError(SyncagentError):
 
     exit_code = ExitCode.TEMPORARY
 
-    def __init__(self, text: str, *, kind: FailureKind = FailureKind.TEMPORARY) -> None:
-        """``text`` says what failed and the mend, file names in it as they may be; ``kind`` whether to ask again."""
-        self.kind = kind
+    def __init__(self, text: str, *, kind: FailureKind = FailureKind.TEMPORARY, validator: str | None = None) -> None:
+        """``text`` says what failed and the mend, file names in it as they may be; ``kind`` whether to ask again.
+
+        ``validator``, if any, is remembered instead of that of the last answer, which it must stand for as well.
+        """
+        self.kind, self.validator = kind, validator
         super().__init__(text.encode(errors="backslashreplace").decode())
 
 

@@ -212,6 +212,7 @@ class _Attempt:
         asked = self._writer is not None
         state = replace(
             self._state,
+            validator=(error.validator if self._state.validator else None) or self._state.validator,
             error=str(error),
             error_kind=error.kind,
             refused_for=self._token() if error.kind is FailureKind.REFUSED else "",

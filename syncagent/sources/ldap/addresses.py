@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from syncagent.errors import FailureKind, SourceError
 from syncagent.sources.ldap.presets import PREFIXED
 
 if TYPE_CHECKING:
@@ -60,9 +61,21 @@ class Reading:
 
     sink: Sink
     attributes: tuple[str, ...]
+    identity: str
 
     def entries(self, found: Found, key: str) -> list[Entry]:
-        """Give the addresses of one entry, each once."""
+        """Give the addresses of one entry, each once.
+
+        Raises SourceError for an attribute that nobody asked for by that name: a server answers by the first of an
+        attribute's names, or with one that is derived from it (RFC 4512, 2.5).
+        """
+        foreign_names = set(map(_base_name, found.attributes)).difference(
+            map(_base_name, (*self.attributes, self.identity))
+        )
+        if foreign_names:
+            name = "".join(char for char in min(foreign_names) if char.isprintable())
+            text = f"the server answers with {name!r}, which attributes does not name: give it by that name"
+            raise SourceError(text, kind=FailureKind.BROKEN)
         taken: dict[Entry, None] = {}
         foreign = 0
         for name in self.attributes:

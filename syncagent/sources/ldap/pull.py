@@ -51,6 +51,8 @@ class Pull:
                 text = "answered a page without saying whether it is the last: its list may be cut short"
                 raise SourceError(f"{self.session.url} {text}", kind=FailureKind.BROKEN)
             yield [self._completed(entry) for entry in self.entries(found.messages)]
+            if control["cookie"] and control["cookie"] == cookie and not found.messages:
+                raise SourceError(f"{self.session.url} gives the same empty page again and again")
             cookie = control["cookie"]
             if not cookie:
                 return
@@ -106,6 +108,11 @@ class Pull:
             low += len(values)
 
 
+def names_in(text: str) -> list[str]:
+    """Give the attributes that a filter names (RFC 4515)."""
+    return _IN_FILTER.findall(text)
+
+
 def unknown_attributes(session: Session, names: Iterable[str], text: str) -> list[str]:
     """Give those of the attributes, and of those in the filter ``text``, that the server's schema does not have.
 
@@ -122,6 +129,6 @@ def unknown_attributes(session: Session, names: Iterable[str], text: str) -> lis
     for one in types:
         for single, several in _NAMES.findall(one):
             known.update(name.lower() for name in [single, *re.findall(r"'([^']*)'", several)] if name)
-    asked = dict.fromkeys([*names, *_IN_FILTER.findall(text)])
+    asked = dict.fromkeys([*names, *names_in(text)])
     whole = types and not any(";" in name for name in schema)
     return [name for name in asked if name.lower() not in known] if whole else []

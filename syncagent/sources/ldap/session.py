@@ -71,9 +71,9 @@ ldap3.set_config_parameter(*_PLAIN_DICTS)  # 10 % faster
 class UnreachableError(Exception):
     """One server cannot be asked now; another may, and so may this one later, unless ``kind`` is BROKEN."""
 
-    def __init__(self, text: str, *, kind: FailureKind = FailureKind.TEMPORARY) -> None:
-        """``text`` says which server, and why."""
-        self.kind = kind
+    def __init__(self, text: str, *, kind: FailureKind = FailureKind.TEMPORARY, validator: str | None = None) -> None:
+        """``text`` says which server, and why; ``validator`` is what is to be remembered of it."""
+        self.kind, self.validator = kind, validator
         super().__init__(text)
 
 
@@ -207,7 +207,7 @@ class Session:
         if result["type"] != "searchResDone":
             raise SourceError(f"{self.url} ended a search with {result['type']}", kind=FailureKind.BROKEN)
         if result["result"] not in bearable:
-            self._require(result, f"search in {base or 'the root'}")
+            self._require(result, f"search in {clean(base) or 'the root'}")
         return Found(messages, result)
 
     def read(self, dn: str, attributes: Sequence[str]) -> dict[str, list[bytes]]:
@@ -260,7 +260,7 @@ def _identity(config: Config) -> dict[str, Any]:
         assert config.password_file is not None  # noqa: S101 - problems() sees to it
         return {
             "user": config.bind_dn,
-            "password": read_secret(config.password_file),
+            "password": read_secret(config.password_file).encode(),  # a text would be changed by SASLprep
             "authentication": ldap3.SIMPLE,
         }
     if config.client_cert_file:

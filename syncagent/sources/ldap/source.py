@@ -6,12 +6,14 @@ changed since just before it. Poll mode asks for everything each time.
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from syncagent.errors import FailureKind, SourceError
 from syncagent.sources import Answer
@@ -33,15 +35,21 @@ if TYPE_CHECKING:
 
 _PATIENCE = 3600.0
 """Seconds for which a server that is behind our cookie is waited for, before it is asked for everything."""
+_UNTOLD = frozenset({"memberof", "ismemberof", "nsrole"})
+"""Attributes that a server works out by itself: that they change is told to nobody."""
 
 
 class Known(Struct, frozen=True):
-    """The validator: the cookie, the server that it is of, and when that last answered and last gave everything."""
+    """The validator: the cookie, the server that it is of, and when that last gave everything.
+
+    ``behind`` is since when servers were seen to be behind the cookie, 0 where none was: until everything was asked
+    for again, no change that they tell is believed.
+    """
 
     url: str
     cookie: str
-    answered: float
     pulled: float
+    behind: float = 0.0
 
     @classmethod
     def read(cls, validator: str | None) -> Known | None:
@@ -73,7 +81,7 @@ class LdapSource:
 
     def __del__(self) -> None:
         """Close the connection with the source: that is gone when another configuration is in force."""
-        if self._warm is not None:
+        if self._warm is not None and not sys.is_finalizing():
             self._warm.close()
 
     def fetch(self, request: Request) -> Answer:
@@ -101,7 +109,8 @@ class LdapSource:
                 return answer
         broken = all(error.kind is FailureKind.BROKEN for error in told)
         text = "no server gives a whole answer: " + "; ".join(dict.fromkeys(map(str, told)))
-        raise SourceError(text, kind=FailureKind.BROKEN if broken else FailureKind.TEMPORARY)
+        kind = FailureKind.BROKEN if broken else FailureKind.TEMPORARY
+        raise SourceError(text, kind=kind, validator=next((one.validator for one in told if one.validator), None))
 
     def _sessions(self, known: Known | None, told: list[UnreachableError]) -> Iterator[Session]:
         """Give the connection that is open, then one to each server: first to that of the cookie."""
@@ -153,9 +162,12 @@ class _Fetch:
     def answer(self) -> Answer:
         changes, why = self._changes()
         if changes is not None and self.known is not None:
-            if self.known.is_fresh(time.time(), self.config.full_interval):
+            if self.known.behind:
+                changes, why = None, "it was behind what it said before, and is so no longer"
+            elif self.known.is_fresh(time.time(), self.config.full_interval):
                 return self._amended(changes, self.known)
-            why = "full_interval has passed"
+            else:
+                why = "full_interval has passed"
         return self._whole(changes, why)
 
     def _changes(self) -> tuple[Changes | None, str]:
@@ -166,27 +178,36 @@ class _Fetch:
         url = self.pull.session.url
         if self.known is None or self.config.mode == "poll":
             return None, ""
-        if self.known.url != url:
-            return None, f"{self.known.url} knew what changed, and {url} answers"
         try:
+            if self.known.url != url:
+                self._catch_up(self.known)
+                return None, f"{self.known.url} knew what changed, and {url} answers"
             changes = refresh(self.pull, bytes.fromhex(self.known.cookie), self._attributes(ENTRY_UUID))
             if changes.lose(self.wanted.attributes) and not self.pull.shows_somebody(self.wanted.attributes):
                 return None, f"{url} names entries as gone, and shows nobody: may this account still read?"
         except LostError as error:
             return None, f"{url} cannot say what changed: {error}"
         except LaggingError as error:
-            text = f"{url} is behind what it said before ({error}): a replica that lags, or one that was restored"
-            if 0 <= time.time() - self.known.answered < _PATIENCE:
-                raise UnreachableError(text) from None
+            text = f"{url} is behind what was known before ({error}): a replica that lags, or one that was restored"
+            since = self.known.behind or time.time()
+            if time.time() - since < _PATIENCE:
+                raise UnreachableError(text, validator=replace(self.known, behind=since).write()) from None
             return None, text
         return changes, ""
+
+    def _catch_up(self, known: Known) -> None:
+        """Raise LaggingError where another server has not got all that the cookie stands for."""
+        from syncagent.sources.ldap.syncrepl import LaggingError, context_cookie, is_behind
+
+        cookie = context_cookie(self.pull.session, self.config.base)
+        if cookie is not None and is_behind(cookie, bytes.fromhex(known.cookie)):
+            raise LaggingError("its contextCSN is an older one")
 
     def _attributes(self, key: str) -> list[str]:
         return [*self.wanted.attributes, key]
 
     def _amended(self, changes: Changes, known: Known) -> Answer:
-        now = time.time()
-        validator = Known(known.url, changes.cookie.hex(), now, known.pulled).write()
+        validator = Known(known.url, changes.cookie.hex(), known.pulled).write()
         if changes.is_empty:
             return Answer(same=True, validator=validator, mode="sync")
         self.request.sink.amend(last=True)
@@ -198,7 +219,7 @@ class _Fetch:
         sink.forget(changes.entries)
         if changes.present is not None:
             sink.retain(changes.present)
-        reading = Reading(sink, self.wanted.attributes)
+        reading = self._reading(ENTRY_UUID)
         for key, found in changes.entries.items():
             if found is not None:
                 sink.put(reading.entries(found, key))
@@ -227,11 +248,11 @@ class _Fetch:
             raise SourceError(f"{self.pull.session.url} changed too much while it was read: {error}") from None
         self.request.sink.amend(last=False)
         self._apply(meanwhile)
-        validator = Known(self.pull.session.url, meanwhile.cookie.hex(), now, now).write()
+        validator = Known(self.pull.session.url, meanwhile.cookie.hex(), now).write()
         return Answer(validator=validator, mode="sync", notes=tuple(notes), explained=_explained(changes, meanwhile))
 
     def _pull_all(self, key: str, *, exact: bool) -> None:
-        sink, reading = self.request.sink, Reading(self.request.sink, self.wanted.attributes)
+        sink, reading = self.request.sink, self._reading(key)
         count = 0
         for page in self.pull.pages(self._attributes(key)):
             entries: list[Entry] = []
@@ -241,8 +262,13 @@ class _Fetch:
                     self._lacks(key, found)
                 entries += reading.entries(found, own or found.dn)
             sink.put(entries)
+            if time.monotonic() > self.request.ends:
+                raise SourceError(f"{self.pull.session.url} takes longer than the source's deadline")
             count += len(page)
             self.request.report("entries", count)
+
+    def _reading(self, key: str) -> Reading:
+        return Reading(self.request.sink, self.wanted.attributes, key)
 
     def _lacks(self, key: str, found: Found) -> NoReturn:
         from syncagent.sources.ldap.session import clean
@@ -252,8 +278,12 @@ class _Fetch:
 
     def _offered(self) -> tuple[Changes | None, str]:
         """Find out whether sync mode is there for this base, by asking what changed since now; else say why not."""
+        from syncagent.sources.ldap.pull import names_in
         from syncagent.sources.ldap.syncrepl import LaggingError, LostError, context_cookie, refresh
 
+        untold = [name for name in names_in(self.pull.filter) if name.lower() in _UNTOLD]
+        if untold:
+            return None, f"the filter names {untold[0]}, whose changes no server tells"
         cookie = context_cookie(self.pull.session, self.config.base)
         if cookie is None:
             return None, f"contextCSN of the suffix of {self.config.base} is not there, or may not be read"

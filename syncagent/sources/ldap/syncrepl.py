@@ -12,6 +12,7 @@ from uuid import UUID
 
 from syncagent.errors import FailureKind, SourceError
 from syncagent.sources.ldap.addresses import Found
+from syncagent.sources.ldap.session import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 REQUEST, STATE, DONE = (f"1.3.6.1.4.1.4203.1.9.1.{number}" for number in (1, 2, 3))
 INFO = "1.3.6.1.4.1.4203.1.9.1.4"
-MOST = 10_000
+MOST = 2_000
 """Entries that may have changed: beyond them, asking for everything takes less memory."""
 
 _REFRESH_ONLY = 1
@@ -92,7 +93,7 @@ def refresh(pull: Pull, cookie: bytes, attributes: Sequence[str]) -> Changes:
         bearable=frozenset({*_LOST, LAGGING}),
     )
     if found.code == LAGGING:
-        raise LaggingError(str(found.result["message"]))
+        raise LaggingError(clean(found.result["message"]))
     if found.code:
         raise LostError(_LOST[found.code])
     done = found.control(DONE)
@@ -115,6 +116,17 @@ def context_cookie(session: Session, base: str) -> bytes | None:
     return b"rid=000,csn=" + b";".join(sorted(csns)) if csns else None
 
 
+def is_behind(cookie: bytes, known: bytes) -> bool:
+    """Tell whether a cookie lacks what another stands for: by the CSN of each server ID, TIME#COUNT#SID#MOD."""
+    has, wanted = _csns(cookie), _csns(known)
+    return any(has.get(sid, b"") < csn for sid, csn in wanted.items())
+
+
+def _csns(cookie: bytes) -> dict[bytes, bytes]:
+    csns = cookie.partition(b"csn=")[2].partition(b",")[0].split(b";")
+    return {csn.split(b"#")[2]: csn for csn in csns if csn.count(b"#") == 3}  # noqa: PLR2004 - its four fields
+
+
 def _plain(dn: str) -> str:
     return re.sub(r"\s*([,=])\s*", r"\1", dn.strip().lower())
 
@@ -131,10 +143,10 @@ def _changes(pull: Pull, messages: list[dict[str, Any]], done: bytes, cookie: by
     fields = dict(_items(next(_items(done))[1]))
     changes.cookie = fields.get(_OCTETS, cookie)
     deletes_told = fields.get(_BOOLEAN, b"\0") != b"\0"
-    if deletes_told or changes.cookie == cookie:
+    if deletes_told or (changes.cookie == cookie and not present):
         return changes
-    if not present:
-        raise LostError("it names nothing that is still there, and that is not believed")
+    if not present or changes.cookie == cookie:
+        raise LostError("it names nothing that is still there, or no cookie for it, and that is not believed")
     changes.present = present
     return changes
 

@@ -340,7 +340,6 @@ def test_a_client_certificate_that_is_turned_down(authority: Authority, ca_file:
         (SYNC_PASSWORD, 0o640, "can be read by others (mode 0640): chmod 600 "),
         (SYNC_PASSWORD, 0o604, "can be read by others (mode 0604): chmod 600 "),
         (None, 0, "cannot be read: No such file or directory"),
-        ("bell\a", 0o600, "SASLprep"),
     ],
 )
 def test_a_password_file_that_will_not_do(content: str | None, mode: int, says: str, asking: Asking) -> None:

@@ -22,11 +22,13 @@ def _block(beginning: str) -> str:
 
 def test_slapd_conf(tmp_path: Path) -> None:
     """The lines for slapd.conf give the account its rights, without a limit, and the overlay."""
-    lines = _block("access to").replace("index entryUUID,entryCSN eq\n", "")  # which our slapd has already
+    lines = "access to * by anonymous auth by * none\n"
+    lines = _block("access to").replace("overlay", f"{lines}overlay", 1)  # its rules alone count
+    lines = lines.replace("index entryUUID,entryCSN eq\n", "")  # which our slapd has already
     server = Slapd(syncprov=False, config=lines)
     server.load(people(700))  # more than slapd gives by default
     with server:
-        asked = Asked(tmp_path, server.url, base=PEOPLE, mode="sync")
+        asked = Asked(tmp_path, server.url, base=PEOPLE, mode="sync", preset="openldap", attributes=())
         assert len(asked.entries()) == 700
         server.delete(f"uid=u0000007,{PEOPLE}")
         assert len(asked.entries()) == 699
@@ -63,7 +65,13 @@ def test_cn_config(tmp_path: Path) -> None:
         server.terminate()
         server.wait(10)
     written = "".join(file.read_text("utf-8") for file in (tmp_path / "config").rglob("*.ldif"))
-    for setting in ("olcSpSessionlog: 10000", "size=unlimited", "read by * break", "olcDbIndex: entryUUID,entryCSN eq"):
+    for setting in (
+        "olcSpSessionlog: 10000",
+        "olcSpCheckpoint: 1 1",
+        "size=unlimited",
+        "read by * break",
+        "olcDbIndex: entryUUID,entryCSN eq",
+    ):
         assert setting in written.replace("\n ", "")
 
 

@@ -1,5 +1,6 @@
 """Sync mode (RFC 4533): what changed arrives as it is, and nothing else is asked for; real slapd."""
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -437,7 +438,7 @@ def test_a_lagging_replica_is_waited_for(scripted: tuple[ScriptedLDAP, Asked], m
     server.sync_answers = [lags, lags]
     failed = asked.fetch()
     assert failed.report.kind == FailureKind.TEMPORARY
-    assert "is behind what it said before" in failed.report.error
+    assert "is behind what was known before" in failed.report.error
     assert not _pulls(server)
     later = time.time() + 3700
     monkeypatch.setattr(time, "time", lambda: later)
@@ -474,3 +475,77 @@ def test_states_of_entries(scripted: tuple[ScriptedLDAP, Asked]) -> None:
         "changed@example.com",
         "p3@example.com",
     }
+
+
+def test_a_server_that_was_behind_is_not_believed(scripted: tuple[ScriptedLDAP, Asked]) -> None:
+    """A server that was behind our cookie and takes it again may have been restored: it is asked for everything."""
+    server, asked = scripted
+    lags: SyncAnswer = [SyncDone(code=53)]
+    server.sync_answers = [lags, lags]
+    assert asked.fetch().report.state == "failing"
+    asked.restart()  # another process knows it as well
+    server.sync_answers = [[SyncDone()], [SyncDone()], [SyncDone()]]
+    fetched = asked.whole()
+    assert fetched.report.state == "whole"
+    assert _pulls(server) == 1
+    server.sync_answers = [[SyncDone()]]
+    assert asked.whole().report.state == "same"
+
+
+def test_patience_begins_when_it_is_first_behind(
+    scripted: tuple[ScriptedLDAP, Asked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long ago the last answer was, and wherever our clock goes, a server that lags is not pulled at once."""
+    server, asked = scripted
+    real = time.time
+    for off in (7200, -7200):
+        monkeypatch.setattr(time, "time", lambda off=off: real() + off)
+        server.sync_answers = [[SyncDone(code=53)]] * 2
+        assert asked.fetch().report.state == "failing"
+    assert not _pulls(server)
+
+
+def test_a_replica_that_lags_does_not_take_over(slapd: Slapd, asked: Asked) -> None:
+    """Another server that has not got all that the last answer had is waited for; nobody new is lost by it."""
+    slapd.stop()
+    with Slapd() as replica:
+        replica.stop()
+        shutil.rmtree(replica.directory / "data")
+        shutil.copytree(slapd.directory / "data", replica.directory / "data")
+        replica.start()
+        slapd.start()
+        digest = asked.configured.digest
+        asked.configure(slapd.url, replica.url, base=PEOPLE)
+        asked.configured = msgspec.structs.replace(asked.configured, digest=digest)
+        slapd.add(f"uid=neu,{PEOPLE}", uid="neu", mail="neu@example.com")
+        assert f"uid=neu,{PEOPLE}" in asked.entries()
+        slapd.stop()
+        failed = asked.fetch()
+        assert failed.report.state == "failing"
+        assert "is behind what was known before" in failed.report.error
+        assert f"uid=neu,{PEOPLE}" in by_label(failed)
+        replica.add(f"uid=neu,{PEOPLE}", uid="neu", mail="neu@example.com")
+        assert f"uid=neu,{PEOPLE}" in asked.entries()
+
+
+def test_a_filter_on_what_no_server_tells_is_polled(slapd: Slapd, tmp_path: Path) -> None:
+    """A filter on memberOf, which changes without a word, is asked whole each time."""
+    asked = Asked(tmp_path, slapd.url, attributes=("mail",), filter="(&(mail=*)(!(memberOf=cn=x)))", mode="sync")
+    asked.configured.source._names_known = True  # type: ignore[attr-defined] # this schema has no memberOf
+    assert "the filter names memberOf" in asked.fetch().report.error
+
+
+@pytest.mark.parametrize("name", ["rfc822Mailbox", "0.9.2342.19200300.100.1.3"])
+def test_an_attribute_by_another_name(name: str, slapd: Slapd, tmp_path: Path) -> None:
+    """A server that answers by another name of an attribute fails the source, which says the name; nobody is missed."""
+    failed = Asked(tmp_path, slapd.url, attributes=("proxyAddresses", name)).fetch()
+    assert failed.report.kind == FailureKind.BROKEN
+    assert "'mail'" in failed.report.error
+
+
+def test_a_present_phase_without_a_cookie(scripted: tuple[ScriptedLDAP, Asked]) -> None:
+    """Who is still there is named, but no cookie for it: everything is asked for."""
+    server, asked = scripted
+    server.sync_answers = [[SyncIds(UUIDS[:2]), SyncDone()], [SyncDone()], [SyncDone()]]
+    assert len(asked.entries()) == 5
+    assert _pulls(server) == 1
