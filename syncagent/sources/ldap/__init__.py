@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from syncagent.sources.ldap.presets import ENTRY_UUID, PRESETS, Preset
 from syncagent.values import Duration, SecretFile, Urls
 
 if TYPE_CHECKING:
@@ -66,21 +65,6 @@ class Config(Struct, frozen=True, kw_only=True):
     """How long to wait for a connection, and for its TLS."""
     read_timeout: Duration = Duration(30)
     """How long to wait for the server to go on."""
-
-
-def wanted(config: Config) -> Preset:
-    """Give what to ask for: the preset's, but for what the configuration says itself."""
-    preset = PRESETS[config.preset] if config.preset else Preset("", ("mail",), ENTRY_UUID)
-    attributes = config.attributes or preset.attributes
-    chosen = config.filter or (preset.filter if not config.attributes else "") or _any_of(attributes)
-    if config.exclude_disabled:
-        chosen = f"(&{chosen}{preset.enabled})"
-    return Preset(chosen, attributes, preset.key, preset.enabled)
-
-
-def _any_of(attributes: tuple[str, ...]) -> str:
-    presence = "".join(f"({name}=*)" for name in attributes)
-    return presence if len(attributes) == 1 else f"(|{presence})"
 
 
 def build(config: Config) -> Source:

@@ -7,6 +7,10 @@ mailRecipient class of 389 Directory Server. Zimbra: the look-ups of its own Pos
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from syncagent.sources.ldap import Config
 
 ENTRY_UUID = "entryUUID"
 """RFC 4530; the key that sync mode needs."""
@@ -51,3 +55,18 @@ PRESETS = {
         ),
     ),
 }
+
+
+def wanted(config: Config) -> Preset:
+    """Give what to ask for: the preset's, but for what the configuration says itself."""
+    preset = PRESETS[config.preset] if config.preset else Preset("", ("mail",), ENTRY_UUID)
+    attributes = config.attributes or preset.attributes
+    chosen = config.filter or (preset.filter if not config.attributes else "") or _any_of(attributes)
+    if config.exclude_disabled:
+        chosen = f"(&{chosen}{preset.enabled})"
+    return Preset(chosen, attributes, preset.key, preset.enabled)
+
+
+def _any_of(attributes: tuple[str, ...]) -> str:
+    presence = "".join(f"({name}=*)" for name in attributes)
+    return presence if len(attributes) == 1 else f"(|{presence})"

@@ -17,9 +17,8 @@ from msgspec.structs import replace
 
 from syncagent.errors import FailureKind, SourceError
 from syncagent.sources import Answer
-from syncagent.sources.ldap import wanted
 from syncagent.sources.ldap.addresses import Reading
-from syncagent.sources.ldap.presets import ENTRY_UUID
+from syncagent.sources.ldap.presets import ENTRY_UUID, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

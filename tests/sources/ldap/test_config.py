@@ -9,8 +9,8 @@ import pytest
 
 from syncagent.config import load
 from syncagent.errors import ConfigError, FailureKind
-from syncagent.sources.ldap import Config, problems, wanted
-from syncagent.sources.ldap.presets import PRESETS, Preset
+from syncagent.sources.ldap import Config, problems
+from syncagent.sources.ldap.presets import PRESETS, Preset, wanted
 from syncagent.values import Duration, SecretFile, Urls
 from tests.sources.ldap import Asked
 from tests.support.authority import Authority
