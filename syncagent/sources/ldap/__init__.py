@@ -84,6 +84,8 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
             yield "attributes", f"{name!r} is not the name of an attribute, such as mail"
     if config.filter and not _is_filter(config.filter):
         yield "filter", f'{config.filter!r} is not a filter in parentheses, such as "(mail=*)"'
+    if re.search(r"\\(?![0-9A-Fa-f]{2})", config.filter):
+        yield "filter", f"{config.filter!r} has a \\ that is not followed by two hexadecimal digits (RFC 4515)"
     if config.exclude_disabled and config.preset != "active-directory":
         yield "exclude_disabled", 'needs preset = "active-directory"; elsewhere, say it in the filter'
     if not 1 <= config.page_size <= _MAX_PAGE:

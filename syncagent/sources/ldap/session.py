@@ -234,17 +234,10 @@ class Session:
         try:
             yield
         except (LDAPCommunicationError, LDAPResponseTimeoutError, LDAPStartTLSError) as error:
-            trouble = self._tls.trouble if self._tls else ""
-            if (
-                isinstance(error, LDAPStartTLSError)
-                and not trouble
-                and not isinstance(self._connection.socket, ssl.SSLSocket)
-            ):
-                trouble = f"{clean(error)}; if it does not offer StartTLS, use ldaps://"
-            raise UnreachableError(
-                f"{self.url}: {trouble or _told(error)}",
-                kind=FailureKind.BROKEN if trouble else FailureKind.TEMPORARY,
-            ) from None
+            trouble, kind = (self._tls.trouble, self._tls.kind) if self._tls else ("", FailureKind.TEMPORARY)
+            if isinstance(error, LDAPStartTLSError) and not trouble:
+                trouble, kind = f"{clean(error)}; if it does not offer StartTLS, use ldaps://", FailureKind.BROKEN
+            raise UnreachableError(f"{self.url}: {trouble or _told(error)}", kind=kind) from None
         except OSError as error:
             raise UnreachableError(f"{self.url}: {error.strerror or clean(error)}") from None
         except LDAPInvalidFilterError:

@@ -113,6 +113,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
     "no parentheses": ({"filter": "mail=*"}, "filter", "'mail=*' is not a filter in parentheses"),
     "one too few": ({"filter": "(&(mail=*)"}, "filter", "is not a filter in parentheses"),
     "one too many": ({"filter": "(mail=*))"}, "filter", "is not a filter in parentheses"),
+    "a bad escape": ({"filter": r"(cn=\zz)"}, "filter", "two hexadecimal digits"),
     "two filters": ({"filter": "(mail=*)(cn=*)"}, "filter", "is not a filter in parentheses"),
     "disabled, elsewhere": ({"exclude_disabled": True}, "exclude_disabled", 'needs preset = "active-directory"'),
     "disabled, of another product": (

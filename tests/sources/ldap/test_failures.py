@@ -1167,3 +1167,13 @@ def test_the_key_of_an_entry(name: str, tmp_path: Path) -> None:
     fetched = alone(tmp_path, {"mail": ["x@example.com"], **own}, preset=preset, attributes=("mail",))
     assert fetched.snapshot is not None
     assert f"x@example.com\t{key}\tcn=x,{SUFFIX}\n" in fetched.snapshot.read_text("utf-8")
+
+
+def test_ldaps_at_a_port_without_tls(tmp_path: Path) -> None:
+    """A port that speaks no TLS is named as such."""
+    with Slapd() as server:
+        url = server.url.replace("ldap:", "ldaps:")
+        failed = Asked(tmp_path, url, ca_file=Authority().ca_file(tmp_path), connect_timeout=1.0).fetch()
+        assert "no TLS" in failed.report.error
+        assert "((" not in failed.report.error
+        assert "BIND" not in server.log
