@@ -1177,3 +1177,14 @@ def test_ldaps_at_a_port_without_tls(tmp_path: Path) -> None:
         assert "no TLS" in failed.report.error
         assert "((" not in failed.report.error
         assert "BIND" not in server.log
+
+
+def test_a_starttls_that_did_not_come_about(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should StartTLS end without an error and without TLS, nothing is said after it: no bind, no password."""
+    with ScriptedLDAP([], password=None) as server:
+        monkeypatch.setattr("ldap3.Connection.start_tls", lambda *_, **__: False)
+        failed = Asked(tmp_path, server.url, ca_file=Authority().ca_file(tmp_path)).fetch()
+        assert failed.report.kind == BROKEN
+        assert "StartTLS did not come about" in failed.report.error
+        assert not server.binds
+        assert not server.requests
