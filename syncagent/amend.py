@@ -38,9 +38,12 @@ class Amendment:
 
     def write(self) -> Path:
         """Write what stands, sorted, and give the file."""
-        if not self._void and self._stay is None and not isinstance(self._base, SortedFile):
+        if isinstance(self._base, SortedFile):
+            chunks = files.chunks_of(self._base)
+        elif not self._void and self._stay is None:
             return self._base
-        chunks = files.chunks_in(self._base) if not isinstance(self._base, SortedFile) else files.chunks_of(self._base)
+        else:
+            chunks = files.chunks_in(self._base)
         if self._void:
             chunks = (b"".join(_others(chunk, self._void)) for chunk in files.whole_lines(chunks))
         stands = files.write_plain(self._spool / "stands", chunks)

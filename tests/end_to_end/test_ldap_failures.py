@@ -13,24 +13,9 @@ import pytest
 
 from tests.sources import map_keys, write_config
 from tests.support.run import syncagent
-from tests.support.slapd import PEOPLE, SUFFIX, SYNC, SYNC_PASSWORD, Slapd, people
+from tests.support.slapd import PEOPLE, SUFFIX, SYNC, SYNC_PASSWORD, TREE, Slapd, people
 
 COUNT, CROWD = 40, 8000
-EMPTY = f"""\
-dn: {SUFFIX}
-objectClass: domain
-dc: example
-
-dn: {PEOPLE}
-objectClass: organizationalUnit
-ou: people
-
-dn: {SYNC}
-objectClass: organizationalRole
-objectClass: simpleSecurityObject
-cn: syncagent
-userPassword: {SYNC_PASSWORD}
-"""
 WRONG_PASSWORD = "wrong-secret-0815"
 RUNS_OUT = 75
 
@@ -243,7 +228,7 @@ def test_a_directory_that_is_another(backup: Backup) -> None:
     data.rename(backup.slapd.directory / "kept")
     try:
         data.mkdir()
-        backup.slapd.load([EMPTY])
+        backup.slapd.load([TREE])
         backup.slapd.start()
         backup.fails("it has no entry at all", twice=False)
     finally:

@@ -79,7 +79,7 @@ TLSVerifyClient try
 authz-regexp "^cn=([^,]+),.*o=example$" "cn=$1,{suffix}"
 """
 
-_TREE = f"""\
+TREE = f"""\
 dn: {SUFFIX}
 objectClass: domain
 dc: example
@@ -152,7 +152,7 @@ class Slapd:
         (self.directory / "data").mkdir()
         try:
             self._configure()
-            self.load([_TREE])
+            self.load([TREE])
         except BaseException:
             self._remove()
             raise

@@ -206,7 +206,7 @@ class _Fetch:
         return [*self.wanted.attributes, key]
 
     def _amended(self, changes: Changes, known: Known) -> Answer:
-        validator = Known(known.url, changes.cookie.hex(), known.pulled).write()
+        validator = replace(known, cookie=changes.cookie.hex()).write()
         if changes.is_empty:
             return Answer(same=True, validator=validator, mode="sync")
         self.request.sink.amend(last=True)
