@@ -178,6 +178,34 @@ def schema() -> int:
     return ExitCode.OK
 
 
+@command.group()
+def recipe() -> None:
+    """Work on a recipe, the description of a primary's API (see the README).
+
+    A recipe is one of syncagent's own by its name, or a file of yours by its path, with a / in it.
+    """
+
+
+@recipe.command("test")
+@click.argument("file", metavar="FILE")
+@click.argument("fixture", type=click.Path(readable=False, path_type=Path))
+def recipe_test(file: str, fixture: Path) -> int:
+    """Follow a recipe through answers that were written down, without a network.
+
+    FIXTURE is JSON: "answers" has, for each step, a list of the bodies of its pages (for a step with for_each, an
+    object of such lists); "parameters" are the recipe's; "expected" are the addresses that are to come out. Every
+    step is shown with its counts, and what comes out. Exit status 1 if that is not what was expected, 78 if the
+    recipe is wrong, 75 if it fails on the answers, as it would on the primary's.
+    """
+    from syncagent import render
+    from syncagent.sources.http import rehearse
+
+    file = str(Path(file).absolute()) if "/" in file or file.endswith(".toml") else file
+    rehearsal = rehearse.rehearse(file, rehearse.read(fixture))
+    render.rehearsed(rehearsal)
+    return ExitCode.PROBLEMS if rehearsal.missing or rehearsal.unexpected else ExitCode.OK
+
+
 def _load(file: Path) -> Config:
     from syncagent import config
 

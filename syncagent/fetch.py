@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from syncagent import amend, files, normalise, sources
 from syncagent.errors import DamagedError, FailureKind, LedgerError, SourceError, SyncagentError
 from syncagent.model import SourceReport, SourceState
 from syncagent.snapshot import SnapshotWriter, escape
-from syncagent.values import SecretFile, spell_seconds
+from syncagent.values import RecipeFile, SecretFile, spell_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -106,10 +107,10 @@ class _Attempt:
         self._thread.start()
 
     def _token(self) -> str:
-        """Identify what a refusal was for: the source's configuration and its secrets' files."""
-        own = self._source.own
-        secrets = [getattr(own, name) for name in own.__struct_fields__ if isinstance(getattr(own, name), SecretFile)]
-        return f"{self._source.digest} {[files.identity(sources.secret_path(name)) for name in secrets]}"
+        """Identify what a refusal was for: the source's configuration, and the files of its secrets and its recipe."""
+        values = map(partial(getattr, self._source.own), self._source.own.__struct_fields__)
+        named = [value for value in values if isinstance(value, (SecretFile, RecipeFile))]
+        return f"{self._source.digest} {[files.identity(sources.secret_path(name)) for name in named]}"
 
     def _refused(self) -> str:
         state = self._state
@@ -170,6 +171,7 @@ class _Attempt:
             seconds=time.monotonic() - self._started,
             notes=answer.notes,
             mode=answer.mode,
+            steps=answer.steps,
         )
         remembered = SourceState(
             name=name,

@@ -52,6 +52,17 @@ class SourceState(Struct, frozen=True):
     refused_for: str = ""
 
 
+class StepReport(Struct, frozen=True):
+    """How one list of an API did: its pages, records, how many count, what they say in all and for example."""
+
+    name: str
+    pages: int
+    records: int
+    kept: int
+    emitted: int
+    sample: tuple[str, ...] = ()
+
+
 class SourceReport(Struct, frozen=True):
     """How one source did in this run."""
 
@@ -65,6 +76,7 @@ class SourceReport(Struct, frozen=True):
     kind: str = ""
     notes: tuple[str, ...] = ()
     mode: str = ""
+    steps: tuple[StepReport, ...] = ()
 
 
 class Counts(Struct, frozen=True, kw_only=True):

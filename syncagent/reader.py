@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from syncagent.errors import Problem
-from syncagent.values import VALUES, SecretFile
+from syncagent.values import VALUES, RecipeFile, SecretFile
 
 Keys = tuple[str, ...]
 
@@ -75,12 +75,12 @@ class Reader:
             return None
 
     def _decode(self, kind: Any, raw: object) -> Any:  # noqa: ANN401 - any of VALUES
-        if kind not in (Path, SecretFile):
+        if kind not in (Path, SecretFile, RecipeFile):
             return kind.parse(raw)
         if not isinstance(raw, str) or not raw or "\0" in raw:
             raise ValueError(f"expected a path, not {raw!r}")
-        if kind is SecretFile:
-            return SecretFile(raw if "/" not in raw else str(self._base / raw))
+        if kind is not Path:
+            return kind(raw if "/" not in raw else str(self._base / raw))
         return self._base / raw
 
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from syncagent.model import Hold, Plan, SourceReport, SyncResult
+    from syncagent.model import Hold, Plan, SourceReport, StepReport, SyncResult
+    from syncagent.sources.http.rehearse import Rehearsal
 
 _PATIENCE = 1.0
 _HEAD = {
@@ -70,7 +71,7 @@ def result(result: SyncResult, program: str) -> None:
         table(("DOMAIN", "BEFORE", "ADDED", "REMOVED", "KEPT", "HELD", "AFTER"), changes)
     _samples("+", result.plan.added_sample, result.plan.added)
     _samples("-", result.plan.removed_sample, result.plan.removed)
-    _sources(result.sources)
+    _sources(result.sources, steps=result.status == "planned")
     if result.plan.in_grace:
         print(f"in grace: {result.plan.in_grace:,} missing recipients stay for now (limits.removal_grace)")
     _rejects(result)
@@ -127,12 +128,14 @@ def _samples(sign: str, sample: Sequence[str], count: int) -> None:
         print(f"  {sign} ... and {count - len(sample):,} more")
 
 
-def _sources(reports: Sequence[SourceReport]) -> None:
+def _sources(reports: Sequence[SourceReport], *, steps: bool) -> None:
     rows = [(one.name, _answer(one), one.entries, one.rejected, f"{one.seconds:.2f}s") for one in reports]
     table(("SOURCE", "ANSWER", "ENTRIES", "REJECTED", "TOOK"), rows)
     for one in reports:
         for note in one.notes:
             print(f"note: {one.name}: {note}")
+        if steps:
+            _steps(one.name, one.steps)
 
 
 def _answer(report: SourceReport) -> str:
@@ -184,10 +187,37 @@ def _shown(address: str) -> str:
 def checked(config_file: Path, reports: Sequence[SourceReport]) -> None:
     """Print what `check` found."""
     print(f"{config_file}: the configuration is right")
-    _sources(reports)
+    _sources(reports, steps=True)
     for source in reports:
         if source.error:
             say(f"source {source.name} is failing ({source.kind}): {source.error}")
+
+
+def _steps(name: str, steps: Sequence[StepReport]) -> None:
+    """Print how each list of an API did, and some of what it says."""
+    if steps:
+        print(f"{name}, step by step:")
+        rows = [(one.name, one.pages, one.records, one.kept, one.emitted, _some(one)) for one in steps]
+        table(("STEP", "PAGES", "RECORDS", "KEPT", "EMITTED", "SUCH AS"), rows)
+
+
+def _some(step: StepReport) -> str:
+    return ", ".join(map(_shown, step.sample)) or "-"
+
+
+def rehearsed(rehearsal: Rehearsal) -> None:
+    """Print what a recipe came to, without a network."""
+    _steps("the recipe", rehearsal.answer.steps)
+    for note in rehearsal.answer.notes:
+        print(f"note: {note}")
+    for address in rehearsal.addresses:
+        print(f"  {_shown(address)}{' (not expected)' if address in rehearsal.unexpected else ''}")
+    for spelled, reason in rehearsal.rejected:
+        print(f"  {_shown(spelled)}: rejected: {reason}")
+    for address in rehearsal.missing:
+        say(f"{_shown(address)} was expected, and did not come out")
+    if rehearsal.unexpected:
+        say(f"{len(rehearsal.unexpected)} came out that were not expected")
 
 
 def as_json(result: SyncResult) -> None:

@@ -67,7 +67,7 @@ def _type(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - any field's type
     if origin is tuple:
         return {"type": "array", "items": _type(arguments[0])}
     if origin is dict:
-        return {"type": "object"}
+        return {"type": "object", "additionalProperties": _type(arguments[1])}
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return _table(kind)
     return dict(VALUES[kind]) if kind in VALUES else msgspec.json.schema(kind)

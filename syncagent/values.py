@@ -133,6 +133,12 @@ class SecretFile(str):
     __slots__ = ()
 
 
+class RecipeFile(str):
+    """The name of a recipe: one of ours by a bare name, or the path of a file."""
+
+    __slots__ = ()
+
+
 class Urls(tuple[str, ...]):
     """One URL or several, in the order in which they are tried."""
 
@@ -161,6 +167,11 @@ VALUES: dict[type, dict[str, Any]] = {
     Urls: {
         "oneOf": [{"type": "string"}, {"type": "array", "minItems": 1, "items": {"type": "string"}}],
         "examples": ["ldaps://ldap.example.com"],
+    },
+    RecipeFile: {
+        "type": "string",
+        "description": "a shipped recipe's name, or the path of a file",
+        "examples": ["mailcow"],
     },
     SecretFile: {"type": "string", "description": "a file with the secret, or the bare name of a credential"},
 }

@@ -311,7 +311,7 @@ LATER = {
     "checks": {"cli", "render"},
 }
 """What a module must not import, neither itself nor by way of another."""
-FOR_SOURCES = {"errors", "model", "values", "files", "mapfile", "normalise"}
+FOR_SOURCES = {"errors", "model", "values", "files", "mapfile", "normalise", "reader"}
 
 
 def _module_name(path: Path) -> str:
@@ -328,8 +328,10 @@ def _imports(nodes: list[ast.stmt], *, deep: bool) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, "imports are absolute"
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            yield from names
+            if not {name.removeprefix("syncagent.") for name in names} <= MODULES.keys():  # more than rooms of a house
+                yield node.module or ""
         elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             yield from _imports(node.orelse, deep=deep)
         elif deep or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from msgspec import Struct
 
 from syncagent.errors import FailureKind, SourceError
+from syncagent.model import StepReport
 from syncagent.values import Duration
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ class Answer(Struct, frozen=True):
     """A whole answer, or "same as the one that the validator belongs to".
 
     ``mode`` names the way it was come by, where a source has several. ``explained``, if not None, says that the last
-    answer was known to be exact: what stands under keys other than these must be the same in this one.
+    answer was known to be exact: what stands under keys other than these must be the same in this one. ``steps`` tell
+    how each of several lists did, for people.
     """
 
     same: bool = False
@@ -104,6 +106,7 @@ class Answer(Struct, frozen=True):
     notes: tuple[str, ...] = ()
     mode: str = ""
     explained: frozenset[str] | None = None
+    steps: tuple[StepReport, ...] = ()
 
 
 class Source(Protocol):

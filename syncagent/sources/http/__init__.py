@@ -1,6 +1,9 @@
 """Addresses from a primary over HTTP: a plain list, or an API that a recipe describes.
 
-``transport`` asks one server, ``lines`` reads a plain list, ``recipe`` and ``engine`` an API.
+``transport`` asks one server and ``auth`` says who we are. ``lines`` reads a plain list. An API is described by a
+recipe: ``recipe`` says what that is and ``judge`` reads it, ``engine`` follows it, by ``walk`` through the pages, by
+``paths`` and ``rules`` into the records, by ``facts`` to what they say; ``recipes`` does it for real, ``rehearse``
+without a network.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from syncagent.values import Domain, Duration, SecretFile, Size
+from syncagent.values import Domain, Duration, RecipeFile, SecretFile, Size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,10 +25,14 @@ if TYPE_CHECKING:
 class Config(Struct, frozen=True, kw_only=True):
     """Keys of ``type = "http"``."""
 
-    url: str
-    """Where the list is: https://HOST/PATH."""
-    format: Literal["lines"] = "lines"
-    """How the list is written: an address a line, as in a file."""
+    url: str = ""
+    """Where the list is, https://HOST/PATH, or the API; a recipe may know it."""
+    format: Literal["lines"] | None = None
+    """A plain list, and how it is written: an address a line, as in a file."""
+    recipe: RecipeFile | None = None
+    """An API, and its recipe: one of syncagent's by its name, or the path of a file, with a / in it."""
+    parameters: dict[str, str] = {}
+    """What the recipe wants to know."""
     domains: tuple[Domain, ...] = ()
     """What completes a bare local part: each of these."""
     foreign: bool = False
@@ -50,10 +57,18 @@ class Config(Struct, frozen=True, kw_only=True):
     """How long to wait for the server to go on."""
     max_body: Size = Size(1 << 30)
     """The most that an answer may be, as it is sent, and as it is once it is unpacked."""
+    max_pages: int = 10_000
+    """The most pages that a list may have."""
+    max_records: int = 10_000_000
+    """The most records that a list may have."""
 
 
 def build(config: Config) -> Source:
     """Make the source; nothing is asked yet."""
+    if config.recipe is not None:
+        from syncagent.sources.http.recipes import RecipeSource
+
+        return RecipeSource(config)
     from syncagent.sources.http.lines import ListSource
 
     return ListSource(config)
@@ -61,7 +76,14 @@ def build(config: Config) -> Source:
 
 def problems(config: Config) -> Iterator[tuple[str, str]]:
     """Give what no single key can show; see ``syncagent.sources``."""
-    yield from (("url", text) for text in _url_problems(config))
+    if (config.format is None) == (config.recipe is None):
+        yield "format", 'is missing: format = "lines" for a plain list, or recipe = "..." for an API, one of them'
+    elif config.recipe is not None:
+        from syncagent.sources.http.judge import of_config
+
+        yield from of_config(config)
+    if config.url or config.recipe is None:
+        yield from (("url", text) for text in _url_problems(config))
     if config.username and config.password_file is None:
         yield "password_file", "is missing: username needs a password"
     if config.password_file is not None and not config.username:
@@ -70,8 +92,8 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
         yield "token_file", "and username are two ways to say who we are: take one"
     if config.client_key_file is not None and config.client_cert_file is None:
         yield "client_cert_file", "is missing: client_key_file is the key of what?"
-    for key in ("connect_timeout", "read_timeout", "max_body"):
-        if not getattr(config, key):
+    for key in ("connect_timeout", "read_timeout", "max_body", "max_pages", "max_records"):
+        if getattr(config, key) <= 0:
             yield key, "expected more than nothing"
 
 

@@ -19,7 +19,7 @@ from syncagent.sources.text import whole_text
 if TYPE_CHECKING:
     from syncagent.sources import Request
     from syncagent.sources.http import Config
-    from syncagent.sources.http.transport import Response
+    from syncagent.sources.http.transport import Ask, Response, Transport
 
 _NOT_MODIFIED = 304
 
@@ -53,20 +53,25 @@ class ListSource:
 
     def fetch(self, request: Request) -> Answer:
         """See Source.fetch."""
-        from syncagent.sources.http.transport import Transport
+        from syncagent.sources.http.auth import sign_plainly
+        from syncagent.sources.http.transport import Ask, Transport
 
         config = self._config
-        with (
-            Transport(config, request.ends) as transport,
-            transport.get(config.url, Known.read(request.validator).headers()) as response,
-        ):
+        ask = Ask(headers=Known.read(request.validator).headers())
+        with Transport(config, request.ends) as transport:
+            sign_plainly(transport, config)
+            return self._read(transport, ask, request)
+
+    def _read(self, transport: Transport, ask: Ask, request: Request) -> Answer:
+        config = self._config
+        with transport.ask(config.url, ask) as response:
             if response.status == _NOT_MODIFIED:
                 return Answer(same=True, validator=request.validator)
             self._judge(response)
             reading = Reading(request.sink, Options(config.domains), config.url, "")
             text = whole_text(response.body(), config.url, require_end=not config.foreign)
             done = 0
-            for batch in FORMATS[config.format](text, reading):
+            for batch in FORMATS[config.format or "lines"](text, reading):
                 request.sink.put(batch)
                 done += len(batch)
                 request.report("lines", done)

@@ -10,13 +10,13 @@ import contextlib
 import time
 import zlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
+import msgspec
 
 from syncagent import __version__
 from syncagent.errors import FailureKind, SourceError
-from syncagent.sources import read_secret
 from syncagent.sources.tls import context
 
 if TYPE_CHECKING:
@@ -29,7 +29,33 @@ _PATIENCE = 30.0
 """Seconds: the longest Retry-After that is waited for."""
 _TRIES = 3
 _OK, _NOT_MODIFIED, _TOO_MANY, _UNAVAILABLE = 200, 304, 429, 503
-_REFUSED = frozenset({401, 403, 407})
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A request beside its URL: method, headers, query, and a body as JSON or as a form."""
+
+    method: str = "GET"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    json: Any = None
+    form: Mapping[str, str] | None = None
+    basic: tuple[str, str] | None = field(default=None, repr=False)
+    rate_words: tuple[str, ...] = ()
+    refusals: frozenset[int] = frozenset({401, 403, 407})
+
+    def arguments(self, url: str) -> dict[str, Any]:
+        """Give them as httpx takes them."""
+        given: dict[str, Any] = {"method": self.method, "url": url, "headers": dict(self.headers)}
+        if self.query:
+            given["params"] = httpx.URL(url).params.merge(dict(self.query))
+        if self.json is not None:
+            given["json"] = self.json
+        if self.form is not None:
+            given["data"] = dict(self.form)
+        if self.basic is not None:
+            given["auth"] = httpx.BasicAuth(*self.basic)
+        return given
 
 
 @dataclass
@@ -39,11 +65,21 @@ class Response:
     url: str
     status: int
     headers: Mapping[str, str]
+    next_link: str
     _chunks: Iterator[bytes] = field(repr=False)
 
     def body(self) -> Iterator[bytes]:
         """Give the body, unpacked, in chunks. Raises SourceError where it is not whole, too large or too slow."""
         return self._chunks
+
+    def json(self) -> Any:  # noqa: ANN401 - JSON
+        """Give the body as JSON. Raises SourceError where it is none, which is never shown: it may hold secrets."""
+        try:
+            return msgspec.json.decode(b"".join(self._chunks))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            kind = self.headers.get("content-type", "no kind")[:100]
+            text = f"{self.url}: its answer ({kind!r}) is no JSON, or not all of it: {str(error)[:100]}"
+            raise SourceError(text, kind=FailureKind.BROKEN) from None
 
     @property
     def proves_its_end(self) -> bool:
@@ -63,10 +99,18 @@ class Transport:
             trust_env=False,  # no proxy that we were not told of, and no .netrc
             timeout=httpx.Timeout(float(config.read_timeout), connect=float(config.connect_timeout)),
             headers={"user-agent": f"syncagent/{__version__}", "accept-encoding": "gzip"},
-            auth=_basic(config),
         )
-        if config.token_file is not None:
-            self._client.headers["authorization"] = f"Bearer {_header_value(config.token_file)}"
+
+    def sign(self, name: str, value: str) -> None:
+        """Send a header with a secret from now on. Raises SourceError where no header can hold the secret."""
+        if not value.isascii() or not value.isprintable():
+            text = f"what says who we are has a character that the header {name} cannot hold: see the secret's file"
+            raise SourceError(text, kind=FailureKind.BROKEN)
+        self._client.headers[name] = value
+
+    def sign_basic(self, username: str, password: str) -> None:
+        """Send name and password from now on (RFC 7617, as UTF-8)."""
+        self._client.auth = httpx.BasicAuth(username, password)
 
     def __enter__(self) -> Self:
         """Begin."""
@@ -77,21 +121,52 @@ class Transport:
         self._client.close()
 
     @contextlib.contextmanager
-    def get(self, url: str, headers: Mapping[str, str]) -> Iterator[Response]:
+    def ask(self, url: str, request: Ask) -> Iterator[Response]:
         """Ask, and give the answer; its body is to be read within the block.
 
         Raises SourceError: temporary, refused or broken.
         """
         with _blamed(url), contextlib.ExitStack() as stack:
             for left in reversed(range(_TRIES)):
-                response = stack.enter_context(self._client.stream("GET", url, headers=dict(headers)))
+                response = stack.enter_context(self._client.stream(**request.arguments(url)))
                 wait = _retry_after(response)
                 if wait is None or not left or time.monotonic() + wait > self._ends:
                     break
                 stack.pop_all().close()
                 time.sleep(wait)
-            _judge(url, response)
-            yield Response(url, response.status_code, response.headers, self._unpacked(url, response))
+            self._judge(url, response, request)
+            link = response.links.get("next", {}).get("url", "")
+            yield Response(url, response.status_code, response.headers, link, self._unpacked(url, response))
+
+    def _judge(self, url: str, response: httpx.Response, request: Ask) -> None:
+        """Raise SourceError for every status but 200, and 304 where we asked for it."""
+        status = response.status_code
+        if status == _OK or (status == _NOT_MODIFIED and _is_conditional(response.request)):
+            return
+        said = f"{url} answers {status} {response.reason_phrase}".rstrip()
+        if status in request.refusals:
+            if request.rate_words and self._says(url, response, request.rate_words):
+                raise SourceError(f"{said}: too many requests, it says")
+            text = f"{said}: it refuses our credentials; see token_file, username, and its list of permitted addresses"
+            raise SourceError(text, kind=FailureKind.REFUSED)
+        if response.is_redirect:
+            where = response.headers.get("location", "?")
+            raise SourceError(
+                f"{said}, to {where[:300]!r}; redirects are not followed: see url", kind=FailureKind.BROKEN
+            )
+        if status == _TOO_MANY or response.is_server_error:
+            wait = response.headers.get("retry-after")
+            raise SourceError(f"{said}{f' (try again after {wait[:50]!r})' if wait else ''}")
+        raise SourceError(f"{said}: see url", kind=FailureKind.BROKEN)
+
+    def _says(self, url: str, response: httpx.Response, words: tuple[str, ...]) -> bool:
+        """Tell whether the beginning of a body has one of these words; it is shown to nobody."""
+        found = b""
+        for chunk in self._unpacked(url, response):
+            found += chunk
+            if len(found) > _UNPACKED:
+                break
+        return any(word.encode() in found for word in words)
 
     def _unpacked(self, url: str, response: httpx.Response) -> Iterator[bytes]:
         """Give the body, unpacked, and watch its size, its end and the clock."""
@@ -133,24 +208,6 @@ def _gunzipped(url: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
         raise SourceError(f"{url}: its gzip is cut short")
 
 
-def _judge(url: str, response: httpx.Response) -> None:
-    """Raise SourceError for every status but 200, and 304 where we asked for it."""
-    status = response.status_code
-    if status == _OK or (status == _NOT_MODIFIED and _is_conditional(response.request)):
-        return
-    said = f"{url} answers {status} {response.reason_phrase}".rstrip()
-    if status in _REFUSED:
-        text = f"{said}: it refuses our credentials; see token_file, username, and its list of permitted addresses"
-        raise SourceError(text, kind=FailureKind.REFUSED)
-    if response.is_redirect:
-        where = response.headers.get("location", "?")
-        raise SourceError(f"{said}, to {where[:300]!r}; redirects are not followed: see url", kind=FailureKind.BROKEN)
-    if status == _TOO_MANY or response.is_server_error:
-        wait = response.headers.get("retry-after")
-        raise SourceError(f"{said}{f' (try again after {wait[:50]!r})' if wait else ''}")
-    raise SourceError(f"{said}: see url", kind=FailureKind.BROKEN)
-
-
 def _is_conditional(request: httpx.Request) -> bool:
     return "if-none-match" in request.headers or "if-modified-since" in request.headers
 
@@ -161,20 +218,6 @@ def _retry_after(response: httpx.Response) -> float | None:
         return None
     value = response.headers.get("retry-after", "")
     return float(value) if value.isdecimal() and value.isascii() and float(value) <= _PATIENCE else None
-
-
-def _basic(config: Config) -> httpx.BasicAuth | None:
-    if config.password_file is None:
-        return None
-    return httpx.BasicAuth(config.username, read_secret(config.password_file))
-
-
-def _header_value(name: str) -> str:
-    """Read a secret that goes into a header."""
-    secret = read_secret(name)
-    if not secret.isascii() or not secret.isprintable():
-        raise SourceError(f"the secret {name} has a character that no header can hold", kind=FailureKind.BROKEN)
-    return secret
 
 
 @contextlib.contextmanager

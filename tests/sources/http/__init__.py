@@ -25,7 +25,8 @@ def secret(directory: Path, text: str = TOKEN) -> SecretFile:
 
 def config(url: str, **keys: Any) -> Config:  # noqa: ANN401 - any key of it
     """Give a configuration that has no problems."""
-    own = Config(**{"url": url, "insecure": url.startswith("http:"), **keys})
+    form = {} if "recipe" in keys else {"format": "lines"}
+    own = Config(**{"url": url, "insecure": url.startswith("http:"), **form, **keys})
     assert not list(problems(own))
     return own
 

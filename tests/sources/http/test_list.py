@@ -312,5 +312,5 @@ def test_secrets_that_no_header_can_hold(server: ScriptedHTTP, tmp_path: Path) -
     """A token with a line break in it fails the source without being shown."""
     asked = Asked(tmp_path, f"{server.url}/list", token_file=secret(tmp_path, "two\nlines"))
     failed = asked.fetch()
-    assert "no header can hold" in failed.report.error
+    assert "cannot hold" in failed.report.error
     assert "lines" not in failed.report.error

@@ -1,0 +1,75 @@
+"""An API that a recipe describes, asked for real."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from msgspec.structs import replace
+
+from syncagent.sources.http.judge import load
+from syncagent.sources.http.recipe import bound, filled, parameters
+
+if TYPE_CHECKING:
+    from syncagent.sources import Answer, Request
+    from syncagent.sources.http import Config
+    from syncagent.sources.http.engine import Page
+    from syncagent.sources.http.recipe import Step
+    from syncagent.sources.http.transport import Transport
+    from syncagent.sources.http.walk import Place
+
+
+class RecipeSource:
+    """Follows a recipe at a primary."""
+
+    def __init__(self, config: Config) -> None:
+        """Ask nothing yet. Raises ConfigError where the recipe is not right."""
+        recipe = load(config.recipe or "")
+        self._given = parameters(recipe, config.parameters)
+        self._config, self._recipe = config, bound(recipe, self._given)
+
+    def fetch(self, request: Request) -> Answer:
+        """See Source.fetch."""
+        from syncagent.sources.http.auth import sign
+        from syncagent.sources.http.engine import Limits, follow
+        from syncagent.sources.http.transport import Transport
+
+        config, recipe = self._config, self._recipe
+        config = replace(config, url=(config.url or recipe.url).rstrip("/"))
+        with Transport(config, request.ends) as transport:
+            sign(transport, config, recipe.auth, self._given)
+            primary = _Primary(transport, config.url, self._given, recipe.rate_words)
+            answer = follow(recipe, primary, Limits(config.max_pages, config.max_records), request)
+        return replace(answer, mode=Path(config.recipe or "").name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Primary:
+    """See ``engine.Primary``."""
+
+    transport: Transport
+    url: str
+    given: dict[str, str]
+    rate_words: tuple[str, ...]
+
+    def start(self, step: Step, each: str) -> Place:
+        return start(self.url, step, {**self.given, "each": each})
+
+    def page(self, step: Step, place: Place, each: str) -> Page:
+        from syncagent.sources.http.transport import Ask
+
+        given = {**self.given, "each": each, "page": place.number, "offset": place.number}
+        body = filled(step.body, given) if step.body else None
+        ask = Ask(step.method, query=place.query, json=body, rate_words=self.rate_words)
+        with self.transport.ask(place.url, ask) as response:
+            return response.json(), response.next_link
+
+
+def start(url: str, step: Step, given: dict[str, str]) -> Place:
+    """Give where a step begins below ``url``."""
+    from syncagent.sources.http.walk import Place
+
+    path = filled(step.path, {name: quote(value, safe="") for name, value in given.items()})
+    return Place(f"{url}{path}", {name: filled(value, given) for name, value in step.query.items()})
