@@ -12,6 +12,7 @@ import pytest
 from syncagent import config, sources
 from syncagent.cli import command
 from syncagent.errors import ExitCode
+from syncagent.sources.http import judge
 from tests.support.need import need_postfix
 from tests.support.postfix import PrivatePostfix
 from tests.support.programs import find_program
@@ -110,10 +111,13 @@ def _run(line: str, places: dict[str, str], postfix: PrivatePostfix) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("number", range(len(_blocks("toml"))))
+CONFIGURATIONS = [block for block in _blocks("toml") if not block.startswith("title =")]
+
+
+@pytest.mark.parametrize("number", range(len(CONFIGURATIONS)))
 def test_every_configuration_shown_is_right(number: int, tmp_path: Path) -> None:
     """Every TOML block is a configuration, or the rest of one, that loads."""
-    text = _blocks("toml")[number]
+    text = CONFIGURATIONS[number]
     if "[postfix]" not in text:
         text = '[postfix]\nmap = "lmdb:/m"\nrelay_domains = ["example.com", "example.org"]\n' + text
     if "[sources." not in text:
@@ -121,6 +125,22 @@ def test_every_configuration_shown_is_right(number: int, tmp_path: Path) -> None
     file = tmp_path / "syncagent.toml"
     file.write_text(text)
     config.load(file)
+
+
+def test_the_recipe_shown_passes_the_fixture_shown(tmp_path: Path) -> None:
+    """The worked example of a recipe does what is said of it, by the command that the README gives."""
+    (recipe,) = (block for block in _blocks("toml") if block.startswith("title ="))
+    (tmp_path / "wildduck.toml").write_text(recipe)
+    (tmp_path / "wildduck.json").write_text(_blocks("json")[0])
+    (words,) = (block.split()[1:] for block in _blocks("sh") if block.startswith("syncagent recipe"))
+    done = syncagent(*(word.replace("./", f"{tmp_path}/") for word in words), check=0)
+    assert "@example.org" in done.stdout
+
+
+def test_every_shipped_recipe_has_its_row() -> None:
+    """The README says of each recipe who we are to it, and what it was checked against."""
+    for name in judge.names():
+        assert re.search(rf"^\| `{name}` \| .*(?:token_file|password_file).* \| .+ \|$", README, re.MULTILINE), name
 
 
 def test_the_end_line_as_the_readme_makes_it_is_believed(tmp_path: Path) -> None:
