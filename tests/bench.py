@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from tests import bench_ldap
+from tests import bench_http, bench_ldap
 from tests.support.postmap import minimal_config
 from tests.support.programs import find_program
 
@@ -48,13 +48,17 @@ class Bench:
         self.postfix = minimal_config(self.directory / "postfix")
         self.list, self.map = self.directory / "recipients", self.directory / "map" / "relay_recipients"
         self.config, self.state = self.directory / "syncagent.toml", self.directory / "state"
+        self.source(f'type = "file"\npath = "{self.list}"\n')
+        self.write(0)
+
+    def source(self, keys: str) -> None:
+        """Write the configuration with this source."""
         domains = ", ".join(f'"domain{number:02}.example"' for number in range(DOMAINS))
         self.config.write_text(
             f'[postfix]\nmap = "lmdb:{self.map}"\nrelay_domains = [{domains}]\nconfig_directory = "{self.postfix}"\n'
             f'[state]\ndirectory = "{self.state}"\n[limits]\nremoval_grace = "0s"\n'
-            f'[sources.list]\ntype = "file"\npath = "{self.list}"\n'
+            f"[sources.list]\n{keys}"
         )
-        self.write(0)
 
     def write(self, changed: int) -> None:
         """Write the list with so many addresses other than at first, in the order of a shuffled pack."""
@@ -137,9 +141,14 @@ def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=1_000_000)
-    parser.add_argument("--only", choices=["core", "ldap"])
+    parser.add_argument("--only", choices=["core", "ldap", "http"])
     arguments = parser.parse_args()
-    for name, rows in (("core", partial(_rows, size=arguments.size)), ("ldap", bench_ldap.rows)):
+    tables: dict[str, Callable[[Path], Iterable[tuple[str, str, str, str]]]] = {
+        "core": partial(_rows, size=arguments.size),
+        "ldap": bench_ldap.rows,
+        "http": partial(bench_http.rows, size=arguments.size),
+    }
+    for name, rows in tables.items():
         if arguments.only in (None, name):
             with tempfile.TemporaryDirectory(prefix="syncagent-bench-") as directory:
                 _show(rows(Path(directory) / name))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from syncagent import config as configuration
 from syncagent.config import SourceConfig
@@ -18,6 +19,9 @@ from syncagent.fetch import Fetched, Fetcher
 from syncagent.model import SourceState
 from tests.support.postmap import minimal_config
 from tests.support.slapd import PEOPLE, SUFFIX, SYNC, SYNC_PASSWORD, Slapd, people
+
+if TYPE_CHECKING:
+    from tests.bench import Took
 
 ENTRIES = 200_000
 ATTRIBUTES = ("mail", "proxyAddresses")
@@ -85,7 +89,7 @@ def _fetch(source: SourceConfig, directory: Path, state: SourceState) -> Fetched
 
 def rows(directory: Path, entries: int = ENTRIES) -> Iterator[tuple[str, str, str, str]]:
     """Give the rows of the table."""
-    from tests.bench import measured, quickest
+    from tests.bench import measured, middle, quickest
 
     directory.mkdir()
     server = Slapd()
@@ -93,13 +97,18 @@ def rows(directory: Path, entries: int = ENTRIES) -> Iterator[tuple[str, str, st
     with server:
         config = _configure(directory, server)
         command = [sys.executable, "-m", "syncagent", "--config", str(config)]
-        floor = median(_alone("lean", config)[0] for _ in range(RUNS))
-        whole = sorted(_alone("pull", config) for _ in range(RUNS))[RUNS // 2]
+        floor = median(alone(__name__, "lean", config).seconds for _ in range(RUNS))
+        whole = middle([alone(__name__, "pull", config) for _ in range(RUNS)])
         yield f"LDAP, {entries:,} entries", "seconds", "ratio", "MB"
         yield "---", "---", "---", "---"
         yield f"leanest ldap3 loop, median of {RUNS}", f"{floor:.2f}", "1", ""
-        yield f"full pull, median of {RUNS}", f"{whole[0]:.2f}", f"{whole[0] / floor:.2f}", f"{whole[1]:.0f}"
-        yield "fetch, unchanged, connection kept", f"{_alone('warm', config)[0]:.4f}", "", ""
+        yield (
+            f"full pull, median of {RUNS}",
+            f"{whole.seconds:.2f}",
+            f"{whole.seconds / floor:.2f}",
+            f"{whole.own_mb:.0f}",
+        )
+        yield "fetch, unchanged, connection kept", f"{alone(__name__, 'warm', config).seconds:.4f}", "", ""
         measured([*command, "sync", "--quiet"])
         unchanged = quickest(lambda: measured([*command, "sync", "--quiet"]))
         yield "`sync`, unchanged", f"{unchanged.seconds:.2f}", "", f"{unchanged.own_mb:.0f}"
@@ -127,12 +136,12 @@ def _configure(directory: Path, server: Slapd) -> Path:
     return file
 
 
-def _alone(what: str, config: Path) -> tuple[float, float]:
-    """Run one measurement in a process of its own; give its seconds, and the most memory it had, in MB."""
-    from tests.bench import Peak
+def alone(module: str, what: str, config: Path) -> "Took":
+    """Run one measurement of a module in a process of its own; give what it took, as it says itself."""
+    from tests.bench import Peak, Took
 
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "tests.bench_ldap", what, str(config)],
+        [sys.executable, "-W", "ignore", "-m", module, what, str(config)],
         stdout=subprocess.PIPE,
         env=os.environ,
     )
@@ -140,7 +149,7 @@ def _alone(what: str, config: Path) -> tuple[float, float]:
     said, _ = process.communicate()
     if process.returncode:
         raise SystemExit(f"the measurement {what} exited {process.returncode}")
-    return float(said), peak.mb
+    return Took(float(said), peak.mb)
 
 
 if __name__ == "__main__":
