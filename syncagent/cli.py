@@ -31,7 +31,7 @@ EXIT STATUS (sysexits.h; where several apply: 73 before 75 before 65)
   65  removals or a catch-all are held, or the first run is not complete
   70  a fault in syncagent itself
   73  the map could not be published; the old one is in place
-  75  a source failed (the rest was done), or the lock was not free
+  75  a source failed (the rest was done), or the lock was not free; in `status`: what a source said is too old
   78  the configuration is wrong
  130  interrupted
 
@@ -47,6 +47,8 @@ EXAMPLES
   syncagent plan                    what would change?
   syncagent sync                    do it
   syncagent approve k3x7q2          let removals go that were held
+  syncagent run                     keep at it
+  syncagent status                  how does it stand?
 """
 
 
@@ -149,6 +151,57 @@ def approve(config_file: Path, ids: tuple[str, ...], lock_timeout: float, *, as_
     from syncagent.sync import Options
 
     return _run(config_file, Options(approve=ids, lock_timeout=lock_timeout), as_json=as_json)
+
+
+@command.command("run")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="What to log: `error` is what needs a person; `debug` has unchanged runs too.",
+)
+@click.pass_obj
+def run_agent(config_file: Path, log_level: str) -> int:
+    """Be the agent: run on schedule, and when a local file changes, until TERM or INT.
+
+    HUP reads the configuration again (a bad one is refused, and the old one goes on), as does a change of its file;
+    USR1 runs now. It logs to the standard error, and tells systemd how it is (Type=notify). A run by hand at the same
+    time shares its lock.
+    """
+    from syncagent import log, privileges
+    from syncagent.agent import loop
+
+    config = _load(config_file)
+    logger = log.set_up(log_level)
+    note = privileges.become_owner(config.state.directory)
+    if note:
+        logger.info(note)
+    loop.run(config, logger)
+    return ExitCode.OK
+
+
+@command.command()
+@_JSON
+@click.pass_obj
+def status(config_file: Path, *, as_json: bool) -> int:
+    """Say how it stands: the last run, how old each source's data is, what is held, when the next run is due.
+
+    It asks no source, and works whether the agent runs or not. Exit status 75 if what a source said is older than
+    schedule.max_age, 73 if the last publishing failed, 65 if something is held and waits for a person: so it serves
+    as a health check.
+    """
+    from syncagent import privileges, render
+    from syncagent import status as standing
+
+    config = _load(config_file)
+    privileges.become_owner(config.state.directory)
+    now = standing.read(config, _program(config_file))
+    if as_json:
+        render.status_as_json(now)
+    else:
+        render.status(now)
+    return now.exit_code
 
 
 @command.command()

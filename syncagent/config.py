@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 import tomllib
 from collections.abc import Callable
 from functools import cached_property
@@ -13,14 +14,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from syncagent import sources
+from syncagent import files, sources
 from syncagent.errors import ConfigError, Problem
 from syncagent.normalise import within
 from syncagent.reader import Keys, Reader, near
-from syncagent.values import Address, Domain, Duration, MapName
+from syncagent.values import Address, Cron, Domain, Duration, MapName, RecipeFile, SecretFile, spell_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+_MAX_AGE = 3600.0
 
 
 class Postfix(Struct, frozen=True, kw_only=True):
@@ -86,6 +90,32 @@ class Schedule(Struct, frozen=True, kw_only=True):
 
     every: Duration = Duration(300)
     """The time from one run to the next."""
+    cron: Cron | None = None
+    """When to run instead, as crontab(5) has it, in UTC: minute, hour, day of the month, month, day of the week."""
+    max_age: Duration | None = None
+    """How old what a source said may become before it counts as stale; 1h, or twice `every` if that is longer."""
+
+
+class Notify(Struct, frozen=True, kw_only=True):
+    """Whom to tell when something needs a person, and when that is over."""
+
+    command: tuple[str, ...] = ()
+    """A program and its arguments; it is given the event as JSON on its standard input."""
+    url: str = ""
+    """A URL to which the event is posted as JSON."""
+    url_file: SecretFile | None = None
+    """The file with such a URL, where it is a secret."""
+    ping_url: str = ""
+    """A URL that is asked for after each run that was right: healthchecks and the like miss it when it stops."""
+    timeout: Duration = Duration(30)
+    """How long telling may take."""
+
+
+class Metrics(Struct, frozen=True, kw_only=True):
+    """What is told to Prometheus."""
+
+    textfile: Path | None = None
+    """The file to write for the textfile collector of node_exporter; its name ends in .prom."""
 
 
 class State(Struct, frozen=True, kw_only=True):
@@ -102,6 +132,8 @@ class Tables(Struct, frozen=True, kw_only=True):
     limits: GeneralLimits = GeneralLimits()
     schedule: Schedule = Schedule()
     state: State = State()
+    notify: Notify = Notify()
+    metrics: Metrics = Metrics()
 
 
 class SourceConfig(Struct, frozen=True, kw_only=True, dict=True):
@@ -112,11 +144,21 @@ class SourceConfig(Struct, frozen=True, kw_only=True, dict=True):
     own: Any
     digest: str
     build: Callable[[Any], sources.Source]
+    watched: tuple[sources.Watched, ...] = ()
 
     @cached_property
     def source(self) -> sources.Source:
         """Give the source itself: one object while this configuration is in force, so that it may keep a connection."""
         return self.build(self.own)
+
+    @cached_property
+    def free(self) -> threading.Lock:
+        """Give the lock that a fetch holds: one that was given up on may still be under way in the next run."""
+        return threading.Lock()
+
+    def same_as(self, other: SourceConfig) -> bool:
+        """Tell whether another one asks the same in the same way."""
+        return (self.name, self.common.type, self.digest) == (other.name, other.common.type, other.digest)
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -127,6 +169,18 @@ class Config(Struct, frozen=True, kw_only=True):
     schedule: Schedule
     state: State
     sources: dict[str, SourceConfig]
+    file: Path
+    notify: Notify = Notify()
+    metrics: Metrics = Metrics()
+
+    def every(self, name: str) -> float | None:
+        """Give how often the agent asks a source, in seconds; None where schedule.cron says when."""
+        own = self.sources[name].common.every
+        return own if own is not None else None if self.schedule.cron else self.schedule.every
+
+    def max_age(self, name: str) -> float:
+        """Give from which age on what a source said is stale, in seconds."""
+        return self.schedule.max_age or max(_MAX_AGE, 2 * (self.every(name) or 0))
 
     @property
     def digest(self) -> str:
@@ -156,13 +210,13 @@ def load(file: Path) -> Config:
         line = re.search(r"line (\d+)", str(error))
         raise ConfigError([Problem(str(file), int(line[1]) if line else None, "", f"not TOML: {error}")]) from error
     reader = Reader(file, text)
-    config = _config(reader, raw)
+    config = _config(reader, raw, file)
     if config is None or reader.problems:
         raise ConfigError(sorted(reader.problems, key=lambda problem: (problem.line or 0, problem.key)))
     return config
 
 
-def _config(reader: Reader, raw: dict[str, Any]) -> Config | None:
+def _config(reader: Reader, raw: dict[str, Any], file: Path) -> Config | None:
     """Read everything; None where a table did not fit, so that what tables say together cannot be judged."""
     limits, overrides = _split_limits(raw.get("limits", {}))
     tables = {key: value for key, value in raw.items() if key != "sources"}
@@ -187,9 +241,12 @@ def _config(reader: Reader, raw: dict[str, Any]) -> Config | None:
         limits=Limits(**msgspec.structs.asdict(read.limits), domains=domains),
         schedule=read.schedule,
         state=read.state,
+        notify=read.notify,
+        metrics=read.metrics,
+        file=file,
         sources={name: source for name, source in found.items() if source},
     )
-    for path, text in (*_contradictions(config), *_out_of_range(config)):
+    for path, text in (*_contradictions(config), *_out_of_range(config), *_schedule_problems(config)):
         reader.problem(path, text)
     return config
 
@@ -226,10 +283,24 @@ def _source(reader: Reader, name: str, raw: object) -> SourceConfig | None:
         common, own = sources.Common(**common_values), module.Config(**own_values)
         for key, text in sources.problems(kind, module, own):
             reader.problem((*path, key), text)
+        watched = sources.watched(kind, module, own)
     except sources.BrokenKindError as error:
         reader.problem((*path, "type"), str(error))
         return None
-    return SourceConfig(name=name, common=common, own=own, digest=_digest((common, own)), build=module.build)
+    return SourceConfig(
+        name=name,
+        common=common,
+        own=own,
+        digest=_digest((common, own, _recipes(own))),
+        build=module.build,
+        watched=watched,
+    )
+
+
+def _recipes(own: Struct) -> list[tuple[int, ...] | None]:
+    """Identify the recipes' files that a source's configuration names: what they say belongs to it."""
+    values = (getattr(own, name) for name in own.__struct_fields__)
+    return [files.identity(Path(value)) for value in values if isinstance(value, RecipeFile) and "/" in value]
 
 
 def _contradictions(config: Config) -> Iterator[tuple[Keys, str]]:
@@ -261,3 +332,26 @@ def _out_of_range(config: Config) -> Iterator[tuple[Keys, str]]:
             yield (*path, "removed_percent"), f"expected 0 to 100, not {percent:g}"
         if floor < 0:
             yield (*path, "removed_floor"), f"expected 0 or more, not {floor}"
+
+
+def _schedule_problems(config: Config) -> Iterator[tuple[Keys, str]]:
+    schedule = config.schedule
+    general = None if schedule.cron else schedule.every
+    intervals: list[tuple[Keys, float | None]] = [(("schedule", "every"), general)]
+    intervals += [(("sources", name, "every"), source.common.every) for name, source in config.sources.items()]
+    for path, every in intervals:
+        if every is not None and every < 1:
+            yield path, "expected a second or more"
+        elif schedule.max_age and every is not None and every > schedule.max_age:
+            text = f"what is asked for every {spell_seconds(every)} is often older than schedule.max_age"
+            yield path, f"{text}, {schedule.max_age}"
+    if schedule.max_age is not None and not schedule.max_age:
+        yield ("schedule", "max_age"), "expected more than no time"
+    for key in ("url", "ping_url"):
+        url = getattr(config.notify, key)
+        if url and not url.startswith(("https://", "http://")):
+            yield ("notify", key), "expected https://HOST/PATH"
+    if config.notify.url and config.notify.url_file:
+        yield ("notify", "url_file"), "and url are two ways to say where: take one"
+    if config.metrics.textfile and config.metrics.textfile.suffix != ".prom":
+        yield ("metrics", "textfile"), f"node_exporter reads files named *.prom, not {config.metrics.textfile.name!r}"

@@ -44,7 +44,10 @@ class Fetched:
 
 @dataclass
 class Fetcher:
-    """One run's fetches. New snapshots go to ``new``, older ones are in ``old``."""
+    """One run's fetches. New snapshots go to ``new``, older ones are in ``old``.
+
+    ``due`` names the sources to ask; the others stay with what they said last, or with their failure. None asks all.
+    """
 
     old: Path
     new: Path
@@ -53,6 +56,7 @@ class Fetcher:
     now: float
     report: Callable[[str, int], None]
     notes: list[str] = field(default_factory=list)
+    due: frozenset[str] | None = None
 
     def all(self, configured: Mapping[str, SourceConfig], remembered: Mapping[str, SourceState]) -> list[Fetched]:
         """Fetch every source and give how each did, in the order of the configuration."""
@@ -99,12 +103,36 @@ class _Attempt:
         self._thread = threading.Thread(target=self._work, name=f"fetch {source.name}", daemon=True)
 
     def start(self) -> None:
+        if self._rests():
+            self._done = self._as_before()
+            return
         refused = self._refused()
         if refused:
             self._error = SourceError(refused, kind=FailureKind.REFUSED)
             return
+        if not self._source.free.acquire(blocking=False):
+            self._error = SourceError("its last fetch was given up on, and has not come to its end yet")
+            return
         self._writer = SnapshotWriter(self._fetcher.spool, ignore_catch_alls=self._source.common.catch_all == "ignore")
         self._thread.start()
+
+    def _rests(self) -> bool:
+        """Tell whether it is not due, and what it said last, or its failure, is there to go on with."""
+        due = self._fetcher.due
+        return due is not None and self._source.name not in due and bool(self._last or self._state.error_kind)
+
+    def _as_before(self) -> Fetched:
+        state = self._state
+        report = SourceReport(
+            name=self._source.name,
+            state="failing" if state.error_kind else "same",
+            entries=state.snapshot.entries if state.snapshot else 0,
+            rejected=state.snapshot.rejected if state.snapshot else 0,
+            error=state.error,
+            kind=str(state.error_kind or ""),
+            mode=state.mode,
+        )
+        return Fetched(report, state, self._fetcher.old / state.snapshot.file if state.snapshot else None)
 
     def _token(self) -> str:
         """Identify what a refusal was for: the source's configuration, and the files of its secrets and its recipe."""
@@ -140,6 +168,7 @@ class _Attempt:
         finally:
             if self._writer:
                 self._writer.close()
+            self._source.free.release()
 
     def _fetch(self) -> Fetched:
         name, state, fetcher, writer = self._source.name, self._state, self._fetcher, self._writer
@@ -181,6 +210,7 @@ class _Attempt:
             normaliser=normalise.VERSION,
             last_success=fetcher.now,
             last_attempt=fetcher.now,
+            mode=answer.mode,
         )
         return Fetched(report, remembered, path / snapshot.file)
 
@@ -219,6 +249,7 @@ class _Attempt:
             error_kind=error.kind,
             refused_for=self._token() if error.kind is FailureKind.REFUSED else "",
             last_attempt=self._fetcher.now if asked else self._state.last_attempt,
+            failing_since=self._state.failing_since or self._fetcher.now,
         )
         report = SourceReport(
             name=self._source.name,

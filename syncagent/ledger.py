@@ -222,6 +222,21 @@ class Ledger:
         ((found,),) = self._rows("SELECT MIN(at) FROM change WHERE at > ?", (since,))
         return None if found is None else float(found)
 
+    def last_change(self) -> float:
+        """Give when a run last changed the map, 0 where none did."""
+        ((found,),) = self._rows("SELECT MAX(finished) FROM run WHERE status = 'published'")
+        return float(found or 0)
+
+    def standing_failure(self) -> str:
+        """Give why publishing failed, where the last run on record is one that did; else nothing."""
+        found = self._rows("SELECT status, error FROM run ORDER BY finished DESC LIMIT 1")
+        return str(found[0][1]) if found and found[0][0] == "failed" else ""
+
+    def settle(self, run: RunRow) -> None:
+        """Remember an unchanged run where one before it could not publish: nothing is left to be published."""
+        if self._write and self.standing_failure():
+            self.record_failure(run)
+
     def record(
         self,
         run: RunRow,

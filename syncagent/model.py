@@ -38,7 +38,7 @@ class Snapshot(Struct, frozen=True):
 
 
 class SourceState(Struct, frozen=True):
-    """What is remembered of a source between runs. Times are seconds since the epoch."""
+    """What is remembered of a source between runs. Times are seconds since the epoch, 0 where there was none."""
 
     name: str
     snapshot: Snapshot | None = None
@@ -50,6 +50,8 @@ class SourceState(Struct, frozen=True):
     error: str = ""
     error_kind: FailureKind | None = None
     refused_for: str = ""
+    mode: str = ""
+    failing_since: float = 0.0
 
 
 class StepReport(Struct, frozen=True):

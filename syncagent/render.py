@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from syncagent.model import Hold, Plan, SourceReport, StepReport, SyncResult
     from syncagent.sources.http.rehearse import Rehearsal
+    from syncagent.status import Status
 
 _PATIENCE = 1.0
 _HEAD = {
@@ -218,6 +219,44 @@ def rehearsed(rehearsal: Rehearsal) -> None:
         say(f"{_shown(address)} was expected, and did not come out")
     if rehearsal.unexpected:
         say(f"{len(rehearsal.unexpected)} came out that were not expected")
+
+
+def status(status: Status) -> None:
+    """Print how it stands; what needs a person goes to the standard error as well as to the exit code."""
+    now = time.time()
+    print(f"{status.map}: {status.recipients:,} recipients, last changed {_ago(status.last_change, now)}")
+    agent = status.agent
+    doing = "the agent is running" if status.running else "no agent is running"
+    if status.running and agent:
+        doing += f" (pid {agent.pid}, watching by {agent.watch or 'nothing'})"
+        if agent.next_run:
+            doing += f", next run in {spell_seconds(max(0, agent.next_run - now))}"
+    print(f"last run {_ago(status.last_run, now)}; {doing}")
+    rows = [
+        (one.name, one.state, one.mode or "-", one.entries, _ago(one.last_success, now), _ago(one.last_attempt, now))
+        for one in status.sources
+    ]
+    table(("SOURCE", "STATE", "MODE", "ENTRIES", "WHOLE", "ASKED"), rows)
+    for source in status.sources:
+        if source.error:
+            print(f"source {source.name} is failing for {spell_seconds(now - source.failing_since)}: {source.error}")
+    for hold in status.holds:
+        if hold.waits:
+            print(f"{hold.count:,} removals of {hold.domain} wait for a failing source")
+    for alarm in status.alarms:
+        say(alarm.text)
+
+
+def _ago(moment: float, now: float) -> str:
+    return f"{spell_seconds(max(0, now - moment))} ago" if moment else "never"
+
+
+def status_as_json(status: Status) -> None:
+    """Print how it stands as JSON, one object, with the exit status that goes with it."""
+    import msgspec
+
+    facts = {**msgspec.to_builtins(status), "exit_code": int(status.exit_code)}
+    print(msgspec.json.format(msgspec.json.encode(facts), indent=2).decode())
 
 
 def as_json(result: SyncResult) -> None:

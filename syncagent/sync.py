@@ -52,6 +52,15 @@ class Options:
     accept_incomplete: bool = False
     approve: tuple[str, ...] = ()
     lock_timeout: float = 60.0
+    due: frozenset[str] | None = None
+    """The sources to ask; the others stay with what they said last. None asks all."""
+    run_id: str = ""
+    """What to call the run; a name of its own unless set."""
+
+
+def new_run_id() -> str:
+    """Make a name for a run: when, and a few digits that no other has."""
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(3)}"
 
 
 def no_report(_step: str, _count: int) -> None:
@@ -65,7 +74,7 @@ def sync_once(config: Config, options: Options, report: Callable[[str, int], Non
     for an ID in ``options.approve`` that cannot be approved.
     """
     state = config.state.directory
-    with _ledger_errors(state), contextlib.ExitStack() as stack:
+    with ledger_errors(state), contextlib.ExitStack() as stack:
         if options.write:
             state.mkdir(mode=0o750, parents=True, exist_ok=True)
             stack.enter_context(files.locked(state / "sync.lock", options.lock_timeout))
@@ -93,7 +102,8 @@ def _run(config: Config, options: Options, report: Callable[[str, int], None]) -
 
 
 @contextlib.contextmanager
-def _ledger_errors(state: Path) -> Iterator[None]:
+def ledger_errors(state: Path) -> Iterator[None]:
+    """Turn what the state directory and SQLite raise to LedgerError."""
     try:
         yield
     except OSError as error:
@@ -120,7 +130,7 @@ class _Run:
     rejects: list[Reject] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(self.now))}-{secrets.token_hex(3)}"
+        self.run_id = self.options.run_id or new_run_id()
         self.target = publish.Target(self.config.postfix)
         self.notes = self.ledger.notes
 
@@ -131,6 +141,7 @@ class _Run:
         self._fetch()
         old = self.ledger.finished
         if old and self._unchanged(old):
+            self.ledger.settle(RunRow(self.run_id, self.now, "unchanged", self._exit_code(old.plan)))
             return self._close("unchanged", old.plan, old.published.count, old.identities.index)
         self._check_snapshots()
         try:
@@ -157,7 +168,9 @@ class _Run:
 
     def _fetch(self) -> None:
         new = self.ledger.snapshots if self.options.write else self.spool
-        fetcher = fetch.Fetcher(self.ledger.snapshots, new, self.spool, self.run_id, self.now, self.report, self.notes)
+        fetcher = fetch.Fetcher(
+            self.ledger.snapshots, new, self.spool, self.run_id, self.now, self.report, self.notes, self.options.due
+        )
         self.fetched = fetcher.all(self.config.sources, self.ledger.sources)
         self.notes += [f"source {text}" for text in self._rejecting()]
         for one in self.fetched:

@@ -68,6 +68,45 @@ class Size(int):
         return f"{int(self) >> shift}{unit}"
 
 
+class Cron(str):
+    """Times as crontab(5) has them, in five fields; days of the week are kept by their names."""
+
+    __slots__ = ()
+
+    _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")
+    _RANGES = (("minute", 0, 59), ("hour", 0, 23), ("day of the month", 1, 31), ("month", 1, 12))
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read the five fields."""
+        fields = value.split() if isinstance(value, str) else []
+        if len(fields) != len(cls._RANGES) + 1:
+            raise ValueError(f'expected five fields as in crontab(5), such as "*/5 * * * *", not {value!r}')
+        for text, (name, low, high) in zip(fields, cls._RANGES, strict=False):
+            cls._check(text, name, low, high)
+        return cls(" ".join([*fields[:-1], cls._weekdays(fields[-1].lower())]))
+
+    @staticmethod
+    def _check(text: str, name: str, low: int, high: int) -> None:
+        for part in text.split(","):
+            found = re.fullmatch(r"(?:\*|([0-9]{1,2})(?:-([0-9]{1,2}))?)(?:/([0-9]{1,2}))?", part)
+            first, last = (int(found[1] or low), int(found[2] or found[1] or high)) if found else (1, 0)
+            if found is None or not low <= first <= last <= high or found[3] in {"0", "00"}:
+                raise ValueError(f"{part!r} is no {name}: {low} to {high}, as in crontab(5)")
+
+    @classmethod
+    def _weekdays(cls, text: str) -> str:
+        """Spell days by name: whether a number counts from Sunday is told differently by others."""
+        named = re.sub(r"(?<!/)(?<!\d)[0-7](?!\d)", lambda found: cls._DAYS[int(found[0])], text)
+        order = [*cls._DAYS[1:]]
+        for part in named.split(","):
+            found = re.fullmatch(r"(?:\*|([a-z]{3})(?:-([a-z]{3}))?)(?:/([1-7]))?", part)
+            days = [day for day in found.groups()[:2] if day] if found else [""]
+            if not all(day in order for day in days) or (len(days) > 1 and order.index(days[0]) > order.index(days[1])):
+                raise ValueError(f"{part!r} is no day of the week: mon to sun, or 0 to 7, a range from mon on")
+        return named
+
+
 class Domain(str):
     """A mail domain, canonical: lower-case A-labels."""
 
@@ -155,6 +194,7 @@ class Urls(tuple[str, ...]):
 
 VALUES: dict[type, dict[str, Any]] = {
     Duration: {"type": "string", "pattern": r"^([0-9]{1,9}[smhdw])+$", "examples": ["90s", "5m", "1h"]},
+    Cron: {"type": "string", "pattern": r"^\S+( +\S+){4}$", "examples": ["*/5 * * * *"]},
     Size: {"type": "string", "pattern": r"^[0-9]{1,9}[KMG]$", "examples": ["64K", "20M", "2G"]},
     Domain: {"type": "string", "examples": ["example.com"]},
     Address: {"type": "string", "examples": ["info@example.com", "@example.org"]},

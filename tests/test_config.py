@@ -730,7 +730,7 @@ CONFIGURATIONS = st.fixed_dictionaries(
 def test_any_tables_give_a_configuration_or_problems(raw: dict[str, Any]) -> None:
     """Whatever the tables hold, all that comes of them is a configuration or a list of problems."""
     reader = Reader(Path("/x/syncagent.toml"), "")
-    config = module._config(reader, raw)
+    config = module._config(reader, raw, Path("x"))
     assert config is not None or reader.problems
     for problem in reader.problems:
         assert problem.text

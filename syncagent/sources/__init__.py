@@ -9,7 +9,8 @@ Words used here:
   identity of a file, a cookie. It is stored together with the whole answer that it belongs to, never without.
 - A *kind* is a module found by the entry-point group ``syncagent.sources``, under the name that ``type`` has in the
   configuration. It has ``Config``, a frozen keyword-only msgspec Struct of its own keys, ``build(config) -> Source``,
-  and may have ``problems(config)`` giving ``(key, text)`` for what no single key can show.
+  may have ``problems(config)`` giving ``(key, text)`` for what no single key can show, and ``watched(config)`` giving
+  each ``Watched``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import typing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -50,6 +51,15 @@ class Common(Struct, frozen=True, kw_only=True):
     """What to do with a catch-all (@domain): take it, if postfix.catch_all permits, or leave it out."""
     deadline: Duration | None = None
     """How long a fetch may take; 120s unless set."""
+    every: Duration | None = None
+    """How often the agent asks it; as schedule.every or schedule.cron say unless set."""
+
+
+class Watched(NamedTuple):
+    """A local file or directory whose change is a reason to ask; ``poll`` where the kernel does not tell (NFS)."""
+
+    path: Path
+    poll: bool = False
 
 
 class Sink(Protocol):
@@ -151,6 +161,12 @@ def problems(kind: str, module: Any, config: Struct) -> list[tuple[str, str]]:  
     """Give what the kind itself finds wrong with a configuration: key and text. Raises BrokenKindError."""
     with _blamed(kind, "cannot judge its configuration"):
         return list(module.problems(config)) if hasattr(module, "problems") else []
+
+
+def watched(kind: str, module: Any, config: Struct) -> tuple[Watched, ...]:  # noqa: ANN401 - see load()
+    """Give what the agent has to watch for a source. Raises BrokenKindError."""
+    with _blamed(kind, "cannot say what to watch"):
+        return tuple(module.watched(config)) if hasattr(module, "watched") else ()
 
 
 @contextlib.contextmanager

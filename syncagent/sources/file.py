@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from syncagent import files
 from syncagent.errors import FailureKind, SourceError
-from syncagent.sources import Answer
+from syncagent.sources import Answer, Watched
 from syncagent.sources.formats import FORMATS, Options, Reading
 from syncagent.sources.text import whole_text
 from syncagent.values import Domain
@@ -48,6 +48,8 @@ class Config(Struct, frozen=True, kw_only=True):
     """csv: what stands between two columns."""
     require_end: bool = False
     """Whether the last line must be "# end COUNT SHA256" over the lines before it."""
+    watch: Literal["auto", "poll", "off"] = "auto"
+    """How the agent notices a change: told by the kernel, by looking (NFS), or only when it is due."""
 
 
 def build(config: Config) -> FileSource:
@@ -65,6 +67,12 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
         yield "column", 'is missing: format = "csv" needs the name of the column with the addresses'
     if len(config.delimiter) != 1 or config.delimiter in '"\r\n':
         yield "delimiter", f"expected one character, not {config.delimiter!r}"
+
+
+def watched(config: Config) -> tuple[Watched, ...]:
+    """Give what the agent watches: the file, the directory, or the directory of a pattern."""
+    path = config.path.parent if _is_pattern(config.path.name) and not config.path.exists() else config.path
+    return () if config.watch == "off" else (Watched(path, poll=config.watch == "poll"),)
 
 
 class FileSource:

@@ -1,0 +1,268 @@
+"""The agent: one run at a time, for whatever tokens say that it is time.
+
+The main thread runs. TERM and INT end a run wherever it is, as they end ``syncagent sync``: every station of the line
+may be left at any instant, and the next run finishes the job. Other signals, the schedule and the watch put tokens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec.structs import replace
+
+from syncagent import config as configuration
+from syncagent import files, log, status, sync
+from syncagent.agent.keeper import Keeper, Progress, tell_systemd
+from syncagent.agent.report import Reporter
+from syncagent.agent.retry import Retries
+from syncagent.agent.schedule import Schedule
+from syncagent.agent.watch import Watch
+from syncagent.errors import ConfigError, LockBusyError, SyncagentError
+from syncagent.fetch import DEADLINE
+from syncagent.sources import Watched
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from syncagent.config import Config
+    from syncagent.model import SyncResult
+
+_CONFIGURATION = ""  # the name under which the watch knows the configuration; no source has it
+_SLACK = 60.0
+_HARD = 1.5
+_LOCK_TIMEOUT = 20.0
+
+
+class Token(NamedTuple):
+    """A reason to do something: the sources that are due (None: all of them), or to read the configuration again."""
+
+    due: frozenset[str] | None
+    why: str
+    reload: bool = False
+    stop: bool = False
+
+
+class Stopped(KeyboardInterrupt):
+    """TERM or INT came; raised in the main thread, wherever it is within a run."""
+
+
+def run(config: Config, logger: Any) -> None:  # noqa: ANN401 - structlog's own type is lazy
+    """Be the agent until TERM or INT. Raises LockBusyError where another one is, and LedgerError."""
+    directory = config.state.directory
+    with sync.ledger_errors(directory):
+        directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        lock = files.locked(directory / status.AGENT_LOCK, 0)
+        try:
+            lock.__enter__()
+        except LockBusyError:
+            raise LockBusyError(f"another agent is running on {directory}: it holds {status.AGENT_LOCK}") from None
+    with contextlib.ExitStack() as stack:
+        stack.push(lock)
+        _Agent(config, logger).serve()
+
+
+class _Agent:
+    def __init__(self, config: Config, logger: Any) -> None:  # noqa: ANN401 - as above
+        self.config, self.log = config, logger
+        self.tokens: queue.SimpleQueue[Token] = queue.SimpleQueue()
+        self.stopping = 0.0
+        self._interruptible = False
+        self.retries, self.progress = Retries(), Progress()
+        self.reporter = Reporter(logger)
+        self.schedule = Schedule(lambda due, why: self.tokens.put(Token(due, why)), self._fault)
+        self.watch = Watch(self._file_changed, lambda event, what: self.log.warning(event, about=what))
+        self.keeper = Keeper(self.progress, self._look_after, self._fault)
+
+    def serve(self) -> None:
+        """Serve until stopped."""
+        self._handle_signals()
+        self._take_up(self.config)
+        self.keeper.start()
+        tell_systemd("READY=1", "STATUS=started")
+        self.log.info("started", pid=os.getpid(), sources=sorted(self.config.sources), watch=self.watch.mode)
+        self.tokens.put(Token(None, "start"))
+        try:
+            while not self.stopping:
+                self._turn()
+        except Stopped:
+            pass
+        finally:
+            tell_systemd("STOPPING=1")
+            self.schedule.stop()
+            self.watch.stop()
+            self.reporter.stop(self.config)
+            self.log.info("stopped")
+            self.keeper.stop()
+
+    def _turn(self) -> None:
+        """Wait for tokens, and do what they say, all of them at once."""
+        tokens = self._waiting()
+        if any(token.stop for token in tokens):
+            return
+        if any(token.reload for token in tokens):
+            self._reload()
+        due = self.retries.due(time.monotonic())
+        for token in tokens:
+            due = None if due is None or token.due is None else due | token.due
+        if due is None or due:
+            self._run(due, ", ".join(dict.fromkeys(token.why for token in tokens)) or "retry")
+
+    def _waiting(self) -> list[Token]:
+        """Wait for the first token, or for a retry to be due, and take all there are."""
+        tokens: list[Token] = []
+        with contextlib.suppress(queue.Empty):
+            while not tokens and not self.stopping:
+                self.progress.passed(_SLACK)
+                left = self.retries.wait(time.monotonic())
+                if left <= 0:
+                    break
+                with contextlib.suppress(queue.Empty):
+                    tokens.append(self.tokens.get(timeout=min(left, _SLACK / 4)))
+            while True:
+                tokens.append(self.tokens.get_nowait())
+        return tokens
+
+    def _run(self, due: frozenset[str] | None, why: str) -> None:
+        """Do one run; whatever comes of it, the agent goes on."""
+        run_id, names = sync.new_run_id(), frozenset(self.config.sources)
+        log.in_run(run_id)
+        self.log.debug("run", why=why, due=sorted(names if due is None else due & names))
+        options = sync.Options(lock_timeout=_LOCK_TIMEOUT, due=due, run_id=run_id)
+        self._passed("start", 0)
+        started, result, error = time.time(), None, ""
+        try:
+            with self._interruptions():
+                result = sync.sync_once(self.config, options, self._passed)
+        except LockBusyError as busy:
+            self.log.warning("another run is under way", error=str(busy))
+        except SyncagentError as failure:
+            error = str(failure)
+        except Exception as fault:
+            error = f"a fault in syncagent: {type(fault).__name__}: {fault}"
+            self.log.exception("fault", error=error)
+        self._plan_retries(due, result)
+        self._tell(run_id, started, result, error)
+
+    def _plan_retries(self, due: frozenset[str] | None, result: SyncResult | None) -> None:
+        now, names = time.monotonic(), frozenset(self.config.sources)
+        asked = names if due is None else due & names
+        if result is None or result.status == "failed":
+            self.retries.failed("", asked if result is None else frozenset(), self._shortest(names), now)
+        else:
+            self.retries.went_well("")
+        for report in result.sources if result else ():
+            if report.name in asked and report.kind == "temporary":
+                self.retries.failed(report.name, frozenset({report.name}), self._shortest({report.name}), now)
+            elif report.name in asked:
+                self.retries.went_well(report.name)
+
+    def _shortest(self, names: frozenset[str] | set[str]) -> float:
+        return min(self.config.every(name) or 3600.0 for name in names)
+
+    def _passed(self, step: str, _count: int) -> None:
+        """Note that the run is at a station; how long it may take follows from the configuration's own time-outs."""
+        deadlines = [float(source.common.deadline or DEADLINE) for source in self.config.sources.values()]
+        slow = step in {"index", "read back", "compare"}
+        self.progress.passed(_SLACK + (self.config.postfix.postmap_timeout if slow else max(deadlines)))
+
+    def _tell(self, run_id: str, started: float, result: SyncResult | None, error: str) -> None:
+        self._passed("tell", 0)
+        last = status.LastRun(
+            run_id=run_id,
+            finished=time.time(),
+            status=result.status if result else "failed",
+            exit_code=int(result.exit_code) if result else 73 if error else 75,
+            seconds=result.seconds if result else time.time() - started,
+            error=error,
+            lacks=result.missing_for_first if result else (),
+        )
+        watch = self.watch.mode
+        try:
+            self.reporter.tell(self.config, result, last, self.next_run(), (watch, self.watch.rebuilt))
+        except (SyncagentError, OSError) as failure:
+            self.log.error("status cannot be kept", error=str(failure))  # noqa: TRY400 - its text says it all
+
+    def next_run(self) -> float | None:
+        """Give when a run is due next, in seconds since the epoch."""
+        left = self.retries.wait(time.monotonic())
+        times = [self.schedule.next_time(), None if left == float("inf") else time.time() + left]
+        return min((moment for moment in times if moment is not None), default=None)
+
+    def _reload(self) -> None:
+        """Read the configuration again; a bad one is refused, and the old one goes on."""
+        try:
+            config = configuration.load(self.config.file)
+        except ConfigError as error:
+            problems = [str(problem) for problem in error.problems]
+            self.log.error("configuration refused; the old one goes on", problems=problems)  # noqa: TRY400 - likewise
+            tell_systemd(f"STATUS=the new configuration is refused ({len(problems)} problems), the old one goes on")
+            return
+        if config.state.directory != self.config.state.directory:
+            text = "state.directory cannot change while the agent runs: restart it"
+            self.log.error("configuration refused; the old one goes on", problems=[text])
+            return
+        self._take_up(config)
+        self.log.info("configuration read again", sources=sorted(config.sources))
+
+    def _take_up(self, config: Config) -> None:
+        kept = {
+            name: self.config.sources[name]
+            for name, source in config.sources.items()
+            if name in self.config.sources and self.config.sources[name].same_as(source)
+        }
+        config = replace(config, sources={**config.sources, **kept})  # one that goes on keeps its connection
+        self.config = config
+        self.retries.clear()
+        self.schedule.set(config)
+        watched = {name: source.watched for name, source in config.sources.items() if source.watched}
+        self.watch.set({**watched, _CONFIGURATION: (Watched(config.file),)})
+
+    def _file_changed(self, name: str) -> None:
+        if name == _CONFIGURATION:
+            self.tokens.put(Token(None, "the configuration changed", reload=True))
+        else:
+            self.tokens.put(Token(frozenset({name}), "a file changed"))
+
+    def _look_after(self) -> None:
+        """Do what the keeper does a few times a second, in its own thread."""
+        if self.stopping:
+            if time.monotonic() - self.stopping > _HARD:  # a signal's exception was lost, as in a finaliser
+                os._exit(0)
+            return
+        self.watch.look()
+        if self.schedule.look_at_clock():
+            self.log.warning("the clock was set; scheduled anew")
+
+    def _fault(self, error: BaseException) -> None:
+        self.log.error("fault", error=f"{type(error).__name__}: {error}")
+
+    def _handle_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGHUP, lambda *_: self.tokens.put(Token(None, "HUP", reload=True)))
+        signal.signal(signal.SIGUSR1, lambda *_: self.tokens.put(Token(None, "USR1")))
+
+    def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
+        if self.stopping:
+            return
+        self.stopping = time.monotonic()
+        self.tokens.put(Token(None, "stop", stop=True))
+        if self._interruptible:
+            raise Stopped
+
+    @contextlib.contextmanager
+    def _interruptions(self) -> Iterator[None]:
+        """Let TERM and INT raise in here; before and after it they are looked for."""
+        self._interruptible = True
+        try:
+            if self.stopping:
+                raise Stopped
+            yield
+        finally:
+            self._interruptible = False

@@ -1,0 +1,47 @@
+"""When what failed for the time being is tried again: with a growing delay, at most as long as its own interval."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+FIRST = 5.0
+"""Seconds before the first retry; each further one waits twice as long."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Retry:
+    names: frozenset[str]
+    failures: int
+    at: float
+
+
+class Retries:
+    """What is to be tried again, and when, by time.monotonic(). The key "" is the run as a whole."""
+
+    def __init__(self) -> None:
+        """Nothing is, yet."""
+        self._retries: dict[str, _Retry] = {}
+
+    def failed(self, key: str, names: frozenset[str], every: float, now: float) -> None:
+        """Note a failure: ``names`` are due again after a delay that grows up to ``every`` seconds."""
+        failures = self._retries[key].failures + 1 if key in self._retries else 1
+        delay = min(every, FIRST * 2 ** min(failures - 1, 20))
+        self._retries[key] = _Retry(names, failures, now + delay)
+
+    def went_well(self, key: str) -> None:
+        """Forget its failures."""
+        self._retries.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._retries.clear()
+
+    def wait(self, now: float) -> float:
+        """Give for how many seconds nothing is due; infinite where nothing is to be tried again."""
+        return min((retry.at for retry in self._retries.values()), default=math.inf) - now
+
+    def due(self, now: float) -> frozenset[str] | None:
+        """Give the sources that are due to be tried again, and None where a whole run is."""
+        due = [retry for retry in self._retries.values() if retry.at <= now]
+        return frozenset(name for retry in due for name in retry.names)

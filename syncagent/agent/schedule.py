@@ -1,0 +1,93 @@
+"""The schedule: which sources are due when. Its only deed is to put a token into the agent's queue."""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import time
+from collections import defaultdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from apscheduler.events import EVENT_JOB_ERROR
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from apscheduler.events import JobExecutionEvent
+
+    from syncagent.config import Config
+
+Put = "Callable[[frozenset[str], str], None]"
+_STEP = 5.0
+"""Seconds: by this much the clock may be off what passed, before it counts as set."""
+
+
+def offset(config: Config, host: str) -> float:
+    """Give the number that spreads a fleet: the same for this host and state directory in every run."""
+    digest = hashlib.sha256(f"{host} {config.state.directory}".encode()).digest()
+    return int.from_bytes(digest[:8]) / (1 << 32)
+
+
+def triggers(config: Config, spread: float) -> dict[str, tuple[IntervalTrigger | CronTrigger, frozenset[str]]]:
+    """Give the triggers, each with the sources that are due by it.
+
+    An interval's times lie on a fixed grid, ``spread`` seconds off, so that they drift neither by runs nor restarts.
+    """
+    names: dict[float | None, set[str]] = defaultdict(set)
+    for name in config.sources:
+        names[config.every(name)].add(name)
+    made: dict[str, tuple[IntervalTrigger | CronTrigger, frozenset[str]]] = {}
+    for every, due in names.items():
+        if every is None:
+            made["cron"] = CronTrigger.from_crontab(str(config.schedule.cron), timezone=UTC), frozenset(due)
+        else:
+            start = datetime.fromtimestamp(spread % every, UTC)
+            made[f"every {every:g}"] = IntervalTrigger(seconds=every, start_date=start, timezone=UTC), frozenset(due)
+    return made
+
+
+class Schedule:
+    """Puts a token when sources are due."""
+
+    def __init__(self, put: Callable[[frozenset[str], str], None], failed: Callable[[BaseException], None]) -> None:
+        """``failed`` is told of a fault in the scheduler, which it would keep to itself."""
+        self._put = put
+        defaults = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
+        self._scheduler = BackgroundScheduler(timezone=UTC, job_defaults=defaults)
+
+        def listen(event: JobExecutionEvent) -> None:
+            failed(event.exception)
+
+        self._scheduler.add_listener(listen, EVENT_JOB_ERROR)
+        self._offset = time.time() - time.monotonic()
+        self._config: Config | None = None
+        self._scheduler.start()
+
+    def set(self, config: Config) -> None:
+        """Schedule anew, for another configuration or another time of day."""
+        self._config = config
+        self._scheduler.remove_all_jobs()
+        for name, (trigger, due) in triggers(config, offset(config, socket.gethostname())).items():
+            self._scheduler.add_job(self._put, trigger, args=(due, "schedule"), id=name)
+
+    def look_at_clock(self) -> bool:
+        """Schedule anew where the clock was set: set back, its next time would be long in coming. Tell whether."""
+        now = time.time() - time.monotonic()
+        if abs(now - self._offset) < _STEP or self._config is None:
+            return False
+        self._offset = now
+        self.set(self._config)
+        return True
+
+    def next_time(self) -> float | None:
+        """Give when something is due next, in seconds since the epoch."""
+        times = [job.next_run_time for job in self._scheduler.get_jobs() if job.next_run_time]
+        return min(times).timestamp() if times else None
+
+    def stop(self) -> None:
+        """End it; not from a signal handler."""
+        self._scheduler.shutdown(wait=False)
