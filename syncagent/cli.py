@@ -31,7 +31,7 @@ EXIT STATUS (sysexits.h; where several apply: 73 before 75 before 65)
   65  removals or a catch-all are held, or the first run is not complete
   70  a fault in syncagent itself
   73  the map could not be published; the old one is in place
-  75  a source failed (the rest was done), or the lock was not free; in `status`: what a source said is too old
+  75  a source failed (the rest was done), or the lock was not free; `status`: old data
   78  the configuration is wrong
  130  interrupted
 

@@ -43,6 +43,8 @@ STRUCTS: tuple[type[Struct], ...] = (
     DomainLimits,
     Schedule,
     State,
+    module.Notify,
+    module.Metrics,
     sources.Common,
     file_source.Config,
     http_source.Config,

@@ -7,7 +7,7 @@ import pytest
 
 pytest.register_assert_rewrite("tests.sources.contract")
 
-HEAVY = frozenset({"ldap3", "httpx", "apscheduler", "watchdog", "rich"})
+HEAVY = frozenset({"dns", "prometheus_client", "ldap3", "httpx", "apscheduler", "watchdog", "rich"})
 """Libraries that are imported only where they are used."""
 
 
