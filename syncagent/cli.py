@@ -221,6 +221,60 @@ def check(config_file: Path) -> int:
 
 
 @command.command()
+@click.argument("address")
+@_JSON
+@click.pass_obj
+def explain(config_file: Path, address: str, *, as_json: bool) -> int:
+    """Say why an address is in or out.
+
+    Which sources have it, under which key of their own, and since when; or why not: never seen, rejected, outside the
+    domains, removed, held. Then what Postfix looks up, in its order, and what it will answer, asked from the live map.
+    The address may have an extension, quotes, or either form of an internationalised domain.
+    """
+    from syncagent import explain as explaining
+    from syncagent import privileges, render
+
+    config = _load(config_file)
+    privileges.become_owner(config.state.directory)
+    explanation = explaining.explain(config, address, _program(config_file))
+    if as_json:
+        render.structure(explanation)
+    else:
+        render.explained(explanation)
+    return ExitCode.OK
+
+
+@command.command()
+@click.option("--address", metavar="ADDRESS", help="Only what happened to this one.")
+@click.option("--since", default="30d", show_default=True, help="From when on: 7d, or 2026-01-31T02:00.")
+@_JSON
+@click.pass_obj
+def history(config_file: Path, address: str | None, since: str, *, as_json: bool) -> int:
+    """Show what changed, when, and because of which source.
+
+    Runs that changed nothing are not kept; a first import is one line. As JSON, every change is there; otherwise the
+    first twenty of each run.
+    """
+    from syncagent import history as past
+    from syncagent import normalise, privileges, render
+
+    config = _load(config_file)
+    try:
+        start = past.since(since)
+        wanted = normalise.canonical(address) if address else None
+    except ValueError as error:  # an unusable address is one
+        raise click.UsageError(str(error)) from None
+    privileges.become_owner(config.state.directory)
+    shown = None if as_json or wanted else past.SHOWN
+    runs = past.read(config, start, wanted, shown=shown)
+    if as_json:
+        render.structure(runs)
+    else:
+        render.past(runs)
+    return ExitCode.OK
+
+
+@command.command()
 def schema() -> int:
     """Print the JSON Schema of the configuration, for editors."""
     import json

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from syncagent.config import Config
+    from syncagent.lookup import Finder
+
+_MANY = 10_000
 
 
 @dataclass
@@ -29,6 +32,7 @@ class Comparison:
     ripeness: Ripeness
     kept: files.SortedFile | None
     tally: Tally = field(default_factory=Tally)
+    _looked_up: int = 0
 
     def __post_init__(self) -> None:
         """Name the files."""
@@ -62,7 +66,7 @@ class Comparison:
             self.missing.open("wb") as gone,
         ):
             missing = self._only_missing(chunks, new, gone)
-            for address, since, why in remembered(missing, self._kept()):
+            for address, since, why, _ in remembered(missing, self._kept()):
                 group, configured = self.scope.group(address)
                 self.tally.count(self.ripeness.missing(address, since, why, group), configured=configured)
 
@@ -80,22 +84,23 @@ class Comparison:
                 gone.write(address + b"\n")
                 yield address
 
-    def decide(self, decisions: Decisions) -> None:
-        """Write what is kept and why, what goes, and what is to be published."""
+    def decide(self, decisions: Decisions, last: Finder) -> None:
+        """Write what is kept and why, what goes, and what is to be published. ``last`` finds who had it last."""
         with (
             self.missing.open("rb") as asked,
             self.kept_lines.open("wb") as lines,
             self.kept_addresses.open("wb") as addresses,
             self.removed.open("wb") as gone,
         ):
-            for address, since, why in remembered((line[:-1] for line in asked), self._kept()):
+            for address, since, why, said in remembered((line[:-1] for line in asked), self._kept()):
                 group = self.scope.group(address)[0]
                 one = self.ripeness.missing(address, since, why, group)
                 stays = decisions.why_kept(one, self.config.limits.of(group)[2])
+                had = said or self._sources(last, address)
                 if stays is None:
-                    gone.write(address + b"\n")
+                    gone.write(address + b"\t" + had + b"\n")
                 else:
-                    lines.write(one.kept_line(stays))
+                    lines.write(one.kept_line(stays, had))
                     addresses.write(address + b"\n")
         if self.kept_addresses.stat().st_size:
             with files.merged([self.wanted, self.kept_addresses]) as both:
@@ -116,12 +121,21 @@ class Comparison:
                 files.write_plain(less, (line for line in lines if line[:-1] not in refused))
             less.replace(path)
 
-    def changes(self) -> Iterator[tuple[str, bool]]:
-        """Give every changed recipient, and whether it is new."""
-        for path, new in ((self.added, True), (self.removed, False)):
-            with path.open("rb") as lines:
-                for line in lines:
-                    yield line[:-1].decode(), new
+    def changes(self, now: Finder) -> Iterator[tuple[str, bool, str]]:
+        """Give every changed recipient, whether it is new, and the sources that have it or had it last."""
+        self._looked_up = 0
+        with self.added.open("rb") as lines:
+            for line in lines:
+                yield line[:-1].decode(), True, self._sources(now, line[:-1]).decode()
+        with self.removed.open("rb") as lines:
+            for line in lines:
+                address, _, said = line[:-1].partition(b"\t")
+                yield address.decode(), False, said.decode()
+
+    def _sources(self, finder: Finder, address: bytes) -> bytes:
+        """Give the sources that have an address; nothing once so many were looked up that it would take long."""
+        self._looked_up += 1
+        return ",".join(finder.sources(address)).encode() if self._looked_up <= _MANY else b""
 
     def _kept(self) -> Iterator[bytes]:
         return _lines(self.kept) if self.kept else iter(())
@@ -141,4 +155,4 @@ def kept_addresses(kept: files.SortedFile | None) -> Iterator[bytes]:
 def head(path: Path, count: int) -> tuple[str, ...]:
     """Give the first lines of a file."""
     with path.open("rb") as lines:
-        return tuple(line[:-1].decode() for line, _ in zip(lines, range(count), strict=False))
+        return tuple(line[:-1].partition(b"\t")[0].decode() for line, _ in zip(lines, range(count), strict=False))

@@ -123,6 +123,8 @@ class State(Struct, frozen=True, kw_only=True):
 
     directory: Path = Path("/var/lib/syncagent/state")
     """The state directory; made if missing, mode 0750."""
+    history: Duration = Duration(400 * 86400)
+    """How long the history of changes is kept."""
 
 
 class Tables(Struct, frozen=True, kw_only=True):
@@ -353,5 +355,7 @@ def _schedule_problems(config: Config) -> Iterator[tuple[Keys, str]]:
             yield ("notify", key), "expected https://HOST/PATH"
     if config.notify.url and config.notify.url_file:
         yield ("notify", "url_file"), "and url are two ways to say where: take one"
+    if config.state.history < config.limits.removed_window:
+        yield ("state", "history"), "is shorter than limits.removed_window, whose losses it remembers"
     if config.metrics.textfile and config.metrics.textfile.suffix != ".prom":
         yield ("metrics", "textfile"), f"node_exporter reads files named *.prom, not {config.metrics.textfile.name!r}"

@@ -37,10 +37,12 @@ CREATE TABLE IF NOT EXISTS run (id TEXT PRIMARY KEY, started REAL NOT NULL, fini
 CREATE TABLE IF NOT EXISTS change (run TEXT NOT NULL, at REAL NOT NULL, domain TEXT NOT NULL,
     before INTEGER NOT NULL, added INTEGER NOT NULL, removed INTEGER NOT NULL, approved INTEGER NOT NULL);
 CREATE INDEX IF NOT EXISTS change_at ON change (at);
-CREATE TABLE IF NOT EXISTS recipient (run TEXT NOT NULL, address TEXT NOT NULL, added INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS recipient (run TEXT NOT NULL, address TEXT NOT NULL, added INTEGER NOT NULL,
+    sources TEXT NOT NULL DEFAULT '');
 CREATE INDEX IF NOT EXISTS recipient_address ON recipient (address);
 """
-VERSION = 1
+_MIGRATION = "ALTER TABLE recipient ADD COLUMN sources TEXT NOT NULL DEFAULT '';"
+VERSION = 2
 _BUSY_SECONDS = 5.0
 _SPOOL = ".spool-"
 _OURS = re.compile(r"-\d{8}T\d{6}Z-[0-9a-f]{6}$|^\d{8}T\d{6}Z-[0-9a-f]{6}\.gz$")
@@ -140,7 +142,9 @@ class Ledger:
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
         if not version and (self._write or not there):
             self._database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={VERSION}; COMMIT")
-        elif version != VERSION:
+        elif version == 1 and self._write:
+            self._database.executescript(f"BEGIN IMMEDIATE; {_MIGRATION} PRAGMA user_version={VERSION}; COMMIT")
+        elif version not in {1, VERSION}:
             text = f"{self._file} is of version {version}, this syncagent knows {VERSION}: move it away to start anew"
             raise LedgerError(text)
         if self._write:
@@ -232,6 +236,35 @@ class Ledger:
         found = self._rows("SELECT status, error FROM run ORDER BY finished DESC LIMIT 1")
         return str(found[0][1]) if found and found[0][0] == "failed" else ""
 
+    def runs(self, since: float) -> list[RunRow]:
+        """Give the runs on record since then, oldest first."""
+        rows = self._rows(
+            "SELECT id, started, status, exit_code, added, removed, error, changes_file FROM run"
+            " WHERE started >= ? ORDER BY started",
+            (since,),
+        )
+        return [RunRow(*row) for row in rows]
+
+    def first_import(self) -> str:
+        """Give the run that published when nothing was published yet, if the history has it."""
+        rows = self._rows(
+            "SELECT id FROM run WHERE status = 'published' AND id NOT IN (SELECT run FROM recipient)"
+            " AND changes_file IS NULL AND added > 0 AND removed = 0 ORDER BY started LIMIT 1"
+        )
+        return str(rows[0][0]) if rows else ""
+
+    def first_time(self) -> float:
+        """Give when the first run on record was, 0 where there is none."""
+        ((found,),) = self._rows("SELECT MIN(started) FROM run")
+        return float(found or 0)
+
+    def recipients(self, run: str, address: str | None) -> Iterator[tuple[str, int, str]]:
+        """Give what a run changed: address, whether it is new, the sources by commas."""
+        name = "sources" if self._rows("SELECT 1 FROM pragma_table_info('recipient') WHERE name = 'sources'") else "''"
+        where, values = ("", (run,)) if address is None else (" AND address = ?", (run, address))
+        query = f"SELECT address, added, {name} FROM recipient WHERE run = ?{where} ORDER BY added DESC, address"  # noqa: S608 - our own names
+        yield from self._database.execute(query, values)
+
     def settle(self, run: RunRow) -> None:
         """Remember an unchanged run where one before it could not publish: nothing is left to be published."""
         if self._write and self.standing_failure():
@@ -243,7 +276,7 @@ class Ledger:
         finished: Finished,
         holds: Iterable[Hold],
         changes: Iterable[DomainRow],
-        recipients: Iterable[tuple[str, bool]],
+        recipients: Iterable[tuple[str, bool, str]],
     ) -> None:
         """Remember a run that finished, all of it in one transaction: what it used up (approvals) is gone with it."""
         now = time.time()
@@ -257,8 +290,19 @@ class Ledger:
                 (run.id, run.started, row.domain, row.before, row.added, row.removed, row.approved) for row in changes
             ]
             database.executemany("INSERT INTO change VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-            database.executemany("INSERT INTO recipient VALUES (?, ?, ?)", ((run.id, *change) for change in recipients))
+            database.executemany(
+                "INSERT INTO recipient VALUES (?, ?, ?, ?)", ((run.id, *change) for change in recipients)
+            )
             _insert_run(database, run, now)
+
+    def forget(self, before: float) -> None:
+        """Forget the history before then; files that nothing refers to any more are swept by the next run."""
+        if not self._rows("SELECT 1 FROM run WHERE started < ? LIMIT 1", (before,)):
+            return
+        with self._transaction() as database:
+            database.execute("DELETE FROM recipient WHERE run IN (SELECT id FROM run WHERE started < ?)", (before,))
+            database.execute("DELETE FROM change WHERE at < ?", (before,))
+            database.execute("DELETE FROM run WHERE started < ?", (before,))
 
     def record_failure(self, run: RunRow) -> None:
         """Remember a run that did not finish, so that the history shows it."""
@@ -270,11 +314,12 @@ class Ledger:
         written = files.write_sorted(self.lists / f"{kind}-{run_id}", chunks)
         return ListFile(written.path.name, written.count, written.digest)
 
-    def keep_changes(self, run_id: str, changes: Iterable[tuple[str, bool]]) -> str:
-        """Keep the many changes of a run in a compressed file: ``+ADDRESS`` lines, then ``-ADDRESS``, each sorted."""
+    def keep_changes(self, run_id: str, changes: Iterable[tuple[str, bool, str]]) -> str:
+        """Keep the many changes of a run in a compressed file: ``+ADDRESS TAB SOURCES`` lines, then ``-``, sorted."""
         file = self.changes / f"{run_id}.gz"
         with gzip.open(file, "wb", compresslevel=1) as out:
-            for chunk in files.joined_lines(f"{'+' if new else '-'}{address}\n".encode() for address, new in changes):
+            lines = (f"{'+' if new else '-'}{address}\t{said}\n".encode() for address, new, said in changes)
+            for chunk in files.joined_lines(lines):
                 out.write(chunk)
         file.chmod(0o640)
         return file.name

@@ -37,25 +37,25 @@ class Missing:
     approved: bool
     due: bool
 
-    def kept_line(self, why: bytes) -> bytes:
-        """Give its line in ``kept``: ``address TAB since TAB why``."""
-        return b"%b\t%d\t%b\n" % (self.address, self.since, why)
+    def kept_line(self, why: bytes, said: bytes) -> bytes:
+        """Give its line in ``kept``: ``address TAB since TAB why TAB said``; ``said`` by these sources last."""
+        return b"%b\t%d\t%b\t%b\n" % (self.address, self.since, why, said)
 
 
-def remembered(missing: Iterable[bytes], kept: Iterable[bytes]) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """Give each missing address with what ``kept`` knows of it: since and why, empty where it is new there.
+def remembered(missing: Iterable[bytes], kept: Iterable[bytes]) -> Iterator[tuple[bytes, bytes, bytes, bytes]]:
+    """Give each missing address with what ``kept`` knows of it: since, why, who had it; empty where it is new there.
 
     Both are sorted by address; what ``kept`` has beyond the missing is back in a source and forgotten.
     """
-    old = (line.rstrip(b"\n").split(b"\t") for line in kept)
+    old = ((line.rstrip(b"\n") + b"\t").split(b"\t") for line in kept)  # an older ledger has no fourth field
     known = next(old, None)
     for address in missing:
         while known and known[0] < address:
             known = next(old, None)
         if known and known[0] == address:
-            yield address, known[1], known[2]
+            yield address, known[1], known[2], known[3]
         else:
-            yield address, b"", b""
+            yield address, b"", b"", b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from syncagent.explain import Explanation
+    from syncagent.history import Change, Run
     from syncagent.model import Hold, Plan, SourceReport, StepReport, SyncResult
     from syncagent.sources.http.rehearse import Rehearsal
     from syncagent.status import Status
@@ -251,6 +253,60 @@ def _ago(moment: float, now: float) -> str:
     return f"{spell_seconds(max(0, now - moment))} ago" if moment else "never"
 
 
+def explained(one: Explanation) -> None:
+    """Print why an address is in or out."""
+    print(f"{_shown(one.spelled)}{f' is remembered as {_shown(one.canonical)}' if one.canonical else ''}")
+    if one.said:
+        table(("SOURCE", "KEY", "LABEL"), [(said.source, _shown(said.key), _shown(said.label)) for said in one.said])
+    elif one.canonical:
+        print("no source has it")
+    if one.since:
+        print(f"in the map since {_when(one.since)}{'' if one.happened else ', or longer'}")
+    for reason in one.reasons:
+        print(f"- {reason}")
+    for at, change in one.happened:
+        print(f"{_when(at)} {_happened(change)}")
+    if one.asked:
+        print("Postfix looks up, in this order:")
+        table(("KEY", "THE MAP SAYS"), [(_shown(asked.key), asked.found or "nothing") for asked in one.asked])
+    print(one.verdict)
+
+
+def past(runs: Sequence[Run]) -> None:
+    """Print what changed when."""
+    if not runs:
+        print("nothing changed")
+    for run in runs:
+        said = "first import" if run.first_import else run.status
+        print(f"{_when(run.at)}  {said}: +{run.added:,} -{run.removed:,}  ({run.run_id}){_because(run.error)}")
+        for change in run.changes:
+            print(f"    {_happened(change)}")
+        left = run.added + run.removed - len(run.changes)
+        if run.changes and left > 0:
+            print(f"    ... and {left:,} more")
+
+
+def _because(error: str) -> str:
+    return f": {error}" if error else ""
+
+
+def _happened(change: Change) -> str:
+    sources = ", ".join(change.sources) or "?"
+    verb = "added: it is in" if change.added else "removed: it was last in"
+    return f"{'+' if change.added else '-'} {_shown(change.address)} {verb} {sources}"
+
+
+def _when(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+
+
+def structure(value: object) -> None:
+    """Print anything as JSON."""
+    import msgspec
+
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
 def status_as_json(status: Status) -> None:
     """Print how it stands as JSON, one object, with the exit status that goes with it."""
     import msgspec
@@ -261,6 +317,4 @@ def status_as_json(status: Status) -> None:
 
 def as_json(result: SyncResult) -> None:
     """Print a result as JSON, one object."""
-    import msgspec
-
-    print(msgspec.json.format(msgspec.json.encode(result), indent=2).decode())
+    structure(result)

@@ -254,12 +254,15 @@ def addresses(first_fields: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 def first_rejects(path: Path, source: str, limit: int) -> list[Reject]:
     """Read the first rejects of a snapshot, for people: the fields stay escaped."""
-    found: list[Reject] = []
+    return list(islice(rejects_of(path, source), limit))
+
+
+def rejects_of(path: Path, source: str = "") -> Iterator[Reject]:
+    """Give the rejects of a snapshot; the fields stay escaped."""
     with path.open("rb") as stream:
         for line in stream:
-            if not line.startswith(b"\t") or len(found) == limit:
+            if not line.startswith(b"\t"):
                 break
             _, key, label = line.decode().rstrip("\n").split("\t")
             spelled, _, reason = label.partition(_REJECTED)
-            found.append(Reject(spelled, reason, source, key))
-    return found
+            yield Reject(spelled, reason, source, key)

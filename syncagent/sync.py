@@ -30,6 +30,7 @@ from syncagent.errors import (
     UnknownHoldError,
 )
 from syncagent.ledger import DomainRow, Finished, Identities, Ledger, RunRow
+from syncagent.lookup import Finder
 from syncagent.model import SAMPLE, Hold, Plan, Reject, Status, SyncResult
 from syncagent.plan import Decisions, Ripeness
 
@@ -133,6 +134,7 @@ class _Run:
         self.run_id = self.options.run_id or new_run_id()
         self.target = publish.Target(self.config.postfix)
         self.notes = self.ledger.notes
+        self.last: dict[str, Path] = {}
 
     def result(self) -> SyncResult:
         self._approve()
@@ -168,6 +170,8 @@ class _Run:
 
     def _fetch(self) -> None:
         new = self.ledger.snapshots if self.options.write else self.spool
+        held = {name: state.snapshot for name, state in self.ledger.sources.items() if state.snapshot}
+        self.last = {name: self.ledger.snapshots / one.file for name, one in held.items()}
         fetcher = fetch.Fetcher(
             self.ledger.snapshots, new, self.spool, self.run_id, self.now, self.report, self.notes, self.options.due
         )
@@ -239,7 +243,8 @@ class _Run:
         comparison.select([one.snapshot for one in self.fetched if one.snapshot])
         comparison.differ(self._before(old, kept))
         plan, decisions = self._judge(comparison)
-        comparison.decide(decisions)
+        with Finder(self.last if self.options.write else {}) as last:
+            comparison.decide(decisions, last)
         plan = self._whole_plan(plan, comparison, decisions)
         lacks = self._lacks(old, comparison, plan)
         if lacks:
@@ -376,13 +381,15 @@ class _Run:
             if one.added or one.removed
         ]
         run = RunRow(self.run_id, self.now, result.status, result.exit_code, plan.added, plan.removed)
-        recipients = comparison.changes()
-        if not old and not plan.removed:
-            recipients = iter(())  # a first import is the list itself
-        elif plan.added + plan.removed > HISTORY_ROWS:
-            run = replace(run, changes_file=self.ledger.keep_changes(self.run_id, recipients))
-            recipients = iter(())
-        self.ledger.record(run, finished, plan.holds, rows, recipients)
+        with Finder({one.report.name: one.snapshot for one in self.fetched if one.snapshot}) as now:
+            recipients = comparison.changes(now)
+            if not old and not plan.removed:
+                recipients = iter(())  # a first import is the list itself
+            elif plan.added + plan.removed > HISTORY_ROWS:
+                run = replace(run, changes_file=self.ledger.keep_changes(self.run_id, recipients))
+                recipients = iter(())
+            self.ledger.record(run, finished, plan.holds, rows, recipients)
+        self.ledger.forget(self.now - self.config.state.history)
 
     def _next_due(self, decisions: Decisions, plan: Plan) -> float | None:
         """Give when what is kept is to be looked at again though nothing else changed."""

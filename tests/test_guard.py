@@ -331,7 +331,7 @@ def test_what_kept_knows_is_remembered(missing: set[bytes], known: Mapping[int, 
     """Each missing address comes once, with what is known of it and of no other."""
     kept = {b"user%02d@example.com" % number: b"%d" % since for number, since in known.items()}
     lines = [b"%b\t%b\tgrace\n" % item for item in sorted(kept.items())]
-    expected = [(a, kept[a], b"grace") if a in kept else (a, b"", b"") for a in sorted(missing)]
+    expected = [(a, kept[a], b"grace", b"") if a in kept else (a, b"", b"", b"") for a in sorted(missing)]
     assert list(remembered(sorted(missing), lines)) == expected
 
 
@@ -493,6 +493,6 @@ def test_what_is_no_longer_held_is_in_grace_again() -> None:
 def test_a_kept_line_is_read_back() -> None:
     """What is written of a kept address is what the next run remembers of it."""
     one = Missing(b"a@example.com", 1000, GRACE, "example.com", approved=False, due=False)
-    assert list(remembered([b"a@example.com"], [one.kept_line(HOLD + b"abc234")])) == [
-        (b"a@example.com", b"1000", HOLD + b"abc234")
+    assert list(remembered([b"a@example.com"], [one.kept_line(HOLD + b"abc234", b"ldap,file")])) == [
+        (b"a@example.com", b"1000", HOLD + b"abc234", b"ldap,file")
     ]
