@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from syncagent.config import Config
     from syncagent.sync import Options
+    from syncagent.values import Domain, MapName
 
 _EPILOG = """\b
 EXIT STATUS (sysexits.h; where several apply: 73 before 75 before 65)
@@ -30,7 +31,7 @@ EXIT STATUS (sysexits.h; where several apply: 73 before 75 before 65)
   64  the command line is wrong, or an ID is not that of a hold
   65  removals or a catch-all are held, or the first run is not complete
   70  a fault in syncagent itself
-  73  the map could not be published; the old one is in place
+  73  the map could not be published; the old one is in place; `init`: a file is in the way
   75  a source failed (the rest was done), or the lock was not free; `status`: old data
   78  the configuration is wrong
  130  interrupted
@@ -43,6 +44,7 @@ FILES
 
 \b
 EXAMPLES
+  syncagent init                    begin a configuration
   syncagent check                   are the configuration and every source right?
   syncagent plan                    what would change?
   syncagent sync                    do it
@@ -97,6 +99,65 @@ _LOCK = click.option(
     metavar="SECONDS",
     help="How long to wait for another run to end.",
 )
+
+
+def _typed(reading: str) -> Callable[[click.Context, click.Parameter, object], object]:
+    """Give the callback that reads what was typed, by a function of the module ``init``, which is imported late."""
+
+    def read(_context: click.Context, _option: click.Parameter, value: object) -> object:
+        if not value:
+            return value
+        from syncagent import init as beginning
+
+        return getattr(beginning, reading)(value)
+
+    return read
+
+
+@command.command()
+@click.option(
+    "--map",
+    "map_name",
+    metavar="TYPE:PATH",
+    callback=_typed("read_map"),
+    help="The table to write; otherwise the one that relay_recipient_maps names, or one in /var/lib/syncagent.",
+)
+@click.option(
+    "--domain",
+    "domains",
+    metavar="DOMAIN",
+    multiple=True,
+    callback=_typed("read_domains"),
+    help="A domain to be a backup MX for, and once more for each; otherwise those of relay_domains.",
+)
+@click.option(
+    "--config-directory",
+    type=click.Path(path_type=Path),
+    metavar="DIRECTORY",
+    help="Where main.cf is; otherwise where this Postfix looks for it.",
+)
+@click.pass_obj
+def init(
+    config_file: Path, map_name: MapName | None, domains: tuple[Domain, ...], config_directory: Path | None
+) -> int:
+    """Write a configuration to start with, from what postconf says of this host.
+
+    It is written to --config FILE, whose directory is made if it is missing, with an empty list of recipients beside
+    it: put addresses there, or name other sources; until then a sync publishes nothing, and says so. What is to be
+    typed after that, such as postconf lines, is shown; nothing of it is done. No file is ever overwritten.
+
+    On a terminal it asks, unless --map or --domain is given. Without Postfix on this host it works as well.
+    """
+    from syncagent import init as beginning
+
+    start = beginning.look(config_file, config_directory, _program(config_file))
+    if map_name or domains:
+        start.map, start.domains = map_name or start.map, domains or start.domains
+    elif sys.stdin.isatty() and sys.stdout.isatty():
+        beginning.ask(start)
+    for line in beginning.write(start):
+        print(line)
+    return ExitCode.OK
 
 
 @command.command()

@@ -36,6 +36,10 @@ class Postfix(Struct, frozen=True, kw_only=True):
     """The domains to publish recipients for; their subdomains are in scope as well."""
     catch_all: tuple[Domain, ...] = ()
     """Domains for which a source may say that every address is valid."""
+    domains_map: MapName | None = None
+    """A second table, for relay_domains in main.cf: the relay domains, and those that the sources report."""
+    allow_domains: tuple[str, ...] = ()
+    """Which domains a source may add to domains_map: patterns such as *.example.com."""
     exclude: tuple[Address, ...] = ()
     """Addresses, or whole domains as @domain, that are never wanted."""
     config_directory: Path = Path("/etc/postfix")
@@ -248,7 +252,12 @@ def _config(reader: Reader, raw: dict[str, Any], file: Path) -> Config | None:
         file=file,
         sources={name: source for name, source in found.items() if source},
     )
-    for path, text in (*_contradictions(config), *_out_of_range(config), *_schedule_problems(config)):
+    for path, text in (
+        *_contradictions(config),
+        *_out_of_range(config),
+        *_domains_problems(config.postfix),
+        *_schedule_problems(config),
+    ):
         reader.problem(path, text)
     return config
 
@@ -312,7 +321,7 @@ def _contradictions(config: Config) -> Iterator[tuple[Keys, str]]:
     if not scope:
         yield ("postfix", "relay_domains"), "names no domain: nothing could be published"
     for domain in postfix.catch_all:
-        if not within(domain, scope):
+        if not postfix.allow_domains and not within(domain, scope):
             yield ("postfix", "catch_all"), f"{domain} is outside relay_domains"
     for canary in limits.canaries:
         domain = Domain(canary.rpartition("@")[2])
@@ -323,6 +332,16 @@ def _contradictions(config: Config) -> Iterator[tuple[Keys, str]]:
     for domain in limits.domains:
         if domain not in scope:
             yield ("limits", domain), f"{domain} is not one of relay_domains"
+
+
+def _domains_problems(postfix: Postfix) -> Iterator[tuple[Keys, str]]:
+    if postfix.allow_domains and postfix.domains_map is None:
+        yield ("postfix", "allow_domains"), "needs domains_map, the table to add domains to"
+    if postfix.domains_map and postfix.domains_map.path == postfix.map.path:
+        yield ("postfix", "domains_map"), "is the same table as map: recipients and domains are two tables"
+    for pattern in postfix.allow_domains:
+        if not re.fullmatch(r"[A-Za-z0-9_.*?-]+", pattern):
+            yield ("postfix", "allow_domains"), f"{pattern!r} is no pattern such as *.example.com, in A-labels"
 
 
 def _out_of_range(config: Config) -> Iterator[tuple[Keys, str]]:

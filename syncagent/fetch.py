@@ -211,6 +211,7 @@ class _Attempt:
             last_success=fetcher.now,
             last_attempt=fetcher.now,
             mode=answer.mode,
+            domains=answer.domains if answer.domains is not None else state.domains if answer.same else (),
         )
         return Fetched(report, remembered, path / snapshot.file)
 

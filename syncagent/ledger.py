@@ -82,6 +82,8 @@ class Finished(Struct, frozen=True):
     next_due: float | None
     plan: Plan
     rejected: dict[str, int] = {}
+    domains: tuple[str, ...] = ()
+    domain_identities: Identities | None = None
 
 
 class DomainRow(Struct, frozen=True):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
 
+from syncagent.model import DOMAIN_HOLD
 from syncagent.status import write_whole
 
 if TYPE_CHECKING:
@@ -68,5 +69,7 @@ def _kind(status: Status, kind: str) -> float:
 def _held(status: Status) -> dict[str, float]:
     held = dict.fromkeys(status.domains, 0.0)
     for hold in status.holds:
+        if hold.domain.startswith(DOMAIN_HOLD):
+            continue
         held[hold.domain] = held.get(hold.domain, 0.0) + hold.count
     return held

@@ -52,6 +52,7 @@ class SourceState(Struct, frozen=True):
     refused_for: str = ""
     mode: str = ""
     failing_since: float = 0.0
+    domains: tuple[str, ...] = ()
 
 
 class StepReport(Struct, frozen=True):
@@ -105,7 +106,7 @@ class Counts(Struct, frozen=True, kw_only=True):
 
 
 ReasonKind = Literal[
-    "source-failing", "percent", "whole-percent", "emptied", "catch-all", "canary", "empty-map", "rejects"
+    "source-failing", "percent", "whole-percent", "emptied", "catch-all", "canary", "empty-map", "rejects", "domain"
 ]
 
 
@@ -115,6 +116,10 @@ class Reason(Struct, frozen=True):
     kind: ReasonKind
     text: str
     approvable: bool = True
+
+
+DOMAIN_HOLD = "relay_domains:"
+"""What stands before the domain in a hold of the domain itself, so that it is not taken for one of its recipients."""
 
 
 class Hold(Struct, frozen=True):
@@ -131,6 +136,13 @@ class Hold(Struct, frozen=True):
     def approvable(self) -> bool:
         """Whether ``syncagent approve`` may let it go."""
         return all(reason.approvable for reason in self.reasons)
+
+    @property
+    def what(self) -> str:
+        """What is held, for people."""
+        if self.domain.startswith(DOMAIN_HOLD):
+            return f"the removal of the relay domain {self.domain.removeprefix(DOMAIN_HOLD)}"
+        return f"{self.count:,} removals of {self.domain}"
 
     @property
     def waits(self) -> bool:
@@ -161,6 +173,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     added_sample: tuple[str, ...] = ()
     removed_sample: tuple[str, ...] = ()
     in_grace: int = 0
+    domains_added: tuple[str, ...] = ()
+    domains_removed: tuple[str, ...] = ()
 
     @property
     def added(self) -> int:

@@ -156,15 +156,15 @@ def _a_labels(spelled: str) -> str:
 
 
 def renderings(address: str) -> tuple[str, ...]:
-    """Give every key that must be written for a canonical address: itself, and its U-label form if it has one.
+    """Give every key that must be written for a canonical address or domain: itself, and its U-label form if any.
 
     Postfix converts neither way (SMTPUTF8_README, "Limitations"), so that both have to be keys.
     """
     if "xn--" not in address:
         return (address,)
-    local, _, domain = address.rpartition("@")
+    local, at, domain = address.rpartition("@")
     unicode_domain = u_labels(domain)
-    return (address,) if unicode_domain == domain else (address, f"{local}@{unicode_domain}")
+    return (address,) if unicode_domain == domain else (address, f"{local}{at}{unicode_domain}")
 
 
 def longest_key(address: str) -> int:

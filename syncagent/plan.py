@@ -188,7 +188,7 @@ def holds(decisions: Decisions, standing: Mapping[str, Hold], now: float) -> tup
 def settled(plan: Plan) -> Plan:
     """Give the plan as it stands once it is done: nothing added, nothing removed."""
     after = tuple(replace(one, before=one.after, added=0, removed=0) for one in plan.domains if one.after)
-    return replace(plan, domains=after, added_sample=(), removed_sample=())
+    return replace(plan, domains=after, added_sample=(), removed_sample=(), domains_added=(), domains_removed=())
 
 
 def without(plan: Plan, refused: Mapping[str, int]) -> Plan:

@@ -72,6 +72,8 @@ def result(result: SyncResult, program: str) -> None:
     ]
     if changes:
         table(("DOMAIN", "BEFORE", "ADDED", "REMOVED", "KEPT", "HELD", "AFTER"), changes)
+    _samples("+ domain", result.plan.domains_added, len(result.plan.domains_added))
+    _samples("- domain", result.plan.domains_removed, len(result.plan.domains_removed))
     _samples("+", result.plan.added_sample, result.plan.added)
     _samples("-", result.plan.removed_sample, result.plan.removed)
     _sources(result.sources, steps=result.status == "planned")
@@ -162,7 +164,7 @@ def _rejects(result: SyncResult) -> None:
 
 def _held(plan: Plan, program: str) -> None:
     for hold in plan.holds:
-        print(f"held: {hold.count:,} removals of {hold.domain}{_since(hold)}")
+        print(f"held: {hold.what}{_since(hold)}")
         for reason in hold.reasons:
             print(f"  {reason.text}")
         if hold.approvable:
@@ -244,7 +246,7 @@ def status(status: Status) -> None:
             print(f"source {source.name} is failing for {spell_seconds(now - source.failing_since)}: {source.error}")
     for hold in status.holds:
         if hold.waits:
-            print(f"{hold.count:,} removals of {hold.domain} wait for a failing source")
+            print(f"{hold.what} waits for a failing source")
     for alarm in status.alarms:
         say(alarm.text)
 

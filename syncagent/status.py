@@ -184,7 +184,7 @@ def _held(holds: tuple[Hold, ...], program: str) -> list[Alarm]:
             kinds = " ".join(sorted({reason.kind for reason in hold.reasons}))
             why = "; ".join(reason.text for reason in hold.reasons)
             mend = f"; to let them go: {program} approve {hold.id}" if hold.approvable else ""
-            text = f"{hold.count:,} removals of {hold.domain} are held: {why}{mend}"
+            text = f"held: {hold.what}: {why}{mend}"
             alarms.append(Alarm("held", f"{hold.domain} {kinds}", text))
     return alarms
 

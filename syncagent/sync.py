@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from syncagent import adopt, compare, fetch, files, guard, mapfile, publish, snapshot
+from syncagent import adopt, compare, domains, fetch, files, guard, mapfile, publish, snapshot
 from syncagent import plan as planning
 from syncagent.errors import (
     DamagedError,
@@ -31,8 +31,9 @@ from syncagent.errors import (
 )
 from syncagent.ledger import DomainRow, Finished, Identities, Ledger, RunRow
 from syncagent.lookup import Finder
-from syncagent.model import SAMPLE, Hold, Plan, Reject, Status, SyncResult
+from syncagent.model import DOMAIN_HOLD, SAMPLE, Hold, Plan, Reject, Status, SyncResult
 from syncagent.plan import Decisions, Ripeness
+from syncagent.values import Domain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 
 _EMPTY = "there is no recipient at all; an empty map refuses everybody, and is never published"
 _FEW_REFUSED = 10
+Places = tuple[Identities, Identities | None]
+"""What the tables are once they are in place: that of the recipients, and that of the domains if there is one."""
 HISTORY_ROWS = 10_000
 """A run that changes more keeps its changes in a compressed file."""
 
@@ -134,6 +137,9 @@ class _Run:
         self.run_id = self.options.run_id or new_run_id()
         self.target = publish.Target(self.config.postfix)
         self.notes = self.ledger.notes
+        self.digest = self.config.digest
+        self.domains: domains.Domains | None = None
+        self.domains_map: domains.DomainsMap | None = None
         self.last: dict[str, Path] = {}
 
     def result(self) -> SyncResult:
@@ -143,6 +149,8 @@ class _Run:
         self._fetch()
         old = self.ledger.finished
         if old and self._unchanged(old):
+            if self.domains:
+                self._take_for_relay_domains(old.domains)
             self.ledger.settle(RunRow(self.run_id, self.now, "unchanged", self._exit_code(old.plan)))
             return self._close("unchanged", old.plan, old.published.count, old.identities.index)
         self._check_snapshots()
@@ -179,6 +187,30 @@ class _Run:
         self.notes += [f"source {text}" for text in self._rejecting()]
         for one in self.fetched:
             self._remember(one)
+        if self.config.postfix.domains_map:
+            self._find_domains()
+
+    def _find_domains(self) -> None:
+        """Take the domains that the sources report for relay domains, as far as that is allowed."""
+        postfix, old = self.config.postfix, self.ledger.finished
+        self.domains_map = domains.DomainsMap(postfix, self.spool, self.report)
+        said = [domain for one in self.fetched for domain in one.state.domains]
+        finding = domains.Finding(self.run_id, self.now, self.ledger.holds, fetch.failing(self.fetched))
+        self.domains = finding.find(postfix, said, self.domains_map.known(old))
+        self._take_for_relay_domains(self.domains.scope)
+        self.digest = self.config.digest
+
+    def _take_for_relay_domains(self, names: tuple[str, ...]) -> None:
+        postfix = replace(self.config.postfix, relay_domains=tuple(map(Domain, names)))
+        self.config = replace(self.config, postfix=postfix)
+
+    def _domains_stand(self, old: Finished, published: tuple[str, ...] | None = None) -> bool:
+        """Tell whether the second table is as it was left, and nothing of it is to be held that is not held yet."""
+        if self.domains is None or self.domains_map is None:
+            return not old.domains
+        standing = {hold.id for hold in self.ledger.holds.values() if hold.domain.startswith(DOMAIN_HOLD)}
+        same = published is not None or standing == {hold.id for hold in self.domains.holds}
+        return same and self.domains_map.on_record(old, old.domains if published is None else published)
 
     def _rejecting(self) -> list[str]:
         """Tell of sources that reject more than they did when last nothing was missing, or a person had a look."""
@@ -209,7 +241,8 @@ class _Run:
             not self.notes
             and not any(hold.approved_at for hold in self.ledger.holds.values())
             and (old.next_due is None or self.now < old.next_due <= self.now + self._longest_wait())
-            and old.config == self.config.digest
+            and old.config == self.digest
+            and self._domains_stand(old)
             and old.failing == fetch.failing(self.fetched)
             and old.snapshots == self._digests()
             and self.target.on_record(old.identities)
@@ -241,6 +274,8 @@ class _Run:
         kept = self.ledger.open_list(old.kept if old else None, "the grace of what was kept starts anew")
         comparison = compare.Comparison(self.config, self.spool, self._ripeness(), kept)
         comparison.select([one.snapshot for one in self.fetched if one.snapshot])
+        if self.domains:
+            self._take_for_relay_domains(self.domains.published(comparison.scope.wanted))
         comparison.differ(self._before(old, kept))
         plan, decisions = self._judge(comparison)
         with Finder(self.last if self.options.write else {}) as last:
@@ -253,15 +288,25 @@ class _Run:
             return self._close("incomplete", plan, 0, error=_EMPTY)
         if not self.options.write:
             return self._close("planned", plan, plan.after)
-        if old and not plan.added and not plan.removed and self.target.on_record(old.identities):
-            status: Status = "unchanged"
-            identities = old.identities
-        else:
-            status = "published"
-            plan, identities = self._put_in_place(old, comparison, plan)
-        result = self._close(status, plan, plan.after, identities.index)
-        self._record(old, comparison, result, decisions, identities)
+        plan, places, status = self._publish(old, comparison, plan)
+        result = self._close(status, plan, plan.after, places[0].index)
+        self._record(old, comparison, result, decisions, places)
         return result
+
+    def _publish(self, old: Finished | None, comparison: compare.Comparison, plan: Plan) -> tuple[Plan, Places, Status]:
+        """Put both tables in place, as far as they are not: a new domain after its recipients, a leaving one before."""
+        names, table = tuple(map(str, self.config.postfix.relay_domains)), self.domains_map
+        stays = old and not plan.added and not plan.removed and self.target.on_record(old.identities)
+        identities, second = old.identities if old else None, old.domain_identities if old else None
+        domains_stay = bool(old and self._domains_stand(old, names if table else None))
+        if table and not domains_stay and plan.domains_removed and set(names) - set(plan.domains_added):
+            second = table.put(set(names) - set(plan.domains_added))
+        if not stays or identities is None:
+            plan, identities = self._put_in_place(old, comparison, plan)
+        if table and not domains_stay:
+            second = table.put(names)
+        status: Status = "unchanged" if stays and domains_stay else "published"
+        return plan, (identities, second if table else None), status
 
     def _ripeness(self) -> Ripeness:
         oldest = min((one.state.last_success for one in self.fetched), default=0.0)
@@ -299,12 +344,22 @@ class _Run:
         )
         return plan, Decisions(reasons, self.ledger.holds, self.run_id)
 
+    def _domain_holds(self) -> tuple[Hold, ...]:
+        holds = [hold for hold in self.domains.holds if not hold.approved_at] if self.domains else []
+        return tuple(
+            hold if self.options.write or hold.id in self.ledger.holds else replace(hold, id="") for hold in holds
+        )
+
     def _whole_plan(self, plan: Plan, comparison: compare.Comparison, decisions: Decisions) -> Plan:
+        names = set(map(str, self.config.postfix.relay_domains))
+        known = self.domains.known if self.domains else frozenset(names)
         return replace(
             plan,
             domains=planning.domain_changes(plan.counts, decisions),
             counts=(),
-            holds=self._holds(decisions),
+            holds=(*self._holds(decisions), *self._domain_holds()),
+            domains_added=tuple(sorted(names - known)),
+            domains_removed=tuple(sorted(known - names)),
             in_grace=decisions.in_grace,
             added_sample=compare.head(comparison.added, SAMPLE),
             removed_sample=compare.head(comparison.removed, SAMPLE),
@@ -360,20 +415,22 @@ class _Run:
         comparison: compare.Comparison,
         result: SyncResult,
         decisions: Decisions,
-        identities: Identities,
+        places: Places,
     ) -> None:
         """Remember the run: what is published and kept now, the holds, and what changed."""
         plan = result.plan
         finished = Finished(
-            config=self.config.digest,
+            config=self.digest,
             snapshots=self._digests(),
             failing=fetch.failing(self.fetched),
-            identities=identities,
+            identities=places[0],
             kept=self.ledger.new_list("kept", self.run_id, files.chunks_in(comparison.kept_lines)),
             published=self.ledger.new_list("published", self.run_id, files.chunks_in(comparison.following)),
             next_due=self._next_due(decisions, plan),
             plan=planning.settled(plan),
             rejected=self._accepted_rejects(plan),
+            domains=tuple(map(str, self.config.postfix.relay_domains)) if self.domains else (),
+            domain_identities=places[1],
         )
         rows = [
             DomainRow(one.domain, one.before, one.added, one.removed, decisions.removed_approved[one.domain])

@@ -108,7 +108,8 @@ class Answer(Struct, frozen=True):
 
     ``mode`` names the way it was come by, where a source has several. ``explained``, if not None, says that the last
     answer was known to be exact: what stands under keys other than these must be the same in this one. ``steps`` tell
-    how each of several lists did, for people.
+    how each of several lists did, for people. ``domains`` are the mail domains that the source serves, where it says
+    so; None says nothing of them.
     """
 
     same: bool = False
@@ -117,6 +118,7 @@ class Answer(Struct, frozen=True):
     mode: str = ""
     explained: frozenset[str] | None = None
     steps: tuple[StepReport, ...] = ()
+    domains: tuple[str, ...] | None = None
 
 
 class Source(Protocol):

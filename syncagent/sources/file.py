@@ -19,7 +19,7 @@ from syncagent import files
 from syncagent.errors import FailureKind, SourceError
 from syncagent.sources import Answer, Watched
 from syncagent.sources.formats import FORMATS, Options, Reading
-from syncagent.sources.text import whole_text
+from syncagent.sources.text import Heading, whole_text
 from syncagent.values import Domain
 
 if TYPE_CHECKING:
@@ -88,9 +88,9 @@ class FileSource:
             return Answer(same=True, validator=request.validator)
         for _ in range(2):
             before = self._stats()
-            self._read_all(before, request)
+            domains = self._read_all(before, request)
             if self._stats() == before:
-                return Answer(validator=self._validator(before))
+                return Answer(validator=self._validator(before), domains=domains)
             request.sink.restart()
         raise SourceError(
             f"{self._config.path} changed while it was read, twice: write it elsewhere and rename it into place"
@@ -121,18 +121,22 @@ class FileSource:
                 return None
         return hashlib.sha256(os.fsencode(repr(sorted(stats.items())))).hexdigest()
 
-    def _read_all(self, stats: dict[str, tuple[int, ...]], request: Request) -> None:
-        config = self._config
+    def _read_all(self, stats: dict[str, tuple[int, ...]], request: Request) -> tuple[str, ...] | None:
+        """Read every file; give the domains that their first lines name, None where none does."""
+        config, domains = self._config, None
         several = len(stats) > 1 or not config.path.is_file()
         options = Options(config.domains, config.min_uid, config.column, config.delimiter)
         done = 0
         for name in stats:
             reading = Reading(request.sink, options, name, f"{Path(name).name}:" if several else "")
-            text = whole_text(_chunks(name), name, require_end=config.require_end)
-            for batch in FORMATS[config.format](text, reading):
+            text, heading = whole_text(_chunks(name), name, require_end=config.require_end), Heading()
+            for batch in FORMATS[config.format](heading.through(text), reading):
                 request.sink.put(batch)
                 done += len(batch)
                 request.report("reading", done)
+            if heading.domains is not None:
+                domains = (*(domains or ()), *heading.domains)
+        return domains
 
 
 def _chunks(name: str) -> Iterator[bytes]:

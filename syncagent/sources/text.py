@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING
 
 from syncagent import files
@@ -34,6 +35,29 @@ def whole_text(chunks: Iterable[bytes], name: str, *, require_end: bool) -> Iter
         raise SourceError(f"{name} has {error}: is it a list of addresses?", kind=FailureKind.BROKEN) from error
     if require_end:
         end.check(name)
+
+
+class Heading:
+    """Looks for ``# domains: a, b`` in the first line of a text that passes."""
+
+    def __init__(self) -> None:
+        """Nothing has passed yet."""
+        self._first = b""
+        self._passed = False
+
+    def through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Let chunks of whole lines pass."""
+        for chunk in chunks:
+            if not self._passed:
+                self._first, self._passed = chunk.partition(b"\n")[0], True
+            yield chunk
+
+    @property
+    def domains(self) -> tuple[str, ...] | None:
+        """The domains; None where the first line has none."""
+        found = re.fullmatch(rb"#\s*domains:(.*)", self._first.strip())
+        names = found[1].decode(errors="replace").replace(",", " ").split() if found else None
+        return None if names is None else tuple(names)
 
 
 class EndLine:

@@ -101,6 +101,7 @@ class _Run:
         self._records = Records({name: [] for name in _looked_up(recipe)})
         self._aliases: dict[str, list[Fact]] = defaultdict(list)
         self._patterns: list[str] = []
+        self._domains: list[str] = []
         self._counts: dict[str, _Count] = {}
 
     def all(self) -> Answer:
@@ -114,7 +115,9 @@ class _Run:
             StepReport(name, one.pages, one.records, one.kept, one.emitted, tuple(one.sample))
             for name, one in self._counts.items()
         )
-        return Answer(notes=tuple(self._notes()), steps=tuple(reports))
+        tells = any(emit.kind == "domain" for step in self._recipe.steps for emit in step.emit)
+        domains = tuple(dict.fromkeys(self._domains)) if tells else None
+        return Answer(notes=tuple(self._notes()), steps=tuple(reports), domains=domains)
 
     def _each(self, step: Step) -> Iterator[str]:
         if not step.for_each:
@@ -169,6 +172,10 @@ class _Run:
         count.sample += [fact.value for _, fact in facts[: _SAMPLE - len(count.sample)]]
         entries = []
         for key, fact in facts:
+            if fact.kind in {"domain", "alias_domain", "accept_all"}:
+                self._domains.append(fact.value.removeprefix("@"))
+            if fact.kind == "domain":
+                continue
             if fact.kind == "alias_domain":
                 self._aliases[_canonical(fact.to)].append(fact)
             elif fact.kind == "pattern":

@@ -93,6 +93,8 @@ def _facts(emit: Emit, scope: Any) -> Iterator[Fact]:  # noqa: ANN401 - JSON
             yield from (Fact("address", f"{local}{suffix}{at}{domain}") for suffix in emit.suffixes)
         elif emit.kind == "alias_domain":
             yield Fact(emit.kind, _domain(value), to, emit.over)
+        elif emit.kind == "domain":
+            yield Fact("domain", _domain(value))
         else:
             yield Fact(emit.kind, value if emit.kind == "pattern" else f"@{_domain(value)}")
 

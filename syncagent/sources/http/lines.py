@@ -14,7 +14,7 @@ from msgspec import Struct
 from syncagent.errors import FailureKind, SourceError
 from syncagent.sources import Answer
 from syncagent.sources.formats import FORMATS, Options, Reading
-from syncagent.sources.text import whole_text
+from syncagent.sources.text import Heading, whole_text
 
 if TYPE_CHECKING:
     from syncagent.sources import Request
@@ -69,15 +69,16 @@ class ListSource:
                 return Answer(same=True, validator=request.validator)
             self._judge(response)
             reading = Reading(request.sink, Options(config.domains), config.url, "")
-            text = whole_text(response.body(), config.url, require_end=not config.foreign)
+            text, heading = whole_text(response.body(), config.url, require_end=not config.foreign), Heading()
             done = 0
-            for batch in FORMATS[config.format or "lines"](text, reading):
+            for batch in FORMATS[config.format or "lines"](heading.through(text), reading):
                 request.sink.put(batch)
                 done += len(batch)
                 request.report("lines", done)
             headers = response.headers
             known = Known(headers.get("etag", ""), headers.get("last-modified", ""))
-        return Answer(validator=msgspec.json.encode(known).decode() if known.headers() else None)
+        validator = msgspec.json.encode(known).decode() if known.headers() else None
+        return Answer(validator=validator, domains=heading.domains)
 
     def _judge(self, response: Response) -> None:
         """Raise SourceError where it is no list, or could be cut short unnoticed."""

@@ -91,8 +91,8 @@ class Join(Struct, frozen=True, kw_only=True):
 class Emit(Struct, frozen=True, kw_only=True):
     """What a kept record says."""
 
-    kind: Literal["address", "catch_all", "accept_all", "pattern", "alias_domain"]
-    """An address; a domain of which every address is valid; a pattern; a domain that stands for another one."""
+    kind: Literal["address", "catch_all", "accept_all", "pattern", "alias_domain", "domain"]
+    """An address; a domain all of whose addresses are valid (both); a pattern; a domain that is another's; a domain."""
     value: str = ""
     """Where it is; a path that leads to several places says several."""
     template: str = ""

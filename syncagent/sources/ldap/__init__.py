@@ -39,6 +39,12 @@ class Config(Struct, frozen=True, kw_only=True):
     """Which entries; the preset's, or those that have one of the attributes, unless set."""
     attributes: tuple[str, ...] = ()
     """Which attributes have addresses; the preset's, or mail, unless set."""
+    domain_attribute: str = ""
+    """Which attribute has the domains that the directory's mail system serves, for postfix.domains_map."""
+    domain_filter: str = ""
+    """Which entries have it; those that have it at all unless set."""
+    domain_base: str = ""
+    """Below what they are; base unless set."""
     exclude_disabled: bool = False
     """active-directory: leave out disabled accounts. Shared and room mailboxes usually sit on such accounts."""
     bind_dn: str = ""
@@ -79,13 +85,13 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
     for url in config.url:
         yield from (("url", text) for text in _url_problems(url))
     yield from _identity_problems(config)
-    for name in config.attributes:
+    if not config.domain_attribute and (config.domain_filter or config.domain_base):
+        yield "domain_attribute", "is missing: which attribute has the domains?"
+    for name in (*config.attributes, *filter(None, [config.domain_attribute])):
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)+", name):
             yield "attributes", f"{name!r} is not the name of an attribute, such as mail"
-    if config.filter and not _is_filter(config.filter):
-        yield "filter", f'{config.filter!r} is not a filter in parentheses, such as "(mail=*)"'
-    if re.search(r"\\(?![0-9A-Fa-f]{2})", config.filter):
-        yield "filter", f"{config.filter!r} has a \\ that is not followed by two hexadecimal digits (RFC 4515)"
+    for key in ("filter", "domain_filter"):
+        yield from ((key, text) for text in _filter_problems(getattr(config, key)))
     if config.exclude_disabled and config.preset != "active-directory":
         yield "exclude_disabled", 'needs preset = "active-directory"; elsewhere, say it in the filter'
     if not 1 <= config.page_size <= _MAX_PAGE:
@@ -122,6 +128,13 @@ def _identity_problems(config: Config) -> Iterator[tuple[str, str]]:
         yield "client_cert_file", "is missing: client_key_file is the key of what?"
     if config.client_cert_file is not None and config.insecure:
         yield "client_cert_file", "goes with TLS alone: take insecure away"
+
+
+def _filter_problems(text: str) -> Iterator[str]:
+    if text and not _is_filter(text):
+        yield f'{text!r} is not a filter in parentheses, such as "(mail=*)"'
+    if re.search(r"\\(?![0-9A-Fa-f]{2})", text):
+        yield f"{text!r} has a \\ that is not followed by two hexadecimal digits (RFC 4515)"
 
 
 def _is_filter(text: str) -> bool:

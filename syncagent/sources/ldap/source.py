@@ -96,6 +96,7 @@ class LdapSource:
                 self._check_names(session)
                 pull = Pull(session, self._config, self._wanted.filter)
                 answer = _Fetch(self._config, self._wanted, pull, request, known).answer()
+                answer = replace(answer, domains=self._domains(session))
             except UnreachableError as error:
                 told.append(error)
                 session.close()
@@ -128,6 +129,21 @@ class LdapSource:
                 told.append(error)
             else:
                 yield session
+
+    def _domains(self, session: Session) -> tuple[str, ...] | None:
+        """Ask for the domains that are served, each time: they are few. Raises SourceError where there is none."""
+        from syncagent.sources.ldap.pull import Pull
+
+        config, name = self._config, self._config.domain_attribute
+        if not name:
+            return None
+        where = replace(config, base=config.domain_base or config.base, scope="sub")
+        pull = Pull(session, where, config.domain_filter or f"({name}=*)")
+        found = [value for page in pull.pages([name]) for entry in page for value in entry.values(name)]
+        if not found:
+            text = f"has no domain in {name}: see domain_attribute, domain_filter and domain_base"
+            raise SourceError(f"{session.url} {text}", kind=FailureKind.BROKEN)
+        return tuple(dict.fromkeys(value.decode(errors="replace") for value in found))
 
     def _check_names(self, session: Session) -> None:
         """Look once whether the server has the attributes that were configured: it would not say so itself."""

@@ -1,0 +1,130 @@
+"""Relay domains that the sources report: which are wanted here, which stay though nobody reports them any more.
+
+Only where postfix.domains_map is set. A domain is never removed unasked: what is in the map and no longer wanted is
+held until a person lets it go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from syncagent import files, mapfile, normalise, publish
+from syncagent.guard import hold_id
+from syncagent.model import DOMAIN_HOLD, Hold, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from syncagent.config import Postfix
+    from syncagent.ledger import Finished, Identities
+
+
+@dataclass(frozen=True)
+class Domains:
+    """The relay domains of one run. ``known`` are in the map, ``reported`` said by sources and allowed."""
+
+    configured: tuple[str, ...]
+    reported: frozenset[str]
+    known: frozenset[str]
+    holds: tuple[Hold, ...]
+
+    @property
+    def scope(self) -> tuple[str, ...]:
+        """Every domain whose recipients are wanted: those that are held have theirs still."""
+        held = {hold.domain.removeprefix(DOMAIN_HOLD) for hold in self.holds if not hold.approved_at}
+        return (*self.configured, *sorted((self.reported | held) - frozenset(self.configured)))
+
+    def published(self, wanted: Mapping[str, int]) -> tuple[str, ...]:
+        """Give what the map is to have: a domain that nobody configured only once it has a recipient."""
+        return tuple(
+            domain for domain in self.scope if domain in self.configured or domain in self.known or wanted.get(domain)
+        )
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a run knows: its name and clock, the holds of the run before by ID, the sources that are failing."""
+
+    run_id: str
+    now: float
+    standing: Mapping[str, Hold]
+    failing: Sequence[str]
+
+    def find(self, postfix: Postfix, said: Iterable[str], known: Iterable[str]) -> Domains:
+        """Work out the relay domains: ``said`` by the sources, ``known`` in the map."""
+        named = {domain for domain in map(_canonical, said) if domain}
+        reported = frozenset(domain for domain in named if _allowed(domain, postfix.allow_domains))
+        known = frozenset(known)
+        gone = sorted(known - reported - frozenset(postfix.relay_domains))
+        return Domains(tuple(map(str, postfix.relay_domains)), reported, known, tuple(map(self._hold, gone)))
+
+    def _hold(self, domain: str) -> Hold:
+        """Hold a domain that is to go: a person has to let it, once every source is whole."""
+        old = next((hold for hold in self.standing.values() if hold.domain == f"{DOMAIN_HOLD}{domain}"), None)
+        reasons = [Reason("domain", f"neither a source nor postfix.relay_domains has the domain {domain} any more")]
+        if self.failing:
+            reasons.append(Reason("source-failing", f"waiting for {', '.join(self.failing)}"))
+        return Hold(
+            id=old.id if old else hold_id(f"{DOMAIN_HOLD}{domain}", self.run_id),
+            domain=f"{DOMAIN_HOLD}{domain}",
+            count=1,
+            since=old.since if old else self.now,
+            reasons=tuple(reasons),
+            approved_at=old.approved_at if old else 0.0,
+        )
+
+
+def _canonical(domain: str) -> str:
+    try:
+        return normalise.canonical_domain(domain.strip().removeprefix("@"))
+    except normalise.UnusableError:
+        return ""
+
+
+def _allowed(domain: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(domain, pattern.lower()) for pattern in patterns)
+
+
+def in_text(text: Path) -> frozenset[str]:
+    """Give the domains that a map's text has, as another hand may have written it; none where it is not there."""
+    found = set()
+    with contextlib.suppress(FileNotFoundError), text.open("rb") as lines:
+        for _, line in mapfile.logical_lines(lines):
+            parts = mapfile.split(line)
+            if parts and parts[1] and b"@" not in parts[0]:
+                found.add(_canonical(parts[0].decode(errors="replace").removeprefix(".")))
+    return frozenset(found - {""})
+
+
+class DomainsMap:
+    """The second table: domains, one a key."""
+
+    def __init__(self, postfix: Postfix, spool: Path, report: Callable[[str, int], None]) -> None:
+        """Work out the names; nothing needs to be there."""
+        assert postfix.domains_map is not None  # noqa: S101 - who asks has looked
+        self._target = publish.Target(replace(postfix, map=postfix.domains_map))
+        self._spool, self._report = spool, report
+
+    def known(self, old: Finished | None) -> frozenset[str]:
+        """Give what is in the table: as it is on record, and as another hand may have written it."""
+        recorded = frozenset(old.domains) if old else frozenset()
+        on_record = old and old.domain_identities and self._target.text_on_record(old.domain_identities)
+        return recorded if on_record else recorded | in_text(self._target.text)
+
+    def on_record(self, old: Finished, domains: Iterable[str]) -> bool:
+        """Tell whether the table is as it was left, and is to have the same."""
+        return sorted(old.domains) == sorted(domains) and self._target.on_record(old.domain_identities)
+
+    def put(self, domains: Iterable[str]) -> Identities:
+        """Publish it, as the recipients are published. Raises PublishError."""
+        self._target.sweep()
+        lines = files.write_plain(self._spool / "domains", (f"{domain}\n".encode() for domain in sorted(domains)))
+        identities = publish.publish(self._target, lines, self._spool, self._report)
+        publish.reload(self._target)
+        return identities
