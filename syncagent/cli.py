@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    from click.shell_completion import CompletionItem
+
     from syncagent.config import Config
     from syncagent.sync import Options
     from syncagent.values import Domain, MapName
@@ -198,8 +200,14 @@ def sync(config_file: Path, lock_timeout: float, *, accept_incomplete: bool, qui
     return _run(config_file, options, as_json=as_json, quiet=quiet)
 
 
+def _holds(context: click.Context, _argument: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from syncagent import completion as completing
+
+    return completing.holds(context.find_root().params["config_file"], incomplete)
+
+
 @command.command()
-@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=_holds)
 @_JSON
 @_LOCK
 @click.pass_obj
@@ -346,6 +354,21 @@ def schema() -> int:
     return ExitCode.OK
 
 
+@command.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> int:
+    """Print the script that has a shell complete verbs, options and IDs of holds.
+
+    It is loaded by itself where the package's share/ is among the directories that the shell looks in. Elsewhere, in
+    ~/.bashrc or ~/.zshrc, `eval "$(syncagent completion bash)"`, or zsh; in fish's config.fish,
+    `syncagent completion fish | source`.
+    """
+    from syncagent import completion as completing
+
+    print(completing.script(command, shell))
+    return ExitCode.OK
+
+
 @command.group()
 def recipe() -> None:
     """Work on a recipe, the description of a primary's API (see the README).
@@ -354,8 +377,14 @@ def recipe() -> None:
     """
 
 
+def _recipes(_context: click.Context, _argument: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from syncagent import completion as completing
+
+    return completing.recipes(incomplete)
+
+
 @recipe.command("test")
-@click.argument("file", metavar="FILE")
+@click.argument("file", metavar="FILE", shell_complete=_recipes)
 @click.argument("fixture", type=click.Path(readable=False, path_type=Path))
 def recipe_test(file: str, fixture: Path) -> int:
     """Follow a recipe through answers that were written down, without a network.

@@ -236,7 +236,7 @@ def _doubts(start: Start) -> Iterator[str]:
         package = f"apt-get install postfix-{kind}, or " if kind in ("lmdb", "cdb") else ""
         yield f"this Postfix has no {kind} tables: {package}take another type"
     elif types and "lmdb" not in types and not start.main.maps:
-        yield f"no lmdb tables here, the best there are: apt-get install postfix-lmdb and begin again, or stay with {kind}"
+        yield f"no lmdb tables here, the best there are: apt-get install postfix-lmdb and begin anew, or keep {kind}"
     if start.map.path.parent == start.main.directory:
         yield f"{start.map.path.parent} is root's: syncagent must run as root to write there; better is {kind}:{_PLACE}"
     yield from _other_maps(start)
@@ -278,9 +278,9 @@ def _left(start: Start) -> Iterator[str]:
 def _commands(start: Start) -> Iterator[str]:
     """Give the postconf lines; the table before the domains, so that none is open to every recipient meanwhile."""
     if start.map.spelled not in start.main.maps:
-        yield _postconf(start, "relay_recipient_maps", start.map.spelled)
         code = _postconf(start, "unknown_relay_recipient_reject_code", "450")
         yield f"{code}  # for the first week: who is missing may try again"
+        yield _postconf(start, "relay_recipient_maps", start.map.spelled)
     if not start.domains and not start.main.spelled:
         yield f"# {_postconf(start, 'relay_domains', 'YOUR DOMAINS')}"
     forms = [form for domain in start.domains for form in dict.fromkeys((domain, normalise.u_labels(domain)))]

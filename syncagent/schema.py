@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import itertools
+import textwrap
 import types
 import typing
 from typing import Any
@@ -14,16 +18,15 @@ from syncagent.values import VALUES
 
 def schema() -> dict[str, Any]:
     """Give the schema, with every installed kind of source that can be loaded."""
-    tables = {table.__name__: _table(table) for table in (config.Postfix, config.Schedule, config.State)}
-    limits = _table(config.GeneralLimits) | {"additionalProperties": _table(config.DomainLimits)}
+    tables = {name: _table(table) for name, table in typing.get_type_hints(config.Tables).items()}
+    tables["limits"]["additionalProperties"] = _table(config.DomainLimits)
     kinds = {f"source-{kind}": _source(kind) for kind in sorted(sources.kinds()) if _is_whole(kind)}
     one_of = [{"$ref": f"#/$defs/{name}"} for name in kinds]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "syncagent.toml",
         "type": "object",
-        "properties": {name.lower(): table for name, table in tables.items()}
-        | {"limits": limits}
+        "properties": tables
         | {"sources": {"type": "object", "minProperties": 1, "additionalProperties": {"oneOf": one_of}}},
         "required": ["postfix", "sources"],
         "additionalProperties": False,
@@ -42,21 +45,50 @@ def _is_whole(kind: str) -> bool:
 def _source(kind: str) -> dict[str, Any]:
     """Give the table of one kind of source: what all have, and its own keys."""
     common, own = _table(sources.Common), _table(sources.load(kind).Config)
-    properties = common["properties"] | own["properties"] | {"type": {"const": kind}}
+    properties = common["properties"] | own["properties"]
+    properties["type"] = properties["type"] | {"const": kind}
     return own | {"title": f'type = "{kind}"', "properties": properties, "required": ["type", *own["required"]]}
 
 
 def _table(struct: type[msgspec.Struct]) -> dict[str, Any]:
-    hints = typing.get_type_hints(struct)
+    hints, told = typing.get_type_hints(struct), _told(struct)
     fields = msgspec.structs.fields(struct)
     return {
         "title": struct.__name__,
         "description": (struct.__doc__ or "").partition("\n")[0],
         "type": "object",
-        "properties": {field.name: _type(hints[field.name]) | _default(field.default) for field in fields},
+        "properties": {
+            field.name: _described(_type(hints[field.name]), told.get(field.name, "")) | _default(field.default)
+            for field in fields
+        },
         "required": [field.name for field in fields if field.required],
         "additionalProperties": False,
     }
+
+
+def _told(struct: type[msgspec.Struct]) -> dict[str, str]:
+    """Give the docstrings of a table's keys, which are nowhere but in the source; none where there is no source."""
+    told: dict[str, str] = {}
+    for owner in reversed(struct.__mro__):
+        if not issubclass(owner, msgspec.Struct) or owner is msgspec.Struct:
+            continue
+        try:
+            (definition,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
+        except (OSError, TypeError):
+            continue
+        body = definition.body if isinstance(definition, ast.ClassDef) else []
+        for key, text in itertools.pairwise(body):
+            match key, text:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
+                    told[name] = " ".join(words.split())
+    return told
+
+
+def _described(node: dict[str, Any], told: str) -> dict[str, Any]:
+    """Add a key's docstring, before what there is to say of its type."""
+    more = node.get("description", "")
+    text = " ".join(filter(None, (told, f"{more[:1].upper()}{more[1:]}." if told and more else more)))
+    return node | {"description": text} if text else node
 
 
 def _type(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - any field's type

@@ -377,7 +377,8 @@ class _Run:
         if old or any(one.before for one in plan.domains) or self.options.accept_incomplete:
             return ()
         reports = [one.report for one in self.fetched]
-        relay_domains = self.config.postfix.relay_domains
+        held = {hold.domain.removeprefix(DOMAIN_HOLD) for hold in self.domains.holds} if self.domains else set()
+        relay_domains = [domain for domain in self.config.postfix.relay_domains if domain not in held]
         return guard.first_run(relay_domains, comparison.scope.wanted, reports, plan.absent_canaries)
 
     def _put_in_place(

@@ -62,13 +62,14 @@ class Scenario:
         self.relay_domains = list(relay_domains)
         self.catch_all: list[str] = []
         self.exclude: list[str] = []
+        self.postfix: dict[str, object] = {}
         self.limits: dict[str, object] = {"removal_grace": "0s"}
         self.domain_limits: dict[str, dict[str, object]] = {}
         self.sources: dict[str, dict[str, object]] = {name: {} for name in sources or ("corp",)}
         self.config, self.state = directory / "syncagent.toml", directory / "state"
         self.map = directory / "relay_recipients"
         self.postmap_fails, self.postmap_waits = directory / "postmap-fails", directory / "postmap-waits"
-        self._postfix = minimal_config(directory / "postfix")
+        self._postfix = self.postfix_directory = minimal_config(directory / "postfix")
         self._env: dict[str, str] = {}
         self._clock: float | None = None
         self._heard: dict[str, set[str]] = {}
@@ -130,7 +131,8 @@ class Scenario:
                 "relay_domains": self.relay_domains,
                 "catch_all": self.catch_all,
                 "exclude": self.exclude,
-                "config_directory": str(self._postfix),
+                "config_directory": str(self.postfix_directory),
+                **self.postfix,
             },
             "limits": self.limits,
             "state": {"directory": str(self.state)},
@@ -173,7 +175,7 @@ class Scenario:
             return set()
         lines = self.map.read_text(encoding="utf-8").splitlines()
         text = {line.removesuffix(" OK") for line in lines if not line.startswith("#")}
-        keys = [key.decode() for key in postmap_keys(self._postfix, f"lmdb:{self.map}")]
+        keys = [key.decode() for key in postmap_keys(self.postfix_directory, f"lmdb:{self.map}")]
         assert sorted(keys) == sorted(text), "the index does not hold what the text says"
         return set(keys)
 

@@ -37,6 +37,7 @@ _CONFIGURATION = ""  # the name under which the watch knows the configuration; n
 _SLACK = 60.0
 _HARD = 1.5
 _LOCK_TIMEOUT = 20.0
+_PROBED = 1.0  # for so long another agent's lock is believed to be a mere look at it, by ``status``
 
 
 class Token(NamedTuple):
@@ -57,7 +58,7 @@ def run(config: Config, logger: Any) -> None:  # noqa: ANN401 - structlog's own 
     directory = config.state.directory
     with sync.ledger_errors(directory):
         directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-        lock = files.locked(directory / status.AGENT_LOCK, 0)
+        lock = files.locked(directory / status.AGENT_LOCK, _PROBED)
         try:
             lock.__enter__()
         except LockBusyError:
@@ -107,10 +108,11 @@ class _Agent:
             return
         if any(token.reload for token in tokens):
             self._reload()
-        due = self.retries.due(time.monotonic())
+        now = time.monotonic()
+        due: frozenset[str] | None = self.retries.due(now)
         for token in tokens:
             due = None if due is None or token.due is None else due | token.due
-        if due is None or due:
+        if tokens or self.retries.wait(now) <= 0:  # publishing alone is tried again with no source due
             self._run(due, ", ".join(dict.fromkeys(token.why for token in tokens)) or "retry")
 
     def _waiting(self) -> list[Token]:
@@ -196,6 +198,7 @@ class _Agent:
 
     def _reload(self) -> None:
         """Read the configuration again; a bad one is refused, and the old one goes on."""
+        self.watch.is_read(_CONFIGURATION)
         try:
             config = configuration.load(self.config.file)
         except ConfigError as error:

@@ -118,7 +118,8 @@ class Reporter:
         if not (settings.command or settings.url or settings.url_file or settings.ping_url):
             return
         self._teller = self._teller or notify.Teller(self._not_told)
-        for what, alarm in notify.news(told, {alarm.key: alarm for alarm in now.alarms}):
+        news = notify.news(dict(told), {alarm.key: alarm for alarm in now.alarms})  # a copy: the teller changes it
+        for what, alarm in news:
 
             def done(what: str = what, alarm: Alarm = alarm) -> None:
                 if what == "raised":

@@ -41,7 +41,7 @@ class Retries:
         """Give for how many seconds nothing is due; infinite where nothing is to be tried again."""
         return min((retry.at for retry in self._retries.values()), default=math.inf) - now
 
-    def due(self, now: float) -> frozenset[str] | None:
-        """Give the sources that are due to be tried again, and None where a whole run is."""
+    def due(self, now: float) -> frozenset[str]:
+        """Give the sources that are due to be tried again; none of them where only publishing is."""
         due = [retry for retry in self._retries.values() if retry.at <= now]
         return frozenset(name for retry in due for name in retry.names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import threading
 import time
 from collections import defaultdict
 from datetime import UTC, datetime
@@ -65,14 +66,16 @@ class Schedule:
         self._scheduler.add_listener(listen, EVENT_JOB_ERROR)
         self._offset = time.time() - time.monotonic()
         self._config: Config | None = None
+        self._lock = threading.Lock()  # the worker sets, the keeper looks at the clock
         self._scheduler.start()
 
     def set(self, config: Config) -> None:
         """Schedule anew, for another configuration or another time of day."""
-        self._config = config
-        self._scheduler.remove_all_jobs()
-        for name, (trigger, due) in triggers(config, offset(config, socket.gethostname())).items():
-            self._scheduler.add_job(self._put, trigger, args=(due, "schedule"), id=name)
+        with self._lock:
+            self._config = config
+            self._scheduler.remove_all_jobs()
+            for name, (trigger, due) in triggers(config, offset(config, socket.gethostname())).items():
+                self._scheduler.add_job(self._put, trigger, args=(due, "schedule"), id=name)
 
     def look_at_clock(self) -> bool:
         """Schedule anew where the clock was set: set back, its next time would be long in coming. Tell whether."""

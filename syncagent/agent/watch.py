@@ -7,6 +7,7 @@ nothing; and whether its content changed is for the source to say.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,6 +57,8 @@ class Watch:
         self._changed, self._log = changed, log
         self._files: dict[str, tuple[Watched, ...]] = {}
         self._known: dict[str, _Identity] = {}
+        self._seen: dict[str, tuple[_Identity, float]] = {}
+        self._lock = threading.RLock()  # the worker sets, the keeper looks
         self._hints = _Hints()
         self._observer: InotifyObserver | None = None
         self._watched: dict[str, tuple[int, ...] | None] = {}
@@ -70,32 +73,53 @@ class Watch:
 
     def set(self, watched: Mapping[str, tuple[Watched, ...]]) -> None:
         """Watch these from now on, for their names."""
-        kept = {name: self._known[name] for name, several in watched.items() if self._files.get(name) == several}
-        self._files = dict(watched)
-        self._known = {name: kept.get(name) or _identities(several) for name, several in watched.items()}
-        self._rebuild()
+        with self._lock:
+            kept = {name: self._known[name] for name, several in watched.items() if self._files.get(name) == several}
+            self._files = dict(watched)
+            self._known = {name: kept.get(name) or _identities(several) for name, several in watched.items()}
+            self._rebuild()
+
+    def is_read(self, name: str) -> None:
+        """Note that what a name leads to now is about to be read, for whatever reason: that is no change any more."""
+        with self._lock:
+            self._known[name] = _identities(self._files[name])
 
     def look(self) -> None:
         """See to it that the watch is alive, and tell of what changed, once it has been quiet for a second."""
-        now = time.monotonic()
-        if now - self._looked >= LOOK or self._hints.first:
-            self._mend()
-        hinted = self._hints.first and (now - self._hints.last >= QUIET or now - self._hints.first >= PATIENCE)
-        if not hinted and now - self._looked < LOOK:
+        with self._lock:
+            now = time.monotonic()
+            if now - self._looked >= LOOK or self._hints.first:
+                self._mend()
+            hinted = bool(self._hints.first)
+            if hinted and now - self._hints.last < QUIET and now - self._hints.first < PATIENCE:
+                return
+            if not hinted and now - self._looked < (QUIET if self._seen else LOOK):
+                return
+            self._hints.first = 0.0
+            self._looked = now
+            for name, several in self._files.items():
+                self._compare(name, several, now, told=hinted and not any(one.poll for one in several))
+
+    def _compare(self, name: str, several: tuple[Watched, ...], now: float, *, told: bool) -> None:
+        """Tell of a change; where the kernel did not tell that it is quiet, it is once it looks the same again."""
+        identity = _identities(several)
+        if identity == self._known[name]:
+            self._seen.pop(name, None)
             return
-        self._hints.first = 0.0
-        self._looked = now
-        for name, several in self._files.items():
-            identity = _identities(several)
-            if identity != self._known[name]:
-                self._known[name] = identity
-                self._changed(name)
+        seen, since = self._seen.get(name, (None, now))
+        if told or identity == seen or now - since >= PATIENCE:
+            self._seen.pop(name, None)
+            self._known[name] = identity
+            self._changed(name)
+        else:
+            self._seen[name] = identity, since
 
     def stop(self) -> None:
         """End it."""
-        if self._observer is not None:
-            self._observer.stop()
-            self._observer = None
+        with self._lock:
+            if self._observer is not None:
+                self._observer.stop()
+                self._observer = None
 
     def _mend(self) -> None:
         """Watch anew where a directory is another one now, or the watch has died."""
@@ -123,14 +147,18 @@ class Watch:
         self._watched = self._directories()
         if not self._watched:
             return
-        observer = InotifyObserver()
+        observer = None
         try:
+            observer = InotifyObserver()
             for directory in self._watched:
                 observer.schedule(self._hints, directory)
             observer.start()
         except OSError as error:  # no inotify instance or watch left: fs.inotify in sysctl(8)
-            observer.stop()
-            if not self._told_of_polling:
+            if observer is not None:
+                observer.stop()
+            if isinstance(error, FileNotFoundError):  # it went just now: the next look is for another one
+                self._watched = {}
+            elif not self._told_of_polling:
                 self._told_of_polling = True
                 self._log("watching by polling", f"{error}; see fs.inotify.max_user_instances and max_user_watches")
             return

@@ -125,7 +125,7 @@ class _Run:
             return
         name, _, path = step.for_each.partition(".")
         with _blamed(step, "for_each"):
-            given = [rules.canonical(value) for record in self._records.of[name] for value in paths.every(record, path)]
+            given = [_segment(value) for record in self._records.of[name] for value in paths.every(record, path)]
         yield from dict.fromkeys(given)
 
     def _walk(self, step: Step, each: str) -> None:
@@ -133,38 +133,49 @@ class _Run:
         start = self._primary.start(step, each)
         place: Place | None = walk.first(start.url, start.query)
         while place is not None:
-            body, link = self._primary.page(step, place, each)
             with _blamed(step, f"page {walk.pages + 1}"):
+                body, link = self._primary.page(step, place, each)
                 body = _unwrapped(step, body)
                 records = _listed(step, body)
                 walk.note(place, records, _total(step, body))
                 following = walk.following(place, body, link, len(records))
             count.pages += 1
-            self._take(step, records)
+            identities = self._take(step, records)
+            with _blamed(step, f"page {walk.pages}"):
+                walk.apart(place, identities)
             place = following
-        walk.end(start.url)
+        with _blamed(step, f"page {walk.pages}"):
+            walk.end(start.url)
 
-    def _take(self, step: Step, records: list[Any]) -> None:
-        """Take the records of a page."""
+    def _take(self, step: Step, records: list[Any]) -> list[str | bytes]:
+        """Take the records of a page, and give what each is known by, where the list has several pages."""
         count = self._counts[step.name]
         facts: list[tuple[str, Fact]] = []
+        identities: list[str | bytes] = []
+        tells_apart = step.paging is not None and not paths.is_plural(step.list)
         kept = self._records.of.get(step.name)
         for record in records:
             count.records += 1
             with _blamed(step, f"record {count.records}"):
+                if record is None:
+                    raise rules.RuleError("it is null")
                 whole = joined(record, step.join, self._records) if step.join else record
+                own = paths.one(whole, step.key) if step.key else None
+                key = "" if own is None or own is paths.ABSENT else rules.canonical(own)
+                if tells_apart:
+                    identities.append(key or msgspec.json.encode(record))
                 if not rules.hold(step.where, whole):
                     continue
                 count.kept += 1
                 if kept is not None:
                     kept.append(whole)
-                key = rules.canonical(paths.one(whole, step.key)) if step.key else ""
                 facts += [(key, fact) for fact in said(step, whole, self._records)]
         if count.records > self._limits.records:
             text = f"step {step.name!r}: there are more than {self._limits.records} records: see max_records"
             raise SourceError(text, kind=FailureKind.BROKEN)
         self._put(step, facts)
         self._request.report(f"step {step.name}", count.records)
+        return identities
 
     def _put(self, step: Step, facts: list[tuple[str, Fact]]) -> None:
         count = self._counts[step.name]
@@ -242,6 +253,14 @@ def _unwrapped(step: Step, body: Any) -> Any:  # noqa: ANN401 - JSON
     return body
 
 
+def _segment(value: Any) -> str:  # noqa: ANN401 - JSON
+    """Give what is asked for by itself: nothing that would make the question another one."""
+    text = "" if value is None else rules.canonical(value)
+    if text.strip(".") == "":
+        raise rules.RuleError(f"it gives {rules.shown(value)}, and something to ask for is wanted")
+    return text
+
+
 def _listed(step: Step, body: Any) -> list[Any]:  # noqa: ANN401 - JSON
     """Give the records in a body."""
     if paths.is_plural(step.list):
@@ -260,7 +279,7 @@ def _total(step: Step, body: Any) -> str:  # noqa: ANN401 - JSON
 
 
 class _blamed:  # noqa: N801 - used as a function; a class, since it is entered for each record
-    """Turn what is wrong with data to SourceError, with the place of it."""
+    """Turn what is wrong with data to SourceError, and say the place of it, as of what is wrong with the server."""
 
     __slots__ = ("_step", "_where")
 
@@ -271,6 +290,12 @@ class _blamed:  # noqa: N801 - used as a function; a class, since it is entered 
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is None:
+            return
+        text = f"step {self._step.name!r}, {self._where}: {error}"
         if isinstance(error, (paths.PathError, rules.RuleError)):
-            text = f"step {self._step.name!r}, {self._where}: {error}"
             raise SourceError(text, kind=FailureKind.BROKEN) from None
+        if isinstance(error, MovedError):
+            raise MovedError(text) from None
+        if isinstance(error, SourceError):
+            raise SourceError(text, kind=error.kind) from None

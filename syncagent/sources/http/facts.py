@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from syncagent.normalise import UnusableError, canonical_domain
 from syncagent.sources.http import paths, rules
 from syncagent.sources.http.recipe import PLACEHOLDER
 
@@ -37,8 +38,10 @@ class Records:
     def find(self, join: Join, record: Any) -> Any:  # noqa: ANN401 - JSON
         """Give the record that a join means, None where there is nothing to look up. Raises RuleError, PathError."""
         wanted = paths.one(record, join.local)
-        if wanted in (None, paths.ABSENT, "") and join.optional:
-            return None
+        if wanted in (None, paths.ABSENT, ""):
+            if join.optional:
+                return None
+            raise rules.RuleError(f"{join.local} is {rules.shown(wanted)}, and there is nothing to look up")
         index = self._found.setdefault((join.step, join.key, join.part), {})
         if not index:
             for one in self.of[join.step]:
@@ -62,10 +65,14 @@ def _part(value: Any, join: Join) -> str:  # noqa: ANN401 - JSON
 def joined(record: Any, joins: Iterable[Join], records: Records) -> Any:  # noqa: ANN401 - JSON
     """Give a record with what its joins found. Raises RuleError, PathError."""
     for join in joins:
-        if not isinstance(record, dict):
-            raise rules.RuleError(f"a record is {paths.kind_of(record)}, and an object is wanted")
-        record = {**record, join.name: records.find(join, record)}
+        record = _with(record, join.name, records.find(join, record))
     return record
+
+
+def _with(record: Any, name: str, value: Any) -> Any:  # noqa: ANN401 - JSON
+    if not isinstance(record, dict):
+        raise rules.RuleError(f"a record is {paths.kind_of(record)}, and an object is wanted")
+    return {**record, name: value}
 
 
 def said(step: Step, record: Any, records: Records) -> list[Fact]:  # noqa: ANN401 - JSON
@@ -77,7 +84,7 @@ def said(step: Step, record: Any, records: Records) -> list[Fact]:  # noqa: ANN4
 
 
 def _emitted(emit: Emit, record: Any, records: Records) -> Iterator[Fact]:  # noqa: ANN401 - JSON
-    places = [{**record, "each": place} for place in paths.every(record, emit.each)] if emit.each else [record]
+    places = [_with(record, "each", place) for place in paths.every(record, emit.each)] if emit.each else [record]
     for place in places:
         scope = joined(place, emit.join, records) if emit.join else place
         if rules.hold(emit.where, scope):
@@ -85,7 +92,7 @@ def _emitted(emit: Emit, record: Any, records: Records) -> Iterator[Fact]:  # no
 
 
 def _facts(emit: Emit, scope: Any) -> Iterator[Fact]:  # noqa: ANN401 - JSON
-    to = _domain(_text(paths.one(scope, emit.to), emit.to)) if emit.kind == "alias_domain" else ""
+    to = _usable(_domain(_text(paths.one(scope, emit.to), emit.to)), emit.to) if emit.kind == "alias_domain" else ""
     for value in _values(emit, scope):
         if emit.kind == "address":
             yield Fact("address", value)
@@ -101,18 +108,35 @@ def _facts(emit: Emit, scope: Any) -> Iterator[Fact]:  # noqa: ANN401 - JSON
 
 def _values(emit: Emit, scope: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
     if emit.template:
-        yield PLACEHOLDER.sub(lambda found: _text(paths.one(scope, found[1]), found[1]), emit.template)
+        yield PLACEHOLDER.sub(lambda found: _filled(paths.one(scope, found[1]), found[1]), emit.template)
         return
     for value in paths.every(scope, emit.value):
         text = _text(value, emit.value)
         if not emit.only_prefix:
             yield text
-        elif text.lower().startswith(emit.only_prefix.lower()):
-            yield text[len(emit.only_prefix) :].strip()
+        elif text.strip().lower().startswith(emit.only_prefix.lower()):
+            yield text.strip()[len(emit.only_prefix) :].strip()
+        elif emit.only_prefix.endswith(":") and ":" not in text:
+            yield text  # of no type: the address itself, as a directory has it too
 
 
 def _domain(value: str) -> str:
     return value.strip().removeprefix("@")
+
+
+def _usable(domain: str, path: str) -> str:
+    """Give the domain that another one stands for: were it none, that one would have no address, unnoticed."""
+    try:
+        return canonical_domain(domain)
+    except UnusableError as error:
+        raise rules.RuleError(f"{path} is no domain: it {error}") from None
+
+
+def _filled(value: Any, path: str) -> str:  # noqa: ANN401 - JSON
+    text = _text(value, path)
+    if not text.strip():
+        raise rules.RuleError(f"{path} is empty, and a part of an address is wanted")
+    return text
 
 
 def _text(value: Any, path: str) -> str:  # noqa: ANN401 - JSON

@@ -16,13 +16,15 @@ from syncagent.sources.http import paths, rules
 from syncagent.sources.http.recipe import PLACEHOLDER, Recipe, bound, filled, parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from syncagent.reader import Keys
     from syncagent.sources.http import Config
     from syncagent.sources.http.recipe import Auth, Emit, Join, Step
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+_RESERVED = frozenset({"each", "page", "offset", "username", "password"})
+_RESERVED_NAMES = ", ".join(sorted(_RESERVED))
 
 
 def names() -> list[str]:
@@ -66,6 +68,11 @@ def problems(recipe: Recipe) -> Iterator[tuple[Keys, str]]:
     """Give what no single key can show."""
     if not recipe.steps:
         yield ("steps",), "there is none: nothing would be asked for"
+    for name, one in recipe.parameters.items():
+        if not _NAME.fullmatch(name) or name in _RESERVED:
+            yield ("parameters", name), f"a name is lower-case letters, digits and _, and none of {_RESERVED_NAMES}"
+        if one.one_of and one.default is not UNSET and one.default not in one.one_of:
+            yield ("parameters", name), f"default is one of one_of, and not {one.default!r}"
     yield from ((("auth", key), text) for key, text in _auth_problems(recipe))
     before: list[str] = []
     for step in recipe.steps:
@@ -93,31 +100,61 @@ def _auth_problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "take", "goes with put: where the answer has what is sent from then on; a cookie needs none"
     if auth.put == "header" and not auth.name:
         yield "name", "is missing: which header?"
-    yield from (("ok", text) for text in map(rules.problem, auth.ok) if text)
-    allowed = {*recipe.parameters, "username", "password"}
+    if auth.path and not auth.path.startswith("/"):
+        yield "path", "begins with /"
+    if auth.kind == "login" and auth.send != "basic" and not auth.fields:
+        yield "fields", 'is missing: what is sent, such as { user = "{username}", password = "{password}" }'
+    yield from (("take", text) for text in (_path_problem(auth.take) if auth.take else ()))
+    yield from (("ok", text) for text in _rule_problems(recipe, auth.ok))
     for key in ("token_url", "subject", "path"):
-        yield from ((key, text) for text in _unknown(getattr(auth, key), allowed))
+        yield from ((key, text) for text in _unknown(getattr(auth, key), {*recipe.parameters}))
+    for field in auth.fields.values():
+        yield from (("fields", text) for text in _unknown(field, {*recipe.parameters, "username", "password"}))
 
 
 def _step_problems(recipe: Recipe, step: Step, before: list[str]) -> Iterator[tuple[str, str]]:
     if not _NAME.fullmatch(step.name) or step.name in before:
         yield "name", "a name is lower-case letters, digits and _, and no other step's"
-    several = {"list": step.list, "total": step.total, "key": step.key}
+    yield from (("list", text) for text in _path_problem(step.list))
+    if _may_be_absent(step.list) and not step.ok and not step.total:
+        yield "list", "may be absent: an error would pass for an empty list; ok or total has to tell them apart"
+    several = {"total": step.total, "key": step.key, "unwrap": step.unwrap, "for_each": step.for_each}
     yield from ((key, text) for key, path in several.items() if path for text in _path_problem(path))
-    allowed = {*recipe.parameters, *(("each",) if step.for_each else ()), *_numbers(step)}
+    if not step.path.startswith("/"):
+        yield "path", "begins with /"
+    yield from (("when", text) for text in _when_problems(recipe, step.when))
+    allowed = {*recipe.parameters, *(("each",) if step.for_each else ())}
     for key, text in (("path", step.path), *(("query", text) for text in step.query.values())):
         yield from ((key, problem) for problem in _unknown(text, allowed))
-    yield from (("body", problem) for text in _texts(step.body) for problem in _unknown(text, allowed))
+    in_body = allowed | {*_numbers(step)}
+    yield from (("body", problem) for text in _texts(step.body) for problem in _unknown(text, in_body))
     if step.body and step.method != "POST":
         yield "body", 'needs method = "POST"'
-    if step.for_each and step.for_each.partition(".")[0] not in before:
+    if step.for_each and (step.for_each.partition(".")[0] not in before or not step.for_each.partition(".")[2]):
         yield "for_each", f"{step.for_each!r} is not STEP.PATH with an earlier step"
-    yield from (("ok", text) for text in map(rules.problem, step.ok) if text)
-    yield from (("where", text) for text in map(rules.problem, step.where) if text)
+    yield from (("ok", text) for text in _rule_problems(recipe, step.ok))
+    yield from (("where", text) for text in _rule_problems(recipe, step.where))
     yield from (("join", text) for join in step.join for text in _join_problems(join, before))
     yield from _paging_problems(step)
     for emit in step.emit:
         yield from (("emit", text) for text in _emit_problems(emit, before))
+        yield from (("emit", text) for text in _rule_problems(recipe, emit.where))
+
+
+def _rule_problems(recipe: Recipe, several: Iterable[rules.Rule]) -> Iterator[str]:
+    for rule in several:
+        yield from filter(None, [rules.problem(rule)])
+        yield from _when_problems(recipe, rule.when)
+
+
+def _when_problems(recipe: Recipe, when: dict[str, str]) -> Iterator[str]:
+    """Give what would leave a step or a rule out for ever, unnoticed."""
+    for name, value in when.items():
+        one = recipe.parameters.get(name)
+        if one is None:
+            yield f"when: there is no parameter {name!r}"
+        elif one.one_of and value not in one.one_of:
+            yield f"when: {name} is one of {', '.join(one.one_of)}, and never {value!r}"
 
 
 def _paging_problems(step: Step) -> Iterator[tuple[str, str]]:
@@ -145,7 +182,6 @@ def _emit_problems(emit: Emit, before: list[str]) -> Iterator[str]:
         yield "to goes with alias_domain: the domain that it stands for"
     if emit.over and emit.kind != "alias_domain":
         yield "over goes with alias_domain"
-    yield from filter(None, map(rules.problem, emit.where))
     yield from (text for join in emit.join for text in _join_problems(join, before))
 
 
@@ -161,6 +197,13 @@ def _path_problem(path: str) -> Iterator[str]:
         paths.parse(path)
     except paths.PathError as error:
         yield str(error)
+
+
+def _may_be_absent(path: str) -> bool:
+    try:
+        return any(part.optional for part in paths.parse(path))
+    except paths.PathError:
+        return False
 
 
 def _unknown(text: str, allowed: set[str]) -> Iterator[str]:
@@ -186,6 +229,10 @@ def of_config(config: Config) -> Iterator[tuple[str, str]]:
         return
     if not config.url and not recipe.url:
         yield "url", "is missing: where is the API? https://HOST"
+    elif not config.url and not config.insecure and not recipe.url.startswith("https://"):
+        yield "recipe", "its url does not begin with https://: that needs insecure = true"
+    if "?" in config.url:
+        yield "url", "has a query, and a step's path is to follow"
     yield from _parameter_problems(config, recipe)
     yield from _identity_problems(config, recipe.auth)
     given = parameters(recipe, config.parameters)
@@ -208,8 +255,8 @@ def _parameter_problems(config: Config, recipe: Recipe) -> Iterator[tuple[str, s
     for name, one in recipe.parameters.items():
         if name not in config.parameters and one.default is UNSET:
             yield "parameters", f"{name} is missing: {one.text}"
-        elif one.one_of and config.parameters.get(name, one.default) not in one.one_of:
-            yield "parameters", f"{name} is one of {', '.join(one.one_of)}, not {config.parameters[name]!r}"
+        elif one.one_of and (given := config.parameters.get(name, one.default)) not in one.one_of:
+            yield "parameters", f"{name} is one of {', '.join(one.one_of)}, not {given!r}"
     for name in config.parameters.keys() - recipe.parameters.keys():
         yield "parameters", f"the recipe has no {name!r}; it has: {known}"
 

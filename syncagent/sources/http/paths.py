@@ -2,7 +2,8 @@
 
 ``@`` is the whole body; ``data.items`` goes into objects, ``users[]`` into each item of an array, ``x[0]`` into one,
 ``aliases.*`` into each value of an object, ``aliases.*~`` into each of its names. A name with other characters than
-letters, digits, ``-``, ``_``, ``$`` and ``@`` is quoted: ``"@odata.nextLink"``. ``name?`` may be absent or null.
+letters, digits, ``-``, ``_``, ``$`` and ``@`` is quoted: ``"@odata.nextLink"``. ``name?`` may be absent or null; what
+it is in may not.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _STEP = re.compile(r"""\.?(?:"([^"]+)"|([A-Za-z0-9_@$-]+)|(\*~)|(\*))(\?)?|\[(\d*)\](\?)?""")
+_SHOWN = re.compile(r"[A-Za-z0-9_@.$-]{1,40}")
 _KINDS = {dict: "an object", list: "an array", str: "a text", bool: "true or false", type(None): "null"}
 ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "nothing", "__bool__": lambda _: False})()
 """What stands where a path that may end early does."""
@@ -23,6 +25,10 @@ ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "nothing", "__bool__": l
 
 class PathError(ValueError):
     """A path leads nowhere in a body, or is none; the text says where."""
+
+
+class MissingError(PathError):
+    """What a path leads to is not there, or what it would be in is null; nothing there is of another kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +88,12 @@ def one(body: Any, path: str) -> Any:  # noqa: ANN401 - JSON
 
 
 def _follow(place: Any, step: _Step, path: str) -> list[Any]:  # noqa: ANN401 - JSON
-    if step.optional and place is None:
+    if step.optional and place is None and step.kind != "key":
         return []
     wanted = dict if step.kind in {"key", "values", "names"} else list
     if not isinstance(place, wanted):
-        raise PathError(f"{path}: {_KINDS[wanted]} is wanted, and there is {kind_of(place)}")
+        error = MissingError if place is None else PathError
+        raise error(f"{path}: {_KINDS[wanted]} is wanted, and there is {kind_of(place)}")
     if step.kind in {"items", "names"}:
         return list(place)
     if step.kind == "values":
@@ -95,9 +102,9 @@ def _follow(place: Any, step: _Step, path: str) -> list[Any]:  # noqa: ANN401 - 
     if found is not ABSENT or step.optional:
         return [] if found is ABSENT or (step.optional and found is None) else [found]
     if step.kind == "index":
-        raise PathError(f"{path}: number {step.index} is wanted, and there are {len(place)}")
-    known = ", ".join(name for name in list(place)[:8] if str(name).isprintable())
-    raise PathError(f"{path}: there is no {step.name!r}{f'; there are: {known}' if known else ''}")
+        raise MissingError(f"{path}: number {step.index} is wanted, and there are {len(place)}")
+    known = ", ".join(name for name in list(place)[:8] if _SHOWN.fullmatch(name))
+    raise MissingError(f"{path}: there is no {step.name!r}{f'; there are: {known}' if known else ''}")
 
 
 def _member(place: Any, step: _Step) -> Any:  # noqa: ANN401 - JSON
@@ -108,4 +115,4 @@ def _member(place: Any, step: _Step) -> Any:  # noqa: ANN401 - JSON
 
 def kind_of(value: Any) -> str:  # noqa: ANN401 - JSON
     """Name a kind of value, for people: never the value, which may be a secret."""
-    return _KINDS.get(type(value), "a number")
+    return "nothing" if value is ABSENT else _KINDS.get(type(value), "a number")

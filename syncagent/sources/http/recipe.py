@@ -131,7 +131,10 @@ class Step(Struct, frozen=True, kw_only=True):
     ok: tuple[Rule, ...] = ()
     """What holds for the body of a good answer; otherwise the source fails."""
     list: str
-    """Where the records are in the body; @ where the body is the array; at its end a ? where it may be absent."""
+    """Where the records are in the body; @ where the body is the array; at its end a ? where it may be absent.
+
+    With a ?, ok or total has to tell a good answer without records from an error.
+    """
     unwrap: str = ""
     """Where the body really is, where that is there."""
     empty_object: bool = False
@@ -191,7 +194,7 @@ def bound(recipe: Recipe, given: dict[str, str]) -> Recipe:
         if in_force(step.when):
             emits = tuple(replace(emit, where=rules_in_force(emit.where)) for emit in step.emit)
             steps.append(replace(step, where=rules_in_force(step.where), ok=rules_in_force(step.ok), emit=emits))
-    return replace(recipe, steps=tuple(steps))
+    return replace(recipe, auth=replace(recipe.auth, ok=rules_in_force(recipe.auth.ok)), steps=tuple(steps))
 
 
 def filled(value: Any, given: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON

@@ -17,7 +17,7 @@ from syncagent.errors import ConfigError, FailureKind, Problem, SourceError
 from syncagent.normalise import UnusableError, canonical
 from syncagent.sources import Answer, Request
 from syncagent.sources.http.engine import Limits, follow
-from syncagent.sources.http.judge import load
+from syncagent.sources.http.judge import load, problems
 from syncagent.sources.http.recipe import bound, parameters
 from syncagent.sources.http.recipes import start
 
@@ -100,7 +100,7 @@ class _Answers:
             pages = pages.get(each) if isinstance(pages, dict) else None
         if not isinstance(pages, list) or not pages:
             what = f" for {each!r}" if step.for_each else ""
-            text = f"step {step.name!r}: the fixture has no page{what} that is asked for; answers has a list of pages"
+            text = f"the fixture has no page{what} that is asked for; answers has a list of pages for each step"
             raise SourceError(text, kind=FailureKind.BROKEN)
         return pages.pop(0), ""
 
@@ -131,9 +131,12 @@ def rehearse(recipe_name: str, fixture: Fixture) -> Rehearsal:
         raise ConfigError(
             [Problem(recipe_name, None, "", f"the fixture's parameters lack {', '.join(sorted(absent))}")]
         )
+    recipe = bound(recipe, given)
+    if wrong := [Problem(recipe_name, None, ".".join(keys), text) for keys, text in problems(recipe)]:
+        raise ConfigError(wrong)
     sink, answers = _Gathered(), _Answers(fixture.answers, given)
     request = Request(None, sink, lambda *_: None)
-    answer = follow(bound(recipe, given), answers, _LIMITS, request)
+    answer = follow(recipe, answers, _LIMITS, request)
     if answers.left():
         text = f"pages that were not asked for: those of {', '.join(answers.left())}"
         raise SourceError(text, kind=FailureKind.BROKEN)

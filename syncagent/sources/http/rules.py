@@ -5,7 +5,7 @@ Values are compared as people mean them: 1 equals "1", and true, 1, "yes" are on
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET, Struct, UnsetType
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _SHORT = 20
+_LONGEST = 1 << 64
+_EARLIEST = 1e8
+"""Seconds since 1970, in 1973: what is less is no time. 0 and -1 often mean "never", 20300101 is a date."""
+_DAY = 86400
+_LAST_ZONE = timezone(timedelta(hours=-12))
 _TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
 _FALSE = frozenset({"false", "0", "no", "off", "f", "n", ""})
 
@@ -44,9 +49,12 @@ class Rule(Struct, frozen=True, kw_only=True):
     not_starts: str | UnsetType = UNSET
     """It is a text that does not start so."""
     not_empty: bool | UnsetType = UNSET
-    """It is an array or a text with something in it; [""] has nothing."""
+    """It is an array or a text with something in it; [""] and null have nothing."""
     not_past: bool | UnsetType = UNSET
-    """It is no time that has passed: seconds since 1970, or as in RFC 3339; absent and null are none."""
+    """It is no time that has passed: seconds since 1970, or as in RFC 3339; absent and null are none.
+
+    A time without a zone has passed when it has everywhere, a date when its day is over.
+    """
     default: Any = UNSET
     """What counts where it is absent or null."""
     when: dict[str, str] = {}
@@ -96,6 +104,8 @@ def _holds(rule: Rule, record: Any) -> bool:  # noqa: ANN401 - JSON
     if what in {"starts", "not_starts"}:
         return _text(value, rule.path).startswith(str(getattr(rule, what))) is (what == "starts")
     if what == "not_empty":
+        if value is not None and not isinstance(value, (list, str)):
+            raise RuleError(f"{rule.path} is {paths.kind_of(value)}, and an array or a text is wanted")
         return bool(value) and (not isinstance(value, list) or any(value))
     if what == "not_past":
         return value in (None, paths.ABSENT) or _time(value, rule.path) > datetime.now(UTC).timestamp()
@@ -105,7 +115,7 @@ def _holds(rule: Rule, record: Any) -> bool:  # noqa: ANN401 - JSON
 def _value(rule: Rule, record: Any, *, optional: bool) -> Any:  # noqa: ANN401 - JSON
     try:
         value = paths.one(record, rule.path)
-    except paths.PathError:
+    except paths.MissingError:
         if not optional:
             raise
         value = paths.ABSENT
@@ -147,16 +157,26 @@ def _text(value: Any, path: str) -> str:  # noqa: ANN401 - JSON
 
 def _time(value: Any, path: str) -> float:  # noqa: ANN401 - JSON
     try:
-        if isinstance(value, str) and not value.isdecimal():
-            when = datetime.fromisoformat(value)
-            return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+        when = _moment(value)
+    except (TypeError, ValueError, OverflowError):
+        when = 0.0
+    if when < _EARLIEST:
+        raise RuleError(f"{path} is {shown(value)}, which is no time")
+    return when
+
+
+def _moment(value: Any) -> float:  # noqa: ANN401 - JSON
+    if not isinstance(value, str) or value.isdecimal():
         return float(value)
-    except (TypeError, ValueError):
-        raise RuleError(f"{path} is {shown(value)}, which is no time") from None
+    when = datetime.fromisoformat(value)
+    when = when if when.tzinfo else when.replace(tzinfo=_LAST_ZONE)
+    return when.timestamp() + (_DAY if len(value) <= len("2000-01-01") else 0)
 
 
 def shown(value: Any) -> str:  # noqa: ANN401 - JSON
     """Show a short plain value; of anything else its kind alone, since a body may hold secrets."""
-    short = not isinstance(value, str) or (len(value) <= _SHORT and value.isprintable())
-    plain = value is None or isinstance(value, (int, float, bool, str))
-    return repr(value) if short and plain else paths.kind_of(value)
+    if isinstance(value, str):
+        short = len(value) <= _SHORT and value.isprintable()
+    else:
+        short = value is None or (isinstance(value, (int, float)) and abs(value) < _LONGEST)
+    return repr(value) if short else paths.kind_of(value)

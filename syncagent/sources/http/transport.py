@@ -7,6 +7,9 @@ asked again (see ``fetch``): primaries ban hosts that fail to log in. Status cod
 from __future__ import annotations
 
 import contextlib
+import json
+import math
+import re
 import time
 import zlib
 from dataclasses import dataclass, field
@@ -28,6 +31,9 @@ _UNPACKED = 1 << 18
 _PATIENCE = 30.0
 """Seconds: the longest Retry-After that is waited for."""
 _TRIES = 3
+_LINK = re.compile(r'<([^>]*)>((?:\s*;\s*[^\s=;,]+(?:\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^\s";,]*))?)*)')
+_REL = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s";,]*))', re.IGNORECASE)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _OK, _NOT_MODIFIED, _TOO_MANY, _UNAVAILABLE = 200, 304, 429, 503
 
 
@@ -36,10 +42,10 @@ class Ask:
     """A request beside its URL: method, headers, query, and a body as JSON or as a form."""
 
     method: str = "GET"
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     query: Mapping[str, str] = field(default_factory=dict)
-    json: Any = None
-    form: Mapping[str, str] | None = None
+    json: Any = field(default=None, repr=False)
+    form: Mapping[str, str] | None = field(default=None, repr=False)
     basic: tuple[str, str] | None = field(default=None, repr=False)
     rate_words: tuple[str, ...] = ()
     refusals: frozenset[int] = frozenset({401, 403, 407})
@@ -64,7 +70,7 @@ class Response:
 
     url: str
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     next_link: str
     _chunks: Iterator[bytes] = field(repr=False)
 
@@ -74,12 +80,13 @@ class Response:
 
     def json(self) -> Any:  # noqa: ANN401 - JSON
         """Give the body as JSON. Raises SourceError where it is none, which is never shown: it may hold secrets."""
+        raw = b"".join(self._chunks)
         try:
-            return msgspec.json.decode(b"".join(self._chunks))
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return _from_json(raw)
+        except (ValueError, RecursionError, msgspec.DecodeError) as error:
             kind = self.headers.get("content-type", "no kind")[:100]
             text = f"{self.url}: its answer ({kind!r}) is no JSON, or not all of it: {str(error)[:100]}"
-            raise SourceError(text, kind=FailureKind.BROKEN) from None
+            raise SourceError(text, kind=FailureKind.TEMPORARY if _is_cut(error) else FailureKind.BROKEN) from None
 
     @property
     def proves_its_end(self) -> bool:
@@ -126,7 +133,10 @@ class Transport:
 
         Raises SourceError: temporary, refused or broken.
         """
-        with _blamed(url), contextlib.ExitStack() as stack:
+        shown = url.partition("?")[0]
+        if time.monotonic() > self._ends:
+            raise SourceError(f"{shown}: the source's deadline has passed before all was asked for")
+        with _blamed(shown), contextlib.ExitStack() as stack:
             for left in reversed(range(_TRIES)):
                 response = stack.enter_context(self._client.stream(**request.arguments(url)))
                 wait = _retry_after(response)
@@ -134,9 +144,9 @@ class Transport:
                     break
                 stack.pop_all().close()
                 time.sleep(wait)
-            self._judge(url, response, request)
-            link = response.links.get("next", {}).get("url", "")
-            yield Response(url, response.status_code, response.headers, link, self._unpacked(url, response))
+            self._judge(shown, response, request)
+            link = _next_link(response.headers.get("link", ""))
+            yield Response(shown, response.status_code, response.headers, link, self._unpacked(shown, response))
 
     def _judge(self, url: str, response: httpx.Response, request: Ask) -> None:
         """Raise SourceError for every status but 200, and 304 where we asked for it."""
@@ -150,7 +160,7 @@ class Transport:
             text = f"{said}: it refuses our credentials; see token_file, username, and its list of permitted addresses"
             raise SourceError(text, kind=FailureKind.REFUSED)
         if response.is_redirect:
-            where = response.headers.get("location", "?")
+            where = response.headers.get("location", "-").partition("?")[0]
             raise SourceError(
                 f"{said}, to {where[:300]!r}; redirects are not followed: see url", kind=FailureKind.BROKEN
             )
@@ -206,6 +216,45 @@ def _gunzipped(url: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
         raise SourceError(f"{url}: its gzip is damaged: {error}") from None
     if not unpacker.eof:
         raise SourceError(f"{url}: its gzip is cut short")
+
+
+def _next_link(header: str) -> str:
+    """Give what a header Link names as the next page (RFC 8288): a relation may be one of several, in any case."""
+    for target, parameters in _LINK.findall(header):
+        relation = _REL.search(parameters)
+        if relation and "next" in (relation[1] or relation[2]).lower().split():
+            return str(target)
+    return ""
+
+
+def _from_json(raw: bytes) -> Any:  # noqa: ANN401 - JSON
+    """Decode strictly: a name that comes twice in an object would hide what the first one has."""
+    text = raw.decode()
+    body = json.loads(text, object_pairs_hook=_object, parse_constant=_number, parse_float=_number)
+    if _SURROGATE.search(text):
+        msgspec.json.decode(raw)  # refuses halves of pairs
+    return body
+
+
+def _is_cut(error: Exception) -> bool:
+    """Tell whether JSON ends too early: the connection was lost, where nothing else says so."""
+    if not isinstance(error, json.JSONDecodeError):
+        return False
+    return error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object has a name twice")
+    return found
+
+
+def _number(spelled: str) -> float:
+    number = float(spelled)
+    if not math.isfinite(number):
+        raise ValueError("a number is out of range")
+    return number
 
 
 def _is_conditional(request: httpx.Request) -> bool:

@@ -14,7 +14,7 @@ from syncagent.sources.http import paths
 from syncagent.sources.http.rules import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from syncagent.sources.http.recipe import Paging
 
@@ -34,6 +34,11 @@ class Place:
     query: Mapping[str, str]
     number: int = 0
 
+    @property
+    def shown(self) -> str:
+        """Its URL for people, without a query, which the server may have made up."""
+        return self.url.partition("?")[0]
+
 
 @dataclass
 class Walk:
@@ -46,6 +51,7 @@ class Walk:
     total: str = ""
     _barren: int = 0
     _seen: set[bytes] = field(default_factory=set)
+    _had: set[int] = field(default_factory=set)
 
     def first(self, url: str, query: Mapping[str, str]) -> Place:
         """Give the first page's place."""
@@ -64,12 +70,22 @@ class Walk:
         self.records += len(records)
         self._barren = 0 if records else self._barren + 1
         if self._barren > _BARREN:
-            raise SourceError(f"{place.url}: {self._barren} pages without a record, one after another")
+            raise SourceError(f"{place.shown}: {self._barren} pages without a record, one after another")
         if records and self.paging is not None:
-            self._once(msgspec.json.encode(records), f"{place.url}: page {self.pages} is the same as an earlier one")
+            self._once(msgspec.json.encode(records), f"{place.shown}: page {self.pages} is the same as an earlier one")
         if self.pages > 1 and total != self.total:
-            raise MovedError(f"{place.url}: said that there are {self.total} records, and then {total}")
+            raise MovedError(f"{place.shown}: said that there are {self.total} records, and then {total}")
         self.total = total
+
+    def apart(self, place: Place, identities: Iterable[str | bytes]) -> None:
+        """Take note of a page's records. Raises MovedError where one came on an earlier page.
+
+        The list moved between the two, and another record may have slipped through, whatever the total says.
+        """
+        now = set(map(hash, identities))
+        if not self._had.isdisjoint(now):
+            raise MovedError(f"{place.shown}: a record of page {self.pages} came on an earlier page, too")
+        self._had |= now
 
     def _once(self, what: bytes, otherwise: str) -> None:
         digest = hashlib.sha256(what).digest()
@@ -84,7 +100,7 @@ class Walk:
         """
         following = self._following(place, body, link, got)
         if following is not None and self.pages >= self.max_pages:
-            text = f"{place.url}: there are more than {self.max_pages} pages: see max_pages"
+            text = f"{place.shown}: there are more than {self.max_pages} pages: see max_pages"
             raise SourceError(text, kind=FailureKind.BROKEN)
         return following
 
@@ -99,26 +115,32 @@ class Walk:
         token = link if paging.kind == "link_header" else self._token(body, paging)
         if not token:
             return None
-        self._once(token.encode(errors="surrogatepass"), f"{place.url}: page {self.pages} names an earlier one next")
+        self._once(token.encode(errors="surrogatepass"), f"{place.shown}: page {self.pages} names an earlier one next")
         if paging.kind == "token":
             return Place(place.url, {**place.query, paging.param: token})
         return Place(same_origin(place.url, token), {})
 
     def _token(self, body: Any, paging: Paging) -> str:  # noqa: ANN401 - JSON
         token = paths.one(body, paging.path)
-        return "" if token in (None, False, paths.ABSENT) else canonical(token)
+        return "" if token is None or token is False or token is paths.ABSENT else canonical(token)
 
     def end(self, url: str) -> None:
         """Compare what came with what was announced. Raises MovedError."""
         if self.total and self.total != str(self.records):
-            raise MovedError(f"{url}: said that there are {self.total} records, and {self.records} came")
+            raise MovedError(
+                f"{url.partition('?')[0]}: said that there are {self.total} records, and {self.records} came"
+            )
 
 
 def same_origin(url: str, link: str) -> str:
     """Give where a link in an answer leads. Raises SourceError where that is another host: our key is not for it."""
-    whole = urljoin(url, link)
+    try:
+        whole = urljoin(url, link)
+    except ValueError:
+        whole = ""
     if _origin(whole) != _origin(url):
-        text = f"{url}: its next page is on another host, {whole[:200]!r}; only the one in url is asked"
+        origin = "".join(char for char in whole.partition("?")[0] if char.isprintable())[:100]
+        text = f"{url.partition('?')[0]}: its next page is on another host, {origin!r}; only the one in url is asked"
         raise SourceError(text, kind=FailureKind.BROKEN)
     return whole
 
@@ -126,6 +148,8 @@ def same_origin(url: str, link: str) -> str:
 def _origin(url: str) -> tuple[str, str | None, int | None]:
     try:
         parts = urlsplit(url)
+        if "@" in parts.netloc:  # a name and password that would be sent instead of ours
+            return "", None, None
         return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
     except ValueError:
         return "", None, None

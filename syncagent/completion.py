@@ -1,0 +1,47 @@
+"""What a shell completes: its script is click's own, and so are the verbs and options; here are the rest."""
+
+from __future__ import annotations
+
+import contextlib
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from click.shell_completion import CompletionItem, get_completion_class
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import click
+
+
+def script(command: click.Command, shell: str) -> str:
+    """Give the script that teaches a shell to complete the command."""
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise ValueError(f"click knows no {shell}")
+    return kind(command, {}, "syncagent", "_SYNCAGENT_COMPLETE").source()
+
+
+def holds(config_file: Path, incomplete: str) -> list[CompletionItem]:
+    """Complete the ID of a hold that may be approved; none where that cannot be known: a TAB is no place for errors."""
+    from syncagent import config
+    from syncagent.errors import SyncagentError
+    from syncagent.ledger import Ledger
+
+    with contextlib.suppress(SyncagentError, OSError):
+        directory = config.load(config_file).state.directory
+        with contextlib.closing(Ledger(directory, write=False)) as ledger:
+            return [
+                CompletionItem(hold.id, help=hold.what)
+                for hold in ledger.holds.values()
+                if hold.approvable and hold.id.startswith(incomplete)
+            ]
+    return []
+
+
+def recipes(incomplete: str) -> list[CompletionItem]:
+    """Complete the name of a recipe of ours, else the path of one."""
+    shipped = resources.files("syncagent.sources") / "recipes"
+    names = sorted(file.name.removesuffix(".toml") for file in shipped.iterdir() if file.name.endswith(".toml"))
+    found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    return found or [CompletionItem(incomplete, type="file")]

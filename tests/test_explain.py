@@ -1,0 +1,246 @@
+"""`syncagent explain` and `syncagent history`: who says so, since when, and what a real table answers."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncagent import config, history
+from syncagent.lookup import SortedLines
+from tests.scenario import HOUR, START, Scenario, only_hold, people
+from tests.support.postmap import write_parameters
+
+DAY = 24 * HOUR
+
+
+@pytest.fixture(name="scene")
+def fixture_scene(tmp_path: Path) -> Scenario:
+    """Two sources, a delimiter, an IDN domain, some people."""
+    scene = Scenario(tmp_path, "corp", "list", relay_domains=["example.com", "bücher.example"])
+    write_parameters(scene.postfix_directory, {"recipient_delimiter": "+"})
+    scene.write("corp", {*people(30), "user@example.com", '"john doe"@example.com', "postmaster@xn--bcher-kva.example"})
+    scene.write("list", {"user@example.com", "info@example.com", "not an address@example.com", "x@elsewhere.example"})
+    return scene
+
+
+def explained(scene: Scenario, address: str) -> dict[str, Any]:
+    """Explain as JSON; what it prints for people is seen to have the verdict as well."""
+    found: dict[str, Any] = json.loads(scene.say("explain", "--json", address, code=0).stdout)
+    assert found["verdict"] in scene.say("explain", address, code=0).stdout
+    return found
+
+
+def test_an_address_in_two_sources(scene: Scenario) -> None:
+    """Each source has its own key, and the map answers."""
+    scene.sync_unchecked(0)
+    found = explained(scene, "USER@Example.COM")
+    assert found["canonical"] == "user@example.com"
+    assert {(said["source"], said["key"]) for said in found["said"]} == {("corp", "33"), ("list", "3")}
+    assert found["published"]
+    assert found["since"] > time.time() - 60
+    assert "250" in found["verdict"]
+
+
+@pytest.mark.parametrize(
+    ("spelled", "keys"),
+    [
+        ("User+tag@Example.COM", [("user+tag@example.com", None), ("user@example.com", "OK"), ("@example.com", None)]),
+        ('"john doe"@example.com', [('"john doe"@example.com', "OK"), ("@example.com", None)]),
+        (
+            "postmaster@bücher.example",
+            [
+                ("postmaster@xn--bcher-kva.example", "OK"),
+                ("postmaster@bücher.example", "OK"),
+                ("@xn--bcher-kva.example", None),
+                ("@bücher.example", None),
+            ],
+        ),
+        ("postmaster@xn--bcher-kva.example", [("postmaster@xn--bcher-kva.example", "OK")]),
+    ],
+)
+def test_what_postfix_looks_up(scene: Scenario, spelled: str, keys: list[tuple[str, str | None]]) -> None:
+    """The keys are those of smtpd, in its order, each asked of the live map; one that is there makes a 250."""
+    scene.sync_unchecked(0)
+    found = explained(scene, spelled)
+    assert [(asked["key"], asked["found"]) for asked in found["asked"]][: len(keys)] == keys
+    assert "250" in found["verdict"]
+
+
+def test_an_extension_names_its_base(scene: Scenario) -> None:
+    """Who asks for user+tag is told that user is in, and in which sources."""
+    scene.sync_unchecked(0)
+    assert "user@example.com, which corp, list has" in scene.say("explain", "user+tag@example.com").stdout
+
+
+@pytest.mark.parametrize(
+    ("spelled", "reason", "verdict"),
+    [
+        ("#x@example.com", "starts with #", "550"),
+        ("not an address@example.com", "source list has it", "550"),
+        ("nobody@example.com", "none ever did", "550"),
+        ("x@elsewhere.example", "outside postfix.relay_domains", "554"),
+        ("a%b@example.com", "none ever did", "554"),
+        ("-a@example.com", "none ever did", "501"),
+        ("nobody", "has no @", "local name"),
+    ],
+)
+def test_why_not(scene: Scenario, spelled: str, reason: str, verdict: str) -> None:
+    """An address that is out is out for a reason, which is said, and the answer is Postfix's own."""
+    scene.sync_unchecked(0)
+    done = scene.say("explain", "--", spelled, code=0).stdout
+    assert reason in done
+    assert verdict in done.splitlines()[-1]
+
+
+def test_an_address_that_is_held_and_one_in_grace(scene: Scenario) -> None:
+    """What no source has any more says since when, who had it last, why it stays, and what lets it go."""
+    scene.sync_unchecked(0)
+    scene.write("corp", {*people(5), "user@example.com", "postmaster@xn--bcher-kva.example"})
+    hold = only_hold(scene.sync_unchecked(65))
+    found = explained(scene, "user009@example.com")
+    (reason,) = found["reasons"]
+    assert found["published"]
+    assert "corp last" in reason
+    assert f"approve {hold.id}" in reason
+    scene.limits = {"removal_grace": "1h", "removed_percent": 100}
+    scene.sync_unchecked(0)
+    assert "removal_grace" in explained(scene, "user009@example.com")["reasons"][0]
+
+
+def test_one_removed_yesterday(scene: Scenario) -> None:
+    """A removal is remembered, with when it was and which source had it last."""
+    scene.set_clock(START)
+    scene.write("list", {"info@example.com", "user@example.com"})
+    scene.sync_unchecked(0)
+    scene.wait(10)
+    scene.write("list", {"user@example.com"})
+    scene.sync_unchecked(0)
+    scene.wait(DAY)
+    found = explained(scene, "info@example.com")
+    assert not found["published"]
+    ((at, change),) = found["happened"]
+    assert at == pytest.approx(START + 10)
+    assert change == {"address": "info@example.com", "added": False, "sources": ["list"]}
+    assert "removed: it was last in list" in scene.say("explain", "info@example.com").stdout
+
+
+def test_explain_writes_nothing_and_needs_no_ledger(scene: Scenario) -> None:
+    """Asked before the first run it says that nobody is known; the state directory stays away."""
+    assert "451" in scene.say("explain", "user@example.com", code=0).stdout
+    assert not scene.state.exists()
+
+
+def test_history(scene: Scenario) -> None:
+    """A first import is one line; every later change has its source, also where a grace came between."""
+    scene.set_clock(START)
+    scene.write("list", {"info@example.com"})
+    scene.sync_unchecked(0)
+    scene.wait(10)
+    idn = "postmaster@xn--bcher-kva.example"
+    scene.write("corp", {*people(30, first=1), "user@example.com", "neu@example.com", idn})
+    scene.limits = {"removal_grace": "1h", "removed_floor": 100}
+    scene.sync_unchecked(0)
+    scene.wait(HOUR + 1)
+    scene.sync_unchecked(0)
+    runs = json.loads(scene.say("history", "--json", "--since", "2000-01-01", code=0).stdout)
+    assert [run["first_import"] for run in runs] == [True, False, False]
+    assert runs[0]["changes"] == []
+    assert {(one["address"], *one["sources"]) for one in runs[1]["changes"]} == {
+        ("user030@example.com", "corp"),
+        ("neu@example.com", "corp"),
+    }
+    assert ("user000@example.com", False, ["corp"]) in [
+        (one["address"], one["added"], one["sources"]) for one in runs[2]["changes"]
+    ]
+    of_one = json.loads(
+        scene.say("history", "--json", "--since", "2000-01-01", "--address", "USER000@example.com").stdout
+    )
+    assert [change["added"] for run in of_one for change in run["changes"]] == [False]
+    told = scene.say("history", "--since", "2000-01-01").stdout
+    assert "first import: +34" in told
+    assert "- user000@example.com removed: it was last in corp" in told
+
+
+def test_history_since_and_retention(scene: Scenario) -> None:
+    """What is older than asked for is not shown, and what is older than state.history is not kept."""
+    scene.set_clock(START)
+    scene.write("list", {"info@example.com"})
+    scene.sync_unchecked(0)
+    scene.wait(DAY)
+    scene.write("list", {"info@example.com", "b@example.com"})
+    scene.sync_unchecked(0)
+    file = scene.configure()
+    loaded = config.load(file)
+    assert len(history.read(loaded, START + 1)) == 1
+    assert len(history.read(loaded, 0)) == 2
+    scene.wait(401 * DAY)
+    scene.write("list", {"info@example.com", "b@example.com", "c@example.com"})
+    scene.sync_unchecked(0)
+    assert [run.added for run in history.read(loaded, 0)] == [1]
+
+
+def test_many_changes_are_found_in_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run with more changes than rows are kept for is in a file, and an address is found in it."""
+    monkeypatch.setattr("syncagent.sync.HISTORY_ROWS", 10)
+    scene = Scenario(tmp_path)
+    scene.set_clock(START)
+    scene.write("corp", people(100))
+    scene.sync_unchecked(0)
+    scene.wait(5)
+    scene.write("corp", people(200))
+    scene.sync_unchecked(0)
+    loaded = config.load(scene.configure())
+    (last,) = history.read(loaded, START + 1)
+    assert (last.added, len(last.changes)) == (100, history.SHOWN)
+    assert [change for _, change in history.of_address(loaded, "user150@example.com")] == [
+        history.Change("user150@example.com", added=True, sources=("corp",))
+    ]
+
+
+@pytest.mark.parametrize("text", ["yesterday", "7", "", "2026-13-01"])
+def test_since_is_a_time(scene: Scenario, text: str) -> None:
+    """What is no time is a mistake on the command line."""
+    assert "expected how long ago" in scene.say("history", "--since", text, code=64).stderr
+
+
+def _old_ledger(directory: Path) -> Callable[[], None]:
+    import sqlite3
+
+    def undo() -> None:
+        with sqlite3.connect(directory / "state.db") as database:
+            database.execute("ALTER TABLE recipient DROP COLUMN sources")
+            database.execute("PRAGMA user_version = 1")
+
+    return undo
+
+
+def test_a_ledger_of_the_version_before(scene: Scenario) -> None:
+    """A ledger without sources in its history is read as it is, and brought up to date by the next run."""
+    scene.write("list", {"info@example.com"})
+    scene.sync_unchecked(0)
+    scene.write("list", {"info@example.com", "b@example.com"})
+    scene.sync_unchecked(0)
+    _old_ledger(scene.state)()
+    assert "it is in ?" in scene.say("history", code=0).stdout
+    scene.write("list", {"info@example.com", "b@example.com", "c@example.com"})
+    scene.sync_unchecked(0)
+    assert "c@example.com added: it is in list" in scene.say("history", code=0).stdout
+
+
+def test_a_line_is_found_wherever_it_is(tmp_path: Path) -> None:
+    """Bisection finds each line of a file, none that is not there, and never the end line."""
+    names = [f"{number:04}@example.com".encode() for number in range(0, 2000, 2)]
+    file = tmp_path / "lines"
+    file.write_bytes(b"".join(b"%b\tk\tl\n" % name for name in names) + b"# end 1000 x\n")
+    lines = SortedLines(file)
+    for name in names:
+        assert list(lines.starting_with(name + b"\t")) == [b"%b\tk\tl" % name]
+    for number in range(1, 2000, 97):
+        assert not list(lines.starting_with(f"{number if number % 2 else number + 1:04}@example.com\t".encode()))
+    assert not list(lines.starting_with(b"# end"))
+    lines.close()
+    (tmp_path / "empty").touch()
+    assert not list(SortedLines(tmp_path / "empty").starting_with(b"a"))
