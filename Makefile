@@ -2,21 +2,29 @@
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
+MAILMAN := $(VENV)/mailman
+UV_COMPILE := UV_CUSTOM_COMPILE_COMMAND='make lock' $(VENV)/bin/uv pip compile --quiet --universal \
+	--python-version 3.11 --upgrade --generate-hashes --no-annotate
 PYTEST_ARGS ?=
 SIZE ?= 1000000
 BENCH_ARGS ?=
+PREFIX ?= /opt/syncagent
+DESTDIR ?=
 
-.PHONY: help demo test lint bench lock clean
+.PHONY: help demo install test lint bench lock clean
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/ready ## sync a sample list into a Postfix map of its own, and ask that map
 	@.ci/setup postfix postfix-lmdb
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" contrib/demo/demo.sh
 
-test: lint ## lint, then all tests; PYTEST_ARGS='-k name' for some
-	@.ci/setup postfix postfix-lmdb postfix-cdb slapd ldap-utils
+install: ## put it on this host, under systemd; starts nothing, says what does. PREFIX=/opt/syncagent DESTDIR=
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' contrib/systemd/install.sh
+
+test: lint $(MAILMAN)/ready ## lint, then all tests; PYTEST_ARGS='-k name' for some
+	@.ci/setup postfix postfix-lmdb postfix-cdb slapd ldap-utils systemd python3-venv
 	$(PYTHON) -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/ready ## style, format and types, without changing anything
@@ -28,10 +36,11 @@ bench: $(VENV)/ready ## measure with a list of SIZE addresses (1000000); BENCH_A
 	@.ci/setup postfix postfix-lmdb postfix-cdb slapd ldap-utils
 	$(PYTHON) -m tests.bench --size $(SIZE) $(BENCH_ARGS)
 
-lock: $(VENV)/ready ## renew requirements.lock from pyproject.toml
+lock: $(VENV)/ready ## renew requirements.lock from pyproject.toml, and the one of the Mailman that is tested with
 	$(PYTHON) -m pip install --quiet --quiet uv
-	UV_CUSTOM_COMPILE_COMMAND='make lock' $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
-		--upgrade --extra dev --generate-hashes --no-annotate --output-file requirements.lock pyproject.toml
+	$(UV_COMPILE) --extra dev --output-file requirements.lock pyproject.toml
+	$(UV_COMPILE) --override tests/support/mailman-overrides.in \
+		--output-file tests/support/mailman.lock tests/support/mailman.in
 
 clean: ## remove all that these targets made
 	rm -rf $(VENV) .demo dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -41,3 +50,12 @@ clean: ## remove all that these targets made
 $(VENV)/ready: pyproject.toml requirements.lock
 	@.ci/venv $(VENV)
 	@touch $@
+
+# A real Mailman for the tests, in an environment of its own. Where it cannot be had they go on: what needs it says so,
+# and fails in CI. The lock is complete; without --no-deps pip would ask for a package that does not exist.
+$(MAILMAN)/ready: tests/support/mailman.lock | $(VENV)/ready
+	@echo "mailman: installing into $(MAILMAN)"
+	@$(PYTHON) -m venv --clear $(MAILMAN)
+	@if $(MAILMAN)/bin/python -m pip --quiet --quiet --disable-pip-version-check --no-input install \
+		--require-hashes --no-deps --requirement tests/support/mailman.lock; then touch $@; \
+	else echo "mailman: could not be installed (above: why); going on without" >&2; fi
