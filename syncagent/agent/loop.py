@@ -152,10 +152,15 @@ class _Agent:
         self._tell(run_id, started, result, error)
 
     def _plan_retries(self, due: frozenset[str] | None, result: SyncResult | None) -> None:
+        """Have what failed for the time being tried again: single sources, or the run with all that was due in it."""
         now, names = time.monotonic(), frozenset(self.config.sources)
         asked = names if due is None else due & names
-        if result is None or result.status == "failed":
-            self.retries.failed("", asked if result is None else frozenset(), self._shortest(names), now)
+        if result is None:
+            for name in asked:
+                self.retries.went_well(name)  # it is due with the whole run now
+            self.retries.failed("", asked, self._shortest(names), now)
+        elif result.status == "failed":
+            self.retries.failed("", frozenset(), self._shortest(names), now)  # to publish once more, asking nobody
         else:
             self.retries.went_well("")
         for report in result.sources if result else ():
