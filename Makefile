@@ -11,7 +11,7 @@ BENCH_ARGS ?=
 PREFIX ?= /opt/syncagent
 DESTDIR ?=
 
-.PHONY: help demo install test lint bench lock clean
+.PHONY: help demo install test lint bench man lock clean
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
@@ -24,7 +24,7 @@ install: ## put it on this host, under systemd; starts nothing, says what does. 
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' contrib/systemd/install.sh
 
 test: lint $(MAILMAN)/ready ## lint, then all tests; PYTEST_ARGS='-k name' for some
-	@.ci/setup postfix postfix-lmdb postfix-cdb slapd ldap-utils systemd python3-venv
+	@.ci/setup postfix postfix-lmdb postfix-cdb slapd ldap-utils systemd python3-venv zsh fish groff-base mandoc
 	$(PYTHON) -m pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/ready ## style, format and types, without changing anything
@@ -35,6 +35,9 @@ lint: $(VENV)/ready ## style, format and types, without changing anything
 bench: $(VENV)/ready ## measure with a list of SIZE addresses (1000000); BENCH_ARGS='--only ldap' for one table
 	@.ci/setup postfix postfix-lmdb postfix-cdb slapd ldap-utils
 	$(PYTHON) -m tests.bench --size $(SIZE) $(BENCH_ARGS)
+
+man: $(VENV)/ready ## write the manual pages anew, from the texts in the program
+	$(PYTHON) contrib/man/generate.py contrib/man
 
 lock: $(VENV)/ready ## renew requirements.lock from pyproject.toml, and the one of the Mailman that is tested with
 	$(PYTHON) -m pip install --quiet --quiet uv

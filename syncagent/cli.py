@@ -426,7 +426,7 @@ def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = Fa
         if as_json:
             render.as_json(result)
         elif result.exit_code or result.notes or not quiet:
-            render.result(result, _program(config_file))
+            render.result(result, _program(config_file), steps=not options.write)
     except BrokenPipeError:
         _flush()
     return result.exit_code

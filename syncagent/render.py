@@ -59,7 +59,7 @@ class Progress:
             self._shown.stop()
 
 
-def result(result: SyncResult, program: str) -> None:
+def result(result: SyncResult, program: str, *, steps: bool = False) -> None:
     """Print what a run came to; what needs a hand goes to the standard error as well as to the exit code."""
     print(_HEAD[result.status].format(map=result.map, recipients=f"{result.recipients:,}"))
     held: Counter[str] = Counter()
@@ -76,7 +76,7 @@ def result(result: SyncResult, program: str) -> None:
     _samples("- domain", result.plan.domains_removed, len(result.plan.domains_removed))
     _samples("+", result.plan.added_sample, result.plan.added)
     _samples("-", result.plan.removed_sample, result.plan.removed)
-    _sources(result.sources, steps=result.status == "planned")
+    _sources(result.sources, steps=steps)
     if result.plan.in_grace:
         print(f"in grace: {result.plan.in_grace:,} missing recipients stay for now (limits.removal_grace)")
     _rejects(result)
