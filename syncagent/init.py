@@ -112,19 +112,14 @@ def look(file: Path, config_directory: Path | None, program: str) -> Start:
 
     Raises InitError where there is something in the way already.
     """
-    start = Start(file, MainConf.read(config_directory), MapName.parse(f"lmdb:{_PLACE}"), (), program)
-    for path in (start.file, start.recipients):
+    for path in (file, file.with_name(_RECIPIENTS)):
         if os.path.lexists(path):
-            text = (
-                f"{path} is there already, and init overwrites nothing: move it away, or name another place by --config"
-            )
-            raise InitError(text)
-    types = start.main.types
-    ours = [spelled for spelled in start.main.maps if _read(spelled)]
-    kind = next((one for one in _TYPES if one in types or not types), _TYPES[0])
-    start.map = MapName.parse(ours[0] if ours else f"{kind}:{_PLACE}")
-    start.domains = start.main.domains
-    return start
+            mend = "move it away, or name another place by --config"
+            raise InitError(f"{path} is there already, and init overwrites nothing: {mend}")
+    main = MainConf.read(config_directory)
+    ours = [spelled for spelled in main.maps if _read(spelled)]
+    kind = next((one for one in _TYPES if one in main.types), _TYPES[0])
+    return Start(file, main, MapName.parse(ours[0] if ours else f"{kind}:{_PLACE}"), main.domains, program)
 
 
 def ask(start: Start) -> None:

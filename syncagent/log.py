@@ -6,6 +6,7 @@ as sd-daemon(3) has it, so that ``journalctl -p err`` finds it.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,15 @@ def set_up(level: str) -> Any:  # noqa: ANN401 - structlog's own type is lazy
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
+    logging.root.handlers = [_Library()]
     return structlog.get_logger()
+
+
+class _Library(logging.Handler):
+    """Makes an event of what a library logs; of level debug, since what matters of it we say ourselves."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger().debug("library", name=record.name, text=record.getMessage())
 
 
 def _add_run_id(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

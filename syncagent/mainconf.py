@@ -38,7 +38,7 @@ class MainConf:
         """Ask postconf about a directory; None is the one that this Postfix was built with."""
         if tool("postconf") is None:
             text = "postconf is not installed here, so that nothing is known of this host's Postfix"
-            return cls(directory or Path("/etc/postfix"), notes=[text])
+            return cls((directory or Path("/etc/postfix")).absolute(), notes=[text])
         if directory is None:
             built_in = _ask("postconf", "-d", "-h", "config_directory")[0].strip()
             directory = Path(built_in or "/etc/postfix")

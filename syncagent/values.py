@@ -104,7 +104,12 @@ class Cron(str):
             days = [day for day in found.groups()[:2] if day] if found else [""]
             if not all(day in order for day in days) or (len(days) > 1 and order.index(days[0]) > order.index(days[1])):
                 raise ValueError(f"{part!r} is no day of the week: mon to sun, or 0 to 7, a range from mon on")
-        return named
+        return ",".join(cls._every_other(part) for part in named.split(","))
+
+    @classmethod
+    def _every_other(cls, part: str) -> str:
+        """Spell */2 out: whether it begins with Sunday is told differently as well."""
+        return ",".join(cls._DAYS[: 7 : int(part[2:])]) if part.startswith("*/") else part
 
 
 class Domain(str):

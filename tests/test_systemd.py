@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import pytest
 
-from syncagent import config
 from tests.support.need import need, need_postmap, need_program, need_root
 from tests.support.postmap import minimal_config, postmap_query
 from tests.support.programs import wait_until
@@ -32,8 +31,16 @@ PLACED = {
     "usr/local/lib/systemd/system": [*SERVICES, "syncagent-sync.timer"],
     "usr/local/lib/sysusers.d": ["syncagent.conf"],
     "usr/local/lib/tmpfiles.d": ["syncagent.conf"],
-    "etc/syncagent": ["syncagent.toml"],
 }
+LINKS = {
+    "bin/syncagent",
+    "share/man/man8/syncagent.8",
+    "share/man/man5/syncagent.toml.5",
+    "share/bash-completion/completions/syncagent",
+    "share/zsh/site-functions/_syncagent",
+    "share/fish/vendor_completions.d/syncagent.fish",
+}
+"""What is found by way of /usr/local."""
 
 
 def _run(*command: str | Path, timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -143,17 +150,6 @@ def test_the_users_file(tmp_path: Path) -> None:
         assert (stat.S_IMODE(made.st_mode), made.st_uid, made.st_gid) == (mode, int(uid), int(gid)), directory
 
 
-def test_the_sample_is_a_configuration(tmp_path: Path) -> None:
-    """The sample is all comment, so that nothing is done by it; without the comment signs it loads."""
-    text = (UNITS / "syncagent.toml").read_text(encoding="utf-8")
-    assert all(line.startswith("#") for line in text.splitlines() if line)
-    file = tmp_path / "syncagent.toml"
-    file.write_text(re.sub(r"^#(?! )", "", text, flags=re.MULTILINE), encoding="utf-8")
-    loaded = config.load(file)
-    assert set(loaded.sources) == {"extra", "corp"}
-    assert str(loaded.postfix.map) == "lmdb:/var/lib/syncagent/relay_recipients"
-
-
 class Installed(NamedTuple):
     """What `make install DESTDIR=` did, run by an ordinary user, the second time over a changed configuration."""
 
@@ -236,6 +232,7 @@ def installed() -> Iterator[Installed]:
         for path in (home, *home.rglob("*")):
             os.chown(path, uid, gid)
         said = _make_install(home)
+        (home / "dest" / "etc" / "syncagent").mkdir(parents=True)
         (home / "dest" / "etc" / "syncagent" / "syncagent.toml").write_text("mine = true\n", encoding="utf-8")
         called = home / "called"
         again = _make_install(home)
@@ -255,15 +252,19 @@ def _everybodys_python() -> bool:
 
 
 def test_what_is_installed(installed: Installed) -> None:
-    """Exactly these files beside the program, with these modes; nothing of the making is left."""
+    """Exactly these files and links beside the program, with these modes; nothing of the making is left."""
     found = {
         str(path.relative_to(installed.root)): stat.S_IMODE(path.lstat().st_mode)
         for path in installed.root.rglob("*")
         if not path.is_relative_to(installed.root / "opt" / "syncagent") and not path.is_dir()
     }
-    link = found.pop("usr/local/bin/syncagent")
-    assert link == 0o777
-    assert (installed.root / "usr/local/bin/syncagent").readlink() == Path(PREFIX) / "bin" / "syncagent"
+    del found["etc/syncagent/syncagent.toml"]  # the test's own
+    links = {name for name in found if (installed.root / name).is_symlink()}
+    assert links == {f"usr/local/{name}" for name in LINKS}
+    for name in LINKS:
+        assert (installed.root / "usr/local" / name).readlink() == Path(PREFIX) / name
+        assert (installed.root / PREFIX.lstrip("/") / name).is_file()
+        del found[f"usr/local/{name}"]
     assert found == {f"{place}/{name}": 0o644 for place, names in PLACED.items() for name in names}
     directories = [path for path in installed.root.rglob("*") if path.is_dir() and not path.is_symlink()]
     assert {stat.S_IMODE(path.stat().st_mode) for path in directories} == {0o755}

@@ -1,7 +1,7 @@
 #!/bin/sh
 # install.sh: put syncagent on this host, under systemd, and say which commands start it; none of them is run. Run from
 # the top of the checkout. Takes PREFIX (/opt/syncagent) and DESTDIR, below which all is put instead, as packagers want
-# it, from the environment. A program that is there is replaced, a configuration never.
+# it, from the environment. A program that is there is replaced, a configuration not looked at: see `syncagent init`.
 set -eu
 umask 022
 prefix=${PREFIX:-/opt/syncagent}
@@ -74,13 +74,14 @@ put syncagent-sync.service $lib/systemd/system/syncagent-sync.service
 put syncagent-sync.timer $lib/systemd/system/syncagent-sync.timer
 put syncagent.sysusers $lib/sysusers.d/syncagent.conf
 put syncagent.tmpfiles $lib/tmpfiles.d/syncagent.conf
-config=/etc/syncagent/syncagent.toml
-[ -e "$destdir$config" ] || [ -L "$destdir$config" ] || put syncagent.toml $config
-mkdir -p "$destdir/usr/local/bin"
-ln -sfn "$prefix/bin/syncagent" "$destdir/usr/local/bin/syncagent"
+# Where PATH, man and the shells look.
+for link in bin/syncagent $(cd "$destdir$prefix" && find share -type f \( -path 'share/man/*' -o -name '*syncagent*' \)); do
+    mkdir -p "$destdir/usr/local/$(dirname "$link")"
+    ln -sfn "$prefix/$link" "$destdir/usr/local/$link"
+done
 
-echo "syncagent is in $destdir$prefix, its configuration in $destdir$config."
-echo "Nothing was started. What to type once \`syncagent check\` is content:"
+echo "syncagent is in $destdir$prefix. Nothing was started, and no configuration was written or touched."
+[ "$upgrade" ] || echo "\`syncagent init\` writes one to start with. What to type once \`syncagent check\` is content:"
 if [ -z "$destdir" ] && command -v systemd-sysusers >/dev/null && command -v systemd-tmpfiles >/dev/null; then
     systemd-sysusers $lib/sysusers.d/syncagent.conf
     systemd-tmpfiles --create $lib/tmpfiles.d/syncagent.conf

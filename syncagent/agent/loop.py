@@ -65,6 +65,8 @@ def run(config: Config, logger: Any) -> None:  # noqa: ANN401 - structlog's own 
             raise LockBusyError(f"another agent is running on {directory}: it holds {status.AGENT_LOCK}") from None
     with contextlib.ExitStack() as stack:
         stack.push(lock)
+        for left in directory.glob(f".{status.AGENT_FILE}.*"):  # by an agent that was killed
+            left.unlink(missing_ok=True)
         _Agent(config, logger).serve()
 
 

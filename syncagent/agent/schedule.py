@@ -8,10 +8,11 @@ import threading
 import time
 from collections import defaultdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from apscheduler.events import EVENT_JOB_ERROR
 from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from syncagent.config import Config
 
-Put = "Callable[[frozenset[str], str], None]"
+Trigger: TypeAlias = IntervalTrigger | CronTrigger | OrTrigger
 _STEP = 5.0
 """Seconds: by this much the clock may be off what passed, before it counts as set."""
 
@@ -33,7 +34,7 @@ def offset(config: Config, host: str) -> float:
     return int.from_bytes(digest[:8]) / (1 << 32)
 
 
-def triggers(config: Config, spread: float) -> dict[str, tuple[IntervalTrigger | CronTrigger, frozenset[str]]]:
+def triggers(config: Config, spread: float) -> dict[str, tuple[Trigger, frozenset[str]]]:
     """Give the triggers, each with the sources that are due by it.
 
     An interval's times lie on a fixed grid, ``spread`` seconds off, so that they drift neither by runs nor restarts.
@@ -41,14 +42,24 @@ def triggers(config: Config, spread: float) -> dict[str, tuple[IntervalTrigger |
     names: dict[float | None, set[str]] = defaultdict(set)
     for name in config.sources:
         names[config.every(name)].add(name)
-    made: dict[str, tuple[IntervalTrigger | CronTrigger, frozenset[str]]] = {}
+    made: dict[str, tuple[Trigger, frozenset[str]]] = {}
     for every, due in names.items():
         if every is None:
-            made["cron"] = CronTrigger.from_crontab(str(config.schedule.cron), timezone=UTC), frozenset(due)
+            made["cron"] = _cron(str(config.schedule.cron)), frozenset(due)
         else:
             start = datetime.fromtimestamp(spread % every, UTC)
             made[f"every {every:g}"] = IntervalTrigger(seconds=every, start_date=start, timezone=UTC), frozenset(due)
     return made
+
+
+def _cron(text: str) -> CronTrigger | OrTrigger:
+    """Give the trigger for crontab(5)'s five fields: where both kinds of day are restricted, either will do."""
+    minute, hour, day, month, weekday = text.split()
+    if day.startswith("*") or weekday == "*":
+        return CronTrigger.from_crontab(text, timezone=UTC)
+    either = ((day, "*"), ("*", weekday))
+    fields = [f"{minute} {hour} {days} {month} {weekdays}" for days, weekdays in either]
+    return OrTrigger([CronTrigger.from_crontab(one, timezone=UTC) for one in fields])
 
 
 class Schedule:
