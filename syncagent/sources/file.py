@@ -37,7 +37,7 @@ class Config(Struct, frozen=True, kw_only=True):
     path: Path
     """A file, a directory (every file in it, hidden ones and NAME~ apart), or a pattern such as lists/*.txt."""
     format: Literal["lines", "postmap", "aliases", "passwd", "csv"] = "lines"
-    """How its lines are read: an address a line, a Postfix table, aliases(5), passwd(5), or one column of a CSV file."""
+    """How its lines are read: an address each, a Postfix table, aliases(5), passwd(5), or one column of a CSV file."""
     domains: tuple[Domain, ...] = ()
     """What completes a bare local part: each of these."""
     min_uid: int = 1000
