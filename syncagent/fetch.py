@@ -267,6 +267,8 @@ class _Attempt:
         """Whatever still runs is on its own: what it puts is refused."""
         if self._writer and not self._done:
             self._writer.abandon()
+        if self._thread.is_alive():
+            getattr(self._source.source, "give_up", lambda: None)()
 
 
 def failing(fetched: Sequence[Fetched]) -> tuple[str, ...]:

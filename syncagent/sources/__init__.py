@@ -122,7 +122,10 @@ class Answer(Struct, frozen=True):
 
 
 class Source(Protocol):
-    """Something that says which recipients exist."""
+    """Something that says which recipients exist.
+
+    It may have ``give_up()``, called from another thread once a fetch has been given up on, to end its waiting.
+    """
 
     def fetch(self, request: Request) -> Answer:
         """Put every entry into ``request.sink`` and answer, or amend the last answer, or answer "same" having put none.

@@ -28,7 +28,7 @@ from syncagent.sources.ldap.tls import StrictTls
 from syncagent.sources.tls import context
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from syncagent.sources.ldap import Config
 
@@ -101,8 +101,8 @@ class Session:
     Raises UnreachableError, and SourceError for what another server would not mend.
     """
 
-    def __init__(self, config: Config, url: str) -> None:
-        """Connect and bind to the server at ``url``."""
+    def __init__(self, config: Config, url: str, begun: Callable[[Session], None] = lambda _: None) -> None:
+        """Connect and bind to the server at ``url``; ``begun`` is told before, so that it may be cut short."""
         self.url, self._config = url, config
         parts = urlsplit(url)
         self._secure = parts.scheme == "ldaps"
@@ -127,6 +127,7 @@ class Session:
             raise_exceptions=False,  # it would not raise for all codes: each result is judged here
             **_identity(config),
         )
+        begun(self)
         try:
             self._open()
         except BaseException:
@@ -164,6 +165,13 @@ class Session:
             f"{self.url} turns down {who}: {result['description']} ({result['result']}{detail})"
             f"{_quoted(said)}; see {see}"
         )
+
+    def cut(self) -> None:
+        """End whatever is being waited for, from another thread: the next octet never comes."""
+        sock = self._connection.socket
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not that of TLS, which would take its leave first
 
     def close(self) -> None:
         """Let go of the connection; whether the server hears of it does not matter."""

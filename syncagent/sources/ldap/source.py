@@ -76,6 +76,7 @@ class LdapSource:
         """Ask nothing yet."""
         self._config, self._wanted = config, wanted(config)
         self._warm: Session | None = None
+        self._live: Session | None = None
         self._names_known = not (config.attributes or config.filter)
 
     def __del__(self) -> None:
@@ -118,13 +119,14 @@ class LdapSource:
 
         warm, self._warm = self._warm, None  # a fetch that was given up on may still be using what it took
         if warm is not None:
+            self._live = warm
             yield warm
         urls = list(self._config.url)
         if known and known.url in urls:
             urls.sort(key=lambda url: url != known.url)
         for url in urls:
             try:
-                session = Session(self._config, url)
+                session = Session(self._config, url, self._begin)
             except UnreachableError as error:
                 told.append(error)
             else:
@@ -144,6 +146,14 @@ class LdapSource:
             text = f"has no domain in {name}: see domain_attribute, domain_filter and domain_base"
             raise SourceError(f"{session.url} {text}", kind=FailureKind.BROKEN)
         return tuple(dict.fromkeys(value.decode(errors="replace") for value in found))
+
+    def _begin(self, session: Session) -> None:
+        self._live = session
+
+    def give_up(self) -> None:
+        """Cut the connection of a fetch that was given up on: a server that drips octets would hold it for ever."""
+        if self._live is not None:
+            self._live.cut()
 
     def _check_names(self, session: Session) -> None:
         """Look once whether the server has the attributes that were configured: it would not say so itself."""
