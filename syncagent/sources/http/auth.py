@@ -47,7 +47,7 @@ def sign(transport: Transport, config: Config, auth: Auth, given: dict[str, Any]
             "grant_type": "client_credentials",
             "client_id": config.username,
             "client_secret": read_secret(config.password_file or ""),
-            "scope": auth.scope,
+            "scope": filled(auth.scope, given),
         }
         _sign_with_token(transport, filled(auth.token_url, given), form)
     elif auth.kind == "oauth2_jwt_bearer":
@@ -84,7 +84,13 @@ def _assertion(config: Config, auth: Auth, url: str, given: dict[str, Any]) -> s
     try:
         key = msgspec.json.decode(read_secret(config.token_file or ""))
         now = int(time.time())
-        claims = {"iss": key["client_email"], "scope": auth.scope, "aud": url, "iat": now, "exp": now + _HOUR}
+        claims = {
+            "iss": key["client_email"],
+            "scope": filled(auth.scope, given),
+            "aud": url,
+            "iat": now,
+            "exp": now + _HOUR,
+        }
         if auth.subject:
             claims["sub"] = filled(auth.subject, given)
         return jwt.encode(claims, key["private_key"], algorithm="RS256", headers={"kid": key.get("private_key_id")})

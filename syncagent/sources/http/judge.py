@@ -106,7 +106,7 @@ def _auth_problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield "fields", 'is missing: what is sent, such as { user = "{username}", password = "{password}" }'
     yield from (("take", text) for text in (_path_problem(auth.take) if auth.take else ()))
     yield from (("ok", text) for text in _rule_problems(recipe, auth.ok))
-    for key in ("token_url", "subject", "path"):
+    for key in ("token_url", "scope", "subject", "path"):
         yield from ((key, text) for text in _unknown(getattr(auth, key), {*recipe.parameters}))
     for field in auth.fields.values():
         yield from (("fields", text) for text in _unknown(field, {*recipe.parameters, "username", "password"}))

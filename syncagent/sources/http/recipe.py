@@ -41,7 +41,7 @@ class Auth(Struct, frozen=True, kw_only=True):
     token_url: str = ""
     """oauth2: where a token is to be had; placeholders as in a path."""
     scope: str = ""
-    """oauth2: what the token is for."""
+    """oauth2: what the token is for; placeholders likewise."""
     subject: str = ""
     """oauth2_jwt_bearer: on whose behalf; placeholders as in a path."""
     path: str = ""

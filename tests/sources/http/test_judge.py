@@ -1,0 +1,333 @@
+"""A recipe, and a configuration for it, are judged before anything is asked: every mistake is told, all at once."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from syncagent.errors import ConfigError
+from syncagent.sources.http import Config, problems
+from syncagent.sources.http.judge import load, names
+from syncagent.sources.http.recipe import bound, filled, parameters
+from syncagent.values import RecipeFile
+from tests.sources.http import secret
+from tests.sources.http.primary import BEARER, LOGIN, OAUTH, RECIPE, recipe
+
+WHOLE = """
+title = "a recipe with a key of every kind"
+
+[parameters.tenant]
+text = "which one"
+[parameters.more]
+text = "more of it: yes or no"
+default = "no"
+one_of = ["yes", "no"]
+
+[auth]
+kind = "bearer"
+
+[[steps]]
+name = "domains"
+path = "/{tenant}/domains"
+query = { of = "{tenant}" }
+list = "@"
+
+[[steps]]
+name = "users"
+method = "POST"
+path = "/users"
+body = { tenant = "{tenant}", at = "{offset}" }
+list = "items?"
+total = "total"
+unwrap = "result?"
+paging = { kind = "offset", start = 0 }
+join = [{ step = "domains", key = "id", local = "domain", name = "of" }]
+where = [{ path = "active", true = true, when = { more = "no" } }]
+key = "id"
+emit = [
+    { kind = "address", template = "{name}@{of.name}" },
+    { kind = "address", value = "alias", each = "aliases[]", join = [
+        { step = "domains", key = "id", local = "of.id", name = "x" },
+    ] },
+]
+
+[[steps]]
+name = "alias_domains"
+when = { more = "yes" }
+for_each = "domains.name"
+path = "/alias/{each}"
+list = "@"
+paging = { kind = "token", path = "next?", param = "next" }
+emit = [{ kind = "alias_domain", value = "name", to = "target", over = ["users"] }]
+"""
+MISTAKES: dict[str, tuple[str, str, str]] = {
+    "no title": ('title = "a recipe with a key of every kind"', "", "title: is missing"),
+    "unknown key": ('name = "domains"\n', 'name = "domains"\nhost = "x"\n', "host: unknown key"),
+    "unknown kind": ('kind = "bearer"', 'kind = "barer"', "auth.kind: "),
+    "no steps": (WHOLE[WHOLE.index("[[steps]]") :], "", "steps: is missing"),
+    "name": ('name = "domains"\npath', 'name = "Domains"\npath', "a name is lower-case letters"),
+    "name twice": ('name = "alias_domains"', 'name = "users"', "no other step's"),
+    "path": ('path = "/users"', 'path = "users"', "step 'users': begins with /"),
+    "path to another host": ('path = "/users"', 'path = ".evil.example/"', "step 'users': begins with /"),
+    "placeholder in a path": (
+        '"/{tenant}/domains"',
+        '"/{tenat}/domains"',
+        "{tenat} stands for nothing; there are: more, ",
+    ),
+    "placeholder in a query": ('of = "{tenant}"', 'of = "{x}"', "{x} stands for nothing"),
+    "placeholder in a body": ('tenant = "{tenant}", at', 'tenant = "{x}", at', "{x} stands for nothing"),
+    "each without for_each": ('"/users"', '"/users/{each}"', "{each} stands for nothing"),
+    "number in a path": ('"/users"', '"/users/{offset}"', "{offset} stands for nothing"),
+    "number of another kind": ('"{offset}"', '"{page}"', "{page} stands for nothing"),
+    "no number": ('at = "{offset}"', 'at = "0"', "needs param, or {offset} in body"),
+    "body with GET": ('method = "POST"\n', "", 'needs method = "POST"'),
+    "list": ('list = "items?"', 'list = "items..x?"', "is not a path"),
+    "no list": ('list = "items?"', 'list = ""', "an empty path leads nowhere"),
+    "may be absent": ('list = "items?"\ntotal = "total"\n', 'list = "items?"\n', "may be absent: an error would pass"),
+    "total": ('total = "total"', 'total = "a b"', "'a b' is not a path"),
+    "key": ('key = "id"\nemit', 'key = "a b"\nemit', "'a b' is not a path"),
+    "unwrap": ('unwrap = "result?"', 'unwrap = "a b"', "'a b' is not a path"),
+    "rule": ('path = "active", true = true', 'path = "active"', "a rule has exactly one of"),
+    "rule's path": ('path = "active"', 'path = "a b"', "'a b' is not a path"),
+    "rule's when": ('when = { more = "no" }', 'when = { moer = "no" }', "there is no parameter 'moer'"),
+    "rule's when, value": ('when = { more = "no" }', 'when = { more = "n" }', "more is one of yes, no, and never 'n'"),
+    "step's when": ('when = { more = "yes" }', 'when = { mroe = "yes" }', "there is no parameter 'mroe'"),
+    "step's when, value": ('when = { more = "yes" }', 'when = { more = "true" }', "and never 'true'"),
+    "join with a later one": (
+        '[{ step = "domains", key = "id", local = "domain"',
+        '[{ step = "alias_domains", key = "id", local = "domain"',
+        "no earlier step",
+    ),
+    "join's key": ('key = "id", local = "domain"', 'key = "a b", local = "domain"', "'a b' is not a path"),
+    "join's local": ('local = "domain"', 'local = "a b"', "'a b' is not a path"),
+    "emit's join": (
+        '{ step = "domains", key = "id", local = "of.id"',
+        '{ step = "no", key = "id", local = "of.id"',
+        "no earlier step",
+    ),
+    "emit without value": ('value = "alias", each', "each", "an emit has value or template"),
+    "emit with both": (
+        'value = "alias", each',
+        'value = "alias", template = "{x}", each',
+        "an emit has value or template",
+    ),
+    "emit's template": ("{of.name}", "{of..name}", "'of..name' is not a path"),
+    "emit's each": ('each = "aliases[]"', 'each = "a b"', "'a b' is not a path"),
+    "alias domain of nothing": ('to = "target", ', "", "to goes with alias_domain"),
+    "over of an address": (
+        'value = "alias", each',
+        'value = "alias", over = ["users"], each',
+        "over goes with alias_domain",
+    ),
+    "over of nobody": (
+        'over = ["users"]',
+        'over = ["domains"]',
+        "over names 'domains', and no such step says anything",
+    ),
+    "for_each of nobody": ('"domains.name"', '"domain.name"', "is not STEP.PATH with an earlier step"),
+    "for_each of nothing": ('"domains.name"', '"domains"', "is not STEP.PATH with an earlier step"),
+    "for_each's path": ('"domains.name"', '"domains.a b"', "is not a path"),
+    "token without param": (', param = "next"', "", "param is missing"),
+    "token without path": ('path = "next?", ', "", "path is missing"),
+    "token's path": ('path = "next?"', 'path = "a b"', "'a b' is not a path"),
+    "default": ('default = "no"', 'default = "maybe"', "default is one of one_of, and not 'maybe'"),
+    "parameter's name": (
+        "[parameters.tenant]",
+        "[parameters.each]",
+        "a name is lower-case letters, digits and _, and none of",
+    ),
+}
+AUTHS: dict[str, tuple[str, str]] = {
+    "header": ('kind = "header"', "name: is missing: header needs it"),
+    "oauth2": ('kind = "oauth2_client_credentials"', "token_url: is missing"),
+    "oauth2, scope": ('kind = "oauth2_client_credentials"\ntoken_url = "https://x/"', "scope: is missing"),
+    "jwt": ('kind = "oauth2_jwt_bearer"', "scope: is missing"),
+    "token_url": (
+        'kind = "oauth2_client_credentials"\nscope = "x"\ntoken_url = "https://{x}/"',
+        "{x} stands for nothing",
+    ),
+    "token_url, user": (
+        'kind = "oauth2_client_credentials"\nscope = "x"\ntoken_url = "{username}"',
+        "{username} stands for",
+    ),
+    "subject": (
+        'kind = "oauth2_jwt_bearer"\nscope = "x"\ntoken_url = "https://x/"\nsubject = "{x}"',
+        "{x} stands for nothing",
+    ),
+    "login": ('kind = "login"\nsend = "basic"', "path: is missing: login needs it"),
+    "login's path": ('kind = "login"\nsend = "basic"\npath = "login"', "path: begins with /"),
+    "login's fields": ('kind = "login"\npath = "/"', "fields: is missing"),
+    "fields' placeholder": ('kind = "login"\npath = "/"\nfields = { a = "{user}" }', "{user} stands for nothing"),
+    "take without put": ('kind = "login"\npath = "/"\nsend = "basic"\ntake = "x"', "take: goes with put"),
+    "put without take": ('kind = "login"\npath = "/"\nsend = "basic"\nput = "bearer"', "take: goes with put"),
+    "take": ('kind = "login"\npath = "/"\nsend = "basic"\nput = "bearer"\ntake = "a b"', "'a b' is not a path"),
+    "put in no header": ('kind = "login"\npath = "/"\nsend = "basic"\nput = "header"\ntake = "x"', "name: is missing"),
+    "ok": ('kind = "login"\npath = "/"\nsend = "basic"\nok = [{ path = "x" }]', "a rule has exactly one of"),
+}
+
+
+def told(directory: Path, text: str) -> list[str]:
+    """Give what is told of a recipe."""
+    try:
+        load(recipe(directory, text))
+    except ConfigError as error:
+        return [str(problem) for problem in error.problems]
+    return []
+
+
+def test_a_good_recipe(tmp_path: Path) -> None:
+    """Nothing is told of recipes that are right."""
+    assert told(tmp_path, WHOLE) == told(tmp_path, RECIPE) == told(tmp_path, RECIPE.replace(BEARER, LOGIN)) == []
+    assert all(load(name).title for name in names())
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake(name: str, tmp_path: Path) -> None:
+    """A single mistake is told, with the place of it."""
+    right, wrong, text = MISTAKES[name]
+    assert WHOLE.count(right) == 1
+    assert any(text in one for one in told(tmp_path, WHOLE.replace(right, wrong)))
+
+
+@pytest.mark.parametrize("name", AUTHS)
+def test_a_mistake_in_who_we_are(name: str, tmp_path: Path) -> None:
+    """What is missing or wrong in [auth] is told, with its key."""
+    wrong, text = AUTHS[name]
+    several = told(tmp_path, WHOLE.replace('kind = "bearer"', wrong))
+    assert any(text in one for one in several), several
+    assert all("auth" in one for one in several)
+
+
+def test_all_mistakes_at_once(tmp_path: Path) -> None:
+    """Many mistakes in one recipe are all told, each with its line."""
+    alone = [name for name in MISTAKES if name not in {"no title", "unknown key", "unknown kind", "no steps"}]
+    text, wanted = WHOLE, []
+    for name in alone:
+        right, wrong, said = MISTAKES[name]
+        if text.count(right) == 1 and wrong:
+            text = text.replace(right, wrong)
+            wanted.append(said)
+    several = told(tmp_path, text)
+    assert len(wanted) > 20
+    assert len(several) > 20
+    assert all(":" in one and one.startswith(str(tmp_path / "two.toml")) for one in several)
+    keys = told(
+        tmp_path,
+        WHOLE.replace('title = "', 'titel = "')
+        .replace('kind = "bearer"', 'kind = "no"')
+        .replace('list = "@"', "list = 1"),
+    )
+    assert len(keys) >= 5
+
+
+def test_what_is_no_recipe(tmp_path: Path) -> None:
+    """A file that is not there, is no TOML, or a name that is none of ours, is told as such."""
+    with pytest.raises(ConfigError, match=r"there is no recipe 'nobody'; there are: .*mailcow"):
+        load("nobody")
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load(f"{tmp_path}/none.toml")
+    assert "is not TOML" in told(tmp_path, "title =")[0]
+    nothing = 'title = "x"\nsteps = []\n[auth]\nkind = "none"\n'
+    assert any("there is none: nothing would be asked for" in one for one in told(tmp_path, nothing))
+    (tmp_path / "two.toml").write_bytes(b"title = '\xff'")
+    with pytest.raises(ConfigError, match="is not TOML"):
+        load(f"{tmp_path}/two.toml")
+
+
+# What the configuration has for a recipe
+
+
+def told_of(**keys: Any) -> list[str]:  # noqa: ANN401 - any key
+    """Give what is told of a configuration."""
+    return [f"{key}: {text}" for key, text in problems(Config(**{"url": "https://mail.example.com", **keys}))]
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> dict[str, Any]:
+    """A configuration that is right."""
+    keys = {
+        "recipe": recipe(tmp_path, WHOLE),
+        "token_file": secret(tmp_path),
+        "parameters": {"tenant": "x"},
+    }
+    assert told_of(**keys) == []
+    return keys
+
+
+CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
+    "neither": ({"recipe": None}, "format: is missing"),
+    "both": ({"format": "lines"}, "format: is missing"),
+    "no url": ({"url": ""}, "url: is missing: where is the API?"),
+    "http": ({"url": "http://mail.example.com"}, "url: http:// sends everything in the clear"),
+    "query": ({"url": "https://mail.example.com/?a=b"}, "url: has a query"),
+    "no token": ({"token_file": None}, "token_file: is missing: the recipe says who we are by a token"),
+    "name": ({"username": "anna", "password_file": "x"}, "username: is not for this recipe; it has token_file"),
+    "no parameter": ({"parameters": {}}, "parameters: tenant is missing: which one"),
+    "unknown parameter": (
+        {"parameters": {"tenant": "x", "y": "z"}},
+        "parameters: the recipe has no 'y'; it has: tenant",
+    ),
+    "another value": (
+        {"parameters": {"tenant": "x", "more": "true"}},
+        "parameters: more is one of yes, no, not 'true'",
+    ),
+    "no recipe": ({"recipe": RecipeFile("nobody")}, "recipe: nobody: there is no recipe 'nobody'"),
+    "pages": ({"max_pages": 0}, "max_pages: expected more than nothing"),
+    "records": ({"max_records": -1}, "max_records: expected more than nothing"),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_mistake_in_the_configuration(name: str, ours: dict[str, Any]) -> None:
+    """What is missing in the configuration, or is there and not for this recipe, is told."""
+    keys, text = CONFIGS[name]
+    assert any(one.startswith(text) for one in told_of(**{**ours, **keys})), told_of(**{**ours, **keys})
+
+
+def test_a_name_and_a_password(tmp_path: Path) -> None:
+    """A recipe that wants a name and its password says so, and takes no token."""
+    file = recipe(tmp_path, RECIPE.replace(BEARER, LOGIN))
+    assert told_of(recipe=file) == ["username: and password_file are missing: the recipe says who we are by them"]
+    both = told_of(recipe=file, username="anna", password_file=secret(tmp_path), token_file=secret(tmp_path))
+    assert any(one.startswith("token_file: is not for this recipe") for one in both)
+    assert told_of(recipe=file, username="anna", password_file=secret(tmp_path)) == []
+
+
+def test_what_goes_out_in_the_clear(tmp_path: Path) -> None:
+    """Neither a recipe's own URL nor that of its tokens is in the clear, unless the configuration says so."""
+    url = "recipe: its url does not begin with https://"
+    file = recipe(tmp_path, 'url = "http://mail.example.com"\n' + RECIPE)
+    who: dict[str, Any] = {"recipe": file, "url": "", "token_file": secret(tmp_path)}
+    assert told_of(**who) == [f"{url}: that needs insecure = true"]
+    assert told_of(**who, insecure=True) == []
+    recipe(tmp_path, 'parameters = { server = { text = "x" } }\n' + RECIPE.replace(BEARER, OAUTH))
+    who = {"recipe": file, "username": "anna", "password_file": secret(tmp_path)}
+    assert "parameters: a token's URL begins with https://" in told_of(**who, parameters={"server": "http://x"})[0]
+    assert told_of(**who, parameters={"server": "https://x"}) == []
+
+
+def test_what_is_left_without_a_step(ours: dict[str, Any], tmp_path: Path) -> None:
+    """A step that goes with a parameter, and that another one needs, is missed when the configuration leaves it out."""
+    text = WHOLE.replace('name = "domains"\n', 'name = "domains"\nwhen = { more = "yes" }\n')
+    recipe(tmp_path, text)
+    assert any("joins with 'domains', which is no earlier step" in one for one in told_of(**ours))
+    assert told_of(**{**ours, "parameters": {"tenant": "x", "more": "yes"}}) == []
+
+
+def test_bound(tmp_path: Path) -> None:
+    """Steps and rules that are for other values of parameters are not there, those of the login included."""
+    login = LOGIN.replace('known = ["invalid"]', 'known = ["invalid"], when = { more = "yes" }')
+    file = recipe(tmp_path, WHOLE.replace('[auth]\nkind = "bearer"\n', login))
+    whole = load(file)
+    assert whole.parameters.keys() == tomllib.loads(WHOLE)["parameters"].keys()
+    for more in ("yes", "no"):
+        left = bound(whole, parameters(whole, {"tenant": "x", "more": more}))
+        assert [step.name for step in left.steps] == ["domains", "users", "alias_domains"][: 2 + (more == "yes")]
+        assert (len(left.steps[1].where), len(left.auth.ok)) == (int(more == "no"), int(more == "yes"))
+
+
+def test_filled() -> None:
+    """Placeholders are filled wherever they are; one that stands alone keeps the kind of its value."""
+    body = {"a": "{n}", "b": ["x{n}y{s}", {"c": "{s}"}], "d": 5, "e": None}
+    assert filled(body, {"n": 7, "s": "t"}) == {"a": 7, "b": ["x7yt", {"c": "t"}], "d": 5, "e": None}
