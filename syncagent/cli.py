@@ -273,20 +273,62 @@ def status(config_file: Path, *, as_json: bool) -> int:
     return now.exit_code
 
 
-@command.command()
-@click.pass_obj
-def check(config_file: Path) -> int:
-    """Say whether everything is right: the configuration, and each source, which is asked for real.
+def _server(usual: int) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, int] | None]:
+    """Give the callback that reads HOST[:PORT], an IPv6 address in brackets."""
 
-    Every problem is shown at once, each with its mend. Nothing is written.
+    def read(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, int] | None:
+        if value is None:
+            return None
+        host, colon, port = value.rpartition(":") if not value.endswith("]") else (value, "", "")
+        name = (host if colon else value).removeprefix("[").removesuffix("]")
+        if not name or not (port if colon else "1").isdecimal() or int(port or usual) not in range(1, 1 << 16):
+            raise click.BadParameter(f"expected HOST or HOST:PORT, not {value!r}")
+        return name, int(port or usual)
+
+    return read
+
+
+@command.command()
+@click.option(
+    "--dns",
+    metavar="SERVER[:PORT]",
+    callback=_server(53),
+    help="The DNS server to ask, by its address; otherwise those of this host.",
+)
+@click.option(
+    "--smtp",
+    metavar="HOST[:PORT]",
+    callback=_server(25),
+    help="Where the smtpd to talk to is; otherwise 127.0.0.1:25.",
+)
+@click.option("--offline", is_flag=True, help="Ask neither DNS nor SMTP.")
+@_JSON
+@click.pass_obj
+def check(
+    config_file: Path, dns: tuple[str, int] | None, smtp: tuple[str, int] | None, *, offline: bool, as_json: bool
+) -> int:
+    """Say whether everything is right: the configuration, the sources, Postfix, DNS, and what smtpd answers.
+
+    Each source is asked for real. main.cf is compared with the configuration, both ways, and with the map. DNS has to
+    have an MX record for each relay domain that leads to this host, behind the primary's. smtpd is asked by RCPT TO
+    whether it takes recipients that the map has, and refuses an invented one and a foreign domain; no mail is sent.
+
+    Every problem is shown at once: `error` is what loses mail, or takes what it should not; `warning` is doubtful, or
+    good only for a while; `skipped` could not be looked at. Below each is what mends it, ready to be typed. Exit
+    status 1 if there is an error. Nothing is written.
     """
     from syncagent import checks, privileges, render
 
     config = _load(config_file)
     privileges.become_owner(config.state.directory)
-    reports = checks.sources(config, render.Progress())
-    render.checked(config_file, reports)
-    return ExitCode.PROBLEMS if any(report.error for report in reports) else ExitCode.OK
+    progress = render.Progress()
+    checked = checks.run(config, checks.Options(_program(config_file), progress, dns, smtp, offline))
+    progress.close()
+    if as_json:
+        render.structure({**render.builtins(checked), "exit_code": int(checked.exit_code)})
+    else:
+        render.checked(checked)
+    return checked.exit_code
 
 
 @command.command()

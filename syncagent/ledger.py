@@ -134,7 +134,7 @@ class Ledger:
             self._open()
 
     def _open(self) -> None:
-        there = self._file.exists()
+        there = files.identity(self._file) is not None  # unlike exists(), raises where nobody may look
         uri = self._file.absolute().as_uri()
         source = uri if self._write else f"{uri}?mode=ro" if there else ":memory:"
         if there and not self._file.stat().st_size:

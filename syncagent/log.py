@@ -37,7 +37,7 @@ def set_up(level: str) -> Any:  # noqa: ANN401 - structlog's own type is lazy
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *([] if terminal else [structlog.processors.format_exc_info]),
-            render if terminal or not os.environ.get("JOURNAL_STREAM") else _for_journal(render),
+            _for_journal(render) if _is_journal() else render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
@@ -45,6 +45,15 @@ def set_up(level: str) -> Any:  # noqa: ANN401 - structlog's own type is lazy
     )
     logging.root.handlers = [_Library()]
     return structlog.get_logger()
+
+
+def _is_journal() -> bool:
+    """Tell whether the standard error leads to the journal; its variable alone is inherited by whoever redirects."""
+    try:
+        there = os.fstat(sys.stderr.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{there.st_dev}:{there.st_ino}"
 
 
 class _Library(logging.Handler):

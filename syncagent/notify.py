@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import os
 import queue
+import signal
 import socket
 import subprocess
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -20,6 +23,12 @@ if TYPE_CHECKING:
 
     from syncagent.config import Notify
     from syncagent.status import Alarm
+
+
+WAYS = ("command", "url")
+"""How an event is told; each way knows for itself what was told by it."""
+PING = "ping_url"
+Told: TypeAlias = "Mapping[str, Mapping[str, Alarm]]"
 
 
 class Event(Struct, frozen=True):
@@ -48,82 +57,163 @@ def event(what: str, alarm: Alarm, map_name: str, now: float) -> Event:
     return Event(what, alarm.kind, alarm.subject, text, host, map_name, at)
 
 
+class _Telling(NamedTuple):
+    way: str
+    what: str
+    alarm: Alarm | None
+    notify: Notify
+    event: Event | None
+
+
 class Teller(threading.Thread):
-    """Tells from a thread of its own, so that who is told slowly does not hold up a run."""
+    """Tells from a thread of its own, so that who is told slowly does not hold up a run.
 
-    def __init__(self, failed: Callable[[str, str], None]) -> None:
-        """``failed`` is told whom we could not tell, and why."""
+    What did not reach somebody is told again by the next ``tell``, by that way alone; what is still under way is not.
+    """
+
+    def __init__(
+        self,
+        told: Told,
+        saved: Callable[[], None],
+        went_wrong: Callable[[str, str], None],
+        went_well: Callable[[str], None],
+    ) -> None:
+        """``told`` is what was told before; ``saved`` is called when it is another, the others by whom and why not."""
         super().__init__(name="teller", daemon=True)
-        self._failed = failed
-        self._waiting: queue.SimpleQueue[tuple[Notify, Event | None, Callable[[], None]]] = queue.SimpleQueue()
-        self.start()
+        self._told = {way: dict(alarms) for way, alarms in told.items()}
+        self._saved, self._went_wrong, self._went_well = saved, went_wrong, went_well
+        self._lock = threading.Lock()  # the agent's main thread puts, this one takes
+        self._under_way: set[tuple[str, str, str]] = set()
+        self._waiting: queue.SimpleQueue[_Telling] = queue.SimpleQueue()
 
-    def tell(self, notify: Notify, event: Event | None, done: Callable[[], None]) -> None:
-        """Tell an event, or (None) that a run was right; ``done`` is called once everybody has it."""
-        self._waiting.put((notify, event, done))
+    @property
+    def told(self) -> Told:
+        """What was told, by each way."""
+        with self._lock:
+            return {way: dict(alarms) for way, alarms in self._told.items()}
+
+    def tell(self, notify: Notify, alarms: Mapping[str, Alarm], map_name: str, now: float) -> None:
+        """Tell what is news, by each way that is configured."""
+        with self._lock:
+            for way in WAYS:
+                if way in _configured(notify):
+                    for what, alarm in news(self._told.get(way, {}), alarms):
+                        self._put(_Telling(way, what, alarm, notify, event(what, alarm, map_name, now)))
+
+    def ping(self, notify: Notify) -> None:
+        """Tell that a run was right."""
+        if notify.ping_url:
+            with self._lock:
+                self._put(_Telling(PING, "", None, notify, None))
+
+    def _put(self, telling: _Telling) -> None:
+        if _key(telling) not in self._under_way:
+            self._under_way.add(_key(telling))
+            self._waiting.put(telling)
+            if not self.ident:
+                self.start()
 
     def run(self) -> None:
         """Tell one after another."""
         while True:
-            notify, event, done = self._waiting.get()
+            telling = self._waiting.get()
             try:
-                deliver(notify, event)
-                done()
-            except _UntoldError as error:
-                self._failed(error.whom, str(error))
+                deliver(telling.notify, telling.way, telling.event)
+            except UntoldError as error:
+                self._end(telling)
+                self._went_wrong(error.whom, str(error))
             except Exception as error:  # noqa: BLE001 - this thread goes on whatever comes
-                self._failed("notify", type(error).__name__)
+                self._end(telling)
+                self._went_wrong(f"notify.{telling.way}", type(error).__name__)
+            else:
+                self._end(telling, well=True)
+                self._went_well(f"notify.{telling.way}")
+
+    def _end(self, telling: _Telling, *, well: bool = False) -> None:
+        """Note that somebody was told, or that it may be told again."""
+        with self._lock:
+            self._under_way.discard(_key(telling))
+            if not well or telling.alarm is None:
+                return
+            told = self._told.setdefault(telling.way, {})
+            if telling.what == "raised":
+                told[telling.alarm.key] = telling.alarm
+            else:
+                told.pop(telling.alarm.key, None)
+        self._saved()
 
 
-class _UntoldError(Exception):
+def _key(telling: _Telling) -> tuple[str, str, str]:
+    return telling.way, telling.what, telling.alarm.key if telling.alarm else ""
+
+
+def _configured(notify: Notify) -> set[str]:
+    return {way for way, there in zip(WAYS, (notify.command, notify.url or notify.url_file), strict=True) if there}
+
+
+class UntoldError(Exception):
+    """Somebody could not be told; the text never has a URL in it, which may be a secret."""
+
     def __init__(self, whom: str, text: str) -> None:
+        """``whom`` is the key of the configuration."""
         self.whom = whom
         super().__init__(text)
 
 
-def deliver(notify: Notify, event: Event | None) -> None:
-    """Tell everybody who is configured. Raises _UntoldError, which never has a URL in it: that may be a secret."""
+def deliver(notify: Notify, way: str, event: Event | None) -> None:
+    """Tell somebody, in one way. Raises UntoldError."""
     if event is None:
-        if notify.ping_url:
-            _ask("notify.ping_url", notify.ping_url, None, notify.timeout)
-        return
-    octets = msgspec.json.encode(event)
-    if notify.command:
-        _run(notify.command, octets, notify.timeout)
-    try:
-        url = read_secret(notify.url_file) if notify.url_file else notify.url
-    except SourceError as error:
-        raise _UntoldError("notify.url_file", str(error)) from None
-    if url:
-        _ask("notify.url", url, octets, notify.timeout)
+        _ask("notify.ping_url", notify.ping_url, None, notify.timeout)
+    elif way == "command":
+        _run(notify.command, msgspec.json.encode(event), notify.timeout)
+    else:
+        try:
+            url = read_secret(notify.url_file) if notify.url_file else notify.url
+        except SourceError as error:
+            raise UntoldError("notify.url", str(error)) from None
+        _ask("notify.url", url, msgspec.json.encode(event), notify.timeout)
 
 
 def _run(command: tuple[str, ...], octets: bytes, timeout: float) -> None:
-    try:
-        done = subprocess.run(
-            command, input=octets, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=timeout, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise _UntoldError(
-            "notify.command", f"{command[0]} did not end in time, and was ended: see notify.timeout"
-        ) from None
-    except OSError as error:
-        raise _UntoldError("notify.command", f"{command[0]} cannot be run: {error.strerror}") from None
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip()[-300:]
-        raise _UntoldError("notify.command", f"{command[0]} exits {done.returncode}: {said}")
+    """Run it, and end it in time with all that it started; what it says is kept in memory, should the disk be full."""
+    with open(os.memfd_create("said"), "w+b") as said:  # noqa: PTH123 - a descriptor
+        try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+            )
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise UntoldError("notify.command", f"{command[0]} cannot be run: {why}") from None
+        try:
+            process.communicate(octets, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            text = f"{command[0]} did not end in time, and was ended: see notify.timeout"
+            raise UntoldError("notify.command", text) from None
+        if process.returncode:
+            size = said.seek(0, os.SEEK_END)
+            said.seek(max(0, size - 300))
+            words = said.read().decode(errors="replace").strip()
+            raise UntoldError("notify.command", f"{command[0]} exits {process.returncode}: {words}")
 
 
 def _ask(whom: str, url: str, octets: bytes | None, timeout: float) -> None:
+    """Ask; what the answer says is not read."""
     import ssl
 
     import httpx
 
-    headers = {"content-type": "application/json"}
+    headers = {} if octets is None else {"content-type": "application/json"}
+    method = "GET" if octets is None else "POST"
     try:
-        with httpx.Client(verify=ssl.create_default_context(), timeout=timeout, trust_env=False) as client:
-            response = client.get(url) if octets is None else client.post(url, content=octets, headers=headers)
+        with (
+            httpx.Client(verify=ssl.create_default_context(), timeout=timeout, trust_env=False) as client,
+            client.stream(method, url, content=octets, headers=headers) as response,
+        ):
+            status, right = response.status_code, response.is_success
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise _UntoldError(whom, f"cannot be reached: {type(error).__name__}") from None
-    if not response.is_success:
-        raise _UntoldError(whom, f"answers {response.status_code}")
+        raise UntoldError(whom, f"cannot be reached: {type(error).__name__}") from None
+    if not right:
+        raise UntoldError(whom, f"answers {status}")

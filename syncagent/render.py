@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from syncagent.checks import Checked
+    from syncagent.checks.finding import Finding
     from syncagent.explain import Explanation
     from syncagent.history import Change, Run
     from syncagent.model import Hold, Plan, SourceReport, StepReport, SyncResult
@@ -189,13 +191,45 @@ def _shown(address: str) -> str:
     return address if address.isprintable() else address.encode("unicode_escape").decode()
 
 
-def checked(config_file: Path, reports: Sequence[SourceReport]) -> None:
-    """Print what `check` found."""
-    print(f"{config_file}: the configuration is right")
-    _sources(reports, steps=True)
-    for source in reports:
+def checked(found: Checked) -> None:
+    """Print what `check` found: what is wrong, and how it is mended."""
+    _sources(found.sources, steps=True)
+    print()
+    findings(found.findings)
+    print(f"{found.errors} errors, {found.warnings} warnings")
+    if any(one.mend.startswith("postconf") for one in found.findings if one.severity in _SEVERE):
+        print("after postconf: postfix reload")
+    for source in found.sources:
         if source.error:
             say(f"source {source.name} is failing ({source.kind}): {source.error}")
+
+
+_SEVERE = {"error": "red", "warning": "yellow"}
+_COLOURS = {**_SEVERE, "ok": "green", "skipped": "cyan"}
+
+
+def findings(several: Iterable[Finding]) -> None:
+    """Print findings, a line each, its mends below; in colour and columns on a terminal."""
+    rows = [(one, f"{one.subject}: {one.text}" if one.subject else one.text) for one in several]
+    if not sys.stdout.isatty():
+        for one, text in rows:
+            print(f"{one.severity:<7}  {one.check}: {_shown(text)}")
+            for line in one.mend.splitlines():
+                print(f"{'':9}mend: {_shown(line)}")
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=None, pad_edge=False, show_header=False)
+    for column in range(3):
+        shown.add_column(overflow="fold", no_wrap=column < 2)  # noqa: PLR2004 - the last is the long one
+    for one, text in rows:
+        colour = _COLOURS[one.severity]
+        shown.add_row(Text(one.severity, colour), Text(one.check), Text(_shown(text)))
+        for line in one.mend.splitlines():
+            shown.add_row("", "", Text(_shown(line), "bold"))
+    Console().print(shown)
 
 
 def _steps(name: str, steps: Sequence[StepReport]) -> None:
@@ -307,6 +341,14 @@ def structure(value: object) -> None:
     import msgspec
 
     print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def builtins(value: object) -> dict[str, Any]:
+    """Give a structure as what JSON is made of, to add to it."""
+    import msgspec
+
+    facts: dict[str, Any] = msgspec.to_builtins(value)
+    return facts
 
 
 def status_as_json(status: Status) -> None:

@@ -16,6 +16,7 @@ from msgspec import Struct
 from syncagent.errors import ExitCode
 from syncagent.ledger import Ledger
 from syncagent.model import Hold, SourceState
+from syncagent.sync import ledger_errors
 from syncagent.values import spell_seconds
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class AgentState(Struct, frozen=True):
     watch_rebuilt: int = 0
     runs: dict[str, int] = {}
     last: LastRun | None = None
-    told: dict[str, Alarm] = {}
+    told: dict[str, dict[str, Alarm]] = {}
+    """By the way they were told: see notify.WAYS."""
 
 
 class SourceStatus(Struct, frozen=True):
@@ -105,14 +107,17 @@ class Status(Struct, frozen=True, kw_only=True):
         return ExitCode.HELD if kinds else ExitCode.OK
 
 
-def read(config: Config, program: str, now: float | None = None) -> Status:
-    """Read it, and write nothing; ``program`` is what to type for another verb. Raises LedgerError."""
+def read(config: Config, program: str, now: float | None = None, agent: AgentState | None = None) -> Status:
+    """Read it, and write nothing; ``program`` is what to type for another verb. Raises LedgerError.
+
+    ``agent`` is what it knows of itself, where it is the agent that asks.
+    """
     now = time.time() if now is None else now
     directory = config.state.directory
-    with contextlib.closing(Ledger(directory, write=False)) as ledger:
+    with ledger_errors(directory), contextlib.closing(Ledger(directory, write=False)) as ledger:
         finished, last_change, failure = ledger.finished, ledger.last_change(), ledger.standing_failure()
         states, holds = ledger.sources, tuple(ledger.holds.values())
-    agent = read_agent(directory)
+    agent = agent or read_agent(directory)
     sources = tuple(_source(config, name, states.get(name, SourceState(name)), now) for name in config.sources)
     last = agent.last if agent else None
     attempts = [source.last_attempt for source in sources]
@@ -120,7 +125,9 @@ def read(config: Config, program: str, now: float | None = None) -> Status:
     alarms = [*_stale(config, sources), *_held(holds, program)]
     if failure:
         alarms.append(Alarm("publish-failed", str(config.postfix.map), failure))
-    elif last and last.error:
+    elif (
+        last and last.error and last.finished >= max((at for at in attempts if at <= now), default=0.0)
+    ):  # else one by hand was after it
         alarms.append(Alarm("publish-failed", str(config.postfix.map), last.error))
     if plan:
         alarms += [_catch_all(name) for name in plan.held_catch_alls]
@@ -148,6 +155,7 @@ _CANARY = "mend the source, or limits.canaries"
 
 def _source(config: Config, name: str, state: SourceState, now: float) -> SourceStatus:
     age = max(0.0, now - state.last_success) if state.last_success else None
+    since = state.last_success or state.failing_since or now
     return SourceStatus(
         name=name,
         state="failing" if state.error_kind else "whole" if state.last_success else "never asked",
@@ -157,8 +165,7 @@ def _source(config: Config, name: str, state: SourceState, now: float) -> Source
         last_success=state.last_success,
         last_attempt=state.last_attempt,
         age=age,
-        stale=(now - (state.failing_since or now) if age is None else age) > config.max_age(name)
-        or not state.last_attempt,
+        stale=abs(now - since) > config.max_age(name) or not state.last_attempt,  # ahead of us: noted by a wrong clock
         failing_since=state.failing_since,
         error=state.error,
         kind=str(state.error_kind or ""),
@@ -171,6 +178,7 @@ def _stale(config: Config, sources: tuple[SourceStatus, ...]) -> list[Alarm]:
         if source.stale:
             limit = spell_seconds(config.max_age(source.name))
             age = "never fetched" if source.age is None else f"{spell_seconds(source.age)} old"
+            age = age if source.age else "noted by a clock that was ahead" if source.last_success else age
             why = f": {source.error}" if source.error else "" if source.last_attempt else ": no run has been yet"
             text = f"what source {source.name} said is {age} (schedule.max_age {limit}){why}"
             alarms.append(Alarm("stale", source.name, text))
@@ -181,7 +189,7 @@ def _held(holds: tuple[Hold, ...], program: str) -> list[Alarm]:
     alarms = []
     for hold in holds:
         if not hold.waits:
-            kinds = " ".join(sorted({reason.kind for reason in hold.reasons}))
+            kinds = " ".join(sorted({reason.kind for reason in hold.reasons} - {"source-failing"}))  # it comes and goes
             why = "; ".join(reason.text for reason in hold.reasons)
             mend = f"; to let them go: {program} approve {hold.id}" if hold.approvable else ""
             text = f"held: {hold.what}: {why}{mend}"

@@ -104,12 +104,18 @@ class Cron(str):
             days = [day for day in found.groups()[:2] if day] if found else [""]
             if not all(day in order for day in days) or (len(days) > 1 and order.index(days[0]) > order.index(days[1])):
                 raise ValueError(f"{part!r} is no day of the week: mon to sun, or 0 to 7, a range from mon on")
-        return ",".join(cls._every_other(part) for part in named.split(","))
+        return ",".join(cls._spelled_out(part) for part in named.split(","))
 
     @classmethod
-    def _every_other(cls, part: str) -> str:
-        """Spell */2 out: whether it begins with Sunday is told differently as well."""
-        return ",".join(cls._DAYS[: 7 : int(part[2:])]) if part.startswith("*/") else part
+    def _spelled_out(cls, part: str) -> str:
+        """Spell out what has a step, as */2 or mon-fri/2: others begin */2 with Monday, and drop the step of names."""
+        days, _, step = part.partition("/")
+        if not step:
+            return part
+        first, _, last = days.partition("-")
+        order = cls._DAYS[1:]
+        several = cls._DAYS[:7] if days == "*" else order[order.index(first) : order.index(last or first) + 1]
+        return ",".join(several[:: int(step)])
 
 
 class Domain(str):

@@ -7,6 +7,7 @@ may be left at any instant, and the next run finishes the job. Other signals, th
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import queue
 import signal
@@ -90,6 +91,7 @@ class _Agent:
         tell_systemd("READY=1", "STATUS=started")
         self.log.info("started", pid=os.getpid(), sources=sorted(self.config.sources), watch=self.watch.mode)
         self.tokens.put(Token(None, "start"))
+        gc.freeze()  # what is there by now stays, and need not be looked at after each run
         try:
             while not self.stopping:
                 self._turn()
@@ -116,6 +118,7 @@ class _Agent:
             due = None if due is None or token.due is None else due | token.due
         if tokens or self.retries.wait(now) <= 0:  # publishing alone is tried again with no source due
             self._run(due, ", ".join(dict.fromkeys(token.why for token in tokens)) or "retry")
+            gc.collect()  # a run leaves few objects, too few for it to begin by itself; TLS contexts have megabytes
 
     def _waiting(self) -> list[Token]:
         """Wait for the first token, or for a retry to be due, and take all there are."""

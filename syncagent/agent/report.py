@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from syncagent import notify, status
 from syncagent.agent.keeper import tell_systemd
-from syncagent.errors import ExitCode
+from syncagent.errors import ExitCode, LedgerError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from syncagent.config import Config
     from syncagent.model import SourceReport, SyncResult
     from syncagent.status import Alarm, LastRun, Status
@@ -25,9 +29,11 @@ class Reporter:
         """Nothing happened yet."""
         self._log = logger
         self._failing: dict[str, str] = {}
+        self._failure = ""
         self._notes: frozenset[str] = frozenset()
-        self._alarms: dict[str, Alarm] | None = None
-        self._told: dict[str, Alarm] | None = None
+        self._alarms: dict[str, Alarm] = {}
+        self._wrong: dict[str, str] = {}
+        self._saving = threading.Lock()  # the teller's thread keeps what it told
         self._state = status.AgentState(os.getpid(), time.time())
         self._teller: notify.Teller | None = None
 
@@ -39,49 +45,85 @@ class Reporter:
         next_run: float | None,
         watch: tuple[str, int],
     ) -> None:
-        """Tell of a run. Raises LedgerError, OSError."""
+        """Tell of a run. What cannot be told in one way does not keep it from being told in the others."""
         if result:
             self._log_result(result)
         runs = {**self._state.runs, last.status: self._state.runs.get(last.status, 0) + 1}
-        left = status.read_agent(config.state.directory) if self._told is None else None
-        self._told = dict(left.told) if left else self._told or {}
         mode, rebuilt = watch
-        self._state = replace(
-            self._state, next_run=next_run, last=last, watch=mode, watch_rebuilt=rebuilt, runs=runs, told=self._told
-        )
+        self._state = replace(self._state, next_run=next_run, last=last, watch=mode, watch_rebuilt=rebuilt, runs=runs)
+        if self._teller is None:
+            left = status.read_agent(config.state.directory)
+            self._state = replace(self._state, told=left.told if left else {})
+            keep = partial(self._keep, config)
+            self._teller = notify.Teller(self._state.told, keep, self._goes_wrong, self._goes_right)
         self._keep(config)
-        now = status.read(config, program(config))
-        self._log_alarms(now)
-        self._tell_people(config, now)
+        try:
+            now = status.read(config, program(config), agent=self._state)
+        except LedgerError as error:  # who is configured is told of that too; what stood stands
+            failed = status.Alarm("publish-failed", str(config.postfix.map), last.error or str(error))
+            self._tell_of({**self._alarms, failed.key: failed}, config, self._teller)
+            tell_systemd(f"STATUS=needs a person: {_one_line(failed.text)}")
+            return
+        self._tell_of({alarm.key: alarm for alarm in now.alarms}, config, self._teller)
+        if now.exit_code in {ExitCode.OK, ExitCode.HELD}:
+            self._teller.ping(config.notify)
         if config.metrics.textfile:
-            from syncagent import metrics
-
-            metrics.write(config.metrics.textfile, now)
+            self._write_metrics(config.metrics.textfile, now)
         tell_systemd(f"STATUS={summary(now)}")
+
+    def _write_metrics(self, path: Path, now: Status) -> None:
+        from syncagent import metrics
+
+        try:
+            metrics.write(path, now)
+        except OSError as error:
+            self._goes_wrong("metrics.textfile", f"{path} cannot be written: {error.strerror}")
+        else:
+            self._goes_right("metrics.textfile")
 
     def stop(self, config: Config) -> None:
         """Leave the status as that of an agent that does not run."""
-        try:
-            if self._state.last:
-                status.write_agent(config.state.directory, replace(self._state, next_run=None))
-        except OSError as error:
-            self._log.error("status cannot be kept", error=str(error))
+        self._state = replace(self._state, next_run=None)
+        if self._state.last:
+            self._keep(config)
 
     def _keep(self, config: Config) -> None:
-        status.write_agent(config.state.directory, replace(self._state, told=dict(self._told or {})))
+        with self._saving:
+            told = self._teller.told if self._teller else self._state.told
+            try:
+                status.write_agent(config.state.directory, replace(self._state, told=told))
+            except OSError as error:
+                self._goes_wrong("status", f"{config.state.directory} cannot be written: {error.strerror}")
+            else:
+                self._goes_right("status")
+
+    def _goes_wrong(self, what: str, text: str) -> None:
+        """Log once that something of this is not told."""
+        if self._wrong.get(what) != text:
+            self._wrong[what] = text
+            self._log.error("could not tell", whom=what, error=text)
+
+    def _goes_right(self, what: str) -> None:
+        if self._wrong.pop(what, None):
+            self._log.info("could tell again", whom=what)
 
     def _log_result(self, result: SyncResult) -> None:
         plan = result.plan
         facts = {"recipients": result.recipients, "seconds": round(result.seconds, 3)}
+        failure = result.error
         if result.status == "published":
             self._log.info("published", map=result.map, added=plan.added, removed=plan.removed, **facts)
         elif result.status == "failed":
-            self._log.error("not published", map=result.map, error=result.error)
+            log = self._log.debug if result.error == self._failure else self._log.error
+            log("not published", map=result.map, error=result.error)
         elif result.status == "incomplete":
             lacks = list(result.missing_for_first) or result.error
-            self._log.warning("not published: the first list is not whole", map=result.map, lacks=lacks)
+            log = self._log.debug if str(lacks) == self._failure else self._log.warning
+            log("not published: the first list is not whole", map=result.map, lacks=lacks)
+            failure = str(lacks)
         else:
             self._log.debug("unchanged", **facts)
+        self._failure = failure
         for source in result.sources:
             self._log_source(source)
         notes = frozenset(result.notes)
@@ -102,38 +144,15 @@ class Reporter:
             del self._failing[source.name]
             self._log.info("source recovered", source=source.name, entries=source.entries)
 
-    def _log_alarms(self, now: Status) -> None:
-        alarms = {alarm.key: alarm for alarm in now.alarms}
-        for what, alarm in notify.news(self._alarms or {}, alarms):
+    def _tell_of(self, alarms: dict[str, Alarm], config: Config, teller: notify.Teller) -> None:
+        """Log what is news, and tell whoever is configured."""
+        for what, alarm in notify.news(self._alarms, alarms):
             if what == "raised":
                 self._log.error("needs a person", kind=alarm.kind, subject=alarm.subject, text=alarm.text)
             else:
                 self._log.info("recovered", kind=alarm.kind, subject=alarm.subject)
         self._alarms = alarms
-
-    def _tell_people(self, config: Config, now: Status) -> None:
-        """Tell whoever is configured; what did not reach them is told again after the next run."""
-        told, settings = self._told, config.notify
-        assert told is not None  # noqa: S101 - tell() saw to it
-        if not (settings.command or settings.url or settings.url_file or settings.ping_url):
-            return
-        self._teller = self._teller or notify.Teller(self._not_told)
-        news = notify.news(dict(told), {alarm.key: alarm for alarm in now.alarms})  # a copy: the teller changes it
-        for what, alarm in news:
-
-            def done(what: str = what, alarm: Alarm = alarm) -> None:
-                if what == "raised":
-                    told[alarm.key] = alarm
-                else:
-                    told.pop(alarm.key, None)
-                self._keep(config)
-
-            self._teller.tell(settings, notify.event(what, alarm, now.map, time.time()), done)
-        if settings.ping_url and now.exit_code in {ExitCode.OK, ExitCode.HELD}:
-            self._teller.tell(settings, None, lambda: None)
-
-    def _not_told(self, whom: str, text: str) -> None:
-        self._log.error("could not tell", whom=whom, error=text)
+        teller.tell(config.notify, alarms, str(config.postfix.map), time.time())
 
 
 def program(config: Config) -> str:
@@ -147,5 +166,10 @@ def summary(now: Status) -> str:
     said = f"{now.recipients} recipients"
     failing = [source.name for source in now.sources if source.state == "failing"]
     if now.alarms:
-        return f"{said}; needs a person: {now.alarms[0].text}"[:500]
+        return _one_line(f"{said}; needs a person: {now.alarms[0].text}")
     return f"{said}; failing: {', '.join(failing)}" if failing else f"{said}, all is well"
+
+
+def _one_line(text: str) -> str:
+    """Make a line of what others said: a second line would be a message of its own to systemd."""
+    return "".join(one if one.isprintable() else " " for one in text)[:500]

@@ -1,4 +1,8 @@
-"""Is everything right? Lists of checks, each with its mend."""
+"""Is everything right? Lists of checks, one small function per thing, each finding with its mend.
+
+A check is a generator of findings; its docstring says what holds where it finds nothing. To add one: a function in
+one of the modules here, its name in that module's ``CHECKS``, a row in the tests' table of misconfigurations.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +11,107 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from syncagent import fetch
+from syncagent.checks import dns, local, postfix, relay, smtp
+from syncagent.checks.finding import Finding, skipped, warning
+from syncagent.checks.host import Host, Options
+from syncagent.errors import ExitCode, LedgerError, SyncagentError
 from syncagent.ledger import Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from syncagent.config import Config
     from syncagent.model import SourceReport
 
+    Check = Callable[[Host], Iterable[Finding]]
 
-def sources(config: Config, report: Callable[[str, int], None]) -> Sequence[SourceReport]:
+__all__ = ["Checked", "Finding", "Options", "run"]
+
+
+class Checked(Struct, frozen=True):
+    """Everything that was found, and how each source did."""
+
+    findings: tuple[Finding, ...]
+    sources: tuple[SourceReport, ...]
+    errors: int
+    warnings: int
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """1 where there is an error; warnings do not count."""
+        return ExitCode.PROBLEMS if self.errors else ExitCode.OK
+
+
+def run(config: Config, options: Options) -> Checked:
+    """Run every check. Nothing is written; what fails is a finding."""
+    found: list[Finding] = []
+    host = Host(config, options)
+    try:
+        host.ledger = Ledger(config.state.directory, write=False)
+        host.ledger.close()
+    except LedgerError as trouble:
+        found.append(Finding("error", "state", str(config.state.directory), str(trouble), host.sync))
+    host.reports = tuple(_sources(host))
+    for check in _checks(host):
+        found += _run(check, host)
+    counts = [sum(one.severity == severity for one in found) for severity in ("error", "warning")]
+    return Checked(tuple(found), host.reports, *counts)
+
+
+def _sources(host: Host) -> Sequence[SourceReport]:
     """Ask every source for everything, as a first run would; what it answers is thrown away.
 
     The breaker holds here too: a source that refused our credentials within the hour is not asked.
     """
     with tempfile.TemporaryDirectory(prefix="syncagent-check-") as directory:
         spool = Path(directory)
-        ledger = Ledger(config.state.directory, write=False)
-        ledger.close()
-        remembered = {name: replace(state, snapshot=None, validator=None) for name, state in ledger.sources.items()}
-        fetcher = fetch.Fetcher(spool, spool, spool, "check", time.time(), report)
-        return [one.report for one in fetcher.all(config.sources, remembered)]
+        known = host.ledger.sources if host.ledger else {}
+        remembered = {name: replace(state, snapshot=None, validator=None) for name, state in known.items()}
+        fetcher = fetch.Fetcher(spool, spool, spool, "check", time.time(), host.options.report)
+        return [one.report for one in fetcher.all(host.config.sources, remembered)]
+
+
+def _checks(host: Host) -> Iterator[Check]:
+    """Give the checks that can be made here."""
+    yield from local.CHECKS
+    if not host.values:
+        yield _no_postfix
+        return
+    yield from (*postfix.CHECKS, *relay.CHECKS)
+    if host.options.offline:
+        yield _offline
+    else:
+        yield from (*dns.CHECKS, *smtp.CHECKS)
+
+
+def _no_postfix(host: Host) -> Iterator[Finding]:
+    directory = host.config.postfix.config_directory
+    text = f"{'; '.join(host.main.notes) or 'postconf says nothing'}: neither Postfix nor DNS nor SMTP is looked at"
+    yield warning(str(directory), text, "# see postfix.config_directory; or: apt-get install postfix")
+
+
+def _offline(_host: Host) -> Iterator[Finding]:
+    yield skipped("DNS", "not asked: --offline")
+    yield skipped("SMTP", "not asked: --offline")
+
+
+def _run(check: Check, host: Host) -> Iterator[Finding]:
+    """Run a check: what it finds, or that all is well, or that it failed."""
+    name = check.__name__.strip("_").replace("_", "-")
+    count = 0
+    try:
+        for finding in check(host):
+            count += 1
+            yield replace(finding, check=name)
+    except (SyncagentError, OSError, UnicodeError) as trouble:
+        count += 1
+        yield Finding("warning", name, "", f"could not be looked at: {trouble}")
+    except Exception as trouble:  # noqa: BLE001 - the other checks are worth having, and this is told
+        count += 1
+        yield Finding("error", name, "", f"the check itself failed: {type(trouble).__name__}: {trouble}")
+    if not count:
+        yield Finding("ok", name, "", (check.__doc__ or "").strip().rstrip("."))

@@ -415,7 +415,7 @@ STEPS = {
     "resources": (1, 0, 0, 0, []),
     "aliases": (1, 2, 1, 1, ["sales@example.com"]),
     "alias_domains": (1, 1, 1, 1, ["example.net"]),
-    "relayed_domains": (1, 0, 0, 0, []),
+    "domains": (1, 0, 0, 0, []),
 }
 
 
