@@ -44,7 +44,7 @@ CREATE INDEX IF NOT EXISTS recipient_address ON recipient (address);
 _MIGRATION = "ALTER TABLE recipient ADD COLUMN sources TEXT NOT NULL DEFAULT '';"
 VERSION = 2
 _BUSY_SECONDS = 5.0
-_SPOOL = ".spool-"
+SPOOL = ".spool-"
 _OURS = re.compile(r"-\d{8}T\d{6}Z-[0-9a-f]{6}$|^\d{8}T\d{6}Z-[0-9a-f]{6}\.gz$")
 _T = TypeVar("_T")
 
@@ -128,13 +128,23 @@ class Ledger:
                 self.set_aside(error)
                 self._open()
                 return
-            raise LedgerError(f"{self._file} cannot be opened: {error}; who else has it open?") from error
+            mend = "who else has it open?"
+            if not self._write and "readonly" in str(error):  # its journal is to be rolled back
+                mend = "a run was cut off in the middle: the next `syncagent sync` puts it right"
+            raise LedgerError(f"{self._file} cannot be opened: {error}; {mend}") from error
         except (sqlite3.DatabaseError, msgspec.DecodeError, LedgerDamagedError) as error:
             self.set_aside(error)
             self._open()
+        except OSError as error:
+            text = f"the state directory {directory} cannot be used: {error.strerror}; see state.directory"
+            raise LedgerError(text) from error
 
     def _open(self) -> None:
-        there = files.identity(self._file) is not None  # unlike exists(), raises where nobody may look
+        try:
+            self._file.stat()
+            there = True
+        except FileNotFoundError:  # and nothing else: where nobody may look it may well be there
+            there = False
         uri = self._file.absolute().as_uri()
         source = uri if self._write else f"{uri}?mode=ro" if there else ":memory:"
         if there and not self._file.stat().st_size:
@@ -347,9 +357,9 @@ class Ledger:
             for file in directory.iterdir():
                 if file.name not in referred and _OURS.search(file.name):
                     file.unlink()
-        for left in self.directory.glob(f"{_SPOOL}*"):
+        for left in self.directory.glob(f"{SPOOL}*"):
             shutil.rmtree(left)
-        return Path(tempfile.mkdtemp(prefix=_SPOOL, dir=self.directory))
+        return Path(tempfile.mkdtemp(prefix=SPOOL, dir=self.directory))
 
 
 def _insert_run(database: sqlite3.Connection, run: RunRow, now: float) -> None:

@@ -12,10 +12,8 @@ from syncagent.values import spell_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from syncagent.checks import Checked
-    from syncagent.checks.finding import Finding
     from syncagent.explain import Explanation
     from syncagent.history import Change, Run
     from syncagent.model import Hold, Plan, SourceReport, StepReport, SyncResult
@@ -30,6 +28,7 @@ _HEAD = {
     "incomplete": "NOT published: {map} is left as it is",
     "failed": "NOT published: {map} is left as it was",
 }
+_COLOURS = {"error": "bold red", "warning": "yellow", "ok": "green", "skipped": "cyan"}
 
 
 class Progress:
@@ -192,44 +191,33 @@ def _shown(address: str) -> str:
 
 
 def checked(found: Checked) -> None:
-    """Print what `check` found: what is wrong, and how it is mended."""
+    """Print what `check` found: each with what mends it, whole lines to copy, below."""
     _sources(found.sources, steps=True)
     print()
-    findings(found.findings)
+    width = max(len(one.check) for one in found.findings)
+    for one in found.findings:
+        _line(one.severity, one.check.ljust(width), _shown(": ".join(filter(None, (one.subject, one.text)))))
+        for line in one.mend.splitlines():
+            _line("", "", f"  {_shown(line)}", "bold")
+    if found.then:
+        _line("then", " " * width, found.then, "bold")
     print(f"{found.errors} errors, {found.warnings} warnings")
-    if any(one.mend.startswith("postconf") for one in found.findings if one.severity in _SEVERE):
-        print("after postconf: postfix reload")
     for source in found.sources:
         if source.error:
             say(f"source {source.name} is failing ({source.kind}): {source.error}")
 
 
-_SEVERE = {"error": "red", "warning": "yellow"}
-_COLOURS = {**_SEVERE, "ok": "green", "skipped": "cyan"}
-
-
-def findings(several: Iterable[Finding]) -> None:
-    """Print findings, a line each, its mends below; in colour and columns on a terminal."""
-    rows = [(one, f"{one.subject}: {one.text}" if one.subject else one.text) for one in several]
+def _line(severity: str, check: str, text: str, style: str = "") -> None:
+    """Print a line in columns; on a terminal in colour, and as long as it is."""
+    columns = (f"{severity:<7}", *([check] if check else []), text)
     if not sys.stdout.isatty():
-        for one, text in rows:
-            print(f"{one.severity:<7}  {one.check}: {_shown(text)}")
-            for line in one.mend.splitlines():
-                print(f"{'':9}mend: {_shown(line)}")
+        print("  ".join(columns).rstrip())
         return
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=None, pad_edge=False, show_header=False)
-    for column in range(3):
-        shown.add_column(overflow="fold", no_wrap=column < 2)  # noqa: PLR2004 - the last is the long one
-    for one, text in rows:
-        colour = _COLOURS[one.severity]
-        shown.add_row(Text(one.severity, colour), Text(one.check), Text(_shown(text)))
-        for line in one.mend.splitlines():
-            shown.add_row("", "", Text(_shown(line), "bold"))
-    Console().print(shown)
+    styles = (_COLOURS.get(severity, ""), *(["dim"] if check else []), style)
+    Console().print(Text("  ").join(map(Text, columns, styles)), soft_wrap=True)
 
 
 def _steps(name: str, steps: Sequence[StepReport]) -> None:
@@ -341,14 +329,6 @@ def structure(value: object) -> None:
     import msgspec
 
     print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
-
-
-def builtins(value: object) -> dict[str, Any]:
-    """Give a structure as what JSON is made of, to add to it."""
-    import msgspec
-
-    facts: dict[str, Any] = msgspec.to_builtins(value)
-    return facts
 
 
 def status_as_json(status: Status) -> None:

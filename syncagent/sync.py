@@ -25,11 +25,12 @@ from syncagent.errors import (
     ExitCode,
     LedgerDamagedError,
     LedgerError,
+    LockBusyError,
     PublishError,
     UnansweredError,
     UnknownHoldError,
 )
-from syncagent.ledger import DomainRow, Finished, Identities, Ledger, RunRow
+from syncagent.ledger import SPOOL, DomainRow, Finished, Identities, Ledger, RunRow
 from syncagent.lookup import Finder
 from syncagent.model import DOMAIN_HOLD, SAMPLE, Hold, Plan, Reject, Status, SyncResult
 from syncagent.plan import Decisions, Ripeness
@@ -92,6 +93,16 @@ def sync_once(config: Config, options: Options, report: Callable[[str, int], Non
                 notes = ledger.notes
             result = _run(config, options, report)
             return replace(result, notes=(*notes, *result.notes))
+
+
+def sweep(config: Config) -> None:
+    """Take away what a run of ours that was interrupted had no time to; a run by hand at this moment does it itself."""
+    state, postfix = config.state.directory, config.postfix
+    with contextlib.suppress(OSError, LockBusyError), files.locked(state / "sync.lock", 0):
+        for name in filter(None, (postfix.map, postfix.domains_map)):
+            publish.Target(replace(postfix, map=name)).sweep()
+        for left in state.glob(f"{SPOOL}*"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _run(config: Config, options: Options, report: Callable[[str, int], None]) -> SyncResult:

@@ -74,6 +74,7 @@ class Cron(str):
     __slots__ = ()
 
     _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")
+    _LENGTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
     _RANGES = (("minute", 0, 59), ("hour", 0, 23), ("day of the month", 1, 31), ("month", 1, 12))
 
     @classmethod
@@ -82,17 +83,24 @@ class Cron(str):
         fields = value.split() if isinstance(value, str) else []
         if len(fields) != len(cls._RANGES) + 1:
             raise ValueError(f'expected five fields as in crontab(5), such as "*/5 * * * *", not {value!r}')
-        for text, (name, low, high) in zip(fields, cls._RANGES, strict=False):
-            cls._check(text, name, low, high)
+        read = [cls._check(text, *known) for text, known in zip(fields, cls._RANGES, strict=False)]
+        first, longest = min(read[2]), max(cls._LENGTHS[month - 1] for month in read[3])
+        if first > longest and fields[-1] == "*":
+            raise ValueError(f"there is no day {first} in the month {fields[3]}: it would never run")
         return cls(" ".join([*fields[:-1], cls._weekdays(fields[-1].lower())]))
 
     @staticmethod
-    def _check(text: str, name: str, low: int, high: int) -> None:
+    def _check(text: str, name: str, low: int, high: int) -> set[int]:
+        """Give what a field stands for; a step longer than its range is refused, as the scheduler does."""
+        several: set[int] = set()
         for part in text.split(","):
             found = re.fullmatch(r"(?:\*|([0-9]{1,2})(?:-([0-9]{1,2}))?)(?:/([0-9]{1,2}))?", part)
             first, last = (int(found[1] or low), int(found[2] or found[1] or high)) if found else (1, 0)
-            if found is None or not low <= first <= last <= high or found[3] in {"0", "00"}:
+            step = int(found[3]) if found and found[3] is not None else None
+            if not low <= first <= last <= high or (step is not None and not 1 <= step <= last - first):
                 raise ValueError(f"{part!r} is no {name}: {low} to {high}, as in crontab(5)")
+            several |= set(range(first, last + 1, step or 1))
+        return several
 
     @classmethod
     def _weekdays(cls, text: str) -> str:

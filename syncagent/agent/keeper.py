@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _TICK = 0.2
 """Seconds between two looks."""
+_LISTENS = 1.0
+"""Seconds: a systemd that does not take a line within this is not told it; nothing waits for it any longer."""
 
 
 def tell_systemd(*lines: str) -> None:
@@ -27,6 +29,7 @@ def tell_systemd(*lines: str) -> None:
         return
     kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
     with socket.socket(socket.AF_UNIX, kind) as notify, contextlib.suppress(OSError):  # who has gone is not told
+        notify.settimeout(_LISTENS)
         notify.sendto("\n".join(lines).encode(), f"\0{address[1:]}" if address.startswith("@") else address)
 
 

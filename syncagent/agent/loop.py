@@ -11,6 +11,8 @@ import gc
 import os
 import queue
 import signal
+import socket
+import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -96,7 +98,7 @@ class _Agent:
             while not self.stopping:
                 self._turn()
         except Stopped:
-            pass
+            sync.sweep(self.config)
         finally:
             tell_systemd("STOPPING=1")
             self.schedule.stop()
@@ -244,6 +246,7 @@ class _Agent:
 
     def _look_after(self) -> None:
         """Do what the keeper does a few times a second, in its own thread."""
+        self._wake_worker()
         if self.stopping:
             if time.monotonic() - self.stopping > _HARD:  # a signal's exception was lost, as in a finaliser
                 os._exit(0)
@@ -260,6 +263,18 @@ class _Agent:
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGHUP, lambda *_: self.tokens.put(Token(None, "HUP", reload=True)))
         signal.signal(signal.SIGUSR1, lambda *_: self.tokens.put(Token(None, "USR1")))
+
+        signal.signal(signal.SIGURG, lambda *_: None)
+        self._tripped, self._trip = socket.socketpair()
+        for end in (self._tripped, self._trip):
+            end.settimeout(0)
+        signal.set_wakeup_fd(self._trip.fileno(), warn_on_full_buffer=False)
+
+    def _wake_worker(self) -> None:
+        """Wake it for a signal that did not: one that came in the instant before it slept, or to another thread."""
+        with contextlib.suppress(BlockingIOError):
+            if any(number != signal.SIGURG for number in self._tripped.recv(256)):
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGURG)
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         if self.stopping:

@@ -115,11 +115,15 @@ class Watch:
             self._seen[name] = identity, since
 
     def stop(self) -> None:
-        """End it."""
-        with self._lock:
+        """End it, unless a look does not come to its end: then its thread ends with the process."""
+        if not self._lock.acquire(timeout=QUIET):
+            return
+        try:
             if self._observer is not None:
                 self._observer.stop()
                 self._observer = None
+        finally:
+            self._lock.release()
 
     def _mend(self) -> None:
         """Watch anew where a directory is another one now, or the watch has died."""

@@ -1,15 +1,17 @@
 """A walk through the pages of a list: it may change, go round, go on for ever or lead astray, and nothing gets lost."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from syncagent.errors import FailureKind
+from syncagent.errors import FailureKind, SourceError
+from syncagent.sources.http.transport import Ask, Transport
 from syncagent.sources.http.walk import same_origin
-from tests.sources.http import TOKEN, Asked, addresses, secret
+from tests.sources.http import TOKEN, Asked, addresses, config, secret
 from tests.sources.http.primary import BEARER, LOGIN, RECIPE, WHOLE, Asking, Mend, asking, over_tls, recipe, user
 from tests.support.authority import Authority
 from tests.support.scripted_http import Asked as Request
@@ -378,6 +380,16 @@ def test_the_deadline_holds_between_pages(tmp_path: Path) -> None:
         count = len(server.asked)
         assert one.asked.configured.free.acquire(timeout=2)
         assert len(server.asked) <= count + 2
+
+
+def test_nothing_is_asked_after_the_deadline(tmp_path: Path) -> None:
+    """A fetch whose time is over asks nothing more."""
+    server, ca_file = over_tls(tmp_path)
+    own = config(server.url, ca_file=ca_file)
+    with server, Transport(own, time.monotonic() - 1) as transport:
+        with pytest.raises(SourceError, match="deadline has passed"), transport.ask(server.url, Ask()):
+            pass
+        assert server.connections == 0
 
 
 # Certificates

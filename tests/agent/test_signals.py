@@ -1,0 +1,361 @@
+"""TERM, INT, HUP, USR1 and KILL, sent to the real agent at any moment."""
+
+import ctypes
+import json
+import platform
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.agent import Station
+from tests.scenario import people
+from tests.sources.http import ended
+from tests.support.agent import Agent
+from tests.support.need import need
+from tests.support.programs import wait_until
+from tests.support.run import syncagent
+from tests.support.scripted_http import ScriptedHTTP, answer
+
+TERMS, HALVES = 30, 2
+CEILING, AIM = 15.0, 2.0
+SEED = 20261124
+OLD, NEW = people(300), people(300, first=100)
+
+
+@pytest.fixture
+def mx(tmp_path: Path) -> Station:
+    """A backup MX with one list."""
+    mx = Station(tmp_path)
+    mx.limits |= {"removed_floor": 1_000_000}
+    mx.write("corp", OLD)
+    return mx
+
+
+@pytest.fixture
+def server() -> Iterator[ScriptedHTTP]:
+    """A server that begins an answer and never goes on."""
+    with ScriptedHTTP(routes={"/list": lambda _: (b"HTTP/1.1 200 OK\r\n", "stall")}) as http:
+        yield http
+
+
+def http_source(server: ScriptedHTTP, **keys: object) -> str:
+    """Write the table of a source that asks the server."""
+    table = {"type": "http", "format": "lines", "url": f"{server.url}/list", "insecure": True, **keys}
+    return "\n".join(["[sources.web]", *(f"{key} = {json.dumps(value)}" for key, value in table.items()), ""])
+
+
+@pytest.mark.parametrize("half", range(HALVES))
+def test_terms_at_random_moments(mx: Station, half: int) -> None:
+    """Each TERM after READY, most of them in the midst of a run, ends with 0 in two seconds and nothing half done."""
+    dice = random.Random(SEED + half)  # noqa: S311 - not for secrets
+    mx.schedule = {"every": "1s"}
+    times, within = [], 0
+    for turn in range(TERMS // HALVES):
+        mx.write("corp", following := (OLD, NEW)[turn % 2])
+        with Agent(mx.configure(), env=mx.env) as agent:
+            if turn % 3:
+                agent.run_now()
+                mx.write("corp", following := (NEW, OLD)[turn % 2])
+                mark = agent.mark
+                agent.send(signal.SIGUSR1)
+                agent.wait("run", after=mark)
+            time.sleep(dice.random() * (0.06 if turn % 3 else 0.3))
+            times.append(agent.stop(seconds=CEILING))
+            ended = len(agent.events("published")) + len(agent.events("unchanged"))
+            within += len(agent.events("run")) > ended
+            assert agent.events("stopped")
+            assert "STOPPING=1" in agent.systemd.lines
+            assert not agent.events(level="error"), agent.events(level="error")
+        assert mx.indexed() in (set(), OLD, NEW), "Postfix answers from a whole map, or from none yet"
+        assert not mx.left_over(), f"after {times[-1]:.3f} s"
+        assert mx.by_hand().status in {"published", "unchanged"}
+        assert mx.published() == following
+    print(f"TERM: {sorted(round(took * 1000) for took in times)} ms, {within} within a run")  # noqa: T201 - the figures
+    assert within >= 3, "TERMs hit runs"
+    assert sum(took < AIM for took in times) >= len(times) - 2, times
+
+
+def test_term_in_a_hung_fetch(mx: Station, server: ScriptedHTTP) -> None:
+    """A fetch that hangs does not keep the agent from its end."""
+    mx.extra = http_source(server, deadline="1h")
+    with Agent(mx.configure(), env=mx.env) as agent:
+        assert wait_until(lambda: bool(server.asked), 10)
+        assert agent.stop(seconds=CEILING) < AIM * 2
+        assert not agent.events("not published")
+    assert not mx.left_over()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_in_a_running_postmap(mx: Station, number: int) -> None:
+    """A postmap that runs is ended, and the map is the old one."""
+    mx.by_hand()
+    hangs = mx.hanging_postmap()
+    mx.write("corp", NEW)
+    with Agent(mx.configure(), env=mx.env) as agent:
+        assert wait_until(Path(f"{hangs}.began").exists, 10)
+        assert agent.stop(number, seconds=CEILING) < AIM * 2
+    assert mx.published() == OLD
+    assert not mx.left_over()
+    hangs.unlink()
+    assert mx.by_hand().status == "published"
+
+
+@pytest.mark.parametrize("where", ["idle", "within a run"])
+def test_term_that_another_thread_takes(mx: Station, server: ScriptedHTTP, where: str) -> None:
+    """A signal that does not wake the worker, as the kernel may give it to any thread, ends it in two seconds too."""
+    mx.extra = http_source(server, deadline="1h") if where == "within a run" else ""
+    with Agent(mx.configure(), env=mx.env) as agent:
+        if where == "idle":
+            agent.wait("published")
+            time.sleep(0.3)
+        else:
+            assert wait_until(lambda: bool(server.asked), 10)
+        thread = max(int(task.name) for task in Path(f"/proc/{agent.process.pid}/task").iterdir())
+        assert thread != agent.process.pid
+        tgkill = {"x86_64": 234, "aarch64": 131}.get(platform.machine())
+        need("the number of tgkill(2)", tgkill)
+        began = time.monotonic()
+        assert ctypes.CDLL(None).syscall(tgkill, agent.process.pid, thread, signal.SIGTERM) == 0
+        assert agent.process.wait(CEILING) == 0
+        assert time.monotonic() - began < AIM * 2
+
+
+def test_term_in_a_back_off(mx: Station) -> None:
+    """What waits to be tried again does not keep the agent from its end, and is due at the time that it told."""
+    mx.own_postmap()
+    mx.postmap_fails.touch()
+    with Agent(mx.configure(), env=mx.env) as agent:
+        agent.wait("needs a person", kind="publish-failed")
+        told = json.loads((mx.state / "agent.json").read_bytes())
+        assert 3 < told["next_run"] - told["last"]["finished"] <= 5
+        assert agent.stop(seconds=CEILING) < AIM * 2
+
+
+def test_publishing_is_tried_again(mx: Station) -> None:
+    """A publish that failed is tried again by itself after 5 s, no source being asked; waiting costs no time."""
+    mx.own_postmap()
+    mx.postmap_fails.touch()
+    with Agent(mx.configure(), env=mx.env) as agent:
+        agent.wait("needs a person", kind="publish-failed")
+        mark = agent.mark
+        spent = _cpu_seconds(agent)
+        mx.postmap_fails.unlink()
+        assert agent.wait("run", after=mark, why="retry")["due"] == []
+        assert _cpu_seconds(agent) - spent < 1.0, "it sleeps until then"
+        agent.wait("published", after=mark)
+        agent.wait("recovered", after=mark, kind="publish-failed")
+    assert mx.published() == OLD
+
+
+def _cpu_seconds(agent: Agent) -> float:
+    fields = Path(f"/proc/{agent.process.pid}/stat").read_text("ascii").rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def test_killed_and_started_again(mx: Station) -> None:
+    """After kill -9 in the midst of runs, a new agent on the same state converges."""
+    dice = random.Random(SEED)  # noqa: S311 - not for secrets
+    for turn in range(4):
+        mx.write("corp", (OLD, NEW)[turn % 2])
+        with Agent(mx.configure(), env=mx.env) as agent:
+            time.sleep(dice.random() * 0.25)
+            agent.kill()
+        assert mx.indexed() in (set(), OLD, NEW)
+    mx.write("corp", people(310))
+    with Agent(mx.configure(), env=mx.env) as agent:
+        agent.wait("published")
+        assert mx.published() == people(310)
+        assert agent.run_now()["event"] == "unchanged"
+        assert wait_until(lambda: not mx.left_over(), 5)
+
+
+def test_a_second_agent_is_refused(mx: Station) -> None:
+    """Two agents on one state directory cannot be; the first goes on, and is there again after the second has gone."""
+    with Agent(mx.configure(), env=mx.env) as agent:
+        done = syncagent("run", config=mx.config, env=mx.env, check=75)
+        assert "another agent is running" in done.stderr
+        assert agent.run_now()["event"] in {"published", "unchanged"}
+
+
+def test_a_look_at_the_lock_is_no_agent(mx: Station) -> None:
+    """A health check that looks whether an agent runs, at the moment when one starts, does not keep it from that."""
+    mx.by_hand()
+    (mx.state / "agent.lock").touch()
+    look = "import fcntl, sys, time; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_SH); print(1, flush=True)"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{look}; time.sleep(20)", str(mx.state / "agent.lock")], stdout=subprocess.PIPE
+    ) as looking:
+        assert looking.stdout
+        looking.stdout.readline()
+        agent = Agent(mx.configure(), env=mx.env)
+        assert wait_until(lambda: agent.process.poll() is not None or agent.has_open("agent.lock"), 15)
+        looking.kill()
+        with agent:
+            agent.wait("started")
+
+
+def test_hup_with_a_good_file(mx: Station) -> None:
+    """HUP takes up what the file says now: other limits, a new source, one less; the schedule and watch follow."""
+    mx.write("more", more := people(5, first=900))
+    with Agent(mx.configure(), env=mx.env) as agent:
+        agent.wait("published")
+        mx.sources = {"corp": {}, "more": {}}
+        mx.configure()
+        mark = agent.mark
+        agent.send(signal.SIGHUP)
+        assert agent.wait("configuration read again", after=mark)["sources"] == ["corp", "more"]
+        agent.wait("published", after=mark)
+        assert mx.published() == OLD | more
+        mark = agent.mark
+        mx.write("more", more := people(6, first=900))
+        assert agent.wait("run", after=mark, why="a file changed")["due"] == ["more"]
+        agent.wait("published", after=mark)
+        mx.sources = {"corp": {}}
+        mx.configure()
+        mark = agent.mark
+        agent.send(signal.SIGHUP)
+        assert agent.wait("configuration read again", after=mark)["sources"] == ["corp"]
+        agent.wait("published", after=mark)
+        assert mx.published() == OLD
+        assert not agent.events(level="error")
+
+
+@pytest.mark.parametrize("how", ["bad", "missing"])
+def test_hup_with_a_file_that_will_not_do(mx: Station, how: str) -> None:
+    """A bad or missing file is refused, all its problems told in one event, and the old one goes on."""
+    with Agent(mx.configure(), env=mx.env) as agent:
+        agent.wait("published")
+        text, staged = mx.config.read_text("utf-8"), mx.directory / "bad.toml"
+        mark = agent.mark
+        if how == "missing":
+            mx.config.unlink()
+        else:
+            staged.write_text(text.replace("relay_domains", "relay_domain") + "[limit]\n", "utf-8")
+            staged.replace(mx.config)
+        agent.send(signal.SIGHUP)
+        refused = agent.wait("configuration refused; the old one goes on", after=mark)
+        assert len(refused["problems"]) == (1 if how == "missing" else 3), refused
+        assert all(str(mx.config) in problem for problem in refused["problems"])
+        assert refused["level"] == "error"
+        agent.systemd.wait("STATUS=the new configuration is refused")
+        agent.wait("unchanged", after=mark)
+        mx.write("corp", NEW)
+        agent.wait("published", after=mark)
+        assert mx.published() == NEW
+        mark = agent.mark
+        staged.write_text(text, "utf-8")
+        staged.replace(mx.config)
+        agent.wait("configuration read again", after=mark)
+        wrong = agent.events(level="error")
+        assert {one["event"] for one in wrong} == {refused["event"]}
+        assert len(wrong) == 1, "though the file was watched as well"
+
+
+def test_the_state_directory_stays(mx: Station) -> None:
+    """A configuration with another state directory is refused: the lock is on the old one."""
+    with Agent(mx.configure(), env=mx.env) as agent:
+        agent.wait("published")
+        mx.state = mx.directory / "elsewhere"
+        mx.configure()
+        agent.send(signal.SIGHUP)
+        (problem,) = agent.wait("configuration refused; the old one goes on")["problems"]
+        assert "state.directory" in problem
+        assert not mx.state.exists()
+
+
+def test_the_configuration_changes_by_itself(mx: Station) -> None:
+    """The file is watched: a good one is taken up without a HUP, and what it names from then on is watched too."""
+    with Agent(mx.configure(), env=mx.env) as agent:
+        agent.wait("published")
+        mark, began = agent.mark, time.monotonic()
+        mx.exclude = ["user000@example.com"]
+        mx.configure()
+        agent.wait("configuration read again", after=mark)
+        agent.wait("published", after=mark)
+        assert time.monotonic() - began < CEILING
+        assert mx.published() == OLD - {"user000@example.com"}
+        assert agent.events("run", after=mark)[0]["why"] == "the configuration changed"
+
+
+def test_usr1_is_now(mx: Station) -> None:
+    """USR1 runs at once, all sources; many of them become few runs."""
+    mx.sources = {"corp": {"watch": "off"}}
+    with Agent(mx.configure(), env=mx.env) as agent:
+        agent.wait("published")
+        mx.write("corp", NEW)
+        assert agent.run_now()["event"] == "published"
+        mark = agent.mark
+        for _ in range(200):
+            agent.send(signal.SIGUSR1)
+        assert wait_until(lambda: len(agent.events("unchanged", after=mark)) > 0, 10)
+        runs = agent.quiet(1.0, after=mark)
+        assert 1 <= len(runs) < 50
+        assert {run["why"] for run in runs} == {"USR1"}
+
+
+def test_a_run_by_hand_shares_the_lock(mx: Station) -> None:
+    """Runs by hand and the agent's take turns: none fails, and what each finds is whole."""
+    mx.sources = {"corp": {"watch": "off"}}
+    with Agent(mx.configure(), env=mx.env) as agent:
+        agent.wait("published")
+        for turn in range(3):
+            mx.write("corp", (NEW, OLD)[turn % 2])
+            agent.send(signal.SIGUSR1)
+            done = syncagent("sync", config=mx.config, env=mx.env)
+            assert done.returncode == 0, done.stderr
+        assert agent.run_now()["event"] == "unchanged"
+        assert mx.published() == NEW
+        assert not agent.events(level="error")
+        assert not agent.events(level="warning")
+
+
+def test_term_while_another_run_has_the_lock(mx: Station) -> None:
+    """An agent that waits for the lock of a run by hand ends at once, and the run by hand does not notice."""
+    mx.by_hand()
+    mx.own_postmap()
+    mx.write("corp", NEW)
+    mx.postmap_waits.touch()
+    by_hand = mx.start("sync")
+    try:
+        assert wait_until(lambda: bool(list(mx.map.parent.glob(".*syncagent-*"))), 10)
+        with Agent(mx.config, env=mx.env) as agent:
+            agent.wait("run")
+            assert agent.stop(seconds=CEILING) < AIM * 2
+    finally:
+        mx.postmap_waits.unlink()
+        out, err = by_hand.communicate(timeout=30)
+    assert by_hand.returncode == 0, (out, err)
+    assert mx.published() == NEW
+
+
+def test_the_state_directory_is_lost_and_made_anew(mx: Station) -> None:
+    """An agent whose state directory is emptied goes on with the next run, which begins anew and removes nobody."""
+    with Agent(mx.configure(), env=mx.env) as agent:
+        agent.wait("published")
+        for left in mx.state.iterdir():
+            if left.name != "agent.lock":
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+        assert agent.run_now()["event"] in {"published", "unchanged"}
+        assert mx.published() == OLD
+
+
+def test_what_is_asked_when(mx: Station, server: ScriptedHTTP) -> None:
+    """Each source is asked by its own interval; a change of a file asks nobody else."""
+    server.routes["/list"] = lambda _: answer(ended(["web@example.com"]))
+    mx.extra = http_source(server, every="2s")
+    with Agent(mx.configure(), env=mx.env) as agent:
+        agent.wait("published")
+        assert wait_until(lambda: len(server.asked) >= 3, 15)
+        assert all(run["due"] == ["web"] for run in agent.events("run") if run["why"] == "schedule")
+        mark = agent.mark
+        mx.write("corp", OLD | {"late@example.com"})
+        agent.wait("published", after=mark)
+        assert {"corp"} in [set(run["due"]) for run in agent.events("run", after=mark)]
+        assert mx.published() == OLD | {"late@example.com", "web@example.com"}
