@@ -104,7 +104,6 @@ class Transport:
             verify=context(config),
             follow_redirects=False,
             trust_env=False,  # no proxy that we were not told of, and no .netrc
-            timeout=httpx.Timeout(float(config.read_timeout), connect=float(config.connect_timeout)),
             headers={"user-agent": f"syncagent/{__version__}", "accept-encoding": "gzip"},
         )
 
@@ -138,6 +137,7 @@ class Transport:
             raise SourceError(f"{shown}: the source's deadline has passed before all was asked for")
         with _blamed(shown), contextlib.ExitStack() as stack:
             for left in reversed(range(_TRIES)):
+                self._client.timeout = self._time_left()
                 response = stack.enter_context(self._client.stream(**request.arguments(url)))
                 wait = _retry_after(response)
                 if wait is None or not left or time.monotonic() + wait > self._ends:
@@ -147,6 +147,13 @@ class Transport:
             self._judge(shown, response, request)
             link = _next_link(response.headers.get("link", ""))
             yield Response(shown, response.status_code, response.headers, link, self._unpacked(shown, response))
+
+    def _time_left(self) -> httpx.Timeout:
+        """Give the configured time-outs, none longer than what is left of the deadline."""
+        left = max(self._ends - time.monotonic(), 0.1)
+        return httpx.Timeout(
+            min(float(self._config.read_timeout), left), connect=min(float(self._config.connect_timeout), left)
+        )
 
     def _judge(self, url: str, response: httpx.Response, request: Ask) -> None:
         """Raise SourceError for every status but 200, and 304 where we asked for it."""
