@@ -325,7 +325,7 @@ def check(
     checked = checks.run(config, checks.Options(_program(config_file), progress, dns, smtp, offline))
     progress.close()
     if as_json:
-        render.structure({**render.builtins(checked), "exit_code": int(checked.exit_code)})
+        render.structure(checked)
     else:
         render.checked(checked)
     return checked.exit_code

@@ -201,7 +201,7 @@ def checked(found: Checked) -> None:
             _line("", "", f"  {_shown(line)}", "bold")
     if found.then:
         _line("then", " " * width, found.then, "bold")
-    print(f"{found.errors} errors, {found.warnings} warnings")
+    print(f"errors: {found.errors}, warnings: {found.warnings}")
     for source in found.sources:
         if source.error:
             say(f"source {source.name} is failing ({source.kind}): {source.error}")

@@ -15,19 +15,19 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncagent import fetch
-from syncagent.checks import dns, local, postfix, relay, smtp
-from syncagent.checks.finding import Finding, skipped, warning
+from syncagent.checks import dns, local, postfix, relay, smtp, smtpd
+from syncagent.checks.finding import Finding, error, skipped, warning
 from syncagent.checks.host import Host, Options
 from syncagent.errors import ExitCode, LedgerError, SyncagentError
 from syncagent.ledger import Ledger
+from syncagent.model import SourceReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from syncagent.config import Config
-    from syncagent.model import SourceReport
 
-    Check = Callable[[Host], Iterable[Finding]]
+    Check = Callable[[Host], Iterator[Finding]]
 
 __all__ = ["Checked", "Finding", "Options", "run"]
 
@@ -39,27 +39,41 @@ class Checked(Struct, frozen=True):
     sources: tuple[SourceReport, ...]
     errors: int
     warnings: int
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """1 where there is an error; warnings do not count."""
-        return ExitCode.PROBLEMS if self.errors else ExitCode.OK
+    then: str
+    """What is to be typed after the mends that change main.cf; empty where there are none."""
+    exit_code: ExitCode
+    """1 where there is an error; warnings do not count."""
 
 
 def run(config: Config, options: Options) -> Checked:
     """Run every check. Nothing is written; what fails is a finding."""
-    found: list[Finding] = []
     host = Host(config, options)
+    found = [*_run(_remembered, host), *_run(_asked, host)]
+    several: list[Check] = [*local.CHECKS, *_of_the_host(host)]
+    for check in several:
+        ready = check in local.CHECKS or host.begun
+        found += (one if ready else _left_to_do(one) for one in _run(check, host))
+    errors, warnings = (sum(one.severity == severity for one in found) for severity in ("error", "warning"))
+    changes = any(line.startswith("postconf") for one in found for line in one.mend.splitlines())
+    then = host.command("postfix", "reload") if changes else ""
+    return Checked(tuple(found), host.reports, errors, warnings, then, ExitCode.PROBLEMS if errors else ExitCode.OK)
+
+
+def _remembered(host: Host) -> Iterator[Finding]:
+    """Nothing that is remembered is damaged."""
     try:
-        host.ledger = Ledger(config.state.directory, write=False)
+        host.ledger = Ledger(host.config.state.directory, write=False)
         host.ledger.close()
     except LedgerError as trouble:
-        found.append(Finding("error", "state", str(config.state.directory), str(trouble), host.sync))
-    host.reports = tuple(_sources(host))
-    for check in _checks(host):
-        found += _run(check, host)
-    counts = [sum(one.severity == severity for one in found) for severity in ("error", "warning")]
-    return Checked(tuple(found), host.reports, *counts)
+        yield error(str(host.config.state.directory), str(trouble), host.sync)
+
+
+def _asked(host: Host) -> Iterator[Finding]:
+    """Every source was asked."""
+    try:
+        host.reports = tuple(_sources(host))
+    except (SyncagentError, OSError) as trouble:
+        yield error("", f"what the sources say cannot be kept: {trouble}")
 
 
 def _sources(host: Host) -> Sequence[SourceReport]:
@@ -75,13 +89,17 @@ def _sources(host: Host) -> Sequence[SourceReport]:
         return [one.report for one in fetcher.all(host.config.sources, remembered)]
 
 
-def _checks(host: Host) -> Iterator[Check]:
-    """Give the checks that can be made here."""
-    yield from local.CHECKS
+def _left_to_do(finding: Finding) -> Finding:
+    """Make an error a warning: before the first map is published, Postfix and DNS need not be ready for it."""
+    return replace(finding, severity="warning") if finding.severity == "error" else finding
+
+
+def _of_the_host(host: Host) -> Iterator[Check]:
+    """Give the checks of Postfix, DNS and SMTP that can be made here."""
     if not host.values:
         yield _no_postfix
         return
-    yield from (*postfix.CHECKS, *relay.CHECKS)
+    yield from (*postfix.CHECKS, *relay.CHECKS, *smtpd.CHECKS)
     if host.options.offline:
         yield _offline
     else:

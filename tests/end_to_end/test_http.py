@@ -210,7 +210,8 @@ class Backup:
         """Run the command and keep what it prints."""
         (self.place / "tmp").mkdir(exist_ok=True)
         env = {"TMPDIR": str(self.place / "tmp")}
-        done = syncagent(*args, config=self.place / "syncagent.toml", env=env, check=check)
+        offline = ["--offline"] if args[0] == "check" else []
+        done = syncagent(*args, *offline, config=self.place / "syncagent.toml", env=env, check=check)
         self.printed += done.stdout + done.stderr
         return done
 

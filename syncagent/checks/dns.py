@@ -1,0 +1,168 @@
+"""What DNS says of each relay domain: an MX record that leads here, behind the primary's (RFC 5321, section 5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from syncagent.checks import host as hosts
+from syncagent.checks.finding import error, ok, warning
+from syncagent.checks.here import Here
+from syncagent.errors import SyncagentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from syncagent.checks.finding import Finding
+    from syncagent.checks.host import Host
+
+_SECONDS = 5.0
+_STEP = 10
+_PRIMARY = "THE.PRIMARY"
+"""What only a person can fill in."""
+
+
+class NoAnswerError(SyncagentError):
+    """The DNS server did not answer, or not to the question."""
+
+
+@dataclass
+class Names:
+    """Asks a DNS server; what a name came to is asked for once."""
+
+    server: tuple[str, int] | None
+    _known: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+
+    def ask(self, name: str, kind: str) -> list[str]:
+        """Give the records of a name itself, as text, a CNAME being one of its own kind. Raises NoAnswerError."""
+        if (name, kind) not in self._known:
+            self._known[name, kind] = self._ask(name, kind)
+        return self._known[name, kind]
+
+    def _ask(self, name: str, kind: str) -> list[str]:
+        import dns.exception
+        import dns.resolver
+
+        try:
+            resolver = dns.resolver.Resolver(configure=self.server is None)
+            if self.server:
+                resolver.nameservers, resolver.port = [self.server[0]], self.server[1]
+            answer = resolver.resolve(f"{name}.", kind, search=False, lifetime=_SECONDS)
+        except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
+            return []
+        except (dns.exception.DNSException, OSError, ValueError) as trouble:
+            raise NoAnswerError(str(trouble).partition("\n")[0]) from trouble
+        if answer.canonical_name.to_text(omit_final_dot=True).lower() != name and kind == "CNAME":
+            return []
+        return [record.to_text() for record in answer]
+
+    def addresses(self, name: str) -> list[str]:
+        """Give the A and AAAA records that a name leads to, over a CNAME as well."""
+        return [*self.ask(name, "A"), *self.ask(name, "AAAA")]
+
+
+def mx_records(host: Host) -> Iterator[Finding]:
+    """Every relay domain has an MX record that leads to this host."""
+    names = Names(host.options.dns)
+    if "loopback-only" in host.listed("inet_interfaces"):
+        text = "loopback-only: whatever MX records say, no mail reaches this host"
+        yield error("inet_interfaces", text, host.postconf("inet_interfaces", "all"))
+    try:
+        here = Here.of(host, names.addresses)
+        for at, domain in enumerate(sorted(host.scope)):
+            host.options.report("DNS", at)
+            yield from _domain(domain, names, here)
+    except NoAnswerError as trouble:
+        server = hosts.spelled(host.options.dns) if host.options.dns else "the resolver of this host"
+        text = f"{server} gives no answer: {trouble}; MX records are not looked at, or not all of them"
+        yield warning("DNS", text, f"{host.options.program} check --dns SERVER")
+
+
+@dataclass
+class Mx:
+    """An MX record: where it leads, and whether that is this host."""
+
+    preference: int
+    name: str
+    addresses: list[str]
+    alias: list[str]
+    ours: bool
+
+
+def _records(domain: str, names: Names, here: Here) -> list[Mx]:
+    found = []
+    for text in names.ask(domain, "MX"):
+        preference, _, exchange = text.partition(" ")
+        name = exchange.rstrip(".").lower()
+        addresses, alias = (names.addresses(name), names.ask(name, "CNAME")) if name else ([], [])
+        ours = name in here.names or any(map(here.has, addresses))
+        found.append(Mx(int(preference), name, addresses, alias, ours))
+    return sorted(found, key=lambda mx: (mx.preference, mx.name))
+
+
+def _domain(domain: str, names: Names, here: Here) -> Iterator[Finding]:
+    """Judge a domain."""
+    records = _records(domain, names, here)
+    ours, others = ([mx for mx in records if mx.ours is which] for which in (True, False))
+    problems = [*_leads_here(domain, names, records, here), *_behind(domain, ours, others)]
+    for mx in ours:
+        problems += _target(mx, here)
+    for mx in others:
+        if mx.alias:
+            text = f"the MX of {domain} is a CNAME, which it must not be (RFC 2181, 10.3)"
+            mend = f"{domain}. IN MX {mx.preference} {mx.alias[0]}\n; in place of {mx.name}."
+            problems.append(warning(mx.name, text, mend))
+    yield from problems
+    if not problems:
+        yield ok(domain, f"MX {ours[0].preference} {ours[0].name}, behind {others[0].preference} {others[0].name}")
+
+
+def _behind(domain: str, ours: list[Mx], others: list[Mx]) -> Iterator[Finding]:
+    """Say where this host is not behind the primary."""
+    if ours and not others:
+        text = f"{ours[0].name} is its only MX: there is nothing that this host is the backup of"
+        yield warning(domain, text, f"{domain}. IN MX {max(0, ours[0].preference - _STEP)} {_PRIMARY}.")
+    elif ours and ours[0].preference < others[0].preference:
+        here, there = (f"{mx.preference} {mx.name}" for mx in (ours[0], others[0]))
+        text = f"MX {here} comes before {there}: mail comes here first, and not to the primary"
+        behind = f"{domain}. IN MX {others[-1].preference + _STEP} {ours[0].name}."
+        yield warning(domain, text, f"{behind}\n; in place of preference {ours[0].preference}")
+
+
+def _leads_here(domain: str, names: Names, records: list[Mx], here: Here) -> Iterator[Finding]:
+    """Say what to add where no MX leads here."""
+    if any(mx.ours for mx in records):
+        return
+    last = max((mx.preference for mx in records if mx.name), default=_STEP)
+    mend = [f"{domain}. IN MX {last + _STEP} {here.name}."]
+    if not names.addresses(here.name):
+        mend += here.records()
+    if not records:
+        text = "it has no MX record"
+        primary = domain if names.addresses(domain) else _PRIMARY
+        if primary == domain:
+            text += ", so that mail goes to its address; with a record for the backup alone the primary would get none"
+        yield error(domain, text, "\n".join([f"{domain}. IN MX {_STEP} {primary}.", *mend]))
+    elif not any(mx.name for mx in records):
+        mend = [f"{domain}. IN MX {_STEP} {_PRIMARY}.", *mend, "; in place of the one that is there"]
+        yield error(domain, "its MX record says that it takes no mail (RFC 7505)", "\n".join(mend))
+    else:
+        listed = ", ".join(f"{mx.preference} {mx.name}" for mx in records)
+        text = f"no MX leads to this host, {here.name}: it has {listed}"
+        yield error(domain, text, "\n".join(mend))
+
+
+def _target(mx: Mx, here: Here) -> Iterator[Finding]:
+    """Judge where the MX leads that is ours."""
+    if mx.alias:
+        text = f"it is what an MX names, and a CNAME of {mx.alias[0]}, which it must not be (RFC 2181, 10.3)"
+        records = [f"{mx.name}. IN {'AAAA' if ':' in one else 'A'} {one}" for one in mx.addresses]
+        yield error(mx.name, text, "\n".join(records or here.records()) + "\n; in place of the CNAME")
+    elif not mx.addresses:
+        yield error(mx.name, "it is what an MX names, and has neither A nor AAAA", "\n".join(here.records()))
+    elif not any(map(here.has, mx.addresses)):
+        text = f"it is this host's name, but {', '.join(mx.addresses)} is none of its addresses; behind NAT, say so:"
+        yield warning(mx.name, text, here.host.with_entries("proxy_interfaces", mx.addresses))
+
+
+CHECKS = (mx_records,)

@@ -1,0 +1,59 @@
+"""Which domains a list of main.cf matches: inline, in files, in tables of any type. Rules: match_list(3)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from syncagent.mainconf import entries
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from syncagent.checks.host import Host
+
+
+def matches(host: Host, name: str, domains: Iterable[str]) -> dict[str, str]:
+    """Give which of the domains a list matches, each with the entry of main.cf that does.
+
+    The first entry that matches counts, one with ``!`` excludes. For relay_domains a domain's parents count as well,
+    if parent_domain_matches_subdomains says so. Raises UnaskedError where a table cannot be asked.
+    """
+    keys = {domain: _keys(host, name, domain.casefold()) for domain in domains}
+    under: dict[str, list[str]] = {}
+    for domain, several in keys.items():
+        for key in several:
+            under.setdefault(key, []).append(domain)
+    found: dict[str, str] = {}
+    for entry in host.listed(name):
+        for pattern in _patterns(entry):
+            bare = pattern.lstrip("!")
+            there = host.look_up(bare, under) if ":" in bare else {bare.casefold(): ""}
+            excludes = (pattern.count("!") + entry.count("!", 0, 1)) % 2
+            hit = {one: None for key in there for one in under.get(key, ()) if one in keys}
+            for domain in hit:
+                del keys[domain]
+                if not excludes:
+                    found[domain] = entry
+    return found
+
+
+def _patterns(entry: str) -> Iterator[str]:
+    """Give an entry, or what the file has that it names."""
+    bare = entry.removeprefix("!")
+    if not bare.startswith("/"):
+        yield bare
+        return
+    for line in Path(bare).read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            yield from entries(line)
+
+
+def _keys(host: Host, name: str, domain: str) -> list[str]:
+    """Give what a domain is looked for under: itself, and above it parents by name, or by a leading dot."""
+    if name != "relay_domains":
+        return [domain]
+    labels = domain.split(".")
+    above = [".".join(labels[at:]) for at in range(1, len(labels))]
+    parents = name in host.listed("parent_domain_matches_subdomains")
+    return [domain, *(above if parents else [f".{one}" for one in above])]

@@ -1,0 +1,159 @@
+"""The configuration's surroundings: secrets, directories, the lock, and each source, asked for real."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shlex
+import stat
+from typing import TYPE_CHECKING
+
+from syncagent import files, publish, sources
+from syncagent.checks.finding import error, ok, warning
+from syncagent.errors import LockBusyError, SourceError
+from syncagent.values import SecretFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from syncagent.checks.finding import Finding
+    from syncagent.checks.host import Host
+
+
+def configuration(host: Host) -> Iterator[Finding]:
+    """Say that the configuration is right, since it was read."""
+    yield ok(str(host.config.file), "the configuration is right")
+
+
+def secrets_are_kept(host: Host) -> Iterator[Finding]:
+    """Every secret can be read, by nobody else."""
+    for where, name in _secrets(host):
+        path = sources.secret_path(name)
+        try:
+            sources.read_secret(name)
+        except SourceError as trouble:
+            yield error(where, str(trouble), _mended(path))
+
+
+def _mended(secret: Path) -> str:
+    if not secret.exists():
+        return f"install -m 600 -o {_user()} /dev/stdin {_quote(secret)}"
+    if not os.access(secret, os.R_OK):
+        return f"chown {_user()} {_quote(secret)}"
+    return f"chmod 600 {_quote(secret)}" if secret.stat().st_mode & 0o077 else f"# write it to {secret} anew"
+
+
+def _secrets(host: Host) -> Iterator[tuple[str, SecretFile]]:
+    for name, source in host.config.sources.items():
+        for key in source.own.__struct_fields__:
+            value = getattr(source.own, key)
+            public = key == "client_cert_file" and getattr(source.own, "client_key_file", None)
+            if isinstance(value, SecretFile) and not public:
+                yield f"sources.{name}.{key}", value
+    if host.config.notify.url_file:
+        yield "notify.url_file", host.config.notify.url_file
+
+
+def state_is_ours(host: Host) -> Iterator[Finding]:
+    """Nobody else looks into the state directory, which can be written."""
+    directory = host.config.state.directory
+    if not directory.exists():
+        yield from _can_be_made(directory, "0750")
+        return
+    yield from _writable(directory, "0750")
+    mode = stat.S_IMODE(directory.stat().st_mode)
+    if mode & 0o007:
+        yield warning(str(directory), f"others may look into it (mode {mode:04o})", f"chmod 750 {_quote(directory)}")
+
+
+def map_can_be_written(host: Host) -> Iterator[Finding]:
+    """Not everybody may write the map's directory, and syncagent may."""
+    for table in (host.config.postfix.map, host.config.postfix.domains_map):
+        if table is None:
+            continue
+        directory = table.path.parent
+        if not directory.exists():
+            text = "it is not there, and is not made by itself"
+            yield error(str(directory), text, _make(directory, "0755"))
+            continue
+        yield from _writable(directory, "0755")
+        mode = directory.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            text = "everybody may write there, and so decide who receives mail"
+            yield error(str(directory), text, f"chmod o-w {_quote(directory)}")
+
+
+def _can_be_made(directory: Path, mode: str) -> Iterator[Finding]:
+    above = next(one for one in directory.absolute().parents if one.exists())
+    if not os.access(above, os.W_OK | os.X_OK):
+        yield error(str(directory), f"it is not there, and {_user()} may not make it", _make(directory, mode))
+
+
+def _writable(directory: Path, mode: str) -> Iterator[Finding]:
+    if not directory.is_dir():
+        yield error(str(directory), "it is no directory", f"# move {directory} away")
+    elif not os.access(directory, os.W_OK | os.X_OK):
+        owner = directory.stat().st_uid
+        yield error(str(directory), f"{_user()} may not write there; it is {_name(owner)}'s", _make(directory, mode))
+
+
+def _make(directory: Path, mode: str) -> str:
+    return f"install -d -o {_user()} -m {mode} {_quote(directory)}"
+
+
+def _user() -> str:
+    return _name(os.geteuid())
+
+
+def _name(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def _quote(path: Path) -> str:
+    return shlex.quote(str(path))
+
+
+def lock_is_free(host: Host) -> Iterator[Finding]:
+    """No other run holds the lock."""
+    lock = host.config.state.directory / "sync.lock"
+    try:
+        with files.locked(lock, 0, shared=True):
+            pass
+    except FileNotFoundError:
+        return
+    except LockBusyError:
+        yield ok(str(lock), "a run is under way")
+    except PermissionError:
+        yield error(str(lock), f"{_user()} may not read it", f"chown {_user()} {_quote(lock)}")
+
+
+def postmap_is_there(host: Host) -> Iterator[Finding]:
+    """postmap, which indexes the map, is installed."""
+    if host.config.postfix.map.type != "texthash" and publish.tool("postmap") is None:
+        yield error("postmap", "it is not installed: nothing can be published", "apt-get install postfix")
+
+
+def sources_answer(host: Host) -> Iterator[Finding]:
+    """Every source gives its whole answer."""
+    for report in host.reports:
+        if report.error:
+            yield error(report.name, f"failing ({report.kind}): {report.error}")
+        else:
+            rejected = f", {report.rejected:,} of them no recipients" if report.rejected else ""
+            mode = f"{report.mode}, " if report.mode else ""
+            yield ok(report.name, f"whole: {mode}{report.entries:,} entries{rejected} in {report.seconds:.2f}s")
+
+
+CHECKS = (
+    configuration,
+    secrets_are_kept,
+    state_is_ours,
+    map_can_be_written,
+    lock_is_free,
+    postmap_is_there,
+    sources_answer,
+)

@@ -1,0 +1,71 @@
+"""What the published text has, from one pass over it: counts and a few examples, never the list."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from syncagent import mapfile, normalise
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_EXAMPLES = 3
+_MANY = 200
+_EXTENDED = re.compile(rb"[^+\"@]+\+[^+\"@]+")
+_REFUSED = re.compile(r'^-|[!%@"]')
+"""Local parts that smtpd(8) refuses whatever the map says, and quoted ones: no examples to ask for."""
+
+
+@dataclass
+class Published:
+    """What a text has. ``domains`` are counted as they are spelled, in lower case, so either IDN form."""
+
+    there: bool
+    domains: Counter[str] = field(default_factory=Counter)
+    catch_alls: list[str] = field(default_factory=list)
+    postmasters: set[str] = field(default_factory=set)
+    extended: list[str] = field(default_factory=list)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, text: Path) -> Published:
+        """Read a text; one that is not there has nothing. Raises OSError where it cannot be read."""
+        try:
+            file = text.open("rb")
+        except FileNotFoundError:
+            return cls(there=False)
+        found = cls(there=True)
+        counts: Counter[bytes] = Counter()
+        with file:
+            for _, line in mapfile.logical_lines(file):
+                key = (mapfile.split(line) or (b"",))[0]
+                local, _, domain = key.rpartition(b"@")
+                counts[domain] += 1
+                if counts[domain] <= _EXAMPLES or not local or b"+" in local or local.lower() == b"postmaster":
+                    found._note(local, domain)
+        for name, count in counts.items():
+            found.domains[name.decode(errors="replace").casefold()] += count
+        return found
+
+    def _note(self, local: bytes, domain: bytes) -> None:
+        name, spelled = (part.decode(errors="replace").casefold() for part in (domain, local))
+        if not spelled and len(self.catch_alls) < _MANY:
+            self.catch_alls.append(f"@{name}")
+        if spelled == "postmaster":
+            self.postmasters.add(name)
+        if _EXTENDED.fullmatch(local) and len(self.extended) < _MANY:
+            self.extended.append(f"{spelled}@{name}")
+        examples = self.examples.setdefault(name, [])
+        if spelled and spelled.isascii() and len(examples) < _EXAMPLES and not _REFUSED.search(spelled):
+            examples.append(f"{spelled}@{name}")
+
+
+def canonical(domain: str) -> str:
+    """Give a domain as A-labels; what is none, as it is."""
+    try:
+        return normalise.canonical_domain(domain)
+    except normalise.UnusableError:
+        return domain

@@ -1,0 +1,172 @@
+"""What the smtpd of this host really answers: RCPT, then RSET; no mail is sent (RFC 5321)."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import smtplib
+from typing import TYPE_CHECKING, Self
+
+from syncagent import normalise
+from syncagent.checks import host as hosts
+from syncagent.checks.finding import error, ok, skipped, warning
+from syncagent.checks.published import canonical
+from syncagent.errors import SyncagentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from syncagent.checks.finding import Finding
+    from syncagent.checks.host import Host
+
+DEFAULT = ("127.0.0.1", 25)
+_SECONDS = 30.0
+_PER_SESSION = 8
+"""Fewer than smtpd_soft_error_limit, beyond which answers come late."""
+_DOMAINS = 25
+_PERMANENT = 500
+_TAKEN = 250
+
+
+class NoDialogueError(SyncagentError):
+    """The server does not talk SMTP with us."""
+
+
+class Dialogue:
+    """Asks an SMTP server whether it would take mail, in a session that is opened anew now and then."""
+
+    def __init__(self, server: tuple[str, int], name: str) -> None:
+        """Remember where it is, and who we are."""
+        self._server, self._name, self._asked = server, name, 0
+        self._session: smtplib.SMTP | None = None
+        self.from_address = ""
+
+    def __enter__(self) -> Self:
+        """Open the session. Raises NoDialogueError."""
+        self._open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the session."""
+        self._close()
+
+    def _open(self) -> None:
+        try:
+            self._session = smtplib.SMTP(*self._server, local_hostname=self._name, timeout=_SECONDS)
+            self._session.ehlo_or_helo_if_needed()
+            if self._session.sock:
+                self.from_address = self._session.sock.getsockname()[0]
+        except (OSError, smtplib.SMTPException) as trouble:
+            raise NoDialogueError(str(trouble)) from trouble
+
+    def _close(self) -> None:
+        if self._session:
+            with contextlib.suppress(OSError, smtplib.SMTPException):
+                self._session.quit()
+        self._session, self._asked = None, 0
+
+    def verdict(self, address: str) -> tuple[int, str]:
+        """Give what is answered to RCPT TO. Raises NoDialogueError."""
+        if self._asked >= _PER_SESSION:
+            self._close()
+        if self._session is None:
+            self._open()
+        assert self._session is not None  # noqa: S101 - it was opened
+        self._asked += 1
+        try:
+            code, said = self._session.docmd("MAIL FROM:<>")
+            if code == _TAKEN:
+                code, said = self._session.docmd(f"RCPT TO:<{address}>")
+            self._session.rset()
+        except (OSError, smtplib.SMTPException) as trouble:
+            self._close()
+            raise NoDialogueError(str(trouble)) from trouble
+        return code, said.decode(errors="backslashreplace").replace("\n", " ")
+
+
+def verdicts(host: Host) -> Iterator[Finding]:
+    """Known recipients are taken by the smtpd of this host, and no others."""
+    server = host.options.smtp or DEFAULT
+    spelled = hosts.spelled(server)
+    try:
+        with Dialogue(server, host.values.get("myhostname", "localhost")) as dialogue:
+            domains = sorted(host.scope)
+            for at, domain in enumerate(domains[:_DOMAINS]):
+                host.options.report("SMTP", at)
+                yield from _known(host, dialogue, domain)
+                yield from _unknown(host, dialogue, domain)
+            if domains[_DOMAINS:]:
+                yield skipped(spelled, f"{len(domains) - _DOMAINS:,} more domains are not asked about")
+            yield from _foreign(host, dialogue)
+    except NoDialogueError as trouble:
+        text = f"no dialogue with it: {trouble}"
+        mend = host.command("postfix", "start") if host.values else ""
+        yield (error if host.options.smtp else warning)(spelled, text, mend)
+
+
+def _known(host: Host, dialogue: Dialogue, domain: str) -> Iterator[Finding]:
+    """Ask for some that the map has."""
+    examples = [
+        address
+        for name, several in host.published.examples.items()
+        for address in several
+        if name.isascii() and normalise.within(canonical(name), host.scope) == domain
+    ]
+    taken = 0
+    for address in examples[:3]:
+        code, said = dialogue.verdict(address)
+        taken += code == _TAKEN
+        if code >= _PERMANENT:
+            text = f"the map has it, and smtpd refuses it: {code} {said}"
+            yield error(address, text, host.command("postfix", "reload"))
+        elif code != _TAKEN:
+            text = f"the map has it, and smtpd answers {code} {said}"
+            lookup = "lookup" in said.lower()
+            yield (error if lookup else warning)(address, text, f"{host.sync}" if lookup else "# try again later")
+    if taken:
+        yield ok(domain, f"{taken} known recipients are taken")
+
+
+def _unknown(host: Host, dialogue: Dialogue, domain: str) -> Iterator[Finding]:
+    """Ask for one that nobody has."""
+    wanted = int(host.values.get("unknown_relay_recipient_reject_code", "550"))
+    if host.values.get("soft_bounce") == "yes" and wanted >= _PERMANENT:
+        wanted -= 100
+    code, said = dialogue.verdict(hosts.invented(domain))
+    if code == wanted:
+        yield ok(domain, f"an unknown recipient gets {code}")
+    elif code == _TAKEN and f"@{domain}" in map(str.casefold, host.published.catch_alls):
+        yield ok(domain, "an unknown recipient is taken, since the map has a catch-all")
+    elif code == _TAKEN:
+        text = "an unknown recipient is taken: mail to it bounces later (backscatter); is what is above in force?"
+        yield error(domain, text, host.command("postfix", "reload"))
+    else:
+        text = f"an unknown recipient gets {code} {said}, not {wanted}"
+        yield warning(domain, text, host.command("postfix", "reload"))
+
+
+def _foreign(host: Host, dialogue: Dialogue) -> Iterator[Finding]:
+    """Ask for a domain that is not ours."""
+    code, said = dialogue.verdict("nobody@syncagent-check.invalid")
+    if code != _TAKEN:
+        yield ok("a foreign domain", f"it is refused: {code} {said}")
+    elif _trusted(host, dialogue.from_address):
+        text = f"asked from {dialogue.from_address}, which mynetworks permits to relay: nothing is learned from that"
+        yield skipped("a foreign domain", text)
+    else:
+        text = f"it is taken from {dialogue.from_address}: this host relays for everybody"
+        mend = host.postconf("smtpd_relay_restrictions", hosts.DEFAULT_RESTRICTIONS)
+        yield error("a foreign domain", text, mend)
+
+
+def _trusted(host: Host, address: str) -> bool:
+    """Tell whether mynetworks has an address, as far as it is spelled there."""
+    for entry in host.listed("mynetworks"):
+        with contextlib.suppress(ValueError):
+            bare = entry.replace("[", "").replace("]", "")
+            if ipaddress.ip_address(address) in ipaddress.ip_network(bare, strict=False):
+                return True
+    return False
+
+
+CHECKS = (verdicts,)

@@ -1,0 +1,546 @@
+"""A real Postfix per misconfiguration: `check` names it with its mend, and the mend, typed, makes it right."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.checks import Backup, problems
+from tests.support.need import need_postfix
+from tests.support.postmap import postmap_build, settle
+
+Deed = Callable[[Backup], None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """How to break it, and what is found then; `also` does what a mend leaves to a person.
+
+    `live`: an address, and what smtpd answers for it while it is broken, and once it is mended.
+    """
+
+    deed: Deed
+    check: str
+    severity: str
+    subject: str
+    mend: str
+    also: Deed | None = None
+    live: tuple[str, int, int] | None = None
+
+
+def main_cf(**parameters: str | None) -> Deed:
+    """Set parameters of main.cf, MAP standing for the map."""
+
+    def deed(backup: Backup) -> None:
+        named = backup.postfix.relay_recipient_maps or ""
+        backup.postfix.set(**{name: value and value.replace("MAP", named) for name, value in parameters.items()})
+
+    return deed
+
+
+def table(name: str, kind: str, text: str, **parameters: str) -> Deed:
+    """Make a table, and name it in main.cf by TABLE."""
+
+    def deed(backup: Backup) -> None:
+        path = backup.postfix.directory / name
+        path.write_text(text)
+        settle(path)
+        if kind in {"hash", "lmdb"}:
+            postmap_build(backup.postfix.config_directory, f"{kind}:{path}")
+        backup.postfix.set(**{key: value.replace("TABLE", f"{kind}:{path}") for key, value in parameters.items()})
+
+    return deed
+
+
+def people(*addresses: str) -> Deed:
+    """Have the source give more, and publish them."""
+
+    def deed(backup: Backup) -> None:
+        backup.add(*addresses)
+        backup.sync()
+
+    return deed
+
+
+def both(*deeds: Deed) -> Deed:
+    """Do one after the other."""
+
+    def deed(backup: Backup) -> None:
+        for one in deeds:
+            one(backup)
+
+    return deed
+
+
+def settings(**keys: object) -> Deed:
+    """Set keys of [postfix], and publish."""
+
+    def deed(backup: Backup) -> None:
+        for key, value in keys.items():
+            backup.configure(key, value)
+        backup.sync()
+
+    return deed
+
+
+def domains_file(text: str) -> Deed:
+    """Have relay_domains in a file."""
+
+    def deed(backup: Backup) -> None:
+        path = backup.postfix.directory / "domains"
+        path.write_text(text)
+        backup.postfix.set(relay_domains=str(path))
+
+    return deed
+
+
+def domains_map(backup: Backup) -> None:
+    """Publish the domains as well."""
+    settings(domains_map=f"lmdb:{backup.postfix.map_path.with_name('relay_domains')}")(backup)
+
+
+def no_lmdb(backup: Backup) -> None:
+    """Have Postfix without lmdb tables, as without its package."""
+    path = backup.postfix.config_directory / "dynamicmaps.cf"
+    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if not line.startswith("lmdb")))
+
+
+def text_by_hand(backup: Backup) -> None:
+    """Edit the map's text, and forget postmap."""
+    with backup.postfix.map_path.open("a") as file:
+        file.write("by-hand@example.com OK\n")
+    index = backup.postfix.map_path.with_suffix(".lmdb")
+    os.utime(index, (index.stat().st_atime, index.stat().st_mtime - 60))
+
+
+def no_index(backup: Backup) -> None:
+    """Lose the index."""
+    backup.postfix.map_path.with_suffix(".lmdb").unlink()
+
+
+def no_map(backup: Backup) -> None:
+    """Lose the map."""
+    no_index(backup)
+    backup.postfix.map_path.unlink()
+
+
+def forgotten(backup: Backup) -> None:
+    """Forget the recipients of a domain, though a source has them: a map that was put in place by hand."""
+    backup.postfix.build_map("anna@example.com OK\npostmaster@example.com OK\n")
+
+
+def catch_all_by_hand(backup: Backup) -> None:
+    """Find a catch-all in a map that another hand wrote."""
+    backup.postfix.build_map(backup.postfix.map_path.read_text() + "@example.org OK\n")
+    backup.sync()
+
+
+def master_cf(*options: str) -> Deed:
+    """Add options to the smtpd."""
+
+    def deed(backup: Backup) -> None:
+        path = backup.postfix.config_directory / "master.cf"
+        first, rest = path.read_text().split("\n", 1)
+        path.write_text(" ".join([first, *(f"-o {option}" for option in options)]) + "\n" + rest)
+
+    return deed
+
+
+def open_secret(backup: Backup) -> None:
+    """Have a secret that others can read."""
+    secret = backup.directory / "hook"
+    secret.write_text("http://127.0.0.1:9/\n")
+    secret.chmod(0o644)
+    with backup.file.open("a") as file:
+        file.write('[notify]\nurl_file = "./hook"\n')
+
+
+def mode(name: str, bits: int) -> Deed:
+    """Open a directory."""
+
+    def deed(backup: Backup) -> None:
+        place = backup.directory / name if name == "state" else backup.postfix.map_path.parent
+        place.chmod(bits)
+
+    return deed
+
+
+ERROR, WARNING = "error", "warning"
+RESTRICTIONS = {"smtpd_recipient_restrictions": ""}
+CASES: dict[str, Case] = {
+    "the map is not named": Case(
+        main_cf(relay_recipient_maps=None),
+        "map-is-named",
+        ERROR,
+        "lmdb:",
+        "postconf",
+        live=("nobody@example.com", 250, 550),
+    ),
+    "the map is named with another type": Case(
+        main_cf(relay_recipient_maps="hash:$config_directory/../maps/relay_recipients"),
+        "map-is-named",
+        ERROR,
+        "lmdb:",
+        "postconf",
+    ),
+    "another table is named": Case(
+        table("old", "hash", "x@example.com OK\n", relay_recipient_maps="TABLE"),
+        "map-is-named",
+        ERROR,
+        "lmdb:",
+        "postconf",
+    ),
+    "another table beside it": Case(
+        both(main_cf(relay_recipient_maps="proxy:MAP, inline:{{old@example.com=OK}}")),
+        "no-other-tables",
+        WARNING,
+        "inline:",
+        "postconf",
+    ),
+    "another table takes everybody": Case(
+        main_cf(relay_recipient_maps="MAP, static:OK"),
+        "no-other-tables",
+        ERROR,
+        "static:OK",
+        "postconf",
+        live=("nobody@example.com", 250, 550),
+    ),
+    "the type is not there": Case(no_lmdb, "type-is-there", ERROR, "lmdb:", "apt-get install postfix-lmdb"),
+    "the index is older than its text": Case(text_by_hand, "index-is-current", ERROR, ".lmdb", "syncagent"),
+    "the index is missing": Case(
+        no_index, "index-is-current", ERROR, "relay_recipients", "syncagent", live=("anna@example.com", 451, 250)
+    ),
+    "the map is missing": Case(no_map, "index-is-current", ERROR, "relay_recipients", "syncagent"),
+    "unlisted recipients are not rejected": Case(
+        main_cf(smtpd_reject_unlisted_recipient="no"),
+        "unlisted-are-rejected",
+        ERROR,
+        "smtpd_reject_unlisted_recipient",
+        "postconf",
+        live=("nobody@example.com", 250, 550),
+    ),
+    "450 in the first week": Case(
+        main_cf(unknown_relay_recipient_reject_code="450"),
+        "unknown-are-refused",
+        WARNING,
+        "unknown_relay_recipient_reject_code",
+        "postconf",
+        live=("nobody@example.com", 450, 550),
+    ),
+    "another code": Case(
+        main_cf(unknown_relay_recipient_reject_code="554"),
+        "unknown-are-refused",
+        ERROR,
+        "unknown_relay_recipient_reject_code",
+        "postconf",
+    ),
+    "soft_bounce": Case(
+        main_cf(soft_bounce="yes"),
+        "unknown-are-refused",
+        WARNING,
+        "soft_bounce",
+        "postconf",
+        live=("nobody@example.com", 450, 550),
+    ),
+    "a virtual alias accepts all of a domain": Case(
+        table(
+            "virtual",
+            "hash",
+            "# aliases\n@Example.COM info@example.net\nx@example.com y@example.net\n",
+            virtual_alias_maps="TABLE",
+        ),
+        "nothing-accepts-before",
+        ERROR,
+        "example.com",
+        "sed",
+        live=("nobody@example.com", 250, 550),
+    ),
+    "a canonical map accepts all of a domain": Case(
+        table("canonical", "texthash", "@example.org @example.net\n", canonical_maps="TABLE"),
+        "nothing-accepts-before",
+        ERROR,
+        "example.org",
+        "sed",
+        live=("nobody@example.org", 250, 550),
+    ),
+    "a pattern accepts everything": Case(
+        table("recipients", "regexp", "/^(.*)@example\\.com$/ $1@example.net\n", recipient_canonical_maps="TABLE"),
+        "nothing-accepts-before",
+        ERROR,
+        "example.com",
+        "# take",
+        also=main_cf(recipient_canonical_maps=""),
+        live=("nobody@example.com", 250, 550),
+    ),
+    "local_recipient_maps is emptied": Case(
+        main_cf(mydestination="$myhostname", local_recipient_maps=""),
+        "local-recipients-are-known",
+        WARNING,
+        "local_recipient_maps",
+        "postconf",
+    ),
+    "relaying for everybody": Case(
+        main_cf(smtpd_relay_restrictions="permit_mynetworks, permit", smtpd_recipient_restrictions=""),
+        "relaying-is-closed",
+        ERROR,
+        "smtpd_relay_restrictions",
+        "postconf",
+    ),
+    "no restriction is left": Case(
+        main_cf(smtpd_relay_restrictions="", smtpd_recipient_restrictions="permit_mynetworks"),
+        "relaying-is-closed",
+        ERROR,
+        "smtpd_relay_restrictions",
+        "postconf",
+    ),
+    "mail waits for hours only": Case(
+        main_cf(maximal_queue_lifetime="4h"), "queue-lives-long", ERROR, "maximal_queue_lifetime", "postconf"
+    ),
+    "bounces wait for minutes only": Case(
+        main_cf(bounce_queue_lifetime="30m"), "queue-lives-long", WARNING, "bounce_queue_lifetime", "postconf"
+    ),
+    "a domain is not in relay_domains": Case(
+        main_cf(relay_domains="example.com"),
+        "domains-are-relayed",
+        ERROR,
+        "example.org",
+        "postconf",
+        live=("ben@example.org", 554, 250),
+    ),
+    "relay_domains is what it is by default": Case(
+        main_cf(relay_domains=None), "domains-are-relayed", ERROR, "example.com", "postconf"
+    ),
+    "an exception takes a domain out": Case(
+        main_cf(relay_domains="example.com, !example.org, example.org"),
+        "domains-are-relayed",
+        ERROR,
+        "example.org",
+        "postconf",
+        live=("ben@example.org", 554, 250),
+    ),
+    "one form of an IDN domain": Case(
+        both(
+            settings(relay_domains=["example.com", "example.org", "bücher.example"]),
+            people("u@bücher.example", "postmaster@bücher.example"),
+            main_cf(relay_domains="example.com example.org xn--bcher-kva.example"),
+        ),
+        "domains-are-relayed",
+        ERROR,
+        "bücher.example",
+        "postconf",
+        live=("u@bücher.example", 554, 250),
+    ),
+    "domains_map is not named": Case(domains_map, "domains-are-relayed", ERROR, "lmdb:", "postconf"),
+    "a relayed domain is not configured": Case(
+        main_cf(relay_domains="example.com, example.org, example.net"),
+        "relayed-domains-are-ours",
+        ERROR,
+        "example.net",
+        "in ",
+        also=people("u@example.net", "postmaster@example.net"),
+        live=("u@example.net", 550, 250),
+    ),
+    "a relayed domain of a table is not configured": Case(
+        table("domains", "hash", "example.com x\nexample.org x\nexample.net x\n", relay_domains="TABLE"),
+        "relayed-domains-are-ours",
+        ERROR,
+        "example.net",
+        "in ",
+        also=people("u@example.net", "postmaster@example.net"),
+    ),
+    "a domain is missing from a file": Case(
+        domains_file("example.com\n# example.org\n!example.org, example.org\n"),
+        "domains-are-relayed",
+        ERROR,
+        "example.org",
+        "postconf",
+        live=("ben@example.org", 554, 250),
+    ),
+    "a domain whose recipients are below it, in a table of domains": Case(
+        both(
+            people("u@sub.example.com"),
+            table("domains", "hash", "example.com x\nexample.org x\n", relay_domains="TABLE"),
+            main_cf(parent_domain_matches_subdomains=""),
+        ),
+        "recipients-are-relayed",
+        ERROR,
+        "sub.example.com",
+        "postconf",
+        live=("u@sub.example.com", 554, 250),
+    ),
+    "a domain without recipients": Case(
+        both(
+            settings(relay_domains=["example.com", "example.org", "example.net"]),
+            main_cf(relay_domains="example.com, example.org, example.net"),
+        ),
+        "domains-have-recipients",
+        ERROR,
+        "example.net",
+        "# have a source",
+        also=people("u@example.net", "postmaster@example.net"),
+    ),
+    "a domain whose recipients another hand lost": Case(
+        forgotten, "domains-have-recipients", ERROR, "example.org", "# have a source"
+    ),
+    "recipients outside relay_domains": Case(
+        both(people("u@sub.example.com"), main_cf(parent_domain_matches_subdomains="")),
+        "recipients-are-relayed",
+        ERROR,
+        "sub.example.com",
+        "postconf",
+        live=("u@sub.example.com", 554, 250),
+    ),
+    "a domain in mydestination": Case(
+        main_cf(mydestination="$myhostname, example.com", local_recipient_maps=None),
+        "domains-are-of-one-class",
+        ERROR,
+        "example.com",
+        "postconf",
+        live=("anna@example.com", 550, 250),
+    ),
+    "a domain in virtual_alias_domains": Case(
+        main_cf(virtual_alias_domains="example.org"),
+        "domains-are-of-one-class",
+        ERROR,
+        "example.org",
+        "postconf",
+        live=("ben@example.org", 550, 250),
+    ),
+    "a domain in virtual_mailbox_domains": Case(
+        table("mailboxes", "hash", "example.org x\n", virtual_mailbox_domains="TABLE, example.com"),
+        "domains-are-of-one-class",
+        ERROR,
+        "example.org",
+        "# take example.org out of",
+        also=main_cf(virtual_mailbox_domains=""),
+    ),
+    "a catch-all by another hand": Case(
+        catch_all_by_hand,
+        "catch-alls-are-wanted",
+        WARNING,
+        "@example.org",
+        "syncagent",
+        live=("nobody@example.org", 250, 550),
+    ),
+    "no postmaster": Case(
+        both(
+            settings(relay_domains=["example.com", "example.org", "example.net"]),
+            main_cf(relay_domains="example.com, example.org, example.net"),
+            people("u@example.net"),
+        ),
+        "domains-have-a-postmaster",
+        WARNING,
+        "example.net",
+        "printf",
+    ),
+    "extensions, and no delimiter": Case(
+        people("anna+lists@example.com"),
+        "extensions-are-understood",
+        WARNING,
+        "recipient_delimiter",
+        "postconf",
+        live=("ben+new@example.org", 550, 250),
+    ),
+    "another value in master.cf": Case(
+        master_cf("smtpd_reject_unlisted_recipient=no"),
+        "nothing-is-overridden",
+        WARNING,
+        "smtpd_reject_unlisted_recipient",
+        "postconf",
+    ),
+    "whoever names this host in DNS": Case(
+        main_cf(smtpd_relay_restrictions="permit_mynetworks, permit_mx_backup, reject_unauth_destination"),
+        "no-mx-backup",
+        WARNING,
+        "smtpd_relay_restrictions",
+        "postconf",
+    ),
+    "a secret that others can read": Case(open_secret, "secrets-are-kept", ERROR, "notify.url_file", "chmod 600"),
+    "the state lies open": Case(mode("state", 0o755), "state-is-ours", WARNING, "state", "chmod 750"),
+    "everybody may write the map": Case(mode("map", 0o777), "map-can-be-written", ERROR, "maps", "chmod o-w"),
+}
+
+
+@pytest.fixture
+def backup() -> Iterator[Backup]:
+    """A backup MX that is all right; its Postfix does not run."""
+    need_postfix("lmdb")
+    made = Backup.make()
+    made.publish()
+    yield made
+    made.postfix.stop()
+
+
+def test_a_right_one(backup: Backup) -> None:
+    """Where all is right, there is neither an error nor a warning, and what was not asked is said."""
+    found = backup.check("--offline")
+    assert problems(found) == []
+    assert {one["check"] for one in found if one["severity"] == "skipped"} == {"offline"}
+
+
+RIGHT: dict[str, Deed] = {
+    "relay_domains of a table, by a leading dot": both(
+        people("u@sub.example.com"),
+        table("domains", "hash", "example.com x\n.example.com x\nexample.org x\n", relay_domains="TABLE"),
+        main_cf(parent_domain_matches_subdomains=""),
+    ),
+    "relay_domains of a file, and of a parameter": both(
+        domains_file("# ours\nexample.com\n"), main_cf(relay_domains="$config_directory/../domains $x", x="example.org")
+    ),
+    "the map by way of the proxy": main_cf(relay_recipient_maps="proxy:MAP"),
+    "what Postfix restricts by itself": main_cf(smtpd_relay_restrictions=None, smtpd_recipient_restrictions=None),
+    "restrictions in a class": main_cf(
+        smtpd_restriction_classes="ours",
+        ours="permit_mynetworks, reject_unauth_destination",
+        smtpd_relay_restrictions="ours",
+        smtpd_recipient_restrictions="",
+    ),
+    "a catch-all that is permitted": both(settings(catch_all=["example.org"]), people("@example.org")),
+    "extensions, and a delimiter": both(people("anna+lists@example.com"), main_cf(recipient_delimiter="+-")),
+    "both forms of an IDN domain": both(
+        settings(relay_domains=["example.com", "example.org", "xn--bcher-kva.example"]),
+        people("u@bücher.example", "postmaster@bücher.example"),
+        main_cf(relay_domains="example.com example.org xn--bcher-kva.example BÜCHER.example"),
+    ),
+    "aliases of a domain's own": table("virtual", "hash", "x@example.com y@example.net\n", virtual_alias_maps="TABLE"),
+    "local users": main_cf(mydestination="$myhostname, localhost", local_recipient_maps=None),
+    "unlisted recipients are rejected by a restriction": main_cf(
+        smtpd_reject_unlisted_recipient="no",
+        smtpd_recipient_restrictions="reject_unlisted_recipient, reject_unauth_destination",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_also_right(name: str, backup: Backup) -> None:
+    """What is right in another way is right, and nothing is said against it."""
+    RIGHT[name](backup)
+    assert problems(backup.check("--offline")) == []
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_misconfiguration(name: str, backup: Backup) -> None:
+    """It is named, with its mend; and the mend is one."""
+    case = CASES[name]
+    args = ("--smtp", f"127.0.0.1:{backup.postfix.port}")
+    case.deed(backup)
+    if case.live:
+        settle(backup.postfix.config_directory / "main.cf")
+        backup.postfix.start()
+        assert backup.postfix.verdict(case.live[0]).code == case.live[1]
+    found = problems(backup.check("--offline", *args))
+    (one, *_) = [one for one in found if one["check"] == case.check and case.subject in one["subject"]]
+    assert one["severity"] == case.severity
+    assert one["mend"].startswith(case.mend)
+    if case.also:
+        case.also(backup)
+    backup.type_in(one["mend"])
+    left = problems(backup.check("--offline", *args))
+    assert [other for other in left if (other["check"], other["subject"]) == (one["check"], one["subject"])] == []
+    for mend in dict.fromkeys(other["mend"] for other in left):  # what came to light only then, or was broken with it
+        backup.type_in(mend)
+    assert left == [] or problems(backup.check("--offline", *args)) == []
+    if case.live:
+        backup.postfix.reload()
+        assert backup.postfix.verdict(case.live[0]).code == case.live[2]

@@ -1,0 +1,186 @@
+"""How `check` tells what it found, and that nothing stops it."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from syncagent import checks, config
+from syncagent.checks import postfix, smtpd
+from syncagent.checks.host import Host
+from tests.checks import Backup, problems
+from tests.sources import write_config
+from tests.support.need import need_postfix, need_root
+from tests.support.run import syncagent
+from tests.support.terminal import Terminal
+
+
+@pytest.fixture
+def backup() -> Iterator[Backup]:
+    """A backup MX that is all right; its Postfix does not run."""
+    need_postfix("lmdb")
+    made = Backup.make()
+    made.publish()
+    yield made
+    made.postfix.stop()
+
+
+def test_as_text(backup: Backup) -> None:
+    """A line for each finding, what mends it below, whole and ready to copy, and what comes after that."""
+    backup.postfix.set(relay_domains="example.com")
+    done = syncagent("check", "--offline", config=backup.file, check=1)
+    lines = done.stdout.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("error"))
+    assert lines[at].split(maxsplit=3)[1:3] == ["domains-are-relayed", "example.org:"]
+    at_config = f"-c {backup.postfix.config_directory}"
+    assert lines[at + 1].strip() == f"postconf {at_config} -e 'relay_domains = example.com, example.org'"
+    assert lines[-2].split(maxsplit=1) == ["then", f"postfix {at_config} reload"]
+    assert lines[-1] == "errors: 1, warnings: 0"
+    assert "\33" not in done.stdout
+    assert done.stderr == ""
+
+
+def test_on_a_terminal(backup: Backup) -> None:
+    """The same in colour, a mend that is longer than a line still one line."""
+    domains = ", ".join(["example.com", *(f"domain-number-{number}.example.net" for number in range(20))])
+    backup.postfix.set(relay_domains=domains)
+    command = (sys.executable, "-m", "syncagent", "--config", backup.file, "check", "--offline")
+    terminal = Terminal(*command, env={"TERM": "xterm-256color"})
+    assert terminal.ended() == 1
+    assert "\33[1;31merror" in terminal.said
+    assert "\33[32mok" in terminal.said
+    assert f"relay_domains = {domains}, example.org'" in terminal.said
+
+
+def test_as_json(backup: Backup) -> None:
+    """One object: the findings, how each source did, and the exit status."""
+    backup.postfix.set(maximal_queue_lifetime="1h")
+    done = syncagent("check", "--offline", "--json", config=backup.file, check=1)
+    told = json.loads(done.stdout)
+    assert told.keys() == {"findings", "sources", "errors", "warnings", "then", "exit_code"}
+    (found,) = problems(told["findings"])
+    assert found["check"] == "queue-lives-long"
+    assert [(one["name"], one["state"], one["entries"]) for one in told["sources"]] == [("list", "whole", 4)]
+    assert done.stderr == ""
+
+
+def test_every_problem_at_once(backup: Backup) -> None:
+    """A host where much is wrong is told of all of it in one run."""
+    backup.list.unlink()
+    backup.postfix.set(
+        relay_recipient_maps=None, relay_domains="example.net", maximal_queue_lifetime="1h", soft_bounce="yes"
+    )
+    done = syncagent("check", "--offline", "--json", config=backup.file, check=1)
+    names = {one["check"] for one in problems(json.loads(done.stdout)["findings"])}
+    assert names >= {"sources-answer", "map-is-named", "domains-are-relayed", "relayed-domains-are-ours"}
+    assert names >= {"queue-lives-long", "unknown-are-refused"}
+
+
+def test_a_check_that_fails(backup: Backup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault in a check is a finding, and the others are made."""
+
+    def faulty(_host: Host) -> Iterator[checks.Finding]:
+        raise RuntimeError("the moon is full")
+
+    monkeypatch.setattr(smtpd, "CHECKS", (faulty, *smtpd.CHECKS))
+    options = checks.Options("syncagent", lambda _step, _count: None, offline=True)
+    found = checks.run(config.load(backup.file), options)
+    (problem,) = [one for one in found.findings if one.severity in {"error", "warning"}]
+    assert problem.check == "faulty"
+    assert problem.text == "the check itself failed: RuntimeError: the moon is full"
+    assert found.exit_code == 1
+    assert {one.check for one in found.findings} >= {"queue-lives-long", "map-is-named", "sources-answer"}
+
+
+@pytest.mark.parametrize("name", ["virtual_alias_maps", "relay_domains", "mydestination"])
+def test_a_table_that_cannot_be_asked(name: str, backup: Backup) -> None:
+    """A table that is missing, or not ours to read, is told of, and the other checks are made."""
+    backup.postfix.set(**{name: "hash:/nonexistent/table, example.com, example.org"})
+    if name == "mydestination":
+        backup.postfix.set(**{name: "hash:/nonexistent/table"})
+    if name == "virtual_alias_maps":
+        backup.postfix.set(**{name: "hash:/nonexistent/table", "virtual_alias_domains": ""})
+    found = backup.check("--offline")
+    assert [one for one in found if "/nonexistent/table" in one["text"] + one["subject"]]
+    assert [one["severity"] for one in problems(found) if one["severity"] == "error"] == []
+    assert {one["check"] for one in found} >= {"queue-lives-long", "map-is-named", "sources-answer"}
+
+
+def test_a_damaged_ledger(backup: Backup) -> None:
+    """A state that cannot be read is a finding with its mend, and the other checks are made."""
+    (backup.directory / "state" / "state.db").write_bytes(b"no database" * 1000)
+    (found,) = problems(backup.check("--offline"))
+    assert found["check"] == "remembered"
+    backup.type_in(found["mend"])
+    assert problems(backup.check("--offline")) == []
+
+
+def test_no_postfix(tmp_path: Path) -> None:
+    """Without a main.cf what is not looked at is said, and nothing else is asked."""
+    (tmp_path / "list").write_text("a@example.com\n")
+    file = write_config(tmp_path, '[sources.f]\ntype = "file"\npath = "list"\n')
+    done = syncagent("check", "--dns", "127.0.0.1:9", config=file, check=0)
+    assert "neither Postfix nor DNS nor SMTP is looked at" in done.stdout
+    assert done.stdout.endswith("errors: 0, warnings: 1\n")
+
+
+def test_before_the_first_sync(backup: Backup) -> None:
+    """Before anything is published, what Postfix lacks is left to do: warnings, in the order to type them."""
+    for path in backup.postfix.map_path.parent.iterdir():
+        path.unlink()
+    backup.postfix.set(relay_recipient_maps=None, relay_domains=None)
+    found = problems(backup.check("--offline"))
+    assert {one["severity"] for one in found} == {"warning"}
+    assert {one["check"] for one in found} == {"map-is-named", "domains-are-relayed", "index-is-current"}
+    backup.type_in("\n".join(one["mend"] for one in found))
+    assert problems(backup.check("--offline")) == []
+
+
+def test_as_another_user(backup: Backup) -> None:
+    """By root, over another user's state, it is that user who may or may not write; the mend is root's to type."""
+    need_root()
+    for path in (backup.directory / "state", *(backup.directory / "state").rglob("*")):
+        os.chown(path, 65534, 65534)
+    (found,) = problems(backup.check("--offline"))
+    assert found["check"] == "map-can-be-written"
+    assert "may not write there; it is root's" in found["text"]
+    backup.type_in(found["mend"])
+    assert problems(backup.check("--offline")) == []
+
+
+def test_an_address_of_ipv6(backup: Backup) -> None:
+    """A server may be named by an IPv6 address, in brackets, with or without a port."""
+    done = syncagent("check", "--smtp", "[::1]", "--dns", "[::1]:9", "--json", config=backup.file, check=1)
+    found = {one["check"]: one for one in json.loads(done.stdout)["findings"]}
+    assert "[::1]:9 gives no answer" in found["mx-records"]["text"]
+    assert found["verdicts"]["subject"] == "[::1]:25"
+
+
+@pytest.mark.parametrize("trouble", ["no Berkeley DB", "redirection"])
+def test_hash_where_it_is_leaving(trouble: str) -> None:
+    """With a hash map, on a Postfix without Berkeley DB or one that redirects (3.11), the mend is another type.
+
+    What such a Postfix says is set here, since the one of the test has Berkeley DB; the mend is typed for real.
+    """
+    need_postfix("hash")
+    need_postfix("lmdb")
+    backup = Backup.make("hash")
+    try:
+        backup.publish()
+        options = checks.Options("syncagent", lambda _step, _count: None, offline=True)
+        host = Host(config.load(backup.file), options)
+        if trouble == "redirection":
+            host.level_of_migration = "enable-redirect"
+            (found,) = postfix.not_redirected(host)
+        else:
+            host.main.types = frozenset({"cdb", "lmdb", "texthash"})
+            (found,) = postfix.type_is_there(host)
+        assert found.severity == ("warning" if trouble == "redirection" else "error")
+        backup.type_in(found.mend.replace("syncagent sync", f"syncagent --config {backup.file} sync"))
+        assert problems(backup.check("--offline")) == []
+        assert backup.postfix.map_path.with_suffix(".lmdb").exists()
+    finally:
+        backup.postfix.stop()
