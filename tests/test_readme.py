@@ -150,7 +150,8 @@ def test_the_end_line_as_the_readme_makes_it_is_believed(tmp_path: Path) -> None
     subprocess.run(["sh", "-ec", script], cwd=tmp_path, check=True, timeout=30)
     file = tmp_path / "syncagent.toml"
     file.write_text(
-        f'[postfix]\nmap = "lmdb:{tmp_path}/m"\nrelay_domains = ["example.com"]\n[state]\ndirectory = "state"\n'
+        f'[postfix]\nmap = "lmdb:{tmp_path}/m"\nrelay_domains = ["example.com"]\nconfig_directory = "{tmp_path}"\n'
+        '[state]\ndirectory = "state"\n'
         '[sources.x]\ntype = "file"\npath = "recipients"\nrequire_end = true\n'
     )
     assert " 2 " in syncagent("check", "--offline", config=file, check=0).stdout
