@@ -129,9 +129,20 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 def _samples(sign: str, sample: Sequence[str], count: int) -> None:
     for address in sample:
-        print(f"  {sign} {_shown(address)}")
+        _changed(f"  {sign} {_shown(address)}", new=sign.startswith("+"))
     if count > len(sample):
-        print(f"  {sign} ... and {count - len(sample):,} more")
+        _changed(f"  {sign} ... and {count - len(sample):,} more", new=sign.startswith("+"))
+
+
+def _changed(text: str, *, new: bool) -> None:
+    """Print a line about what came or went: on a terminal in green or red."""
+    if not sys.stdout.isatty():
+        print(text)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    Console().print(Text(text, "green" if new else "red"), soft_wrap=True)
 
 
 def _sources(reports: Sequence[SourceReport], *, steps: bool) -> None:
@@ -300,14 +311,19 @@ def past(runs: Sequence[Run]) -> None:
     """Print what changed when."""
     if not runs:
         print("nothing changed")
+    width = max((len(_came_to(run)) for run in runs), default=0)
     for run in runs:
-        said = "first import" if run.first_import else run.status
-        print(f"{_when(run.at)}  {said}: +{run.added:,} -{run.removed:,}  ({run.run_id}){_because(run.error)}")
+        counts = f"{f'+{run.added:,}':>9} {f'-{run.removed:,}':>9}"
+        print(f"{_when(run.at)}  {_came_to(run):<{width}} {counts}  {run.run_id}{_because(run.error)}")
         for change in run.changes:
-            print(f"    {_happened(change)}")
+            _changed(f"    {_happened(change)}", new=change.added)
         left = run.added + run.removed - len(run.changes)
         if run.changes and left > 0:
             print(f"    ... and {left:,} more")
+
+
+def _came_to(run: Run) -> str:
+    return "first import" if run.first_import else run.status
 
 
 def _because(error: str) -> str:
