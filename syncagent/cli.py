@@ -484,8 +484,9 @@ def _flush() -> None:
 
 def _program(config_file: Path) -> str:
     """Give the command line to type for another verb on the same configuration."""
-    default = Path("/etc/syncagent/syncagent.toml")
-    return "syncagent" if config_file == default else f"syncagent --config {config_file}"
+    from syncagent import config
+
+    return config.program(config_file)
 
 
 def main() -> NoReturn:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from importlib import resources
 from typing import TYPE_CHECKING
 
 from click.shell_completion import CompletionItem, get_completion_class
@@ -26,11 +25,11 @@ def holds(config_file: Path, incomplete: str) -> list[CompletionItem]:
     """Complete the ID of a hold that may be approved; none where that cannot be known: a TAB is no place for errors."""
     from syncagent import config
     from syncagent.errors import SyncagentError
-    from syncagent.ledger import Ledger
+    from syncagent.ledger import reading
 
     with contextlib.suppress(SyncagentError, OSError):
         directory = config.load(config_file).state.directory
-        with contextlib.closing(Ledger(directory, write=False)) as ledger:
+        with reading(directory) as ledger:
             return [
                 CompletionItem(hold.id, help=hold.what)
                 for hold in ledger.holds.values()
@@ -41,7 +40,7 @@ def holds(config_file: Path, incomplete: str) -> list[CompletionItem]:
 
 def recipes(incomplete: str) -> list[CompletionItem]:
     """Complete the name of a recipe of ours, else the path of one."""
-    shipped = resources.files("syncagent.sources") / "recipes"
-    names = sorted(file.name.removesuffix(".toml") for file in shipped.iterdir() if file.name.endswith(".toml"))
-    found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    from syncagent.sources.http import judge
+
+    found = [CompletionItem(name) for name in judge.names() if name.startswith(incomplete)]
     return found or [CompletionItem(incomplete, type="file")]

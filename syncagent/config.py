@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 _MAX_AGE = 3600.0
+DEFAULT_FILE = Path("/etc/syncagent/syncagent.toml")
 
 
 class Postfix(Struct, frozen=True, kw_only=True):
@@ -193,6 +194,11 @@ class Config(Struct, frozen=True, kw_only=True):
         """Identify everything that decides what is published."""
         parts = (self.postfix, self.limits, {name: source.digest for name, source in self.sources.items()})
         return _digest(parts)
+
+
+def program(file: Path) -> str:
+    """Give the command line to type for another verb on the same configuration."""
+    return "syncagent" if file == DEFAULT_FILE else f"syncagent --config {file}"
 
 
 def _digest(value: object) -> str:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import re
-import subprocess
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from syncagent import history, mapfile, normalise, publish
-from syncagent.errors import DamagedError
-from syncagent.ledger import Ledger
+from syncagent.ledger import reading
 from syncagent.lookup import Finder, SortedLines
+from syncagent.mainconf import ask
 from syncagent.plan import HOLD
 from syncagent.snapshot import rejects_of, unescape
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from syncagent.ledger import Finished
 
 _REFUSED_LOCAL = re.compile(r"[%!@]")
-_TIMEOUT = 30
 
 
 class Said(Struct, frozen=True):
@@ -64,7 +62,7 @@ def explain(config: Config, spelled: str, program: str) -> Explanation:
     except normalise.UnusableError as error:
         address = ""
         reasons.append(f"no table can have it: it {error}")
-    with contextlib.closing(Ledger(config.state.directory, write=False)) as ledger:
+    with reading(config.state.directory) as ledger:
         held = {name: state.snapshot for name, state in ledger.sources.items() if state.snapshot}
         snapshots = {name: ledger.snapshots / one.file for name, one in held.items()}
         finished, holds, first = ledger.finished, ledger.holds, ledger.first_time()
@@ -119,7 +117,7 @@ def _kept(
         return
     try:
         lines = SortedLines(config.state.directory / "lists" / finished.kept.name)
-    except (OSError, DamagedError):
+    except OSError:
         return
     with contextlib.closing(lines):
         for line in lines.starting_with(f"{address}\t".encode()):
@@ -178,20 +176,12 @@ def _query(config: Config, key: str) -> str | None:
                 if found and found[1] and found[0].decode(errors="replace").casefold() == key.casefold():
                     return found[1].decode(errors="replace")
         return None
-    program = publish.tool("postmap")
-    if program is None:
-        return None
-    command = [str(program), "-c", str(config.postfix.config_directory), "-q", key, str(config.postfix.map)]
-    done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=False)
-    return done.stdout.decode(errors="replace").strip() or None
+    directory = str(config.postfix.config_directory)
+    return ask("postmap", "-c", directory, "-q", key, str(config.postfix.map))[0].strip() or None
 
 
 def _postconf(config: Config, name: str) -> str:
-    program = publish.tool("postconf")
-    if program is None:
-        return ""
-    command = [str(program), "-c", str(config.postfix.config_directory), "-h", name]
-    return subprocess.run(command, capture_output=True, timeout=_TIMEOUT, check=False).stdout.decode().strip()
+    return ask("postconf", "-c", str(config.postfix.config_directory), "-h", name)[0].strip()
 
 
 def _verdict(config: Config, spelled: str, address: str, asked: tuple[Asked, ...]) -> str:

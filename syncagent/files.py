@@ -17,13 +17,13 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 from syncagent.errors import DamagedError, LedgerError, LockBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
 CHUNK = 1 << 18
 MAX_LINE = 1 << 20
@@ -89,6 +89,19 @@ def write_plain(path: Path, chunks: Iterable[bytes]) -> Path:
     with path.open("wb") as file:
         file.writelines(chunks)
     return path
+
+
+def write_whole(path: Path, octets: bytes, mode: int) -> None:
+    """Write a small file that others read, by a name beside it. Raises OSError."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
+            os.fchmod(file.fileno(), mode)
+            file.write(octets)
+        Path(name).rename(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def verify(path: Path, digest: str | None = None) -> SortedFile:

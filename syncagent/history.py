@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from syncagent.ledger import Ledger
+from syncagent.ledger import reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from syncagent.config import Config
+    from syncagent.ledger import Ledger
 
 SHOWN = 20
 """How many of a run's changes are shown to people."""
@@ -45,7 +46,7 @@ class Run(Struct, frozen=True):
 
 def read(config: Config, since: float, address: str | None = None, *, shown: int | None = SHOWN) -> list[Run]:
     """Give the runs since then, oldest first; with an address, those that changed it. Raises LedgerError."""
-    with contextlib.closing(Ledger(config.state.directory, write=False)) as ledger:
+    with reading(config.state.directory) as ledger:
         first = ledger.first_import()
         found = []
         for row in ledger.runs(since):

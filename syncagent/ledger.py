@@ -362,6 +362,27 @@ class Ledger:
         return Path(tempfile.mkdtemp(prefix=SPOOL, dir=self.directory))
 
 
+@contextlib.contextmanager
+def ledger_errors(state: Path) -> Iterator[None]:
+    """Turn what the state directory and SQLite raise to LedgerError."""
+    try:
+        yield
+    except OSError as error:
+        place = f": {error.filename}" if error.filename else ""
+        raise LedgerError(
+            f"the state directory {state} cannot be used: {error.strerror}{place}; see state.directory"
+        ) from error
+    except sqlite3.Error as error:
+        raise LedgerError(f"{state}/state.db: {error}; is it locked, or the disk full?") from error
+
+
+@contextlib.contextmanager
+def reading(directory: Path) -> Iterator[Ledger]:
+    """Open a state directory to read it; nothing is made. Raises LedgerError."""
+    with ledger_errors(directory), contextlib.closing(Ledger(directory, write=False)) as ledger:
+        yield ledger
+
+
 def _insert_run(database: sqlite3.Connection, run: RunRow, now: float) -> None:
     values = (
         run.id,

@@ -40,7 +40,7 @@ class MainConf:
             text = "postconf is not installed here, so that nothing is known of this host's Postfix"
             return cls((directory or Path("/etc/postfix")).absolute(), notes=[text])
         if directory is None:
-            built_in = _ask("postconf", "-d", "-h", "config_directory")[0].strip()
+            built_in = ask("postconf", "-d", "-h", "config_directory")[0].strip()
             directory = Path(built_in or "/etc/postfix")
         found = cls(directory.absolute())
         found._look()
@@ -48,15 +48,15 @@ class MainConf:
 
     def _look(self) -> None:
         names = ("relay_recipient_maps", "relay_domains", "mydestination", "mail_version")
-        said, trouble = _ask("postconf", "-c", str(self.directory), "-x", *names)
+        said, trouble = ask("postconf", "-c", str(self.directory), "-x", *names)
         if not said:
             self.notes.append(f"postconf knows nothing of {self.directory}: {trouble or 'it said nothing'}")
             return
         values = {name: value for name, _, value in (line.partition(" =") for line in said.splitlines())}
         self.maps = tuple(entries(values.get("relay_recipient_maps", "")))
         self.version = values.get("mail_version", "").strip()
-        self.spelled = " ".join(_ask("postconf", "-c", str(self.directory), "-nh", "relay_domains")[0].split())
-        self.types = frozenset(_ask("postconf", "-c", str(self.directory), "-m")[0].split())
+        self.spelled = " ".join(ask("postconf", "-c", str(self.directory), "-nh", "relay_domains")[0].split())
+        self.types = frozenset(ask("postconf", "-c", str(self.directory), "-m")[0].split())
         own = {str(one) for entry in self._patterns(values.get("mydestination", "")) if (one := _domain(entry))}
         self._take_domains(values.get("relay_domains", ""), own)
 
@@ -96,7 +96,7 @@ class MainConf:
         """List a table's keys: by postmap, else from the text beside the index; None where neither can be."""
         table = table.removeprefix("proxy:")
         kind, _, path = table.partition(":")
-        said, trouble = _ask("postmap", "-c", str(self.directory), "-s", table)
+        said, trouble = ask("postmap", "-c", str(self.directory), "-s", table)
         if not trouble:
             return sorted(line.partition("\t")[0] for line in said.splitlines())
         return _left_sides(Path(path)) if kind == "cdb" else None
@@ -139,7 +139,7 @@ def _left_sides(text: Path) -> list[str] | None:
     return sorted(pair[0].decode(errors="backslashreplace") for pair in pairs if pair)
 
 
-def _ask(program: str, *args: str) -> tuple[str, str]:
+def ask(program: str, *args: str) -> tuple[str, str]:
     """Run one of Postfix's programs; give what it prints, and why it failed, if it did."""
     try:
         done = subprocess.run(

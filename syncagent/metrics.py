@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
 
+from syncagent import files
 from syncagent.model import DOMAIN_HOLD
-from syncagent.status import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def write(path: Path, status: Status) -> None:
     """Write the file, readable by all. Raises OSError."""
     disable_created_metrics()  # type: ignore[no-untyped-call] # when a counter was made is when the file was written
-    write_whole(path, generate_latest(_registry(status)), 0o644)
+    files.write_whole(path, generate_latest(_registry(status)), 0o644)
 
 
 def _registry(status: Status) -> CollectorRegistry:

@@ -125,6 +125,12 @@ def canonical_domain(spelled: str) -> str:
     return domain
 
 
+def domain_or_same(spelled: str) -> str:
+    """Give a domain as ``canonical_domain`` does; what is none, as it is."""
+    domain, reason = _domain(spelled)
+    return spelled if reason else domain
+
+
 @lru_cache(maxsize=8192)
 def _domain(spelled: str) -> tuple[str, str]:
     name = spelled.lower().removesuffix(".") if spelled.isascii() else _a_labels(spelled)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from msgspec import Struct
 
+from syncagent import files
 from syncagent.errors import ExitCode
-from syncagent.ledger import Ledger
+from syncagent.ledger import reading
 from syncagent.model import Hold, SourceState
-from syncagent.sync import ledger_errors
 from syncagent.values import spell_seconds
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from syncagent.config import Config
 
 AGENT_FILE, AGENT_LOCK = "agent.json", "agent.lock"
@@ -114,7 +113,7 @@ def read(config: Config, program: str, now: float | None = None, agent: AgentSta
     """
     now = time.time() if now is None else now
     directory = config.state.directory
-    with ledger_errors(directory), contextlib.closing(Ledger(directory, write=False)) as ledger:
+    with reading(directory) as ledger:
         finished, last_change, failure = ledger.finished, ledger.last_change(), ledger.standing_failure()
         states, holds = ledger.sources, tuple(ledger.holds.values())
     agent = agent or read_agent(directory)
@@ -227,17 +226,4 @@ def read_agent(directory: Path) -> AgentState | None:
 
 def write_agent(directory: Path, state: AgentState) -> None:
     """Leave it, whole or not at all."""
-    write_whole(directory / AGENT_FILE, msgspec.json.encode(state), 0o640)
-
-
-def write_whole(path: Path, octets: bytes, mode: int) -> None:
-    """Write a small file that others read, by a name beside it. Raises OSError."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
-            os.fchmod(file.fileno(), mode)
-            file.write(octets)
-        Path(name).rename(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    files.write_whole(directory / AGENT_FILE, msgspec.json.encode(state), 0o640)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shutil
-import sqlite3
 import tempfile
 import time
 from collections import Counter
@@ -24,20 +23,19 @@ from syncagent.errors import (
     DamagedError,
     ExitCode,
     LedgerDamagedError,
-    LedgerError,
     LockBusyError,
     PublishError,
     UnansweredError,
     UnknownHoldError,
 )
-from syncagent.ledger import SPOOL, DomainRow, Finished, Identities, Ledger, RunRow
+from syncagent.ledger import SPOOL, DomainRow, Finished, Identities, Ledger, RunRow, ledger_errors
 from syncagent.lookup import Finder
 from syncagent.model import DOMAIN_HOLD, SAMPLE, Hold, Plan, Reject, Status, SyncResult
 from syncagent.plan import Decisions, Ripeness
 from syncagent.values import Domain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from syncagent.config import Config
 
@@ -114,20 +112,6 @@ def _run(config: Config, options: Options, report: Callable[[str, int], None]) -
         else:
             spool = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="syncagent-plan-")))
         return _Run(config, options, report, ledger, spool).result()
-
-
-@contextlib.contextmanager
-def ledger_errors(state: Path) -> Iterator[None]:
-    """Turn what the state directory and SQLite raise to LedgerError."""
-    try:
-        yield
-    except OSError as error:
-        place = f": {error.filename}" if error.filename else ""
-        raise LedgerError(
-            f"the state directory {state} cannot be used: {error.strerror}{place}; see state.directory"
-        ) from error
-    except sqlite3.Error as error:
-        raise LedgerError(f"{state}/state.db: {error}; is it locked, or the disk full?") from error
 
 
 @dataclass
@@ -215,13 +199,14 @@ class _Run:
         postfix = replace(self.config.postfix, relay_domains=tuple(map(Domain, names)))
         self.config = replace(self.config, postfix=postfix)
 
-    def _domains_stand(self, old: Finished, published: tuple[str, ...] | None = None) -> bool:
-        """Tell whether the second table is as it was left, and nothing of it is to be held that is not held yet."""
-        if self.domains is None or self.domains_map is None:
-            return not old.domains
+    def _domains_stand(self, old: Finished, names: tuple[str, ...]) -> bool:
+        """Tell whether the second table, if there is one, is as it was left, and is to have these."""
+        return self.domains_map.on_record(old, names) if self.domains_map else not old.domains
+
+    def _domain_holds_stand(self) -> bool:
+        """Tell whether the domains that are to be held are those that were held before."""
         standing = {hold.id for hold in self.ledger.holds.values() if hold.domain.startswith(DOMAIN_HOLD)}
-        same = published is not None or standing == {hold.id for hold in self.domains.holds}
-        return same and self.domains_map.on_record(old, old.domains if published is None else published)
+        return standing == ({hold.id for hold in self.domains.holds} if self.domains else set())
 
     def _rejecting(self) -> list[str]:
         """Tell of sources that reject more than they did when last nothing was missing, or a person had a look."""
@@ -253,7 +238,8 @@ class _Run:
             and not any(hold.approved_at for hold in self.ledger.holds.values())
             and (old.next_due is None or self.now < old.next_due <= self.now + self._longest_wait())
             and old.config == self.digest
-            and self._domains_stand(old)
+            and self._domains_stand(old, old.domains)
+            and self._domain_holds_stand()
             and old.failing == fetch.failing(self.fetched)
             and old.snapshots == self._digests()
             and self.target.on_record(old.identities)
@@ -309,7 +295,7 @@ class _Run:
         names, table = tuple(map(str, self.config.postfix.relay_domains)), self.domains_map
         stays = old and not plan.added and not plan.removed and self.target.on_record(old.identities)
         identities, second = old.identities if old else None, old.domain_identities if old else None
-        domains_stay = bool(old and self._domains_stand(old, names if table else None))
+        domains_stay = bool(old and self._domains_stand(old, names))
         if table and not domains_stay and plan.domains_removed and set(names) - set(plan.domains_added):
             second = table.put(set(names) - set(plan.domains_added))
         if not stays or identities is None:

@@ -27,6 +27,7 @@ from syncagent.agent.schedule import Schedule
 from syncagent.agent.watch import Watch
 from syncagent.errors import ConfigError, LockBusyError, SyncagentError
 from syncagent.fetch import DEADLINE
+from syncagent.ledger import ledger_errors
 from syncagent.sources import Watched
 
 if TYPE_CHECKING:
@@ -59,15 +60,13 @@ class Stopped(KeyboardInterrupt):
 def run(config: Config, logger: Any) -> None:  # noqa: ANN401 - structlog's own type is lazy
     """Be the agent until TERM or INT. Raises LockBusyError where another one is, and LedgerError."""
     directory = config.state.directory
-    with sync.ledger_errors(directory):
-        directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-        lock = files.locked(directory / status.AGENT_LOCK, _PROBED)
-        try:
-            lock.__enter__()
-        except LockBusyError:
-            raise LockBusyError(f"another agent is running on {directory}: it holds {status.AGENT_LOCK}") from None
     with contextlib.ExitStack() as stack:
-        stack.push(lock)
+        with ledger_errors(directory):
+            directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+            try:
+                stack.enter_context(files.locked(directory / status.AGENT_LOCK, _PROBED))
+            except LockBusyError:
+                raise LockBusyError(f"another agent is running on {directory}: it holds {status.AGENT_LOCK}") from None
         for left in directory.glob(f".{status.AGENT_FILE}.*"):  # by an agent that was killed
             left.unlink(missing_ok=True)
         _Agent(config, logger).serve()

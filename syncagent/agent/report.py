@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from syncagent import notify, status
 from syncagent.agent.keeper import tell_systemd
+from syncagent.config import program
 from syncagent.errors import ExitCode, LedgerError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Reporter:
             self._teller = notify.Teller(self._state.told, keep, self._goes_wrong, self._goes_right)
         self._keep(config)
         try:
-            now = status.read(config, program(config), agent=self._state)
+            now = status.read(config, program(config.file), agent=self._state)
         except LedgerError as error:  # who is configured is told of that too; what stood stands
             failed = status.Alarm("publish-failed", str(config.postfix.map), last.error or str(error))
             self._tell_of({**self._alarms, failed.key: failed}, config, self._teller)
@@ -153,12 +154,6 @@ class Reporter:
                 self._log.info("recovered", kind=alarm.kind, subject=alarm.subject)
         self._alarms = alarms
         teller.tell(config.notify, alarms, str(config.postfix.map), time.time())
-
-
-def program(config: Config) -> str:
-    """Give the command line to type for another verb on the same configuration."""
-    default = "/etc/syncagent/syncagent.toml"
-    return "syncagent" if str(config.file) == default else f"syncagent --config {config.file}"
 
 
 def summary(now: Status) -> str:

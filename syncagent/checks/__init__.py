@@ -19,7 +19,7 @@ from syncagent.checks import dns, local, postfix, relay, smtp, smtpd
 from syncagent.checks.finding import Finding, error, skipped, warning
 from syncagent.checks.host import Host, Options
 from syncagent.errors import ExitCode, LedgerError, SyncagentError
-from syncagent.ledger import Ledger
+from syncagent.ledger import reading
 from syncagent.model import SourceReport
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def run(config: Config, options: Options) -> Checked:
 def _remembered(host: Host) -> Iterator[Finding]:
     """Nothing that is remembered is damaged."""
     try:
-        host.ledger = Ledger(host.config.state.directory, write=False)
-        host.ledger.close()
+        with reading(host.config.state.directory) as host.ledger:
+            pass
     except LedgerError as trouble:
         yield error(str(host.config.state.directory), str(trouble), host.sync)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syncagent import domains, normalise, publish
-from syncagent.checks.published import Published, canonical
+from syncagent.checks.published import Published
 from syncagent.errors import SyncagentError
 from syncagent.mainconf import MainConf, entries
 
@@ -110,7 +110,7 @@ class Host:
         """The recipients of each relay domain and of what is below it, and of domains outside of all."""
         found: Counter[str] = Counter()
         for name, count in self.published.domains.items():
-            domain = canonical(name)
+            domain = normalise.domain_or_same(name)
             found[normalise.within(domain, self.scope) or domain] += count
         return found
 

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from syncagent import mapfile, normalise
+from syncagent import mapfile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,11 +61,3 @@ class Published:
         examples = self.examples.setdefault(name, [])
         if spelled and spelled.isascii() and len(examples) < _EXAMPLES and not _REFUSED.search(spelled):
             examples.append(f"{spelled}@{name}")
-
-
-def canonical(domain: str) -> str:
-    """Give a domain as A-labels; what is none, as it is."""
-    try:
-        return normalise.canonical_domain(domain)
-    except normalise.UnusableError:
-        return domain

@@ -10,7 +10,6 @@ from syncagent import normalise
 from syncagent.checks import host as hosts
 from syncagent.checks.finding import error, ok, skipped, warning
 from syncagent.checks.lists import matches
-from syncagent.checks.published import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -38,7 +37,9 @@ def domains_are_relayed(host: Host) -> Iterator[Finding]:
     elif missing:
         mend = _more(host, missing)
         for form in missing:
-            other = next((one for one in _forms(host, canonical(form)) if one != form and one not in missing), "")
+            other = next(
+                (one for one in _forms(host, normalise.domain_or_same(form)) if one != form and one not in missing), ""
+            )
             text = "it is not in relay_domains: its mail is refused, 554 Relay access denied"
             yield error(form, f"{text}; {other} is, but Postfix converts neither to the other" if other else text, mend)
 
@@ -79,7 +80,7 @@ def relayed_domains_are_ours(host: Host) -> Iterator[Finding]:
 
 def _entries_of(host: Host, domains: Iterable[str]) -> set[str]:
     wanted = set(domains)
-    return {entry for entry in host.listed("relay_domains") if canonical(entry) in wanted}
+    return {entry for entry in host.listed("relay_domains") if normalise.domain_or_same(entry) in wanted}
 
 
 def domains_have_recipients(host: Host) -> Iterator[Finding]:
@@ -95,7 +96,7 @@ def domains_have_recipients(host: Host) -> Iterator[Finding]:
 
 def recipients_are_relayed(host: Host) -> Iterator[Finding]:
     """Every domain that has recipients is a relay domain to Postfix."""
-    names = [name for name in host.published.domains if not host.scope & {name, canonical(name)}]
+    names = [name for name in host.published.domains if not host.scope & {name, normalise.domain_or_same(name)}]
     relayed = matches(host, "relay_domains", names)
     outside = [name for name in names if name not in relayed]
     for name in outside:
@@ -119,7 +120,7 @@ def catch_alls_are_wanted(host: Host) -> Iterator[Finding]:
     """No catch-all is in the map that the configuration does not permit."""
     permitted = host.config.postfix.catch_all
     for catch_all in host.published.catch_alls:
-        domain = canonical(catch_all[1:])
+        domain = normalise.domain_or_same(catch_all[1:])
         if domain in permitted:
             yield ok(catch_all, "every address of the domain is accepted, as postfix.catch_all permits")
             continue
@@ -142,8 +143,8 @@ def domains_have_a_postmaster(host: Host) -> Iterator[Finding]:
     """Every relay domain has a postmaster (RFC 5321, 4.5.1)."""
     if not host.published.there:
         return
-    known = {canonical(name) for name in host.published.postmasters}
-    known |= {canonical(name[1:]) for name in host.published.catch_alls}
+    known = {normalise.domain_or_same(name) for name in host.published.postmasters}
+    known |= {normalise.domain_or_same(name[1:]) for name in host.published.catch_alls}
     missing = [domain for domain in sorted(host.scope) if domain not in known and host.counts[domain]]
     for domain in missing:
         text = f"postmaster@{domain} is refused; every domain must have it (RFC 5321, 4.5.1)"

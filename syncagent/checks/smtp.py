@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Self
 from syncagent import normalise
 from syncagent.checks import host as hosts
 from syncagent.checks.finding import error, ok, skipped, warning
-from syncagent.checks.published import canonical
 from syncagent.errors import SyncagentError
 
 if TYPE_CHECKING:
@@ -110,7 +109,7 @@ def _known(host: Host, dialogue: Dialogue, domain: str) -> Iterator[Finding]:
         address
         for name, several in host.published.examples.items()
         for address in several
-        if name.isascii() and normalise.within(canonical(name), host.scope) == domain
+        if name.isascii() and normalise.within(normalise.domain_or_same(name), host.scope) == domain
     ]
     taken = 0
     for address in examples[:3]:

@@ -1,13 +1,12 @@
 """A real Postfix per misconfiguration: `check` names it with its mend, and the mend, typed, makes it right."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 
 from tests.checks import Backup, problems
-from tests.support.need import need_postfix
 from tests.support.postmap import postmap_build, settle
 
 Deed = Callable[[Backup], None]
@@ -460,16 +459,6 @@ CASES: dict[str, Case] = {
     "the state lies open": Case(mode("state", 0o755), "state-is-ours", WARNING, "state", "chmod 750"),
     "everybody may write the map": Case(mode("map", 0o777), "map-can-be-written", ERROR, "maps", "chmod o-w"),
 }
-
-
-@pytest.fixture
-def backup() -> Iterator[Backup]:
-    """A backup MX that is all right; its Postfix does not run."""
-    need_postfix("lmdb")
-    made = Backup.make()
-    made.publish()
-    yield made
-    made.postfix.stop()
 
 
 def test_a_right_one(backup: Backup) -> None:

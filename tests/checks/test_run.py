@@ -18,16 +18,6 @@ from tests.support.run import syncagent
 from tests.support.terminal import Terminal
 
 
-@pytest.fixture
-def backup() -> Iterator[Backup]:
-    """A backup MX that is all right; its Postfix does not run."""
-    need_postfix("lmdb")
-    made = Backup.make()
-    made.publish()
-    yield made
-    made.postfix.stop()
-
-
 def test_as_text(backup: Backup) -> None:
     """A line for each finding, what mends it below, whole and ready to copy, and what comes after that."""
     backup.postfix.set(relay_domains="example.com")

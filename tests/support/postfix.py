@@ -3,16 +3,15 @@
 import contextlib
 import os
 import pwd
-import random
 import shutil
 import signal
-import socket
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.ports import free_port
 from tests.support.postmap import (
     COMPATIBILITY_LEVEL,
     available_map_types,
@@ -45,8 +44,6 @@ _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
 _PATIENCE_SECONDS = 2.0
 _TOLD_LOG_LINES = 40
-# Below the ports that Linux hands out by itself, so that no client's connection sits on ours.
-_PORTS = range(20000, 32000)
 
 _QUEUES = (
     *("active", "bounce", "corrupt", "defer", "deferred", "flush", "hold", "incoming", "maildrop"),
@@ -114,7 +111,7 @@ class PrivatePostfix:
         if map_type is not None:
             relay_recipient_maps = f"{map_type}:{self.directory / 'maps' / 'relay_recipients'}"
         self.relay_recipient_maps = relay_recipient_maps
-        self.port = _free_port()
+        self.port = free_port()
         try:
             self._write(relay_domains, parameters)
         except BaseException:
@@ -258,7 +255,7 @@ class PrivatePostfix:
             except ProgramError as error:
                 if not tries_left or "Address already in use" not in self.log:
                     raise ProgramError(self._with_log(str(error))) from None
-                self.port = _free_port()
+                self.port = free_port()
             else:
                 return
 
@@ -397,17 +394,6 @@ def _open_the_way_to(directory: Path) -> None:
         if not directory.is_relative_to(top):
             raise ValueError(f"{folder} is closed to Postfix; only folders of tests, in {top}, are opened for it")
         folder.chmod(mode & 0o7777 | wanted)
-
-
-def _free_port() -> int:
-    """Give a port that nobody listens on just now."""
-    for port in random.sample(_PORTS, k=100):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return port
-    raise ProgramError("no free port")
 
 
 def _signal(pid: int, number: signal.Signals) -> None:

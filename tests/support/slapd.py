@@ -1,8 +1,6 @@
 """A real OpenLDAP server of the test's own, on loopback, that leaves the system's alone."""
 
-import contextlib
 import os
-import random
 import re
 import shutil
 import socket
@@ -16,6 +14,7 @@ from typing import Any, Self, TypedDict, Unpack
 
 from tests.support.authority import Authority
 from tests.support.need import need, need_program
+from tests.support.ports import free_ports
 from tests.support.programs import ProgramError, wait_until
 
 SUFFIX = "dc=example,dc=com"
@@ -35,9 +34,6 @@ _START_SECONDS = 20.0
 _STOP_SECONDS = 10.0
 _LOG_SECONDS = 0.3
 _TOLD_LOG_LINES = 30
-# Below the ports that Linux hands out by itself: a client that tries a stopped server's port can then not be given
-# that very port for its own end, and so be connected with itself.
-_PORTS = range(20000, 32000)
 
 _CONFIG = """\
 include {schemas}/core.schema
@@ -147,7 +143,7 @@ class Slapd:
         self._forgotten = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._admin: Any = None
-        self.port, self.tls_port = _free_ports()
+        self.port, self.tls_port = free_ports(2)
         self._program = self._unconfined(program)
         (self.directory / "data").mkdir()
         try:
@@ -214,7 +210,7 @@ class Slapd:
             printed = self._printed(before)
             if before or not tries_left or "Address already in use" not in printed:
                 raise ProgramError(f"slapd does not start\n{printed}")
-            self.port, self.tls_port = _free_ports()
+            self.port, self.tls_port = free_ports(2)
             self.log_path.write_bytes(b"")
 
     def stop(self, signal: Signals = SIGTERM) -> None:
@@ -425,16 +421,3 @@ def _listens(port: int) -> bool:
     """Whether somebody takes connections at the port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _free_ports() -> tuple[int, int]:
-    """Give two ports that nobody listens on just now."""
-    free = []
-    for port in random.sample(_PORTS, k=100):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            free.append(port)
-    if len(free) < 2:
-        raise ProgramError("no free ports")
-    return free[0], free[1]

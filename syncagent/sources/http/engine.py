@@ -14,7 +14,7 @@ import msgspec
 
 from syncagent.errors import FailureKind, SourceError
 from syncagent.model import StepReport
-from syncagent.normalise import UnusableError, canonical_domain
+from syncagent.normalise import domain_or_same
 from syncagent.sources import Answer
 from syncagent.sources.http import paths, rules
 from syncagent.sources.http.facts import Fact, Records, joined, said
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from syncagent.sources.http.walk import Place
 
 _SAMPLE = 3
+_BATCH = 10_000
 Page = tuple[Any, str]
 """A body, and the URL of the next page if the header Link has one."""
 
@@ -188,7 +189,7 @@ class _Run:
             if fact.kind == "domain":
                 continue
             if fact.kind == "alias_domain":
-                self._aliases[_canonical(fact.to)].append(fact)
+                self._aliases[domain_or_same(fact.to)].append(fact)
             elif fact.kind == "pattern":
                 self._patterns.append(fact.value)
             else:
@@ -205,20 +206,18 @@ class _Run:
         for address, key, step in self._spool.read():
             local, _, domain = address.rpartition("@")
             batch += [(f"{local}@{alias}", key, f"{step}, {alias}") for alias in self._standing_for(domain, step)]
-            if len(batch) > self._BATCH:
+            if len(batch) > _BATCH:
                 self._request.sink.put(batch)
                 batch.clear()
         self._request.sink.put(batch)
 
-    _BATCH = 10_000
-
     def _standing_for(self, domain: str, step: str) -> list[str]:
-        found, left = [], [_canonical(domain)]
+        found, left = [], [domain_or_same(domain)]
         while left:
             for fact in self._aliases.get(left.pop(), ()):
                 if fact.value not in found and (not fact.over or step in fact.over):
                     found.append(fact.value)
-                    left.append(_canonical(fact.value))
+                    left.append(domain_or_same(fact.value))
         return found
 
     def _notes(self) -> Iterator[str]:
@@ -234,13 +233,6 @@ def _looked_up(recipe: Recipe) -> set[str]:
     """Give the steps whose records are needed later."""
     joins = [join for step in recipe.steps for join in (*step.join, *(one for emit in step.emit for one in emit.join))]
     return {join.step for join in joins} | {step.for_each.partition(".")[0] for step in recipe.steps if step.for_each}
-
-
-def _canonical(domain: str) -> str:
-    try:
-        return canonical_domain(domain)
-    except UnusableError:
-        return domain  # what it stands in is rejected when it is put
 
 
 def _unwrapped(step: Step, body: Any) -> Any:  # noqa: ANN401 - JSON
