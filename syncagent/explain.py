@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from syncagent import history, mapfile, normalise, publish
 from syncagent.ledger import reading
@@ -14,6 +15,7 @@ from syncagent.lookup import Finder, SortedLines
 from syncagent.mainconf import ask
 from syncagent.plan import HOLD
 from syncagent.snapshot import rejects_of, unescape
+from syncagent.values import Domain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +68,7 @@ def explain(config: Config, spelled: str, program: str) -> Explanation:
         held = {name: state.snapshot for name, state in ledger.sources.items() if state.snapshot}
         snapshots = {name: ledger.snapshots / one.file for name, one in held.items()}
         finished, holds, first = ledger.finished, ledger.holds, ledger.first_time()
+    config = _with_domains(config, finished)
     said: tuple[Said, ...] = ()
     covering = tuple(_by_base(snapshots, _base(config, address)))
     if address:
@@ -89,6 +92,13 @@ def explain(config: Config, spelled: str, program: str) -> Explanation:
         asked=asked,
         verdict=_verdict(config, spelled, address, asked),
     )
+
+
+def _with_domains(config: Config, finished: Finished | None) -> Config:
+    """Give the configuration with the relay domains that postfix.domains_map has, as the last run left it."""
+    more = finished.domains if finished and config.postfix.domains_map else ()
+    names = dict.fromkeys((*config.postfix.relay_domains, *map(Domain, more)))
+    return replace(config, postfix=replace(config.postfix, relay_domains=tuple(names)))
 
 
 def _said(snapshots: dict[str, Path], address: str) -> tuple[Said, ...]:

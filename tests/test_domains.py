@@ -101,6 +101,15 @@ def test_a_domain_that_comes_back_is_not_held_any_more(scene: Scene) -> None:
     assert not scene.sync_unchecked(0).plan.holds
 
 
+def test_a_reported_domain_is_explained(scene: Scene) -> None:
+    """An address of a domain that only the sources report is in, and explain knows it."""
+    scene.sync_unchecked(0)
+    said = scene.say("explain", "b@new.example", code=0).stdout
+    assert "outside" not in said
+    assert "250" in said.splitlines()[-1]
+    assert "550" in scene.say("explain", "nobody@new.example", code=0).stdout.splitlines()[-1]
+
+
 def test_a_failing_source_keeps_its_domains(scene: Scene) -> None:
     """A source that fails reports what it reported last."""
     scene.sync_unchecked(0)
