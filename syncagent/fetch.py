@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 DEADLINE = 120.0
 REFUSED_FOR = 3600.0
+_LOOK = 0.5  # seconds; a signal that came in the instant before the wait, or to another thread, does not end the wait
 
 
 @dataclass
@@ -232,8 +233,9 @@ class _Attempt:
 
     def outcome(self) -> Fetched:
         """Wait for the end or the deadline, and give how it went."""
-        if self._thread.ident:
-            self._thread.join(max(0.0, self._started + self._deadline - time.monotonic()))
+        until = self._started + self._deadline
+        while self._thread.is_alive() and (left := until - time.monotonic()) > 0:
+            self._thread.join(min(left, _LOOK))
         if self._fatal:
             raise self._fatal
         if self._done:

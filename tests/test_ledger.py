@@ -328,6 +328,19 @@ def test_interrupted(where: str, number: signal.Signals, tmp_path: Path) -> None
     _interrupt(mx, run, standing, number)
 
 
+def test_a_signal_that_another_thread_took(tmp_path: Path) -> None:
+    """SIGTERM that does not wake the main thread, as one in the instant before it waits for a source, ends it too."""
+    mx = Remembering(tmp_path)
+    mx.write("corp", SAID | HELD | {"new@example.com"})
+    run = kill.start(kill.command(STANDING["source"], "term", mx.configure(), "sync"), mx._env)
+    try:
+        out, err = run.communicate(timeout=20)
+    finally:
+        kill.end(run)
+    assert run.returncode == 130, (run.returncode, out, err)
+    mx.say("sync", code=0)
+
+
 @pytest.mark.parametrize("group", [False, True], ids=["itself", "with-its-children"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 @pytest.mark.parametrize("phase", ["build", "read-back"])
@@ -355,9 +368,12 @@ def _interrupt(
     mx: Remembering, run: subprocess.Popen[bytes], standing: Path, number: signal.Signals, *, group: bool = False
 ) -> None:
     old, new = SAID | HELD | OTHERS, SAID | HELD | OTHERS | {"new@example.com"}
-    assert wait_until(standing.exists, 30)
-    (os.killpg if group else os.kill)(run.pid, number)
-    out, err = run.communicate(timeout=20)
+    try:
+        assert wait_until(standing.exists, 30)
+        (os.killpg if group else os.kill)(run.pid, number)
+        out, err = run.communicate(timeout=20)
+    finally:
+        kill.end(run)
     assert run.returncode == 130, (run.returncode, out, err)
     assert b"interrupted" in err
     assert b"Traceback" not in err

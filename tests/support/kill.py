@@ -2,7 +2,8 @@
 
 `python -m tests.support.kill MODULE:NAME before|after CALL ACTION ARGS…` runs `syncagent ARGS…` and does ACTION just
 before or after the CALL-th call of that function: `kill` is SIGKILL to itself, `sleep` waits for a minute, having made
-the file that $STANDING names, and `clock-back` sets its clock back by an hour.
+the file that $STANDING names, `term` is SIGTERM taken by the thread of that call, which then waits for a minute, and
+`clock-back` sets its clock back by an hour.
 """
 
 import contextlib
@@ -60,6 +61,13 @@ def start(arguments: list[str], env: Mapping[str, str] | None = None) -> subproc
     )
 
 
+def end(run: subprocess.Popen[bytes]) -> None:
+    """Leave nothing of it to the tests that follow, where the one that started it has failed."""
+    if run.poll() is None:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.communicate()
+
+
 def session(leader: int) -> list[str]:
     """Name the processes that are alive in a session."""
     found = []
@@ -78,6 +86,9 @@ def _act(action: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     elif action == "sleep":
         Path(os.environ["STANDING"]).touch()
+        time.sleep(_SLEEP)
+    elif action == "term":
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
         time.sleep(_SLEEP)
     elif action == "clock-back":
         time.time = lambda: _real_time() - 3600
