@@ -98,7 +98,8 @@ class Schedule(Struct, frozen=True, kw_only=True):
     cron: Cron | None = None
     """When to run instead, as crontab(5) has it, in UTC: minute, hour, day of the month, month, day of the week."""
     max_age: Duration | None = None
-    """How old what a source said may become before it counts as stale; 1h, or twice `every` if that is longer."""
+    """How old what a source said may become before it counts as stale; 1h, or twice the time from one question to the
+    next if that is longer."""
 
 
 class Notify(Struct, frozen=True, kw_only=True):
@@ -187,7 +188,12 @@ class Config(Struct, frozen=True, kw_only=True):
 
     def max_age(self, name: str) -> float:
         """Give from which age on what a source said is stale, in seconds."""
-        return self.schedule.max_age or max(_MAX_AGE, 2 * (self.every(name) or 0))
+        return self.schedule.max_age or max(_MAX_AGE, 2 * self._apart(name))
+
+    def _apart(self, name: str) -> float:
+        """Give the longest time between two questions to a source, in seconds."""
+        every, cron = self.every(name), self.schedule.cron
+        return every if every is not None else cron.longest() if cron else 0.0
 
     @property
     def digest(self) -> str:
@@ -363,8 +369,8 @@ def _out_of_range(config: Config) -> Iterator[tuple[Keys, str]]:
 
 def _schedule_problems(config: Config) -> Iterator[tuple[Keys, str]]:
     schedule = config.schedule
-    general = None if schedule.cron else schedule.every
-    intervals: list[tuple[Keys, float | None]] = [(("schedule", "every"), general)]
+    general = (schedule.cron.longest(), "cron") if schedule.cron else (schedule.every, "every")
+    intervals: list[tuple[Keys, float | None]] = [(("schedule", general[1]), general[0])]
     intervals += [(("sources", name, "every"), source.common.every) for name, source in config.sources.items()]
     for path, every in intervals:
         if every is not None and every < 1:

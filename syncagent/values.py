@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
 from syncagent import normalise
 
+_TEN_YEARS = range(date(2024, 1, 1).toordinal(), date(2034, 1, 1).toordinal())
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 INDEX_SUFFIX = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb", "texthash": ""}
 """Map types that can be published, with the usual suffix of their index (none for texthash)."""
@@ -88,6 +91,33 @@ class Cron(str):
         if first > longest and fields[-1] == "*":
             raise ValueError(f"there is no day {first} in the month {fields[3]}: it would never run")
         return cls(" ".join([*fields[:-1], cls._weekdays(fields[-1].lower())]))
+
+    def longest(self) -> float:
+        """Give the longest time between two of its runs, in seconds, of all in ten years of the calendar."""
+        *fields, weekly = self.split()
+        minutes, hours, days, months = (
+            self._check(text, *known) for text, known in zip(fields, self._RANGES, strict=True)
+        )
+        times = sorted(60 * hour + minute for hour in hours for minute in minutes)
+        weekdays = self._numbers(weekly)
+        either = not fields[2].startswith("*") and weekly != "*"  # where both kinds of day are restricted
+
+        def runs_on(day: date) -> bool:
+            kinds = (day.day in days, day.weekday() in weekdays)
+            return day.month in months and (any(kinds) if either else all(kinds))
+
+        apart = max(later - day for day, later in pairwise(filter(runs_on, map(date.fromordinal, _TEN_YEARS)))).days
+        within = max((later - time for time, later in pairwise(times)), default=0)
+        return 60.0 * max(within, 24 * 60 * apart - times[-1] + times[0])
+
+    @classmethod
+    def _numbers(cls, weekly: str) -> set[int]:
+        """Give the days of the week that names, or ranges of them, stand for; Monday is 0."""
+        order, several = cls._DAYS[1:], set[int]()
+        for part in weekly.replace("*", "mon-sun").split(","):
+            first, _, last = part.partition("-")
+            several |= set(range(order.index(first), order.index(last or first) + 1))
+        return several
 
     @staticmethod
     def _check(text: str, name: str, low: int, high: int) -> set[int]:

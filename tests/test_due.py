@@ -4,6 +4,7 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -445,6 +446,37 @@ def test_what_cron_accepts_the_scheduler_takes(text: str) -> None:
         return
     assert Cron.parse(str(cron)) == cron
     assert CronTrigger.from_crontab(cron)
+    assert 60 <= cron.longest() <= 8 * 366 * 86400
+
+
+@pytest.mark.parametrize(
+    ("text", "longest"),
+    [
+        ("* * * * *", timedelta(minutes=1)),
+        ("*/5 * * * *", timedelta(minutes=5)),
+        ("7,57 * * * *", timedelta(minutes=50)),
+        ("30 8-18/2 * * *", timedelta(hours=14)),
+        ("0 3 * * *", timedelta(days=1)),
+        ("15 9-17 * * mon-fri", timedelta(days=2, hours=16)),
+        ("0 6 * * 0", timedelta(days=7)),
+        ("0 6 1 * *", timedelta(days=31)),
+        ("0 6 31 * *", timedelta(days=61)),
+        ("0 6 1,15 * mon", timedelta(days=7)),
+        ("0 6 */2 * mon", timedelta(days=21)),
+        ("0 0 29 2 *", timedelta(days=1461)),
+    ],
+)
+def test_the_longest_wait_of_cron(tmp_path: Path, text: str, longest: timedelta) -> None:
+    """What is stale without max_age follows from it; the scheduler's own times agree."""
+    config = loaded(tmp_path, f'[schedule]\ncron = "{text}"\n')
+    assert config.schedule.cron
+    assert config.schedule.cron.longest() == longest.total_seconds()
+    (trigger, _), *_ = triggers(config, 0).values()
+    at = [trigger.get_next_fire_time(None, datetime(2024, 1, 1, tzinfo=UTC))]
+    while at[-1] and at[-1] < datetime(2033, 1, 1, tzinfo=UTC) and len(at) < 4000:
+        at.append(trigger.get_next_fire_time(at[-1], at[-1] + timedelta(microseconds=1)))
+    seen = max(later - time for time, later in pairwise(time for time in at if time))
+    assert seen == longest
 
 
 @pytest.mark.parametrize(
@@ -458,6 +490,10 @@ def test_what_cron_accepts_the_scheduler_takes(text: str) -> None:
             "schedule.every: what is asked for every 5m is often older than schedule.max_age",
         ),
         ('every = "2h"\n[schedule]\nmax_age = "1h"\n', "sources.a.every: what is asked for every 2h is often older"),
+        (
+            '[schedule]\ncron = "0 3 * * *"\nmax_age = "6h"\n',
+            "schedule.cron: what is asked for every 1d is often older than schedule.max_age",
+        ),
         ('[notify]\nurl = "hooks.example.com/x"\n', "notify.url: expected https://HOST/PATH"),
         ('[notify]\nping_url = "ftp://x/"\n', "notify.ping_url: expected https://HOST/PATH"),
         ('[notify]\nurl = "https://x/"\nurl_file = "x"\n', "notify.url_file: and url are two ways"),
@@ -485,7 +521,10 @@ def test_what_is_wrong_with_the_tables_of_the_agent(tmp_path: Path, text: str, w
         ('[schedule]\nevery = "1m"\nmax_age = "1m"\n', 60, 60),
         ('[schedule]\ncron = "0 * * * *"\nmax_age = "90m"\n', None, 5400),
         ('every = "2s"\n[schedule]\ncron = "0 3 * * *"\nmax_age = "2d"\n', 2, 172800),
-        ('[schedule]\ncron = "0 3 * * *"\nevery = "5m"\nmax_age = "1m"\n', None, 60),
+        ('[schedule]\ncron = "0 3 * * *"\nevery = "5m"\nmax_age = "1d"\n', None, 86400),
+        ('[schedule]\ncron = "*/5 * * * *"\n', None, 3600),
+        ('[schedule]\ncron = "0 3 * * *"\n', None, 172800),
+        ('every = "2s"\n[schedule]\ncron = "0 3 * * *"\n', 2, 3600),
     ],
 )
 def test_how_often_and_how_old(tmp_path: Path, text: str, every: float | None, max_age: float) -> None:
