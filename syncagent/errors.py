@@ -73,12 +73,15 @@ class SourceError(SyncagentError):
     exit_code = ExitCode.TEMPORARY
 
     def __init__(self, text: str, *, kind: FailureKind = FailureKind.TEMPORARY, validator: str | None = None) -> None:
-        """``text`` says what failed and the mend, file names in it as they may be; ``kind`` whether to ask again.
+        """``text`` says what failed and the mend; ``kind`` whether to ask again.
+
+        File names and what servers say may be in the text as they are: what no terminal should be told is escaped.
 
         ``validator``, if any, is remembered instead of that of the last answer, which it must stand for as well.
         """
         self.kind, self.validator = kind, validator
-        super().__init__(text.encode(errors="backslashreplace").decode())
+        shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+        super().__init__(shown)
 
 
 class LockBusyError(SyncagentError):

@@ -171,6 +171,13 @@ def test_an_error_of_the_system_is_temporary(runs: Runs) -> None:
     assert "reset" in one.report.error
 
 
+def test_what_a_server_says_moves_no_cursor(runs: Runs) -> None:
+    """Texts of a failure may be a server's: what controls a terminal or breaks the line is shown, and not sent."""
+    (fetched,) = runs(Says(fails(SourceError("it said \x1b[2J\r\nALL IS WELL\x9b\u202e\udcff, in Köln"))).configured())
+    shown = "it said \\x1b[2J\\r\\nALL IS WELL\\x9b\\u202e\\udcff, in Köln"
+    assert fetched.report.error == fetched.state.error == shown
+
+
 def test_half_an_answer_is_none(runs: Runs) -> None:
     """What was put before a failure is thrown away; the last whole list stays, byte for byte."""
     (before,) = runs(Says(whole("a@example.com", "b@example.com", validator="1")).configured())
