@@ -356,7 +356,7 @@ def explain(config_file: Path, address: str, *, as_json: bool) -> int:
 
 
 @command.command()
-@click.option("--address", metavar="ADDRESS", help="Only what happened to this one.")
+@click.option("--address", metavar="ADDRESS", help="Only what happened to this one, or to a domain.")
 @click.option("--since", default="30d", show_default=True, help="From when on: 7d, or 2026-01-31T02:00.")
 @_JSON
 @click.pass_obj
@@ -372,7 +372,8 @@ def history(config_file: Path, address: str | None, since: str, *, as_json: bool
     config = _load(config_file)
     try:
         start = past.since(since)
-        wanted = normalise.canonical(address) if address else None
+        canonical = normalise.canonical if "@" in (address or "") else normalise.canonical_domain
+        wanted = canonical(address) if address else None
     except ValueError as error:  # an unusable address is one
         raise click.UsageError(str(error)) from None
     privileges.become_owner(config.state.directory)

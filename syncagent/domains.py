@@ -18,19 +18,20 @@ from syncagent.guard import hold_id
 from syncagent.model import DOMAIN_HOLD, Hold, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from syncagent.config import Postfix
     from syncagent.ledger import Finished, Identities
+    from syncagent.model import Plan
 
 
 @dataclass(frozen=True)
 class Domains:
-    """The relay domains of one run. ``known`` are in the map, ``reported`` said by sources and allowed."""
+    """The relay domains of one run. ``known`` are in the map, ``reported`` said by sources, by name, and allowed."""
 
     configured: tuple[str, ...]
-    reported: frozenset[str]
+    reported: Mapping[str, tuple[str, ...]]
     known: frozenset[str]
     holds: tuple[Hold, ...]
 
@@ -38,13 +39,18 @@ class Domains:
     def scope(self) -> tuple[str, ...]:
         """Every domain whose recipients are wanted: those that are held have theirs still."""
         held = {hold.domain.removeprefix(DOMAIN_HOLD) for hold in self.holds if not hold.approved_at}
-        return (*self.configured, *sorted((self.reported | held) - frozenset(self.configured)))
+        return (*self.configured, *sorted((self.reported.keys() | held) - frozenset(self.configured)))
 
     def published(self, wanted: Mapping[str, int]) -> tuple[str, ...]:
         """Give what the map is to have: a domain that nobody configured only once it has a recipient."""
         return tuple(
             domain for domain in self.scope if domain in self.configured or domain in self.known or wanted.get(domain)
         )
+
+    def changes(self, plan: Plan) -> Iterator[tuple[str, bool, str]]:
+        """Give what a plan changes for the history: domain, whether it is new, the sources by commas."""
+        for names, new in ((plan.domains_added, True), (plan.domains_removed, False)):
+            yield from ((name, new, ",".join(self.reported.get(name, ()))) for name in names)
 
 
 @dataclass(frozen=True)
@@ -56,12 +62,15 @@ class Finding:
     standing: Mapping[str, Hold]
     failing: Sequence[str]
 
-    def find(self, postfix: Postfix, said: Iterable[str], known: Iterable[str]) -> Domains:
-        """Work out the relay domains: ``said`` by the sources, ``known`` in the map."""
-        named = {domain for domain in map(_canonical, said) if domain}
-        reported = frozenset(domain for domain in named if _allowed(domain, postfix.allow_domains))
+    def find(self, postfix: Postfix, said: Mapping[str, Iterable[str]], known: Iterable[str]) -> Domains:
+        """Work out the relay domains: ``said`` by the sources, by their names, ``known`` in the map."""
+        reported: dict[str, tuple[str, ...]] = {}
+        for source, names in said.items():
+            for domain in sorted(set(map(_canonical, names))):
+                if domain and _allowed(domain, postfix.allow_domains):
+                    reported[domain] = (*reported.get(domain, ()), source)
         known = frozenset(known)
-        gone = sorted(known - reported - frozenset(postfix.relay_domains))
+        gone = sorted(known - reported.keys() - frozenset(postfix.relay_domains))
         return Domains(tuple(map(str, postfix.relay_domains)), reported, known, tuple(map(self._hold, gone)))
 
     def _hold(self, domain: str) -> Hold:

@@ -23,11 +23,16 @@ SHOWN = 20
 
 
 class Change(Struct, frozen=True):
-    """One recipient that came or went, and the sources that have it, or had it last."""
+    """A recipient that came or went, or a domain of postfix.domains_map; and the sources that have or last had it."""
 
     address: str
     added: bool
     sources: tuple[str, ...]
+
+    @property
+    def is_domain(self) -> bool:
+        """Tell a relay domain, which the counts of a run leave out, from a recipient."""
+        return "@" not in self.address
 
 
 class Run(Struct, frozen=True):

@@ -271,10 +271,11 @@ class Ledger:
         return float(found or 0)
 
     def recipients(self, run: str, address: str | None) -> Iterator[tuple[str, int, str]]:
-        """Give what a run changed: address, whether it is new, the sources by commas."""
+        """Give what a run changed, domains first: address, whether it is new, the sources by commas."""
         name = "sources" if self._rows("SELECT 1 FROM pragma_table_info('recipient') WHERE name = 'sources'") else "''"
         where, values = ("", (run,)) if address is None else (" AND address = ?", (run, address))
-        query = f"SELECT address, added, {name} FROM recipient WHERE run = ?{where} ORDER BY added DESC, address"  # noqa: S608 - our own names
+        query = f"SELECT address, added, {name} FROM recipient WHERE run = ?{where}"  # noqa: S608 - our own names
+        query += " ORDER BY instr(address, '@') > 0, added DESC, address"
         yield from self._database.execute(query, values)
 
     def settle(self, run: RunRow) -> None:
@@ -327,7 +328,7 @@ class Ledger:
         return ListFile(written.path.name, written.count, written.digest)
 
     def keep_changes(self, run_id: str, changes: Iterable[tuple[str, bool, str]]) -> str:
-        """Keep the many changes of a run in a compressed file: ``+ADDRESS TAB SOURCES`` lines, then ``-``, sorted."""
+        """Keep the many changes of a run in a compressed file: ``+ADDRESS TAB SOURCES`` lines, or ``-``."""
         file = self.changes / f"{run_id}.gz"
         with gzip.open(file, "wb", compresslevel=1) as out:
             lines = (f"{'+' if new else '-'}{address}\t{said}\n".encode() for address, new, said in changes)

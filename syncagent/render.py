@@ -317,7 +317,7 @@ def past(runs: Sequence[Run]) -> None:
         print(f"{_when(run.at)}  {_came_to(run):<{width}} {counts}  {run.run_id}{_because(run.error)}")
         for change in run.changes:
             _changed(f"    {_happened(change)}", new=change.added)
-        left = run.added + run.removed - len(run.changes)
+        left = run.added + run.removed - sum(not change.is_domain for change in run.changes)
         if run.changes and left > 0:
             print(f"    ... and {left:,} more")
 
@@ -331,6 +331,10 @@ def _because(error: str) -> str:
 
 
 def _happened(change: Change) -> str:
+    if change.is_domain:
+        verb = "added" if change.added else "removed"
+        reported = f": reported by {', '.join(change.sources)}" if change.sources else ""
+        return f"{'+' if change.added else '-'} domain {_shown(change.address)} {verb}{reported}"
     sources = ", ".join(change.sources) or "?"
     verb = "added: it is in" if change.added else "removed: it was last in"
     return f"{'+' if change.added else '-'} {_shown(change.address)} {verb} {sources}"

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -189,7 +190,7 @@ class _Run:
         """Take the domains that the sources report for relay domains, as far as that is allowed."""
         postfix, old = self.config.postfix, self.ledger.finished
         self.domains_map = domains.DomainsMap(postfix, self.spool, self.report)
-        said = [domain for one in self.fetched for domain in one.state.domains]
+        said = {one.report.name: one.state.domains for one in self.fetched}
         finding = domains.Finding(self.run_id, self.now, self.ledger.holds, fetch.failing(self.fetched))
         self.domains = finding.find(postfix, said, self.domains_map.known(old))
         self._take_for_relay_domains(self.domains.scope)
@@ -438,6 +439,8 @@ class _Run:
         run = RunRow(self.run_id, self.now, result.status, result.exit_code, plan.added, plan.removed)
         with Finder({one.report.name: one.snapshot for one in self.fetched if one.snapshot}) as now:
             recipients = comparison.changes(now)
+            if self.domains:
+                recipients = chain(self.domains.changes(plan), recipients)
             if not old and not plan.removed:
                 recipients = iter(())  # a first import is the list itself
             elif plan.added + plan.removed > HISTORY_ROWS:

@@ -92,6 +92,27 @@ def test_a_domain_is_never_removed_unasked(scene: Scene) -> None:
     assert scene.sync_unchecked(0).status == "unchanged"
 
 
+def test_the_history_has_domains(scene: Scene) -> None:
+    """A domain that entered or left is a change with its sources, and is asked for by its name."""
+    scene.report(["example.com"], ["a@example.com"])
+    scene.sync_unchecked(0)
+    scene.report(["example.com", "bücher.example"], ["a@example.com", "b@bücher.example"])
+    scene.sync_unchecked(0)
+    told = scene.say("history", code=0).stdout
+    assert "+ domain xn--bcher-kva.example added: reported by corp" in told
+    assert "and 1 more" not in told
+    scene.report(["example.com"], ["a@example.com"])
+    ids = held(scene.sync_unchecked(65))
+    scene.say("approve", ids["relay_domains:xn--bcher-kva.example"], code=65)
+    told = scene.say("history", "--address", "Bücher.example", code=0).stdout
+    assert [line.split("domain ")[1] for line in told.splitlines() if " domain " in line] == [
+        "xn--bcher-kva.example added: reported by corp",
+        "xn--bcher-kva.example removed",
+    ]
+    changes = [one for run in json.loads(scene.say("history", "--json", code=0).stdout) for one in run["changes"]]
+    assert {"address": "xn--bcher-kva.example", "added": True, "sources": ["corp"]} in changes
+
+
 def test_a_domain_that_comes_back_is_not_held_any_more(scene: Scene) -> None:
     """Reported again, nothing is left to approve."""
     scene.sync_unchecked(0)
