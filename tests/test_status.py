@@ -332,6 +332,9 @@ def test_the_agent_runs_stops_and_is_killed(fine: Station) -> None:
     assert status.agent
     assert status.agent.next_run is None
     with Agent(fine.configure(), env=fine.env) as agent:
+        assert wait_until(
+            lambda: bool((now := read_agent(fine.state)) and now.pid == agent.process.pid and now.runs), 15
+        )
         agent.kill()
         assert "no agent is running" in fine.say("status").stdout
     assert not asked(fine, OK).running
