@@ -7,6 +7,9 @@ and primaries ban hosts.
 
 from __future__ import annotations
 
+import hashlib
+import os
+import secrets
 import tempfile
 import threading
 import time
@@ -135,11 +138,16 @@ class _Attempt:
         )
         return Fetched(report, state, self._fetcher.old / state.snapshot.file if state.snapshot else None)
 
-    def _token(self) -> str:
-        """Identify what a refusal was for: the source's configuration, and the files of its secrets and its recipe."""
+    def _token(self, salt: str = "") -> str:
+        """Identify what a refusal was for: the source's configuration, its secrets and its recipe, by what they say.
+
+        What is kept of a secret notices another one, and is too little of too slow a hash to find it by.
+        """
+        salt = salt or secrets.token_hex(8)
         values = map(partial(getattr, self._source.own), self._source.own.__struct_fields__)
         named = [value for value in values if isinstance(value, (SecretFile, RecipeFile))]
-        return f"{self._source.digest} {[files.identity(sources.secret_path(name)) for name in named]}"
+        said = repr([self._source.digest, *map(_content, named)]).encode()
+        return f"{salt} {hashlib.scrypt(said, salt=salt.encode(), n=2**14, r=8, p=1, dklen=4).hex()}"
 
     def _refused(self) -> str:
         state = self._state
@@ -147,11 +155,11 @@ class _Attempt:
         if (
             state.error_kind is not FailureKind.REFUSED
             or not 0 < left <= REFUSED_FOR
-            or state.refused_for != self._token()
+            or state.refused_for != self._token(state.refused_for.partition(" ")[0])
         ):
             return ""
         error = state.error.partition(" (not asked again")[0]
-        return f"{error} (not asked again for {spell_seconds(left)}, unless its configuration or secret changes)"
+        return f"{error} (not asked again for {spell_seconds(left)}, unless its configuration or secret is touched)"
 
     def _work(self) -> None:
         try:
@@ -250,7 +258,11 @@ class _Attempt:
             validator=(error.validator if self._state.validator else None) or self._state.validator,
             error=str(error),
             error_kind=error.kind,
-            refused_for=self._token() if error.kind is FailureKind.REFUSED else "",
+            refused_for=""
+            if error.kind is not FailureKind.REFUSED
+            else self._token()
+            if asked
+            else self._state.refused_for,
             last_attempt=self._fetcher.now if asked else self._state.last_attempt,
             failing_since=self._state.failing_since or self._fetcher.now,
         )
@@ -271,6 +283,19 @@ class _Attempt:
             self._writer.abandon()
         if self._thread.is_alive():
             getattr(self._source.source, "give_up", lambda: None)()
+
+
+def _content(name: str) -> tuple[bytes, int]:
+    """Give what a secret or a recipe says, and when it was written, so that ``touch`` has it tried at once.
+
+    systemd writes its credentials anew for each start. What cannot be read says nothing, as its source will tell.
+    """
+    path = sources.secret_path(name)
+    try:
+        by_systemd = str(path.parent) == os.environ.get("CREDENTIALS_DIRECTORY")
+        return path.read_bytes(), 0 if by_systemd else path.stat().st_mtime_ns
+    except OSError:
+        return b"", 0
 
 
 def failing(fetched: Sequence[Fetched]) -> tuple[str, ...]:

@@ -380,6 +380,37 @@ def test_a_refusal_ends_with_another_secret(runs: Runs, refusing: Says, secret: 
     assert (mended.report.state, mended.state.error, mended.state.refused_for) == ("whole", "", "")
 
 
+def test_a_refusal_ends_with_a_touch(runs: Runs, refusing: Says, secret: Path) -> None:
+    """Whoever mended the server says so by touching the secret."""
+    runs(refusing.configured(secret=secret))
+    os.utime(secret, (1, 1))
+    runs(refusing.configured(secret=secret), now=NOW + 1)
+    runs(refusing.configured(secret=secret), now=NOW + 2)
+    assert refusing.count == 2
+
+
+def test_a_refusal_outlives_systemd(
+    runs: Runs, refusing: Says, secret: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A timer's unit gets its credentials in new files for each start: they are the same as long as they say the same.
+
+    No part of the secret is kept.
+    """
+    kept = set()
+    for start in range(3):
+        given = tmp_path / f"credentials-{start}"
+        given.mkdir()
+        (given / "corp").write_bytes(secret.read_bytes())
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(given))
+        (fetched,) = runs(refusing.configured(secret=Path("corp")), now=NOW + start)
+        kept.add(fetched.state.refused_for)
+        assert "wrong" not in fetched.state.refused_for
+    assert (refusing.count, len(kept)) == (1, 1)
+    (given / "corp").write_text("right\n", encoding="utf-8")
+    runs(refusing.configured(secret=Path("corp")), now=NOW + 4)
+    assert refusing.count == 2
+
+
 def test_a_clock_set_back_does_not_prolong_a_refusal(runs: Runs, refusing: Says) -> None:
     """A refusal that lies in the future is none to wait for."""
     runs(refusing.configured())
