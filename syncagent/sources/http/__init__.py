@@ -14,12 +14,16 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from syncagent.sources import Watched
 from syncagent.values import Domain, Duration, RecipeFile, SecretFile, Size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from syncagent.sources import Source
+
+
+_MOST_OF_A_LIST, _MOST_OF_A_PAGE = 1 << 30, 64 << 20
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -55,12 +59,19 @@ class Config(Struct, frozen=True, kw_only=True):
     """How long to wait for a connection, and for its TLS."""
     read_timeout: Duration = Duration(60)
     """How long to wait for the server to go on."""
-    max_body: Size = Size(1 << 30)
-    """The most that an answer may be, as it is sent, and as it is once it is unpacked."""
+    max_body: Size | None = None
+    """The most that an answer may be, as it is sent and once it is unpacked: 1G for a list, 64M for an API's page."""
     max_pages: int = 10_000
     """The most pages that a list may have."""
     max_records: int = 10_000_000
     """The most records that a list may have."""
+    full_interval: Duration = Duration(86400)
+    """How long the server may say that a plain list is the same, until all of it is asked for."""
+
+    @property
+    def most(self) -> int:
+        """The most octets of an answer: a list streams by, an API's answer is taken to memory, many times its size."""
+        return self.max_body if self.max_body is not None else _MOST_OF_A_LIST if self.format else _MOST_OF_A_PAGE
 
 
 def build(config: Config) -> Source:
@@ -93,8 +104,15 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
     if config.client_key_file is not None and config.client_cert_file is None:
         yield "client_cert_file", "is missing: client_key_file is the key of what?"
     for key in ("connect_timeout", "read_timeout", "max_body", "max_pages", "max_records"):
-        if getattr(config, key) <= 0:
+        value = getattr(config, key)
+        if value is not None and value <= 0:
             yield key, "expected more than nothing"
+
+
+def watched(config: Config) -> Iterator[Watched]:
+    """Give a recipe of one's own: when it changes, it is followed anew."""
+    if config.recipe is not None and "/" in config.recipe:
+        yield Watched(Path(config.recipe))
 
 
 def _url_problems(config: Config) -> Iterator[str]:

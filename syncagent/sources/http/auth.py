@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _ASSERTION = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _HOUR = 3600
+_TOKEN = 1 << 20
+"""The most octets of an answer with a token in it."""
 _REFUSALS = frozenset({400, 401, 403, 407})
 """How a token endpoint says that it does not know us (RFC 6749, 5.2)."""
 
@@ -59,7 +61,7 @@ def sign(transport: Transport, config: Config, auth: Auth, given: dict[str, Any]
 
 
 def _sign_with_token(transport: Transport, url: str, form: dict[str, str]) -> None:
-    with transport.ask(url, Ask("POST", form=form, refusals=_REFUSALS)) as response:
+    with transport.ask(url, Ask("POST", form=form, refusals=_REFUSALS, max_body=_TOKEN)) as response:
         token = _taken(response.json(), "access_token", url)
     transport.sign("authorization", f"Bearer {token}")
 
@@ -111,13 +113,15 @@ def _log_in(transport: Transport, config: Config, auth: Auth, given: dict[str, A
         json=fields if auth.send == "json" else None,
         form=fields if auth.send == "form" else None,
         basic=(config.username, password) if auth.send == "basic" else None,
+        max_body=_TOKEN,
     )
     with transport.ask(url, ask) as response:
         body = response.json() if auth.ok or auth.take else None
     try:
         let_in = rules.hold(auth.ok, body)
-    except (rules.RuleError, paths.PathError):
-        let_in = False
+    except (rules.RuleError, paths.PathError):  # whose text would show the answer, and there is a token in it
+        text = f"{url} says neither yes nor no to {config.username}: its answer is none that the recipe knows"
+        raise SourceError(text, kind=FailureKind.BROKEN) from None
     if not let_in:
         raise SourceError(f"{url} does not let {config.username} in; see password_file", kind=FailureKind.REFUSED)
     if auth.take:

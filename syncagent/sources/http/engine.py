@@ -204,7 +204,7 @@ class _Run:
             return
         batch: list[tuple[str, str, str]] = []
         for address, key, step in self._spool.read():
-            local, _, domain = address.rpartition("@")
+            local, _, domain = address.strip().rpartition("@")
             batch += [(f"{local}@{alias}", key, f"{step}, {alias}") for alias in self._standing_for(domain, step)]
             if len(batch) > _BATCH:
                 self._request.sink.put(batch)

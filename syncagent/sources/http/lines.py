@@ -6,6 +6,9 @@ The list may begin with ``# domains: ...``, and ends with ``# end COUNT SHA256``
 
 from __future__ import annotations
 
+import math
+import time
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,21 +17,38 @@ from msgspec import Struct
 from syncagent.errors import FailureKind, SourceError
 from syncagent.sources import Answer
 from syncagent.sources.formats import FORMATS, Options, Reading
+from syncagent.sources.http.asking import Asking
 from syncagent.sources.text import Heading, whole_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from syncagent.sources import Request
     from syncagent.sources.http import Config
     from syncagent.sources.http.transport import Ask, Response, Transport
 
 _NOT_MODIFIED = 304
+_SETTLED = 2.0
 
 
 class Known(Struct, frozen=True, omit_defaults=True):
-    """The validator: what the server calls the list that we have."""
+    """The validator: what the server calls the list that we have, and when all of it was asked for."""
 
     etag: str = ""
     modified: str = ""
+    since: float = 0.0
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str], now: float) -> Known:
+        """Take it from an answer.
+
+        A list that was changed in the last seconds may change again and be called the same (RFC 9110, 8.8.2.2): it
+        has none, and all of it is asked for once more.
+        """
+        modified = headers.get("last-modified", "")
+        if modified and not _seconds(modified) + _SETTLED <= _seconds(headers.get("date", "")):
+            return cls()
+        return cls(headers.get("etag", ""), modified, now)
 
     @classmethod
     def read(cls, validator: str | None) -> Known:
@@ -44,7 +64,15 @@ class Known(Struct, frozen=True, omit_defaults=True):
         return {name: value for name, value in several.items() if value and value.isascii() and value.isprintable()}
 
 
-class ListSource:
+def _seconds(date: str) -> float:
+    """Read a date (RFC 9110, 5.6.7) as seconds since the epoch; not a number where it is none."""
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+class ListSource(Asking):
     """Reads a plain list, streaming."""
 
     def __init__(self, config: Config) -> None:
@@ -54,13 +82,13 @@ class ListSource:
     def fetch(self, request: Request) -> Answer:
         """See Source.fetch."""
         from syncagent.sources.http.auth import sign_plainly
-        from syncagent.sources.http.transport import Ask, Transport
+        from syncagent.sources.http.transport import Ask
 
-        config = self._config
-        ask = Ask(headers=Known.read(request.validator).headers())
-        with Transport(config, request.ends) as transport:
+        config, known = self._config, Known.read(request.validator)
+        fresh = 0 <= time.time() - known.since < config.full_interval
+        with self._asked(config, request.ends) as transport:
             sign_plainly(transport, config)
-            return self._read(transport, ask, request)
+            return self._read(transport, Ask(headers=known.headers() if fresh else {}), request)
 
     def _read(self, transport: Transport, ask: Ask, request: Request) -> Answer:
         config = self._config
@@ -68,15 +96,14 @@ class ListSource:
             if response.status == _NOT_MODIFIED:
                 return Answer(same=True, validator=request.validator)
             self._judge(response)
-            reading = Reading(request.sink, Options(config.domains), config.url, "")
-            text, heading = whole_text(response.body(), config.url, require_end=not config.foreign), Heading()
+            reading = Reading(request.sink, Options(config.domains), response.url, "")
+            text, heading = whole_text(response.body(), response.url, require_end=not config.foreign), Heading()
             done = 0
             for batch in FORMATS[config.format or "lines"](heading.through(text), reading):
                 request.sink.put(batch)
                 done += len(batch)
                 request.report("lines", done)
-            headers = response.headers
-            known = Known(headers.get("etag", ""), headers.get("last-modified", ""))
+            known = Known.of(response.headers, time.time())
         validator = msgspec.json.encode(known).decode() if known.headers() else None
         return Answer(validator=validator, domains=heading.domains)
 

@@ -69,6 +69,8 @@ class Paging(Struct, frozen=True, kw_only=True):
     """page, offset: the first number; offset usually begins at 0."""
     path: str = ""
     """token, next_url: where the body has the next one; absent, null, false or empty at the end."""
+    until: Literal["empty", "total"] = "empty"
+    """page, offset: what the last page is: an empty one, or that which reaches ``total``, if that can be relied on."""
 
 
 class Join(Struct, frozen=True, kw_only=True):

@@ -9,40 +9,48 @@ from urllib.parse import quote
 
 from msgspec.structs import replace
 
-from syncagent.sources.http.judge import load
+from syncagent.errors import FailureKind, SourceError
+from syncagent.sources.http.asking import Asking
+from syncagent.sources.http.judge import load, of_config
 from syncagent.sources.http.recipe import bound, filled, parameters
 
 if TYPE_CHECKING:
     from syncagent.sources import Answer, Request
     from syncagent.sources.http import Config
     from syncagent.sources.http.engine import Page
-    from syncagent.sources.http.recipe import Step
+    from syncagent.sources.http.recipe import Recipe, Step
     from syncagent.sources.http.transport import Transport
     from syncagent.sources.http.walk import Place
 
 
-class RecipeSource:
-    """Follows a recipe at a primary."""
+class RecipeSource(Asking):
+    """Follows a recipe at a primary: as it is then, since an agent may run for years."""
 
     def __init__(self, config: Config) -> None:
-        """Ask nothing yet. Raises ConfigError where the recipe is not right."""
-        recipe = load(config.recipe or "")
-        self._given = parameters(recipe, config.parameters)
-        self._config, self._recipe = config, bound(recipe, self._given)
+        """Ask nothing yet."""
+        self._config = config
 
     def fetch(self, request: Request) -> Answer:
         """See Source.fetch."""
         from syncagent.sources.http.auth import sign
         from syncagent.sources.http.engine import Limits, follow
-        from syncagent.sources.http.transport import Transport
 
-        config, recipe = self._config, self._recipe
+        config, (recipe, given) = self._config, self._read()
         config = replace(config, url=(config.url or recipe.url).rstrip("/"))
-        with Transport(config, request.ends) as transport:
-            sign(transport, config, recipe.auth, self._given)
-            primary = _Primary(transport, config.url, self._given, recipe.rate_words)
+        with self._asked(config, request.ends) as transport:
+            sign(transport, config, recipe.auth, given)
+            primary = _Primary(transport, config.url, given, recipe.rate_words)
             answer = follow(recipe, primary, Limits(config.max_pages, config.max_records), request)
         return replace(answer, mode=Path(config.recipe or "").name)
+
+    def _read(self) -> tuple[Recipe, dict[str, str]]:
+        """Read the recipe, which fits the configuration or is none, with its parameters. Raises SourceError."""
+        problems = [f"{key}: {text}" for key, text in of_config(self._config)]
+        if problems:
+            raise SourceError("; ".join(problems), kind=FailureKind.BROKEN)
+        recipe = load(self._config.recipe or "")
+        given = parameters(recipe, self._config.parameters)
+        return bound(recipe, given), given
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +72,8 @@ class _Primary:
         body = filled(step.body, given) if step.body else None
         ask = Ask(step.method, query=place.query, json=body, rate_words=self.rate_words)
         with self.transport.ask(place.url, ask) as response:
-            return response.json(), response.next_link
+            by_header = step.paging is not None and step.paging.kind == "link_header"
+            return response.json(), response.next_link if by_header else ""
 
 
 def start(url: str, step: Step, given: dict[str, str]) -> Place:

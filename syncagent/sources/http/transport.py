@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import re
+import socket
 import time
 import zlib
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ import msgspec
 from syncagent import __version__
 from syncagent.errors import FailureKind, SourceError
 from syncagent.sources.tls import context
+from syncagent.values import Size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,10 +33,14 @@ _UNPACKED = 1 << 18
 _PATIENCE = 30.0
 """Seconds: the longest Retry-After that is waited for."""
 _TRIES = 3
-_LINK = re.compile(r'<([^>]*)>((?:\s*;\s*[^\s=;,]+(?:\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^\s";,]*))?)*)')
+_LONGEST_LINK = 8192
+_LINK = re.compile(r'<([^<>]*)>((?:\s*;\s*[^\s=;,]+(?:\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^\s";,]*))?)*)')
 _REL = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s";,]*))', re.IGNORECASE)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _OK, _NOT_MODIFIED, _TOO_MANY, _UNAVAILABLE = 200, 304, 429, 503
+_PASSING = frozenset({408, 421, 425, _TOO_MANY})
+"""Client errors that another try may mend."""
+_PHRASE = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,8 @@ class Ask:
     form: Mapping[str, str] | None = field(default=None, repr=False)
     basic: tuple[str, str] | None = field(default=None, repr=False)
     rate_words: tuple[str, ...] = ()
+    max_body: int = 0
+    """Octets, where an answer has to be smaller than the source's max_body allows."""
     refusals: frozenset[int] = frozenset({401, 403, 407})
 
     def arguments(self, url: str) -> dict[str, Any]:
@@ -71,7 +79,6 @@ class Response:
     url: str
     status: int
     headers: Mapping[str, str] = field(repr=False)
-    next_link: str
     _chunks: Iterator[bytes] = field(repr=False)
 
     def body(self) -> Iterator[bytes]:
@@ -89,6 +96,18 @@ class Response:
             raise SourceError(text, kind=FailureKind.TEMPORARY if _is_cut(error) else FailureKind.BROKEN) from None
 
     @property
+    def next_link(self) -> str:
+        """What the header Link names as the next page (RFC 8288): a relation may be one of several, in any case."""
+        header = self.headers.get("link", "")
+        if len(header) > _LONGEST_LINK:
+            raise SourceError(f"{self.url}: its header Link is over {_LONGEST_LINK} long", kind=FailureKind.BROKEN)
+        for target, parameters in _LINK.findall(header):
+            relation = _REL.search(parameters)
+            if relation and "next" in (relation[1] or relation[2]).lower().split():
+                return str(target)
+        return ""
+
+    @property
     def proves_its_end(self) -> bool:
         """Whether the server says where the body ends (RFC 9112, 6.3), so that a cut is noticed."""
         return "content-length" in self.headers or "chunked" in self.headers.get("transfer-encoding", "").lower()
@@ -100,6 +119,7 @@ class Transport:
     def __init__(self, config: Config, ends: float) -> None:
         """Connect to nothing yet. ``ends`` is when the fetch is given up on, by time.monotonic()."""
         self._config, self._ends = config, ends
+        self._sockets: list[socket.socket] = []
         self._client = httpx.Client(
             verify=context(config),
             follow_redirects=False,
@@ -109,8 +129,11 @@ class Transport:
 
     def sign(self, name: str, value: str) -> None:
         """Send a header with a secret from now on. Raises SourceError where no header can hold the secret."""
-        if not value.isascii() or not value.isprintable():
-            text = f"what says who we are has a character that the header {name} cannot hold: see the secret's file"
+        if not value.isascii() or not value.isprintable() or value != value.strip():
+            text = (
+                f"what says who we are has a character, or white space at an end, that the header {name} cannot hold:"
+                " see the secret's file"
+            )
             raise SourceError(text, kind=FailureKind.BROKEN)
         self._client.headers[name] = value
 
@@ -126,6 +149,17 @@ class Transport:
         """Let the connections go."""
         self._client.close()
 
+    def cut(self) -> None:
+        """End all waiting, from another thread: a server that sends an octet now and then is never too slow."""
+        for one in self._sockets:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(one, socket.SHUT_RDWR)  # and not TLS's own, which would wait for the server
+
+    def _traced(self, event: str, info: Mapping[str, Any]) -> None:
+        """Keep hold of the connections that are made (the extension "trace" of httpcore)."""
+        if event in {"connection.connect_tcp.complete", "connection.start_tls.complete"}:
+            self._sockets.append(info["return_value"].get_extra_info("socket"))
+
     @contextlib.contextmanager
     def ask(self, url: str, request: Ask) -> Iterator[Response]:
         """Ask, and give the answer; its body is to be read within the block.
@@ -135,18 +169,19 @@ class Transport:
         shown = url.partition("?")[0]
         if time.monotonic() > self._ends:
             raise SourceError(f"{shown}: the source's deadline has passed before all was asked for")
-        with _blamed(shown), contextlib.ExitStack() as stack:
+        with _blamed(shown, self._ends), contextlib.ExitStack() as stack:
             for left in reversed(range(_TRIES)):
                 self._client.timeout = self._time_left()
-                response = stack.enter_context(self._client.stream(**request.arguments(url)))
+                asked = self._client.stream(**request.arguments(url), extensions={"trace": self._traced})
+                response = stack.enter_context(asked)
                 wait = _retry_after(response)
                 if wait is None or not left or time.monotonic() + wait > self._ends:
                     break
                 stack.pop_all().close()
                 time.sleep(wait)
             self._judge(shown, response, request)
-            link = _next_link(response.headers.get("link", ""))
-            yield Response(shown, response.status_code, response.headers, link, self._unpacked(shown, response))
+            chunks = self._unpacked(shown, response, request.max_body or self._config.most)
+            yield Response(shown, response.status_code, response.headers, chunks)
 
     def _time_left(self) -> httpx.Timeout:
         """Give the configured time-outs, none longer than what is left of the deadline."""
@@ -160,45 +195,46 @@ class Transport:
         status = response.status_code
         if status == _OK or (status == _NOT_MODIFIED and _is_conditional(response.request)):
             return
-        said = f"{url} answers {status} {response.reason_phrase}".rstrip()
+        said = f"{url} answers {status} {response.reason_phrase[:_PHRASE]}".rstrip()
         if status in request.refusals:
             if request.rate_words and self._says(url, response, request.rate_words):
                 raise SourceError(f"{said}: too many requests, it says")
             text = f"{said}: it refuses our credentials; see token_file, username, and its list of permitted addresses"
             raise SourceError(text, kind=FailureKind.REFUSED)
-        if response.is_redirect:
+        if response.has_redirect_location:
             where = response.headers.get("location", "-").partition("?")[0]
             raise SourceError(
                 f"{said}, to {where[:300]!r}; redirects are not followed: see url", kind=FailureKind.BROKEN
             )
-        if status == _TOO_MANY or response.is_server_error:
+        if status in _PASSING or response.is_server_error:
             wait = response.headers.get("retry-after")
             raise SourceError(f"{said}{f' (try again after {wait[:50]!r})' if wait else ''}")
-        raise SourceError(f"{said}: see url", kind=FailureKind.BROKEN)
+        why = "see url" if response.is_client_error else "and 200 is wanted"
+        raise SourceError(f"{said}: {why}", kind=FailureKind.BROKEN)
 
     def _says(self, url: str, response: httpx.Response, words: tuple[str, ...]) -> bool:
         """Tell whether the beginning of a body has one of these words; it is shown to nobody."""
         found = b""
-        for chunk in self._unpacked(url, response):
+        for chunk in self._unpacked(url, response, self._config.most):
             found += chunk
             if len(found) > _UNPACKED:
                 break
         return any(word.encode() in found for word in words)
 
-    def _unpacked(self, url: str, response: httpx.Response) -> Iterator[bytes]:
+    def _unpacked(self, url: str, response: httpx.Response, most: int) -> Iterator[bytes]:
         """Give the body, unpacked, and watch its size, its end and the clock."""
         packed = response.headers.get("content-encoding", "identity").lower()
         if packed not in {"identity", "gzip", "x-gzip"}:
             raise SourceError(f"{url}: its content-encoding {packed!r} was not asked for", kind=FailureKind.BROKEN)
-        chunks = self._counted(url, response.iter_raw(), "sent")
-        return chunks if packed == "identity" else self._counted(url, _gunzipped(url, chunks), "unpacked")
+        chunks = self._counted(url, response.iter_raw(), "sent", most)
+        return chunks if packed == "identity" else self._counted(url, _gunzipped(url, chunks), "unpacked", most)
 
-    def _counted(self, url: str, chunks: Iterator[bytes], how: str) -> Iterator[bytes]:
+    def _counted(self, url: str, chunks: Iterator[bytes], how: str, most: int) -> Iterator[bytes]:
         count = 0
         for chunk in chunks:
             count += len(chunk)
-            if count > self._config.max_body:
-                text = f"{url}: its answer is over {self._config.max_body} as {how}: see max_body"
+            if count > most:
+                text = f"{url}: its answer is over {Size(most)} as {how}: see max_body"
                 raise SourceError(text, kind=FailureKind.BROKEN)
             if time.monotonic() > self._ends:
                 raise SourceError(f"{url}: its answer takes longer than the source's deadline")
@@ -223,15 +259,6 @@ def _gunzipped(url: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
         raise SourceError(f"{url}: its gzip is damaged: {error}") from None
     if not unpacker.eof:
         raise SourceError(f"{url}: its gzip is cut short")
-
-
-def _next_link(header: str) -> str:
-    """Give what a header Link names as the next page (RFC 8288): a relation may be one of several, in any case."""
-    for target, parameters in _LINK.findall(header):
-        relation = _REL.search(parameters)
-        if relation and "next" in (relation[1] or relation[2]).lower().split():
-            return str(target)
-    return ""
 
 
 def _from_json(raw: bytes) -> Any:  # noqa: ANN401 - JSON
@@ -277,11 +304,13 @@ def _retry_after(response: httpx.Response) -> float | None:
 
 
 @contextlib.contextmanager
-def _blamed(url: str) -> Iterator[None]:
-    """Turn what httpx raises to SourceError. Its texts are about connections; they have no header in them."""
+def _blamed(url: str, ends: float) -> Iterator[None]:
+    """Turn what httpx raises to SourceError. Its texts are about connections, but for one kind."""
     try:
         yield
     except httpx.TimeoutException as error:
+        if time.monotonic() > ends:
+            raise SourceError(f"{url}: no whole answer within the source's deadline") from None
         what = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no answer"
         raise SourceError(f"{url}: {what} in time; see connect_timeout and read_timeout") from None
     except httpx.ConnectError as error:
@@ -291,9 +320,12 @@ def _blamed(url: str) -> Iterator[None]:
             )
             raise SourceError(text, kind=FailureKind.BROKEN) from None
         raise SourceError(f"{url}: no connection: {_shown(error)}") from None
+    except httpx.LocalProtocolError:  # its text has the header in it that is none
+        text = f"{url}: a header that we would send is none: see the secret's file"
+        raise SourceError(text, kind=FailureKind.BROKEN) from None
     except httpx.HTTPError as error:
         raise SourceError(f"{url}: {_shown(error) or type(error).__name__}") from None
-    except (httpx.InvalidURL, httpx.StreamError) as error:
+    except (httpx.InvalidURL, httpx.StreamError, UnicodeError) as error:  # UnicodeError: of a host that is no name
         raise SourceError(f"{url}: {_shown(error)}", kind=FailureKind.BROKEN) from None
 
 

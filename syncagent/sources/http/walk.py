@@ -109,7 +109,7 @@ class Walk:
         if paging is None:
             return None
         if paging.kind in {"page", "offset"}:
-            if not got or (self.total.isdecimal() and self.records >= int(self.total)):
+            if not got or (paging.until == "total" and self.total == str(self.records)):
                 return None
             return self._numbered(place, place.number + (1 if paging.kind == "page" else got))
         token = link if paging.kind == "link_header" else self._token(body, paging)

@@ -68,8 +68,9 @@ class Variant:
         return Fixture(answers, expected, {**golden.parameters, **self.parameters})
 
 
-def _temporary(address: str, validity: object) -> dict[str, Any]:
-    return {"address": address, "goto": "anna@example.com", "validity": validity, "description": "", "permanent": 0}
+def _temporary(address: str, validity: object, permanent: int = 0) -> dict[str, Any]:
+    row = {"address": address, "goto": "anna@example.com", "validity": validity, "description": ""}
+    return {**row, "permanent": permanent}
 
 
 VARIANTS = {
@@ -80,12 +81,17 @@ VARIANTS = {
             "resources": [[{"name": "room@example.com", "kind": "location", "local_part": "room", "active": 1}]],
             "temporary_aliases": {
                 "anna@example.com": [
-                    [_temporary("x1@example.com", 32503680000), _temporary("x2@example.com", 1577836800)]
+                    [
+                        _temporary("x1@example.com", 32503680000),
+                        _temporary("x2@example.com", 1577836800),
+                        _temporary("x3@example.com", 1577836800, 1),
+                        _temporary("x4@example.com", 0, 1),
+                    ]
                 ],
                 "bo@example.com": [{}],
             },
         },
-        more=("x1@example.com", "room@example.com"),
+        more=("x1@example.com", "x3@example.com", "x4@example.com", "room@example.com", "room@example.net"),
     ),
     "mailu: no relays": Variant("mailu", {"relays": "no"}, {"relays": None}, less=("@relayed.example",)),
     "stalwart: no masked addresses": Variant(
@@ -197,7 +203,9 @@ ASKED: dict[str, list[str]] = {
     "mailman3": [
         "GET /3.1/lists?count=100&page=1",
         "GET /3.1/lists?count=100&page=2",
+        "GET /3.1/lists?count=100&page=3",
         "GET /3.1/domains?count=100&page=1",
+        "GET /3.1/domains?count=100&page=2",
     ],
     "mailu": ["GET /api/v1/user", "GET /api/v1/alias", "GET /api/v1/domain", "GET /api/v1/relay"],
     "microsoft365": [
@@ -215,9 +223,11 @@ ASKED: dict[str, list[str]] = {
         "GET /api/v2/aliases/?page_size=500",
         "GET /api/v2/domainaliases/",
     ],
-    "scim": ["GET /Users?count=100&startIndex=1", "GET /Users?count=100&startIndex=4"],
+    "scim": [f"GET /Users?count=100&startIndex={index}" for index in (1, 4, 6)],
     "stalwart": [
-        f"POST /jmap x:{kind}/query at 0, x:{kind}/get" for kind in ("Domain", "Account", "MailingList", "MaskedEmail")
+        f"POST /jmap x:{kind}/query at {position}, x:{kind}/get"
+        for kind, count in (("Domain", 3), ("Account", 2), ("MailingList", 1), ("MaskedEmail", 4))
+        for position in (0, count)
     ],
 }
 """What is asked for, in this order; a query is sorted and not quoted."""
@@ -540,11 +550,11 @@ def both(*numbers: int) -> list[str]:
 
 @pytest.mark.parametrize("count", [499, 500, 501, 1000, 1203])
 def test_stalwart_in_pages(count: int, network: Network) -> None:
-    """However many accounts there are, all come, by position, and no page is asked for beyond the last."""
+    """However many accounts there are, all come, by position; the last page asked for is empty."""
     stalwart = Stalwart([account(number) for number in range(count)])
     network.server.routes["/jmap"] = stalwart
     assert network.asking("stalwart", {"account_id": "b"}).addresses() == both(*range(count))
-    assert [position for kind, position in stalwart.asked if kind == "Account"] == [*range(0, count, 500)]
+    assert [position for kind, position in stalwart.asked if kind == "Account"] == [*range(0, count, 500), count]
 
 
 def test_stalwart_gives_fewer_than_asked_for(network: Network) -> None:
@@ -552,7 +562,7 @@ def test_stalwart_gives_fewer_than_asked_for(network: Network) -> None:
     stalwart = Stalwart([account(number) for number in range(250)], most=100)
     network.server.routes["/jmap"] = stalwart
     assert network.asking("stalwart", {"account_id": "b"}).addresses() == both(*range(250))
-    assert [position for kind, position in stalwart.asked if kind == "Account"] == [0, 100, 200]
+    assert [position for kind, position in stalwart.asked if kind == "Account"] == [0, 100, 200, 250]
 
 
 def test_stalwart_fails_on_a_page(network: Network) -> None:

@@ -105,9 +105,9 @@ LOGINS: dict[str, tuple[Handler, FailureKind, str]] = {
     "401": (no(401), REFUSED, "answers 401"),
     "403": (no(403), REFUSED, "answers 403"),
     "invalid": (taken({"status": "invalid", "note": MARK}), REFUSED, "does not let anna in; see password_file"),
-    "unknown status": (taken({"status": MARK}), REFUSED, "does not let anna in"),
-    "error object": (taken({"error": MARK}), REFUSED, "does not let anna in"),
-    "null": (taken(None), REFUSED, "does not let anna in"),
+    "unknown status": (taken({"status": MARK}), BROKEN, "says neither yes nor no"),
+    "error object": (taken({"error": MARK}), BROKEN, "says neither yes nor no"),
+    "null": (taken(None), BROKEN, "says neither yes nor no"),
     "no token": (taken({"status": "ok", "note": MARK}), BROKEN, "its answer has no token"),
     "token is null": (taken({"status": "ok", "token": None}), BROKEN, "its token is null"),
     "token is empty": (taken({"status": "ok", "token": ""}), BROKEN, "its token is a text"),
@@ -226,7 +226,7 @@ def test_tokens_that_do_not_come(name: str, tmp_path: Path) -> None:
 def test_no_secret_in_what_is_shown(tmp_path: Path) -> None:
     """What is asked, answered and kept between does not show a secret when it is printed, as in a traceback."""
     ask = Ask("POST", {"x": TOKEN}, json={"p": TOKEN}, form={"p": TOKEN}, basic=("anna", TOKEN))
-    response = Response("https://mail.example.com/", 200, {"set-cookie": TOKEN}, "", iter([TOKEN.encode()]))
+    response = Response("https://mail.example.com/", 200, {"set-cookie": TOKEN}, iter([TOKEN.encode()]))
     own = config("https://mail.example.com/", token_file=secret(tmp_path))
     with Transport(own, time.monotonic() + 5) as transport:
         transport.sign("authorization", f"Bearer {TOKEN}")
