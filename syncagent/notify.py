@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import msgspec
 from msgspec import Struct
 
+from syncagent.connections import Connections
 from syncagent.errors import SourceError
 from syncagent.sources import read_secret
 
@@ -200,20 +201,28 @@ def _run(command: tuple[str, ...], octets: bytes, timeout: float) -> None:
 
 
 def _ask(whom: str, url: str, octets: bytes | None, timeout: float) -> None:
-    """Ask; what the answer says is not read."""
+    """Ask, and have an answer in time, however it comes; what it says is not read."""
     import ssl
 
     import httpx
 
     headers = {} if octets is None else {"content-type": "application/json"}
     method = "GET" if octets is None else "POST"
+    connections = Connections()
+    alarm = threading.Timer(timeout, connections.cut)
+    alarm.daemon = True
+    alarm.start()
     try:
         with (
             httpx.Client(verify=ssl.create_default_context(), timeout=timeout, trust_env=False) as client,
-            client.stream(method, url, content=octets, headers=headers) as response,
+            client.stream(method, url, content=octets, headers=headers, extensions=connections.extensions) as response,
         ):
             status, right = response.status_code, response.is_success
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise UntoldError(whom, f"cannot be reached: {type(error).__name__}") from None
+        late = connections.are_cut or isinstance(error, httpx.TimeoutException)
+        why = "no answer in time: see notify.timeout" if late else type(error).__name__
+        raise UntoldError(whom, f"cannot be reached: {why}") from None
+    finally:
+        alarm.cancel()
     if not right:
         raise UntoldError(whom, f"answers {status}")

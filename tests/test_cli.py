@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import click
 import pytest
 
 import syncagent as package
@@ -178,6 +179,36 @@ def test_what_only_looks_writes_nothing(verb: str, config: Path) -> None:
     assert tree() == before
 
 
+@pytest.mark.parametrize(
+    ("value", "server"),
+    [
+        ("127.0.0.1", ("127.0.0.1", 25)),
+        ("127.0.0.1:2525", ("127.0.0.1", 2525)),
+        ("mx.example.com", ("mx.example.com", 25)),
+        ("mx.example.com:26", ("mx.example.com", 26)),
+        ("[::1]", ("::1", 25)),
+        ("[2001:db8::1]:65535", ("2001:db8::1", 65535)),
+    ],
+)
+def test_servers(value: str, server: tuple[str, int]) -> None:
+    """A server may be named with its port or without, an IPv6 address in brackets."""
+    assert cli._server(25)(click.Context(cli.check), click.Option(["--smtp"]), value) == server
+
+
+@pytest.mark.parametrize("value", ["::1", "2001:db8::1", "::1:53", "[::1", "::1]:53", "[]", "[]:53", "a b", "a:\uff11"])
+def test_no_servers(value: str) -> None:
+    """What could be read in two ways, or is none, is refused: an IPv6 address without brackets may end in a port."""
+    with pytest.raises(click.BadParameter, match="IPv6 address in brackets"):
+        cli._server(53)(click.Context(cli.check), click.Option(["--dns"]), value)
+
+
+def test_check_asks_a_server_without_a_port(config: Path) -> None:
+    """`check` on the usual ports says what it found, whatever that is."""
+    for server in ("127.0.0.1", "[::1]"):
+        done = syncagent("check", "--dns", server, "--smtp", server, config=config)
+        assert done.returncode in {0, 1}, done.stderr
+
+
 def test_a_held_lock(config: Path) -> None:
     """Another run that does not end in time is exit status 75, for what writes and for what only looks."""
     syncagent("sync", config=config, check=0)
@@ -311,7 +342,7 @@ LATER = {
     "checks": {"cli", "render"},
 }
 """What a module must not import, neither itself nor by way of another."""
-FOR_SOURCES = {"errors", "model", "values", "files", "mapfile", "normalise", "reader"}
+FOR_SOURCES = {"errors", "model", "values", "files", "mapfile", "normalise", "reader", "connections"}
 
 
 def _module_name(path: Path) -> str:

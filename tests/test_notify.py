@@ -6,7 +6,7 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from tests.support.authority import Authority
 from tests.support.ports import free_port
 from tests.support.programs import wait_until
 from tests.support.reporting import Desk
-from tests.support.scripted_http import ScriptedHTTP, answer
+from tests.support.scripted_http import Asked as Request
+from tests.support.scripted_http import Part, ScriptedHTTP, answer
 
 SECRET = "T0SECRET"
 STALE = Alarm("stale", "corp", "what source corp said is 2h old")
@@ -234,8 +235,22 @@ def test_a_webhook_that_is_down_or_hangs(hook: ScriptedHTTP) -> None:
     assert "cannot be reached" in undelivered(Notify(url=f"https://localhost:{free_port()}/{SECRET}"), "url")
     hook.routes[f"/{SECRET}"] = lambda _: ["stall"]
     began = time.monotonic()
-    assert "Timeout" in undelivered(Notify(url=f"{hook.url}/{SECRET}", timeout=Duration(1)), "url")
+    assert "no answer in time" in undelivered(Notify(url=f"{hook.url}/{SECRET}", timeout=Duration(1)), "url")
     assert time.monotonic() - began < 5
+
+
+def test_an_answer_that_trickles(hook: ScriptedHTTP) -> None:
+    """Octets of a header now and then, each in time, are not waited for beyond notify.timeout."""
+
+    def trickle(_: Request) -> Iterable[Part]:
+        yield b"HTTP/1.1 200 OK\r\nx: "
+        while True:
+            yield b"x"
+            yield 0.05
+
+    hook.routes[f"/{SECRET}"] = trickle
+    told = undelivered(Notify(url=f"{hook.url}/{SECRET}", timeout=Duration(1)), "url")
+    assert "no answer in time: see notify.timeout" in told
 
 
 def test_an_answer_that_never_ends(hook: ScriptedHTTP) -> None:

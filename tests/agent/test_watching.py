@@ -22,6 +22,7 @@ from tests.support.agent import Agent
 from tests.support.need import need, need_postfix, need_program
 from tests.support.postfix import PrivatePostfix
 from tests.support.programs import wait_until
+from tests.support.scripted_http import ScriptedHTTP, answer
 
 TOLD = "from syncagent import cli\nfrom syncagent.agent import watch\nwatch.LOOK = 3600.0\ncli.main()"
 """The program, but for its looking now and then: what it notices, the kernel told."""
@@ -103,6 +104,33 @@ def test_renamed_over(mx: Station) -> None:
         write(mx, path, OLD)
         agent.wait("published", after=mark, seconds=URGENT)
         assert not mx.is_published(LATE)
+
+
+def test_a_recipe(mx: Station) -> None:
+    """A recipe of one's own that is changed is followed anew; one that is broken fails its source, and no one goes."""
+    recipe = mx.directory / "etc" / "own.toml"
+    step = '[[steps]]\nname = "{0}"\npath = "/{0}"\nlist = "@"\nemit = [{{ kind = "address", value = "mail" }}]\n'
+    head = 'title = "ours"\n[auth]\nkind = "none"\n'
+
+    def write_recipe(text: str) -> None:
+        staged = mx.directory / "staged"
+        staged.write_text(text, "utf-8")
+        staged.replace(recipe)
+
+    write_recipe(head + step.format("a"))
+    with ScriptedHTTP() as server:
+        server.routes["/a"] = lambda _: answer('[{"mail": "one@example.com"}]')
+        server.routes["/b"] = lambda _: answer(f'[{{"mail": "{LATE}"}}]')
+        mx.extra = f'[sources.api]\ntype = "http"\nurl = "{server.url}"\nrecipe = "./own.toml"\ninsecure = true\n'
+        with told(mx) as agent:
+            then_noticed(mx, agent, lambda: write_recipe(head + step.format("a") + step.format("b")))
+            mark = agent.mark
+            write_recipe(head + step.format("a").replace("value", "valeu"))
+            failing = agent.wait("source failing", after=mark, seconds=URGENT)
+            assert "valeu" in failing["error"]
+            assert mx.is_published("one@example.com", LATE)
+            write_recipe(head + step.format("a") + step.format("b"))
+            agent.wait("source recovered", after=mark, seconds=URGENT)
 
 
 def test_renamed_in(mx: Station) -> None:

@@ -31,7 +31,7 @@ _REFUSALS = frozenset({400, 401, 403, 407})
 def sign_plainly(transport: Transport, config: Config) -> None:
     """Sign requests by what is configured: a token as Bearer, or a name and its password as Basic, or not."""
     if config.token_file is not None:
-        transport.sign("authorization", f"Bearer {read_secret(config.token_file)}")
+        transport.sign("authorization", read_secret(config.token_file), "Bearer")
     elif config.password_file is not None:
         transport.sign_basic(config.username, read_secret(config.password_file))
 
@@ -40,8 +40,8 @@ def sign(transport: Transport, config: Config, auth: Auth, given: dict[str, Any]
     """Sign requests as a recipe says; ``given`` are the values of its placeholders. Raises SourceError."""
     if auth.kind in {"header", "bearer", "token"}:
         token = read_secret(config.token_file or "")
-        before = {"header": "", "bearer": "Bearer ", "token": f"{auth.scheme} "}[auth.kind]
-        transport.sign(auth.name if auth.kind == "header" else "authorization", f"{before}{token}")
+        scheme = {"header": "", "bearer": "Bearer", "token": auth.scheme}[auth.kind]
+        transport.sign(auth.name if auth.kind == "header" else "authorization", token, scheme)
     elif auth.kind == "basic":
         transport.sign_basic(config.username, read_secret(config.password_file or ""))
     elif auth.kind == "oauth2_client_credentials":
@@ -63,7 +63,7 @@ def sign(transport: Transport, config: Config, auth: Auth, given: dict[str, Any]
 def _sign_with_token(transport: Transport, url: str, form: dict[str, str]) -> None:
     with transport.ask(url, Ask("POST", form=form, refusals=_REFUSALS, max_body=_TOKEN)) as response:
         token = _taken(response.json(), "access_token", url)
-    transport.sign("authorization", f"Bearer {token}")
+    transport.sign("authorization", token, "Bearer")
 
 
 def _taken(body: Any, path: str, url: str) -> str:  # noqa: ANN401 - JSON
@@ -129,4 +129,4 @@ def _log_in(transport: Transport, config: Config, auth: Auth, given: dict[str, A
         if auth.put == "password":
             transport.sign_basic(config.username, taken)
         else:
-            transport.sign(auth.name or "authorization", taken if auth.put == "header" else f"Bearer {taken}")
+            transport.sign(auth.name or "authorization", taken, "" if auth.put == "header" else "Bearer")

@@ -10,7 +10,6 @@ import contextlib
 import json
 import math
 import re
-import socket
 import time
 import zlib
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ import httpx
 import msgspec
 
 from syncagent import __version__
+from syncagent.connections import Connections
 from syncagent.errors import FailureKind, SourceError
 from syncagent.sources.tls import context
 from syncagent.values import Size
@@ -119,7 +119,7 @@ class Transport:
     def __init__(self, config: Config, ends: float) -> None:
         """Connect to nothing yet. ``ends`` is when the fetch is given up on, by time.monotonic()."""
         self._config, self._ends = config, ends
-        self._sockets: list[socket.socket] = []
+        self._connections = Connections()
         self._client = httpx.Client(
             verify=context(config),
             follow_redirects=False,
@@ -127,7 +127,7 @@ class Transport:
             headers={"user-agent": f"syncagent/{__version__}", "accept-encoding": "gzip"},
         )
 
-    def sign(self, name: str, value: str) -> None:
+    def sign(self, name: str, value: str, scheme: str = "") -> None:
         """Send a header with a secret from now on. Raises SourceError where no header can hold the secret."""
         if not value.isascii() or not value.isprintable() or value != value.strip():
             text = (
@@ -135,7 +135,7 @@ class Transport:
                 " see the secret's file"
             )
             raise SourceError(text, kind=FailureKind.BROKEN)
-        self._client.headers[name] = value
+        self._client.headers[name] = f"{scheme} {value}" if scheme else value
 
     def sign_basic(self, username: str, password: str) -> None:
         """Send name and password from now on (RFC 7617, as UTF-8)."""
@@ -150,15 +150,8 @@ class Transport:
         self._client.close()
 
     def cut(self) -> None:
-        """End all waiting, from another thread: a server that sends an octet now and then is never too slow."""
-        for one in self._sockets:
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(one, socket.SHUT_RDWR)  # and not TLS's own, which would wait for the server
-
-    def _traced(self, event: str, info: Mapping[str, Any]) -> None:
-        """Keep hold of the connections that are made (the extension "trace" of httpcore)."""
-        if event in {"connection.connect_tcp.complete", "connection.start_tls.complete"}:
-            self._sockets.append(info["return_value"].get_extra_info("socket"))
+        """End all waiting, from another thread."""
+        self._connections.cut()
 
     @contextlib.contextmanager
     def ask(self, url: str, request: Ask) -> Iterator[Response]:
@@ -172,7 +165,7 @@ class Transport:
         with _blamed(shown, self._ends), contextlib.ExitStack() as stack:
             for left in reversed(range(_TRIES)):
                 self._client.timeout = self._time_left()
-                asked = self._client.stream(**request.arguments(url), extensions={"trace": self._traced})
+                asked = self._client.stream(**request.arguments(url), extensions=self._connections.extensions)
                 response = stack.enter_context(asked)
                 wait = _retry_after(response)
                 if wait is None or not left or time.monotonic() + wait > self._ends:

@@ -6,11 +6,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from syncagent.errors import FailureKind
 from syncagent.fetch import REFUSED_FOR
+from syncagent.sources.http import lines
 from syncagent.values import Size
 from tests.sources.http import TOKEN, Asked, addresses, ended, secret
 from tests.support.authority import Authority
@@ -218,6 +221,108 @@ def test_same_by_date(server: ScriptedHTTP, tmp_path: Path) -> None:
     asked = Asked(tmp_path, f"{server.url}/list")
     asked.whole()
     assert asked.whole().report.state == "same"
+
+
+JUST_NOW = {"last_modified": "Wed, 21 Oct 2026 07:28:00 GMT"}
+
+
+@pytest.mark.parametrize(
+    ("date", "etag", "state"),
+    [
+        ("Wed, 21 Oct 2026 07:28:02 GMT", "", "same"),
+        ("Wed, 21 Oct 2026 07:28:01 GMT", "", "whole"),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", '"2026-1f"', "whole"),
+        ("Wed, 21 Oct 2026 07:27:00 GMT", "", "whole"),
+        ("", "", "whole"),
+        ("yesterday", "", "whole"),
+    ],
+)
+def test_a_list_that_was_changed_just_now(
+    date: str, etag: str, state: str, server: ScriptedHTTP, tmp_path: Path
+) -> None:
+    """What was written within the same second may be written once more in it, and be called the same for ever."""
+    said: dict[str, Any] = {**JUST_NOW, **({"date": date} if date else {}), **({"etag": etag} if etag else {})}
+
+    def says_same(request: Request) -> Iterable[Part]:
+        known = "if-none-match" in request.headers or "if-modified-since" in request.headers
+        return answer(status=304) if known else answer(LIST, **said)
+
+    server.routes["/list"] = says_same
+    asked = Asked(tmp_path, f"{server.url}/list")
+    asked.whole()
+    assert asked.whole().report.state == state
+
+
+def test_all_of_it_once_a_day(server: ScriptedHTTP, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache that says "same" for ever is not believed for ever; neither is one in whose past we are."""
+    now = [1e9]
+    monkeypatch.setattr(lines, "time", SimpleNamespace(time=lambda: now[0]))
+    server.routes["/list"] = lambda request: (
+        answer(status=304) if "if-none-match" in request.headers else answer(LIST, etag='"1"')
+    )
+    asked = Asked(tmp_path, f"{server.url}/list")
+    seen = []
+    for later in (0, 1, 86399, 86400, 86401, 2 * 86400, -5, -4):
+        now[0] = 1e9 + later
+        seen.append(asked.whole().report.state)
+    assert seen == ["whole", "same", "same", "whole", "same", "whole", "whole", "same"]
+
+
+def test_a_query_is_not_shown(server: ScriptedHTTP, tmp_path: Path) -> None:
+    """A URL may have a key in its query: no message has it, whatever fails."""
+    asked = Asked(tmp_path, f"{server.url}/list?key={TOKEN}", foreign=True)
+    asked.whole()
+    for failure in FAILURES.values():
+        if failure.told not in {"deadline", "no answer in time"}:
+            server.routes["/list"] = failure.does
+            fetched = asked.fetch(1e9 + 2 * REFUSED_FOR)
+            assert TOKEN not in f"{fetched.report} {fetched.state.error}"
+
+
+@pytest.mark.parametrize(
+    "token", [f"{TOKEN} ", f" {TOKEN}", f"{TOKEN}\t", f"{TOKEN}\u00a0", f"{TOKEN}\r\n", f"a\n{TOKEN}"]
+)
+def test_a_token_that_no_header_holds(token: str, server: ScriptedHTTP, tmp_path: Path) -> None:
+    """A slip of the editor in the secret's file is told without the secret, and nothing is sent."""
+    asked = Asked(tmp_path, f"{server.url}/list", token_file=secret(tmp_path, token))
+    failed = asked.fetch()
+    assert "see the secret's file" in failed.report.error
+    assert (failed.report.kind, server.asked) == (_BROKEN, [])
+    assert TOKEN not in f"{failed}"
+
+
+def test_what_a_server_calls_a_failure(server: ScriptedHTTP, tmp_path: Path) -> None:
+    """Its own words beside the status are cut short, and control no terminal."""
+    says(server, head("content-length: 0", status="500 \x1b[31mred" + 60_000 * "z"))
+    error = Asked(tmp_path, f"{server.url}/list").fetch().report.error
+    assert "answers 500" in error
+    assert error.isprintable()
+    assert len(error) < 200
+
+
+def test_a_head_that_never_ends(server: ScriptedHTTP, tmp_path: Path) -> None:
+    """Octets of a header now and then are waited for until the deadline, and not in the next run as well."""
+
+    def trickle(_: Request) -> Iterable[Part]:
+        yield b"HTTP/1.1 200 OK\r\nx: "
+        while True:
+            yield b"x"
+            yield 0.05
+
+    asked = Asked(tmp_path, f"{server.url}/list", deadline=1)
+    server.routes["/list"] = trickle
+    assert "deadline" in asked.fetch().report.error
+    assert asked.configured.free.acquire(timeout=5), "its thread came to its end"
+    asked.configured.free.release()
+    server.routes["/list"] = lambda _: answer(LIST)
+    asked.whole()
+
+
+def test_a_host_that_is_none(tmp_path: Path) -> None:
+    """A host name that cannot be asked for is told as what it is."""
+    failed = Asked(tmp_path, "http://ex..ample/list").fetch()
+    assert (failed.report.kind, "ex..ample" in failed.report.error) == (_BROKEN, True)
+    assert "a fault in" not in failed.report.error
 
 
 def test_neither_is_asked_for_whole(server: ScriptedHTTP, tmp_path: Path) -> None:

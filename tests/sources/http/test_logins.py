@@ -229,7 +229,7 @@ def test_no_secret_in_what_is_shown(tmp_path: Path) -> None:
     response = Response("https://mail.example.com/", 200, {"set-cookie": TOKEN}, iter([TOKEN.encode()]))
     own = config("https://mail.example.com/", token_file=secret(tmp_path))
     with Transport(own, time.monotonic() + 5) as transport:
-        transport.sign("authorization", f"Bearer {TOKEN}")
+        transport.sign("authorization", TOKEN, "Bearer")
         transport.sign_basic("anna", TOKEN)
         assert TOKEN not in f"{ask!r} {response!r} {transport!r} {own!r} {transport}"
 

@@ -12,7 +12,7 @@ from syncagent.errors import FailureKind, SourceError
 from syncagent.sources.http.transport import Ask, Transport
 from syncagent.sources.http.walk import same_origin
 from tests.sources.http import TOKEN, Asked, addresses, config, secret
-from tests.sources.http.primary import BEARER, LOGIN, RECIPE, WHOLE, Asking, Mend, asking, over_tls, recipe, user
+from tests.sources.http.primary import BEARER, LOGIN, PAGE, RECIPE, WHOLE, Asking, Mend, asking, over_tls, recipe, user
 from tests.support.authority import Authority
 from tests.support.scripted_http import Asked as Request
 from tests.support.scripted_http import Handler, Part, ScriptedHTTP, answer
@@ -92,6 +92,32 @@ def test_a_wrong_total(total: object, one: Asking) -> None:
         assert addresses(one.asked.fetch()) == WHOLE
     else:
         one.fails(TEMPORARY, "step 'users', page 3", "8 came", "again when it was tried once more")
+
+
+NUMBERED = 'paging = { kind = "page", param = "page" }'
+
+
+@pytest.mark.parametrize(("total", "right"), [(3, False), (6, False), (8, True)])
+def test_a_total_that_is_too_small(total: int, right: bool, tmp_path: Path) -> None:  # noqa: FBT001 - a parameter
+    """A walk by numbers does not end where the total says so: servers count the page alone, and people are lost."""
+    server, ca_file = over_tls(tmp_path)
+    with server:
+        one = asking(server, tmp_path, ca_file=ca_file)
+        file = Path(one.asked.configured.own.recipe)
+        file.write_text(RECIPE.replace('paging = { kind = "next_url", path = "next?" }', NUMBERED), "utf-8")
+        for page in (1, 2, 3, 4):
+            one.primary.mended[f"/users {page}"] = lambda body: body | {"data": body["data"] | {"total": total}}
+        if right:
+            assert addresses(one.asked.fetch()) == WHOLE
+        else:
+            one.fails(TEMPORARY, f"said that there are {total} records, and 8 came")
+        file.write_text(file.read_text("utf-8").replace(NUMBERED, f'{NUMBERED[:-2]}, until = "total" }}'), "utf-8")
+        before = len(server.asked)
+        fetched = one.asked.fetch()
+        assert (addresses(fetched) == WHOLE, fetched.report.state) == (right, "whole")
+        assert [request.query.get("page") for request in server.asked[before:] if request.path == "/users"] == [
+            str(1 + number) for number in range(-(-total // PAGE))
+        ]
 
 
 def test_a_total_that_differs(one: Asking) -> None:
