@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 from syncagent import ledger as ledger_module
-from syncagent.errors import SourceError
+from syncagent.errors import LedgerError, SourceError
 from syncagent.ledger import Ledger
-from syncagent.model import SyncResult
+from syncagent.model import SourceState, SyncResult
 from syncagent.sources import read_secret
 from tests.scenario import Scenario, people
 from tests.support import kill
 from tests.support.kill import Point
-from tests.support.need import need_postmap
+from tests.support.need import need_postmap, need_program
 from tests.support.postmap import postmap_build, settle
 from tests.support.programs import wait_until
 
@@ -197,6 +197,14 @@ def _empty(file: Path) -> None:
     file.write_bytes(b"")
 
 
+def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:
+    """SQLite rolls back by itself where there is no room, and that is what is told."""
+    with closing(Ledger(tmp_path)) as ledger:
+        ledger._database.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(LedgerError, match=r"cannot be written: database or disk is full"):
+            ledger.save_source(SourceState("corp", error="x" * 200_000))
+
+
 HURTS = [_remove, _shorten, _shorten_with_an_end, _alter, _empty]
 
 
@@ -362,6 +370,33 @@ def test_interrupted_while_postmap_runs(phase: str, number: signal.Signals, tmp_
     path = {"PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
     run = kill.start([sys.executable, "-m", "syncagent", "--config", str(mx.configure()), "sync"], path)
     _interrupt(mx, run, standing, number, group=group)
+
+
+IGNORING = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+def test_a_child_that_fails_has_not_done_well(tmp_path: Path) -> None:
+    """Begun by a program that ignores its children, it hears of theirs all the same: half a sorted list is none."""
+    mx = Remembering(tmp_path)
+    mx.limits = {"removal_grace": "0s", "removed_floor": 1_000_000}
+    program = tmp_path / "bin" / "sort"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\n{need_program("sort")} "$@" | head -n 3\nexit 2\n', "utf-8")
+    program.chmod(0o755)
+    before = mx.published()
+    mx.write("corp", SAID | HELD | {"new@example.com"})
+    path = {"PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"}
+    run = kill.start(
+        [sys.executable, "-c", IGNORING, sys.executable, "-m", "syncagent", "--config", str(mx.configure()), "sync"],
+        path,
+    )
+    try:
+        out, err = run.communicate(timeout=60)
+    finally:
+        kill.end(run)
+    assert run.returncode != 0, (out, err)
+    assert b"sort failed (2)" in err
+    assert mx.published() == before
 
 
 def _interrupt(
