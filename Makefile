@@ -25,6 +25,7 @@ install: ## put it on this host, under systemd; starts nothing, says what does. 
 
 test: lint $(MAILMAN)/ready ## lint, then all tests; PYTEST_ARGS='-k name' for some
 	@.ci/setup postfix postfix-lmdb postfix-cdb slapd ldap-utils systemd python3-venv zsh fish groff-base mandoc dnsmasq-base
+	@.ci/promtool $(VENV)/bin
 	$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/ready ## style, format and types, without changing anything

@@ -35,6 +35,8 @@ def _registry(status: Status) -> CollectorRegistry:
 
     last, agent = (status.agent.last, status.agent) if status.agent else (None, None)
     gauge("last_run_timestamp_seconds", "When the last run ended.", status.last_run)
+    due = agent.next_run if agent else None
+    gauge("next_run_timestamp_seconds", "When the next run is due.", status.last_run if due is None else due)
     gauge("last_change_timestamp_seconds", "When the map was last changed.", status.last_change)
     gauge(
         "oldest_data_timestamp_seconds", "When the source that has failed longest was last whole.", status.oldest_data

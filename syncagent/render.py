@@ -267,7 +267,10 @@ def status(status: Status) -> None:
     if status.running and agent:
         doing += f" (pid {agent.pid}, watching by {agent.watch or 'nothing'})"
         if agent.next_run:
-            doing += f", next run in {spell_seconds(max(0, agent.next_run - now))}"
+            left = agent.next_run - now
+            doing += (
+                f", next run in {spell_seconds(left)}" if left >= 0 else f", next run due {spell_seconds(-left)} ago"
+            )
     print(f"last run {_ago(status.last_run, now)}; {doing}")
     rows = [
         (one.name, one.state, one.mode or "-", one.entries, _ago(one.last_success, now), _ago(one.last_attempt, now))
