@@ -69,12 +69,17 @@ class Reader:
         if origin is tuple and isinstance(raw, list):
             return tuple(self.value(arguments[0], value, path) for value in raw)
         try:
-            return self._decode(kind, raw) if kind in VALUES else msgspec.convert(raw, kind)
+            return self._decode(kind, raw)
         except ValueError as error:  # msgspec's own is one
             self.problem(path, re.sub(r" - at `.*`$", "", str(error)).replace("Expected", "expected"))
             return None
 
-    def _decode(self, kind: Any, raw: object) -> Any:  # noqa: ANN401 - any of VALUES
+    def _decode(self, kind: Any, raw: object) -> Any:  # noqa: ANN401 - any field's type
+        if typing.get_origin(kind) is typing.Literal and raw not in typing.get_args(kind):
+            known = ", ".join(f'"{one}"' for one in typing.get_args(kind))
+            raise ValueError(f"expected one of {known}, not {raw!r}")
+        if kind not in VALUES:
+            return msgspec.convert(raw, kind)
         if kind not in (Path, SecretFile, RecipeFile):
             return kind.parse(raw)
         if not isinstance(raw, str) or not raw or "\0" in raw:

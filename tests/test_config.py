@@ -187,7 +187,7 @@ def problems_of(text: str, directory: Path) -> list[str]:
         (GOOD + "[state]\ndirectory = ['x']\n", "8: state.directory: expected a path"),
         (GOOD + "allow_empty = 1\n", "7: sources.extra.allow_empty: expected `bool`"),
         (GOOD + "allow_empty = 2026-01-01\n", "7: sources.extra.allow_empty: expected `bool`"),
-        (GOOD + 'catch_all = "maybe"\n', "7: sources.extra.catch_all: "),
+        (GOOD + 'catch_all = "maybe"\n', '7: sources.extra.catch_all: expected one of "accept", "ignore", not '),
         (GOOD + 'format = "xml"\n', "7: sources.extra.format: "),
         (GOOD + "deadline = 5\n", "7: sources.extra.deadline: expected a time"),
         (POSTFIX + '[sources.extra]\ntype = "file"\npath = 3\n', "6: sources.extra.path: expected a path"),

@@ -70,9 +70,12 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def watched(config: Config) -> tuple[Watched, ...]:
-    """Give what the agent watches: the file, the directory, or the directory of a pattern."""
-    path = config.path.parent if _is_pattern(config.path.name) and not config.path.exists() else config.path
-    return () if config.watch == "off" else (Watched(path, poll=config.watch == "poll"),)
+    """Give what the agent watches: the file or directory, and the directory of what looks like a pattern.
+
+    Nothing is looked at for it: what is not there, may not be looked at or hangs is for the watch to find out.
+    """
+    paths = [config.path, config.path.parent] if _is_pattern(config.path.name) else [config.path]
+    return () if config.watch == "off" else tuple(Watched(path, poll=config.watch == "poll") for path in paths)
 
 
 class FileSource:

@@ -79,7 +79,9 @@ class EndLine:
         """Raise SourceError where the text is not whole."""
         end = files.parse_end(self._last)
         if end is None:
-            raise SourceError(f"{name}: its last line is not “# end COUNT SHA256”: it is not whole")
+            by_windows = files.parse_end(self._last.replace(b"\r\n", b"\n"))
+            why = "its lines end in CR LF, and in LF alone is wanted" if by_windows else "it is not whole"
+            raise SourceError(f"{name}: its last line is not “# end COUNT SHA256”: {why}")
         if end[0] != self._count:
             raise SourceError(f"{name}: its end line promises {end[0]} lines, and there are {self._count}")
         if end[1] != self._digest.hexdigest():

@@ -5,6 +5,7 @@ Whole or not at all: whatever is missing, unknown or contradictory ends it. How 
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _SAMPLE = 3
 _BATCH = 10_000
+_ANYTHING = re.compile(r"[%*?]")
 Page = tuple[Any, str]
 """A body, and the URL of the next page if the header Link has one."""
 
@@ -190,10 +192,12 @@ class _Run:
                 continue
             if fact.kind == "alias_domain":
                 self._aliases[domain_or_same(fact.to)].append(fact)
-            elif fact.kind == "pattern":
+            elif fact.kind == "pattern" and _ANYTHING.search(fact.value):
                 self._patterns.append(fact.value)
-            else:
+            else:  # a pattern of plain letters is an address, and _ stands for itself too
                 entries.append((fact.value, key or fact.value, step.name))
+                if fact.kind == "pattern" and "_" in fact.value:
+                    self._patterns.append(fact.value)
         self._request.sink.put(entries)
         if self._spools:
             self._spool.write(entries)

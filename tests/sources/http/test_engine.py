@@ -337,6 +337,13 @@ def test_silence_that_is_meant() -> None:
     assert said('{ kind = "address", value = "a?" }', {}, "must_emit = false") == []
 
 
+def test_a_pattern_of_letters_is_an_address() -> None:
+    """What a pattern matches for sure is not refused: one without a sign for anything, and _ itself."""
+    assert said('{ kind = "pattern", value = "p" }', {"p": "anna@example.com"}) == ["anna@example.com"]
+    assert said('{ kind = "pattern", value = "p" }', {"p": "a_b@example.com"}) == ["a_b@example.com"]
+    assert said('{ kind = "pattern", value = "p" }', {"p": "a_b%@example.com"}) == []
+
+
 def test_patterns_are_counted() -> None:
     """Patterns are not addresses: how many there are is told, with some of them."""
     text = '[[steps]]\nname = "a"\npath = "/a"\nlist = "@"\nemit = [{ kind = "pattern", value = "p" }]\n'

@@ -71,6 +71,7 @@ _BROKEN, _REFUSED = FailureKind.BROKEN, FailureKind.REFUSED
 HALF = LIST[: len(LIST) // 2]
 FAILURES = {
     "no end line": Failure(lambda _: answer(b"a@example.com\n"), "its last line is not"),
+    "CR LF": Failure(lambda _: answer(LIST.replace(b"\n", b"\r\n")), "its lines end in CR LF"),
     "end line cut": Failure(lambda _: answer(LIST[:-5]), "its last line is not"),
     "wrong count": Failure(lambda _: answer(LIST.replace(b"# end 200", b"# end 201")), "promises 201 lines"),
     "wrong digest": Failure(lambda _: answer(LIST.replace(b"user7@", b"user8@")), "do not match the digest"),
@@ -270,7 +271,7 @@ def test_all_of_it_once_a_day(server: ScriptedHTTP, tmp_path: Path, monkeypatch:
 
 def test_a_query_is_not_shown(server: ScriptedHTTP, tmp_path: Path) -> None:
     """A URL may have a key in its query: no message has it, whatever fails."""
-    asked = Asked(tmp_path, f"{server.url}/list?key={TOKEN}", foreign=True)
+    asked = Asked(tmp_path, f"{server.url}/list?key={TOKEN}", foreign=True, max_body=Size(8 << 20), deadline=20)
     asked.whole()
     for failure in FAILURES.values():
         if failure.told not in {"deadline", "no answer in time"}:
