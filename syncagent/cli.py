@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
+import re
 import signal
 import sys
 import traceback
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from syncagent.sync import Options
     from syncagent.values import Domain, MapName
 
+_SERVER = re.compile(r"(?:\[(?P<bracketed>[^][\s]+)\]|(?P<name>[^][:\s]+))(?::(?P<port>[0-9]{1,5}))?")
 _EPILOG = """\b
 EXIT STATUS (sysexits.h; where several apply: 73 before 75 before 65)
    0  done, or nothing to do
@@ -238,6 +241,13 @@ def run_agent(config_file: Path, log_level: str) -> int:
     USR1 runs now. It logs to the standard error, and tells systemd how it is (Type=notify). A run by hand at the same
     time shares its lock.
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})  # until it is ready, and then they count
+    with contextlib.suppress(KeyboardInterrupt):  # TERM or INT before it was ready; later on it ends by itself
+        _be_agent(config_file, log_level)
+    return ExitCode.OK
+
+
+def _be_agent(config_file: Path, log_level: str) -> None:
     from syncagent import log, privileges
     from syncagent.agent import loop
 
@@ -247,7 +257,6 @@ def run_agent(config_file: Path, log_level: str) -> int:
     if note:
         logger.info(note)
     loop.run(config, logger)
-    return ExitCode.OK
 
 
 @command.command()
@@ -279,11 +288,11 @@ def _server(usual: int) -> Callable[[click.Context, click.Parameter, str | None]
     def read(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, int] | None:
         if value is None:
             return None
-        host, colon, port = value.rpartition(":") if not value.endswith("]") else (value, "", "")
-        name = (host if colon else value).removeprefix("[").removesuffix("]")
-        if not name or not (port if colon else "1").isdecimal() or int(port or usual) not in range(1, 1 << 16):
-            raise click.BadParameter(f"expected HOST or HOST:PORT, not {value!r}")
-        return name, int(port or usual)
+        found = _SERVER.fullmatch(value)
+        port = int(found["port"] or usual) if found else 0
+        if not found or port not in range(1, 1 << 16):
+            raise click.BadParameter(f"expected HOST or HOST:PORT, an IPv6 address in brackets, not {value!r}")
+        return found["bracketed"] or found["name"], port
 
     return read
 
@@ -331,7 +340,17 @@ def check(
     return checked.exit_code
 
 
-@command.command()
+class _WithAddress(click.Command):
+    """A command whose argument is an address, which may begin with a hyphen; no option has an @ in it."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Put what has an @ where no option is looked for."""
+        if "--" not in args:
+            args = [*(one for one in args if "@" not in one), "--", *(one for one in args if "@" in one)]
+        return super().parse_args(context, args)
+
+
+@command.command(cls=_WithAddress)
 @click.argument("address")
 @_JSON
 @click.pass_obj
@@ -339,7 +358,8 @@ def explain(config_file: Path, address: str, *, as_json: bool) -> int:
     """Say why an address is in or out.
 
     Which sources have it, under which key of their own, and since when; or why not: never seen, rejected, outside the
-    domains, removed, held. Then what Postfix looks up, in its order, and what it will answer, asked from the live map.
+    domains, removed, held. Then what Postfix looks up, in its order, asked from the live map, and what it will answer,
+    by main.cf as it is; restrictions, policy services and the like may refuse more.
     The address may have an extension, quotes, or either form of an internationalised domain.
     """
     from syncagent import explain as explaining
@@ -373,7 +393,7 @@ def history(config_file: Path, address: str | None, since: str, *, as_json: bool
     try:
         start = past.since(since)
         canonical = normalise.canonical if "@" in (address or "") else normalise.canonical_domain
-        wanted = canonical(address) if address else None
+        wanted = canonical(address) if address is not None else None
     except ValueError as error:  # an unusable address is one
         raise click.UsageError(str(error)) from None
     privileges.become_owner(config.state.directory)
@@ -493,6 +513,7 @@ def _program(config_file: Path) -> str:
 def main() -> NoReturn:
     """Run the command and exit with its status."""
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, every child that fails would have done well
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an address that the terminal cannot show is no fault

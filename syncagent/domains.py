@@ -36,10 +36,14 @@ class Domains:
     holds: tuple[Hold, ...]
 
     @property
+    def held(self) -> frozenset[str]:
+        """The domains that are to go, and that nobody let go."""
+        return frozenset(hold.domain.removeprefix(DOMAIN_HOLD) for hold in self.holds if not hold.approved_at)
+
+    @property
     def scope(self) -> tuple[str, ...]:
         """Every domain whose recipients are wanted: those that are held have theirs still."""
-        held = {hold.domain.removeprefix(DOMAIN_HOLD) for hold in self.holds if not hold.approved_at}
-        return (*self.configured, *sorted((self.reported.keys() | held) - frozenset(self.configured)))
+        return (*self.configured, *sorted((self.reported.keys() | self.held) - frozenset(self.configured)))
 
     def published(self, wanted: Mapping[str, int]) -> tuple[str, ...]:
         """Give what the map is to have: a domain that nobody configured only once it has a recipient."""
@@ -102,13 +106,18 @@ def _allowed(domain: str, patterns: Iterable[str]) -> bool:
 
 def in_text(text: Path) -> frozenset[str]:
     """Give the domains that a map's text has, as another hand may have written it; none where it is not there."""
-    found = set()
+    return frozenset(key for key in _keys_in(text) if not key.startswith("."))
+
+
+def _keys_in(text: Path) -> Iterator[str]:
+    """Give the domains, and what stands for all below one: ``.example.com``, where Postfix is told to heed the dot."""
     with contextlib.suppress(FileNotFoundError), text.open("rb") as lines:
         for _, line in mapfile.logical_lines(lines):
             parts = mapfile.split(line)
-            if parts and parts[1] and b"@" not in parts[0]:
-                found.add(_canonical(parts[0].decode(errors="replace").removeprefix(".")))
-    return frozenset(found - {""})
+            key = parts[0].decode(errors="replace") if parts and parts[1] else ""
+            domain = _canonical(key.removeprefix(".")) if "@" not in key else ""
+            if domain:
+                yield f".{domain}" if key.startswith(".") else domain
 
 
 class DomainsMap:
@@ -124,16 +133,17 @@ class DomainsMap:
         """Give what is in the table: as it is on record, and as another hand may have written it."""
         recorded = frozenset(old.domains) if old else frozenset()
         on_record = old and old.domain_identities and self._target.text_on_record(old.domain_identities)
-        return recorded if on_record else recorded | in_text(self._target.text)
+        return recorded if on_record else recorded.union(_keys_in(self._target.text))
 
     def on_record(self, old: Finished, domains: Iterable[str]) -> bool:
         """Tell whether the table is as it was left, and is to have the same."""
         return sorted(old.domains) == sorted(domains) and self._target.on_record(old.domain_identities)
 
-    def put(self, domains: Iterable[str]) -> Identities:
-        """Publish it, as the recipients are published. Raises PublishError."""
+    def put(self, domains: Iterable[str], old: Finished | None) -> Identities:
+        """Publish it, as the recipients are published; ``old`` is what was left there. Raises PublishError."""
         self._target.sweep()
         lines = files.write_plain(self._spool / "domains", (f"{domain}\n".encode() for domain in sorted(domains)))
         identities = publish.publish(self._target, lines, self._spool, self._report)
+        publish.remove_stale(old.domain_identities if old else None, identities)
         publish.reload(self._target)
         return identities

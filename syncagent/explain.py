@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from syncagent import history, mapfile, normalise, publish
+from syncagent.checks.host import UnaskedError
 from syncagent.ledger import reading
 from syncagent.lookup import Finder, SortedLines
-from syncagent.mainconf import ask
 from syncagent.plan import HOLD
 from syncagent.snapshot import rejects_of, unescape
 from syncagent.values import Domain
+from syncagent.verdict import Smtpd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from syncagent.config import Config
     from syncagent.ledger import Finished
-
-_REFUSED_LOCAL = re.compile(r"[%!@]")
 
 
 class Said(Struct, frozen=True):
@@ -36,10 +34,11 @@ class Said(Struct, frozen=True):
 
 
 class Asked(Struct, frozen=True):
-    """A key that Postfix looks up, and what the live map has for it; None where it has nothing."""
+    """A key that Postfix looks up, and what the live map has for it; None where it has nothing, or cannot be asked."""
 
     key: str
     found: str | None
+    trouble: str = ""
 
 
 class Explanation(Struct, frozen=True, kw_only=True):
@@ -69,8 +68,9 @@ def explain(config: Config, spelled: str, program: str) -> Explanation:
         snapshots = {name: ledger.snapshots / one.file for name, one in held.items()}
         finished, holds, first = ledger.finished, ledger.holds, ledger.first_time()
     config = _with_domains(config, finished)
+    smtpd, sent = Smtpd(config), _as_sent(spelled, address)
     said: tuple[Said, ...] = ()
-    covering = tuple(_by_base(snapshots, _base(config, address)))
+    covering = tuple(_by_base(snapshots, smtpd.without_extension(address)))
     if address:
         said = _said(snapshots, address)
         reasons += _in_scope(config, address, said)
@@ -79,18 +79,20 @@ def explain(config: Config, spelled: str, program: str) -> Explanation:
     happened = tuple(history.of_address(config, address)) if address else ()
     if address and not said and not happened and not reasons:
         reasons.append("no source says so, and none ever did as far as the history goes")
-    asked = tuple(_asked(config, spelled, address))
+    asked = tuple(_asked(config, smtpd, sent, address))
+    published = bool(address) and any(one.found for one in asked if one.key in normalise.renderings(address))
     added = [at for at, change in happened if change.added]
+    since = added[-1] if added else first if said and not happened else 0.0
     return Explanation(
         spelled=spelled,
         canonical=address,
-        published=any(one.found for one in asked if one.key in normalise.renderings(address)) if address else False,
+        published=published,
         said=said,
         reasons=(*reasons, *covering),
-        since=added[-1] if added else first if said and not happened else 0.0,
+        since=since if published else 0.0,
         happened=happened,
         asked=asked,
-        verdict=_verdict(config, spelled, address, asked),
+        verdict=_verdict(smtpd, sent),
     )
 
 
@@ -150,74 +152,57 @@ def _rejected(snapshots: dict[str, Path], spelled: str, address: str) -> Iterato
                 yield f"source {name} has it ({unescape(reject.key)}), and it was rejected: it {reject.reason}"
 
 
-def _base(config: Config, address: str) -> str:
-    """Give an address without its extension, as main.cf says where that begins; nothing where it has none."""
-    delimiter = _postconf(config, "recipient_delimiter")
-    local, _, domain = address.rpartition("@")
-    start = next((at for at, char in enumerate(local) if at and char in delimiter), 0)
-    return f"{local[:start]}@{domain}" if start else ""
-
-
 def _by_base(snapshots: dict[str, Path], base: str) -> Iterator[str]:
     if base:
         names = ", ".join(dict.fromkeys(said.source for said in _said(snapshots, base))) or "no source"
         yield f"Postfix also looks it up without its extension (recipient_delimiter): {base}, which {names} has"
 
 
-def _asked(config: Config, spelled: str, address: str) -> Iterator[Asked]:
+def _asked(config: Config, smtpd: Smtpd, sent: str, address: str) -> Iterator[Asked]:
     """Ask the live map for each key that smtpd(8) looks up, in its order: whole, without extension, ``@domain``."""
-    whole = address or spelled.strip()
+    whole = address or sent
     if "@" not in whole:
         return
-    base, domain = _base(config, whole), whole.rpartition("@")[2]
-    keys = [whole, *([base] if base else []), f"@{domain}"]
-    forms = [form for key in dict.fromkeys(keys) for form in (normalise.renderings(key) if address else (key,))]
-    for form in dict.fromkeys(forms):
-        yield Asked(form, _query(config, form))
+    base, domain = smtpd.without_extension(whole), whole.rpartition("@")[2]
+    keys = dict.fromkeys([whole, *([base] if base else []), f"@{domain}"])
+    forms = list(dict.fromkeys(form for key in keys for form in (normalise.renderings(key) if address else (key,))))
+    there: dict[str, str] = {}
+    trouble = ""
+    try:
+        there = _in_texthash(config, forms) if config.postfix.map.type == "texthash" else smtpd.look_up(forms)
+    except (UnaskedError, OSError) as error:
+        trouble = str(error)
+    yield from (Asked(form, there.get(form), trouble) for form in forms)
 
 
-def _query(config: Config, key: str) -> str | None:
-    """Ask the live map, as Postfix does; a texthash is parsed."""
-    target = publish.Target(config.postfix)
-    if target.type == "texthash":
-        with contextlib.suppress(OSError), target.text.open("rb") as lines:
-            for _, line in mapfile.logical_lines(lines):
-                found = mapfile.split(line)
-                if found and found[1] and found[0].decode(errors="replace").casefold() == key.casefold():
-                    return found[1].decode(errors="replace")
-        return None
-    directory = str(config.postfix.config_directory)
-    return ask("postmap", "-c", directory, "-q", key, str(config.postfix.map))[0].strip() or None
+def _in_texthash(config: Config, keys: list[str]) -> dict[str, str]:
+    """Look keys up in a texthash, which is parsed: it needs no Postfix. Raises OSError."""
+    wanted = {key.casefold(): key for key in keys}
+    found: dict[str, str] = {}
+    with publish.Target(config.postfix).text.open("rb") as lines:
+        for _, line in mapfile.logical_lines(lines):
+            pair = mapfile.split(line)
+            key = wanted.get(pair[0].decode(errors="replace").casefold()) if pair else None
+            if pair and pair[1] and key:
+                found.setdefault(key, pair[1].decode(errors="replace"))
+    return found
 
 
-def _postconf(config: Config, name: str) -> str:
-    return ask("postconf", "-c", str(config.postfix.config_directory), "-h", name)[0].strip()
+def _as_sent(spelled: str, address: str) -> str:
+    """Give an address as smtpd takes it: it folds case and takes a last dot away, and converts no IDN."""
+    if not address:
+        return spelled.strip()
+    domain = spelled.strip().rpartition("@")[2].casefold().removesuffix(".")
+    return f"{address.rpartition('@')[0]}@{domain}"
 
 
-def _verdict(config: Config, spelled: str, address: str, asked: tuple[Asked, ...]) -> str:
-    """Say what smtpd answers to RCPT TO, as far as the map and the address decide it."""
-    local, at, domain = (address or spelled.strip()).rpartition("@")
+def _verdict(smtpd: Smtpd, sent: str) -> str:
+    """Say what smtpd answers to RCPT TO."""
+    local, at, domain = sent.rpartition("@")
     if not at:
         return "Postfix looks it up as a local name: it has no @"
-    whatever = _whatever_the_map_says(config, local, domain.lower())
-    if whatever:
-        return whatever
-    if any(one.found for one in asked):
-        return "Postfix answers 250: the map has it"
-    if not publish.Target(config.postfix).text.exists():
-        return "Postfix answers 451: the map is not there"
-    code = _postconf(config, "unknown_relay_recipient_reject_code") or "550"
-    return f"Postfix answers {code}: the map does not have it"
-
-
-def _whatever_the_map_says(config: Config, local: str, domain: str) -> str:
-    if local.startswith("-"):
-        return "Postfix answers 501: a local part may not begin with - (allow_min_user)"
-    if normalise.within(domain, frozenset(config.postfix.relay_domains)) is None:
-        return f"Postfix answers 554, relay access denied, unless {domain} is one of its own domains"
-    if _REFUSED_LOCAL.search(local):
-        return "Postfix answers 554 whatever the map says: sender-specified routing (allow_untrusted_routing)"
-    return ""
+    unlisted = "" if local else f"to an address of {domain} that is not listed, "
+    return f"{unlisted}{smtpd.answers(sent)}"
 
 
 def _time(moment: float) -> str:

@@ -90,7 +90,14 @@ def catch_all_lost(counts: Counts, _: Limits) -> Reason | None:
     return Reason("catch-all", f"would lose its catch-all {', '.join(counts.catch_alls_missing)}")
 
 
-DOMAIN_RULES: tuple[Callable[[Counts, Limits], Reason | None], ...] = (emptied, percent, catch_all_lost)
+def leaving(counts: Counts, _: Limits) -> Reason | None:
+    """Hold the recipients of a domain that is held itself: it goes before them, approved or not."""
+    if not counts.leaving:
+        return None
+    return Reason("domain", f"the relay domain {counts.domain} is held itself, and goes before them", approvable=False)
+
+
+DOMAIN_RULES: tuple[Callable[[Counts, Limits], Reason | None], ...] = (emptied, percent, catch_all_lost, leaving)
 
 
 def _whole(domains: Sequence[Counts], limits: Limits, held: set[str]) -> Reason | None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import pwd
 import shlex
 import tempfile
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ import click
 from syncagent import normalise
 from syncagent.errors import ExitCode, SyncagentError
 from syncagent.mainconf import MainConf
+from syncagent.privileges import AGENT, has_agent
 from syncagent.values import INDEX_SUFFIX, Domain, MapName
 
 if TYPE_CHECKING:
@@ -259,7 +258,7 @@ def _left(start: Start) -> Iterator[str]:
         yield f"# in {start.file}, your domains for {_PLACEHOLDER}, which is only an example"
     yield f"# in {start.recipients}, the valid addresses; or in {start.file}, where else they are"
     if not start.map.path.parent.exists():
-        owner = ["-o", "syncagent", "-g", "syncagent"] if _is_user("syncagent") else []
+        owner = ["-o", AGENT, "-g", AGENT] if has_agent() else []
         yield shlex.join(["install", "-d", *owner, "-m", "0755", str(start.map.path.parent)])
     yield f"{start.program} check"
     yield f"{start.program} sync"
@@ -292,9 +291,3 @@ def _postconf(start: Start, name: str, value: str) -> str:
 def _at(start: Start) -> list[str]:
     directory = str(start.main.directory)
     return [] if directory == "/etc/postfix" else ["-c", directory]
-
-
-def _is_user(name: str) -> bool:
-    with contextlib.suppress(KeyError):
-        return bool(pwd.getpwnam(name))
-    return False

@@ -85,12 +85,14 @@ class SourceReport(Struct, frozen=True):
 class Counts(Struct, frozen=True, kw_only=True):
     """What the guard sees of a relay domain. ``missing`` counts what is published and said by no source.
 
-    Of the missing, ``approved`` were let go by a person. ``window_start`` and ``window_removed`` are the domain's
+    Of the missing, ``approved`` were let go by a person; ``leaving``: the removal of the domain itself is held.
+    ``window_start`` and ``window_removed`` are the domain's
     size at the start of the window and what was removed since, approvals apart.
     """
 
     domain: str
     configured: bool = True
+    leaving: bool = False
     wanted: int = 0
     added: int = 0
     missing: int = 0

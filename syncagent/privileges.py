@@ -10,6 +10,19 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+AGENT = "syncagent"
+"""The user that `make install` makes, and that the units run as."""
+
+
+def has_agent() -> bool:
+    """Tell whether there is the agent's user."""
+    try:
+        pwd.getpwnam(AGENT)
+    except KeyError:
+        return False
+    return True
+
+
 def become_owner(directory: Path) -> str:
     """Become the owner of ``directory``, or of the nearest directory above it that is there; give a note for people.
 

@@ -39,7 +39,7 @@ class ReadBack:
         Raises UnansweredError for keys that are not there, PublishError for keys that nobody wrote.
         """
         if self.map_type == "texthash":
-            missing = _compare(keys, self._sorted(_text_keys(self.staged)))
+            missing = _compare(keys, self._sorted(text_keys(self.staged)))
         elif self.map_type in _LISTABLE:
             missing = self._check_listing(keys)
         else:
@@ -113,7 +113,8 @@ def _keys_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield chunk.replace(b"\tOK\n", b"\n")
 
 
-def _text_keys(staged: Path) -> Iterator[bytes]:
+def text_keys(staged: Path) -> Iterator[bytes]:
+    """Give the keys of a text, as lines, as they are spelled there."""
     with staged.open("rb") as lines:
         for _, line in mapfile.logical_lines(lines):
             parts = mapfile.split(line)

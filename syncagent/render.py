@@ -306,7 +306,10 @@ def explained(one: Explanation) -> None:
         print(f"{_when(at)} {_happened(change)}")
     if one.asked:
         print("Postfix looks up, in this order:")
-        table(("KEY", "THE MAP SAYS"), [(_shown(asked.key), asked.found or "nothing") for asked in one.asked])
+        table(
+            ("KEY", "THE MAP SAYS"),
+            [(_shown(asked.key), asked.found or asked.trouble or "nothing") for asked in one.asked],
+        )
     print(one.verdict)
 
 

@@ -166,11 +166,20 @@ class _Run:
             if hold is None:
                 standing = ", ".join(self.ledger.holds) or "none"
                 raise UnknownHoldError(f"no hold has the ID {hold_id}; standing: {standing}")
-            final = next((reason for reason in hold.reasons if not reason.approvable), None)
+            first = self._goes_before(hold)
+            if first and first.id not in self.options.approve:
+                text = f"{hold_id} cannot be approved before {first.id}, {first.what}"
+                raise UnknownHoldError(f"{text}: approve that first, or both at once; nothing is approved")
+            final = next((one for one in hold.reasons if not one.approvable and one.kind != "domain"), None)
             if final:
                 raise UnknownHoldError(f"{hold_id} cannot be approved: {final.text}")
         if self.options.approve:
             self.ledger.approve(self.options.approve, self.now)
+
+    def _goes_before(self, recipients: Hold) -> Hold | None:
+        """Give the hold of the relay domain itself, unless a person let that go already."""
+        name = f"{DOMAIN_HOLD}{recipients.domain}"
+        return next((hold for hold in self.ledger.holds.values() if hold.domain == name and not hold.approved_at), None)
 
     def _fetch(self) -> None:
         new = self.ledger.snapshots if self.options.write else self.spool
@@ -298,11 +307,11 @@ class _Run:
         identities, second = old.identities if old else None, old.domain_identities if old else None
         domains_stay = bool(old and self._domains_stand(old, names))
         if table and not domains_stay and plan.domains_removed and set(names) - set(plan.domains_added):
-            second = table.put(set(names) - set(plan.domains_added))
+            second = table.put(set(names) - set(plan.domains_added), old)
         if not stays or identities is None:
             plan, identities = self._put_in_place(old, comparison, plan)
         if table and not domains_stay:
-            second = table.put(names)
+            second = table.put(names, old)
         status: Status = "unchanged" if stays and domains_stay else "published"
         return plan, (identities, second if table else None), status
 
@@ -330,6 +339,8 @@ class _Run:
         absent = tuple(str(canary) for canary in limits.canaries if canary not in scope.canaries)
         window = self.ledger.window(self.now - limits.removed_window)
         counts = comparison.tally.counts(self.config.postfix.relay_domains, scope.wanted, window)
+        leaving = self.domains.held if self.domains else ()
+        counts = [replace(one, leaving=one.domain in leaving) for one in counts]
         reasons = guard.judge(
             counts, limits, failing=fetch.failing(self.fetched), absent_canaries=absent, rejecting=self._rejecting()
         )
@@ -355,7 +366,7 @@ class _Run:
             plan,
             domains=planning.domain_changes(plan.counts, decisions),
             counts=(),
-            holds=(*self._holds(decisions), *self._domain_holds()),
+            holds=(*self._domain_holds(), *self._holds(decisions)),
             domains_added=tuple(sorted(names - known)),
             domains_removed=tuple(sorted(known - names)),
             in_grace=decisions.in_grace,
@@ -465,7 +476,8 @@ class _Run:
     def _refused_domains(self, status: Status, plan: Plan) -> list[str]:
         """Tell of relay domains without a recipient, in every run: Postfix answers 550 to all their mail."""
         served = {one.domain for one in plan.domains if one.after}
-        lacking = [domain for domain in self.config.postfix.relay_domains if domain not in served]
+        names = (one for one in self.config.postfix.relay_domains if not one.startswith("."))
+        lacking = [domain for domain in names if domain not in served]
         told = lacking if status in {"published", "unchanged", "planned"} else []
         return [f"{domain} has no recipient: Postfix refuses all its mail" for domain in told]
 

@@ -9,9 +9,9 @@ import pytest
 
 from syncagent.model import SyncResult
 from tests.scenario import Scenario, reasons
-from tests.support.need import need_postfix
+from tests.support.need import need_postfix, need_postmap
 from tests.support.postfix import PrivatePostfix
-from tests.support.postmap import postmap_keys
+from tests.support.postmap import COMPATIBILITY_LEVEL, postmap_keys, write_parameters
 from tests.support.programs import wait_until
 from tests.support.run import syncagent
 
@@ -77,7 +77,7 @@ def test_a_domain_is_never_removed_unasked(scene: Scene) -> None:
     scene.sync_unchecked(0)
     scene.report(["example.com"], ["a@example.com"])
     result = scene.sync_unchecked(65)
-    assert reasons(result) == {"relay_domains:new.example": {"domain"}, "new.example": {"emptied"}}
+    assert reasons(result) == {"relay_domains:new.example": {"domain"}, "new.example": {"emptied", "domain"}}
     assert scene.domains() == {"example.com", "new.example"}
     assert "b@new.example" in scene.published()
     assert "the removal of the relay domain new.example" in scene.say("status", code=65).stderr
@@ -90,6 +90,57 @@ def test_a_domain_is_never_removed_unasked(scene: Scene) -> None:
     scene.say("approve", held(result)["new.example"], code=0)
     assert scene.published() == {"a@example.com"}
     assert scene.sync_unchecked(0).status == "unchanged"
+
+
+def test_a_leaving_domain_goes_first(scene: Scene) -> None:
+    """Its recipients' hold is not approvable before its own, which is shown first; nothing is approved then."""
+    scene.sync_unchecked(0)
+    scene.report(["example.com"], ["a@example.com"])
+    ids = held(scene.sync_unchecked(65))
+    assert list(ids) == ["relay_domains:new.example", "new.example"]
+    told = [line for line in scene.say("sync", code=65).stdout.splitlines() if line.startswith("held: ")]
+    assert ["relay domain" in line for line in told] == [True, False]
+    first, then = ids.values()
+    refused = scene.say("approve", then, code=64)
+    assert f"{then} cannot be approved before {first}, the removal of the relay domain new.example" in refused.stderr
+    assert not any(hold.approved_at for hold in scene.sync_unchecked(65).plan.holds)
+    assert "b@new.example" in scene.published()
+    assert scene.domains() == {"example.com", "new.example"}
+
+
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
+def test_both_are_approved_at_once(scene: Scene, order: slice) -> None:
+    """Both holds on one command line: the domain leaves its table first, which a failure in between shows."""
+    scene.sync_unchecked(0)
+    scene.report(["example.com"], ["a@example.com"])
+    ids = list(held(scene.sync_unchecked(65)).values())[order]
+    index = scene.map.with_name(f"{scene.map.name}.lmdb")
+    aside = index.with_name("aside")
+    index.rename(aside)
+    index.mkdir()  # a rename cannot replace a directory
+    (index / "x").touch()
+    scene.say("approve", *ids, code=73)
+    (index / "x").unlink()
+    index.rmdir()
+    aside.rename(index)
+    assert scene.domains() == {"example.com"}
+    assert "b@new.example" in scene.published()
+    assert not scene.sync_unchecked(0).plan.holds
+    assert scene.published() == {"a@example.com"}
+
+
+def test_a_domain_that_leaves_while_its_recipients_are_let_go(scene: Scene) -> None:
+    """What a person let go stays for as long as its domain does: the domain left the source meanwhile."""
+    scene.sync_unchecked(0)
+    scene.report(["example.com", "new.example"], ["a@example.com"])
+    (then,) = held(scene.sync_unchecked(65)).values()
+    scene.report(["example.com"], ["a@example.com"])
+    scene.say("approve", then, code=65)
+    assert "b@new.example" in scene.published()
+    ids = held(scene.sync_unchecked(65))
+    assert ids["new.example"] == then
+    scene.say("approve", ids["relay_domains:new.example"], code=0)
+    assert scene.published() == {"a@example.com"}
 
 
 def test_the_history_has_domains(scene: Scene) -> None:
@@ -125,6 +176,8 @@ def test_a_domain_that_comes_back_is_not_held_any_more(scene: Scene) -> None:
 def test_a_reported_domain_is_explained(scene: Scene) -> None:
     """An address of a domain that only the sources report is in, and explain knows it."""
     scene.sync_unchecked(0)
+    maps = {"relay_domains": f"lmdb:{scene.domains_map}", "relay_recipient_maps": f"lmdb:{scene.map}"}
+    write_parameters(scene.postfix_directory, {"compatibility_level": COMPATIBILITY_LEVEL, **maps})
     said = scene.say("explain", "b@new.example", code=0).stdout
     assert "outside" not in said
     assert "250" in said.splitlines()[-1]
@@ -155,6 +208,27 @@ def test_a_map_made_by_hand_is_adopted(scene: Scene) -> None:
     scene.domains_map.write_text("example.org OK\nexample.com x\n", "utf-8")
     assert "relay_domains:example.org" in held(scene.sync_unchecked(65))
     assert scene.domains() == {"example.com", "example.org", "new.example"}
+
+
+def test_a_key_for_subdomains_stays_one(scene: Scene) -> None:
+    """``.example.org``, for what is below it alone, is not taken for the domain; it stays until a person lets it go."""
+    scene.domains_map.write_text(".deep.example.org OK\n.example.com OK\nexample.com OK\n", "utf-8")
+    for _ in range(2):
+        ids = held(scene.sync_unchecked(65))
+        assert list(ids) == ["relay_domains:.deep.example.org", "relay_domains:.example.com"]
+        assert scene.domains() == {".deep.example.org", ".example.com", "example.com", "new.example"}
+    scene.say("approve", *ids.values(), code=0)
+    assert scene.domains() == {"example.com", "new.example"}
+    assert scene.sync_unchecked(0).status == "unchanged"
+
+
+def test_an_index_of_the_type_before_goes(scene: Scene) -> None:
+    """Where the type of the table changes, the old index does not stay beside."""
+    need_postmap("hash")
+    scene.sync_unchecked(0)
+    scene.postfix["domains_map"] = f"hash:{scene.domains_map}"
+    scene.sync_unchecked(0)
+    assert sorted(path.name for path in scene.directory.glob("relay_domains*")) == ["relay_domains", "relay_domains.db"]
 
 
 def test_a_hand_edit_is_undone(scene: Scene) -> None:

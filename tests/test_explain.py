@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from syncagent import config, history
+from syncagent.checks.host import UnaskedError
 from syncagent.lookup import SortedLines
+from syncagent.verdict import Smtpd
 from tests.scenario import HOUR, START, Scenario, only_hold, people
-from tests.support.postmap import write_parameters
+from tests.support.postmap import COMPATIBILITY_LEVEL, write_parameters
 
 DAY = 24 * HOUR
 
@@ -21,7 +23,13 @@ DAY = 24 * HOUR
 def fixture_scene(tmp_path: Path) -> Scenario:
     """Two sources, a delimiter, an IDN domain, some people."""
     scene = Scenario(tmp_path, "corp", "list", relay_domains=["example.com", "bücher.example"])
-    write_parameters(scene.postfix_directory, {"recipient_delimiter": "+"})
+    parameters = {
+        "compatibility_level": COMPATIBILITY_LEVEL,
+        "recipient_delimiter": "+",
+        "relay_domains": "example.com, bücher.example, xn--bcher-kva.example",
+        "relay_recipient_maps": f"lmdb:{scene.map}",
+    }
+    write_parameters(scene.postfix_directory, parameters)
     scene.write("corp", {*people(30), "user@example.com", '"john doe"@example.com', "postmaster@xn--bcher-kva.example"})
     scene.write("list", {"user@example.com", "info@example.com", "not an address@example.com", "x@elsewhere.example"})
     return scene
@@ -96,6 +104,47 @@ def test_why_not(scene: Scenario, spelled: str, reason: str, verdict: str) -> No
     assert verdict in done.splitlines()[-1]
 
 
+def test_a_catch_all_that_is_held_is_not_in_the_map(scene: Scenario) -> None:
+    """What a source has and the map has not is in the map since never; the verdict is that of who is not listed."""
+    scene.write("list", {"user@example.com", "@example.com"})
+    scene.sync_unchecked(65)
+    found = explained(scene, "@example.com")
+    assert (found["published"], found["since"]) == (False, 0)
+    assert "postfix.catch_all permits" in found["reasons"][0]
+    assert "in the map since" not in scene.say("explain", "@example.com").stdout
+    assert found["verdict"].startswith("to an address of example.com that is not listed, Postfix answers 550")
+
+
+def test_what_cannot_be_looked_up_is_said(scene: Scenario) -> None:
+    """A map that fails is not one that has nothing."""
+    scene.sync_unchecked(0)
+    scene.map.with_name(f"{scene.map.name}.lmdb").unlink()
+    found = explained(scene, "user@example.com")
+    assert all(asked["found"] is None and "No such file" in asked["trouble"] for asked in found["asked"])
+    assert re.match("Postfix answers 451: a lookup fails, in relay_recipient_maps: .*No such file", found["verdict"])
+    assert re.search("user@example.com +.*No such file", scene.say("explain", "user@example.com").stdout)
+
+
+def test_without_postfix_there_is_no_verdict(scene: Scenario) -> None:
+    """Where main.cf is not there or cannot be read, nothing is made up."""
+    scene.sync_unchecked(0)
+    (scene.postfix_directory / "main.cf").unlink()
+    assert "cannot be told here: postconf knows nothing of" in explained(scene, "user@example.com")["verdict"]
+
+
+def test_what_only_root_may_read_is_no_451(scene: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Postfix opens its tables as root: that another user may not says nothing of its answer."""
+    scene.sync_unchecked(0)
+
+    def refuse(*_: object) -> dict[str, str]:
+        raise UnaskedError("postmap: fatal: open database /m.lmdb: Permission denied")
+
+    monkeypatch.setattr("syncagent.checks.host.Host.look_up", refuse)
+    monkeypatch.setattr("os.geteuid", lambda: 65534)
+    smtpd = Smtpd(config.load(scene.configure()))
+    assert smtpd.answers("user@example.com").startswith("what Postfix answers cannot be told by this user: relay_")
+
+
 def test_an_address_that_is_held_and_one_in_grace(scene: Scenario) -> None:
     """What no source has any more says since when, who had it last, why it stays, and what lets it go."""
     scene.sync_unchecked(0)
@@ -132,6 +181,17 @@ def test_explain_writes_nothing_and_needs_no_ledger(scene: Scenario) -> None:
     """Asked before the first run it says that nobody is known; the state directory stays away."""
     assert "451" in scene.say("explain", "user@example.com", code=0).stdout
     assert not scene.state.exists()
+
+
+def test_an_address_that_looks_like_an_option(scene: Scenario) -> None:
+    """What has an @ is the address, also where a hyphen is first; options may come before and after."""
+    scene.sync_unchecked(0)
+    for args in (["-x@example.com"], ["--", "-x@example.com"]):
+        assert "allow_min_user" in scene.say("explain", *args, code=0).stdout
+    for args in (["--json", "-help@example.com"], ["-help@example.com", "--json"]):
+        assert json.loads(scene.say("explain", *args, code=0).stdout)["spelled"] == "-help@example.com"
+    assert "No such option" in scene.say("explain", "-x", code=64).stderr
+    assert "Usage" in scene.say("explain", "--help", code=0).stdout
 
 
 def test_history(scene: Scenario) -> None:
@@ -199,6 +259,12 @@ def test_many_changes_are_found_in_their_file(tmp_path: Path, monkeypatch: pytes
     assert [change for _, change in history.of_address(loaded, "user150@example.com")] == [
         history.Change("user150@example.com", added=True, sources=("corp",))
     ]
+
+
+@pytest.mark.parametrize("address", ["", "@", "a b", "."])
+def test_the_address_of_a_history_is_one(scene: Scenario, address: str) -> None:
+    """What is no address and no domain, such as an empty variable of a script, does not show everything."""
+    assert "has " in scene.say("history", "--address", address, code=64).stderr
 
 
 @pytest.mark.parametrize("text", ["yesterday", "7", "", "2026-13-01"])

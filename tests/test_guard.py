@@ -93,6 +93,16 @@ def test_a_domain_is_judged_by_what_it_would_lose(counts: Counts, expected: tupl
     assert kinds(counts, elsewhere) == ({"example.com": expected} if expected else {})
 
 
+def test_recipients_wait_for_their_domain() -> None:
+    """While the removal of a relay domain is held itself, nothing of it goes, approved or not; other domains may."""
+    gone = Counts(domain="a.example", leaving=True, wanted=80, missing=2, approved=2, window_start=82)
+    counts = [gone, counted("b.example", missing=1), Counts(domain="c.example", leaving=True, wanted=1)]
+    held = judge(counts, LIMITS, failing=(), absent_canaries=())
+    assert {name: [(one.kind, one.approvable) for one in why] for name, why in held.items()} == {
+        "a.example": [("domain", False)]
+    }
+
+
 def test_a_lost_catch_all_is_a_reason() -> None:
     """A catch-all among the missing is held and named."""
     lost = Counts(domain="example.com", wanted=99, missing=1, window_start=100, catch_alls_missing=("@example.com",))

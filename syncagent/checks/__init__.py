@@ -6,6 +6,7 @@ one of the modules here, its name in that module's ``CHECKS``, a row in the test
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncagent import fetch
+from syncagent import fetch, publish
 from syncagent.checks import dns, local, postfix, relay, smtp, smtpd
 from syncagent.checks.finding import Finding, error, skipped, warning
-from syncagent.checks.host import Host, Options
+from syncagent.checks.host import PARAMETERS, Host, Options, UnaskedError
 from syncagent.errors import ExitCode, LedgerError, SyncagentError
 from syncagent.ledger import reading
 from syncagent.model import SourceReport
@@ -54,9 +55,16 @@ def run(config: Config, options: Options) -> Checked:
         ready = check in local.CHECKS or host.begun
         found += (one if ready else _left_to_do(one) for one in _run(check, host))
     errors, warnings = (sum(one.severity == severity for one in found) for severity in ("error", "warning"))
-    changes = any(line.startswith("postconf") for one in found for line in one.mend.splitlines())
-    then = host.command("postfix", "reload") if changes else ""
-    return Checked(tuple(found), host.reports, errors, warnings, then, ExitCode.PROBLEMS if errors else ExitCode.OK)
+    code = ExitCode.PROBLEMS if errors else ExitCode.OK
+    return Checked(tuple(found), host.reports, errors, warnings, _then(host, found), code)
+
+
+def _then(host: Host, found: Sequence[Finding]) -> str:
+    """Say what brings the mends of main.cf into force: inet_interfaces is read at the start only (postconf(5))."""
+    changes = [line for one in found for line in one.mend.splitlines() if line.startswith("postconf")]
+    if any("inet_interfaces" in line for line in changes):
+        return f"{host.command('postfix', 'stop')} && {host.command('postfix', 'start')}"
+    return host.command("postfix", "reload") if changes else ""
 
 
 def _remembered(host: Host) -> Iterator[Finding]:
@@ -97,13 +105,33 @@ def _left_to_do(finding: Finding) -> Finding:
 def _of_the_host(host: Host) -> Iterator[Check]:
     """Give the checks of Postfix, DNS and SMTP that can be made here."""
     if not host.values:
-        yield _no_postfix
+        yield _main_cf_is_understood if _has_main_cf(host) else _no_postfix
         return
     yield from (*postfix.CHECKS, *relay.CHECKS, *smtpd.CHECKS)
     if host.options.offline:
         yield _offline
     else:
         yield from (*dns.CHECKS, *smtp.CHECKS)
+
+
+def _has_main_cf(host: Host) -> bool:
+    """Whether there is a Postfix, and a main.cf that may be read: then it is its fault if it cannot be."""
+    return publish.tool("postconf") is not None and os.access(host.config.postfix.config_directory / "main.cf", os.R_OK)
+
+
+def _main_cf_is_understood(host: Host) -> Iterator[Finding]:
+    """Postfix understands its configuration."""
+    directory = str(host.config.postfix.config_directory)
+    try:
+        host.ask("postconf", "-x", *PARAMETERS)
+    except UnaskedError as trouble:
+        text = (
+            f"Postfix does not understand it, and all that needs it fails: {trouble}; nothing else of it is looked at"
+        )
+        mend = f"# mend main.cf or master.cf in {directory}, until this is quiet:"
+        yield error(directory, text, f"{mend}\n{host.command('postconf', '-x')} >/dev/null")
+    else:
+        yield warning(directory, "it was not understood a moment ago, and is now", f"{host.options.program} check")
 
 
 def _no_postfix(host: Host) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shlex
 import subprocess
@@ -11,12 +12,16 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec.structs import replace
 
 from syncagent import domains, normalise, publish
+from syncagent.checks.lists import bare, is_named, patterns
 from syncagent.checks.published import Published
 from syncagent.errors import SyncagentError
 from syncagent.mainconf import MainConf, entries
+from syncagent.values import INDEX_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,8 +40,15 @@ PARAMETERS = (
     *("smtpd_relay_restrictions", "smtpd_recipient_restrictions", "smtpd_restriction_classes", "mynetworks"),
     *("parent_domain_matches_subdomains", "maximal_queue_lifetime", "bounce_queue_lifetime", "smtputf8_enable"),
     *("myhostname", "inet_interfaces", "proxy_interfaces", "default_database_type", "compatibility_level"),
+    *("receive_override_options", "transport_maps"),
 )
 """The parameters that the checks look at."""
+TABLES = (
+    *("relay_recipient_maps", "relay_domains", "mydestination", "virtual_alias_domains", "virtual_mailbox_domains"),
+    *("recipient_canonical_maps", "canonical_maps", "virtual_alias_maps", "transport_maps"),
+)
+"""Those whose tables smtpd, or trivial-rewrite for it, asks before it takes a recipient of a relay domain."""
+_LASTING = re.compile(r"fatal: (?:open (?:database )?/.*: No such file or directory|unsupported dictionary type: .*)")
 
 
 class UnaskedError(SyncagentError):
@@ -55,6 +67,13 @@ class Options:
     dns: tuple[str, int] | None = None
     smtp: tuple[str, int] | None = None
     offline: bool = False
+
+
+class Trouble(NamedTuple):
+    """Why a table cannot be asked; ``lasting``: it is not there for Postfix either, which answers 451 then."""
+
+    text: str
+    lasting: bool
 
 
 @dataclass
@@ -82,6 +101,33 @@ class Host:
     def published(self) -> Published:
         """What the map's text has."""
         return Published.read(publish.Target(self.config.postfix).text)
+
+    @cached_property
+    def tables(self) -> tuple[MapName, ...]:
+        """The tables that syncagent writes."""
+        return tuple(filter(None, (self.config.postfix.map, self.config.postfix.domains_map)))
+
+    def target(self, table: MapName) -> publish.Target:
+        """Give the files of a table that syncagent writes."""
+        return publish.Target(replace(self.config.postfix, map=table))
+
+    @cached_property
+    def troubles(self) -> dict[str, Trouble]:
+        """The tables and files of TABLES that cannot be asked, as they are named."""
+        named = dict.fromkeys(bare(one) for name in TABLES for entry in self.listed(name) for one in patterns(entry))
+        return {pattern: trouble for pattern in named if (trouble := self._trouble(pattern))}
+
+    def _trouble(self, pattern: str) -> Trouble | None:
+        try:
+            if is_named(pattern):
+                self.look_up(pattern, [invented(min(self.scope))])
+            elif pattern.startswith("/"):
+                Path(pattern).open("rb").close()
+        except UnaskedError as trouble:
+            return Trouble(str(trouble), bool(_LASTING.search(str(trouble))))
+        except OSError as trouble:
+            return Trouble(str(trouble.strerror), isinstance(trouble, FileNotFoundError))
+        return None
 
     @cached_property
     def names_the_map(self) -> bool:
@@ -138,7 +184,7 @@ class Host:
             raise UnaskedError(f"{program} could not be run: {error}") from error
         trouble = done.stderr.decode(errors="backslashreplace").strip()
         if "fatal:" in trouble or "error:" in trouble or done.returncode not in ((0, 1) if keys is not None else (0,)):
-            raise UnaskedError(trouble.rpartition("\n")[2] or f"{program} ended with {done.returncode}")
+            raise UnaskedError("; ".join(trouble.splitlines()[-2:]) or f"{program} ended with {done.returncode}")
         return done.stdout.decode(errors="backslashreplace")
 
     def look_up(self, table: str, keys: Iterable[str]) -> dict[str, str]:
@@ -160,6 +206,33 @@ class Host:
         """Give the entries of a list, expanded."""
         return entries(self.values.get(name, ""))
 
+    def lost(self, name: str) -> list[str]:
+        """Give the entries of a list that are not there any more, and that no mend keeps.
+
+        Ours are not among them: they are published anew. Nor is what has its text: it is indexed anew.
+        """
+        if name not in TABLES:
+            return []
+        lasting = [entry for entry in self.listed(name) if (why := self.troubles.get(bare(entry))) and why.lasting]
+        return [entry for entry in lasting if not self.is_ours(entry) and not self.unindexed(entry)]
+
+    def unasked(self, name: str) -> list[str]:
+        """Give the tables of a list that cannot be asked now, and may have anything."""
+        lost = self.lost(name)
+        several = (pattern for entry in self.listed(name) if entry not in lost for pattern in patterns(entry))
+        return [bare(pattern) for pattern in several if bare(pattern) in self.troubles]
+
+    def is_ours(self, entry: str) -> bool:
+        """Tell whether an entry of main.cf is a table that syncagent writes."""
+        return any(is_table(entry, table) for table in self.tables)
+
+    def unindexed(self, entry: str) -> str:
+        """Give TYPE:PATH of a table by another hand that has its text, and lacks its index at most; else nothing."""
+        kind, _, path = bare(entry).removeprefix("proxy:").partition(":")
+        indexed = kind in INDEX_SUFFIX.keys() & self.main.types and kind != "texthash"
+        others = indexed and not any(same_file(bare(entry), table) for table in self.tables)
+        return f"{kind}:{path}" if others and Path(path).is_file() else ""
+
     def postconf(self, name: str, value: str) -> str:
         """Give the command that sets a parameter."""
         return self.command("postconf", "-e", f"{name} = {value}".rstrip())
@@ -173,17 +246,20 @@ class Host:
         directory = str(self.config.postfix.config_directory.absolute())
         return shlex.join([program, *([] if directory == "/etc/postfix" else ["-c", directory]), *args])
 
-    def with_entries(self, name: str, more: Iterable[str]) -> str:
-        """Give the command that adds entries to a list: before the others where these may have exceptions."""
-        there = self.raw(name)
+    def with_entries(self, name: str, more: Iterable[str], gone: Iterable[str] = ()) -> str:
+        """Give the command that adds entries to a list and takes out others, as these are expanded, and what is lost.
+
+        What is added comes first where there may be exceptions.
+        """
+        leaving = {*gone, *self.lost(name)}
+        pairs = zip(self.raw(name), self.listed(name), strict=True)
+        there = [spelled for spelled, entry in pairs if entry not in leaving]
         both = (more, there) if any(entry.startswith(("!", "/")) for entry in there) else (there, more)
         return self.postconf(name, ", ".join(dict.fromkeys(entry for several in both for entry in several)))
 
     def without(self, name: str, gone: Iterable[str]) -> str:
         """Give the command that takes entries, as they are expanded, out of a list."""
-        leaving = set(gone)
-        pairs = zip(self.raw(name), self.listed(name), strict=True)
-        return self.postconf(name, ", ".join(spelled for spelled, entry in pairs if entry not in leaving))
+        return self.with_entries(name, (), gone)
 
     def setting(self, name: str, value: object) -> str:
         """Give the line to have in [postfix] of the configuration; JSON's strings and arrays of them are TOML's."""

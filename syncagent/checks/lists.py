@@ -17,7 +17,7 @@ def matches(host: Host, name: str, domains: Iterable[str]) -> dict[str, str]:
     """Give which of the domains a list matches, each with the entry of main.cf that does.
 
     The first entry that matches counts, one with ``!`` excludes. For relay_domains a domain's parents count as well,
-    if parent_domain_matches_subdomains says so. Raises UnaskedError where a table cannot be asked.
+    if parent_domain_matches_subdomains says so. What cannot be asked matches nothing: see Host.troubles.
     """
     keys = {domain: _keys(host, name, domain.casefold()) for domain in domains}
     under: dict[str, list[str]] = {}
@@ -26,9 +26,10 @@ def matches(host: Host, name: str, domains: Iterable[str]) -> dict[str, str]:
             under.setdefault(key, []).append(domain)
     found: dict[str, str] = {}
     for entry in host.listed(name):
-        for pattern in _patterns(entry):
-            bare = pattern.lstrip("!")
-            there = host.look_up(bare, under) if ":" in bare else {bare.casefold(): ""}
+        for pattern in patterns(entry):
+            if not keys:  # Postfix asks no further either
+                return found
+            there = _there(host, bare(pattern), under)
             excludes = (pattern.count("!") + entry.count("!", 0, 1)) % 2
             hit = {one: None for key in there for one in under.get(key, ()) if one in keys}
             for domain in hit:
@@ -38,13 +39,34 @@ def matches(host: Host, name: str, domains: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _patterns(entry: str) -> Iterator[str]:
-    """Give an entry, or what the file has that it names."""
-    bare = entry.removeprefix("!")
-    if not bare.startswith("/"):
-        yield bare
+def _there(host: Host, pattern: str, keys: Iterable[str]) -> Iterable[str]:
+    """Give the keys that a pattern has."""
+    if pattern in host.troubles:
+        return ()
+    return host.look_up(pattern, keys) if is_named(pattern) else (pattern.casefold(),)
+
+
+def bare(entry: str) -> str:
+    """Give an entry of a list without the ``!`` that makes it an exception."""
+    return entry.lstrip("!")
+
+
+def is_named(pattern: str) -> bool:
+    """Tell whether an entry of a list names a table, and is no domain, file, or address in brackets."""
+    return ":" in pattern and not pattern.startswith(("[", "/"))
+
+
+def patterns(entry: str) -> Iterator[str]:
+    """Give an entry, or what the file has that it names, as far as that can be read."""
+    named = entry.removeprefix("!")
+    try:
+        lines = Path(named).read_text(encoding="utf-8", errors="replace").splitlines() if named[:1] == "/" else None
+    except OSError:
+        lines = None
+    if lines is None:
+        yield named
         return
-    for line in Path(bare).read_text(encoding="utf-8").splitlines():
+    for line in lines:
         if not line.startswith("#"):
             yield from entries(line)
 

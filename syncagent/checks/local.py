@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from syncagent import files, publish, sources
 from syncagent.checks.finding import error, ok, warning
 from syncagent.errors import LockBusyError, SourceError
+from syncagent.privileges import AGENT, has_agent
 from syncagent.values import SecretFile
 
 if TYPE_CHECKING:
@@ -59,9 +60,9 @@ def state_is_ours(host: Host) -> Iterator[Finding]:
     """Nobody else looks into the state directory, which can be written."""
     directory = host.config.state.directory
     if not directory.exists():
-        yield from _can_be_made(directory, "0750")
+        yield from _can_be_made(host, directory, "0750")
         return
-    yield from _writable(directory, "0750")
+    yield from _writable(host, directory, "0750")
     mode = stat.S_IMODE(directory.stat().st_mode)
     if mode & 0o007:
         yield warning(str(directory), f"others may look into it (mode {mode:04o})", f"chmod 750 {_quote(directory)}")
@@ -75,31 +76,36 @@ def map_can_be_written(host: Host) -> Iterator[Finding]:
         directory = table.path.parent
         if not directory.exists():
             text = "it is not there, and is not made by itself"
-            yield error(str(directory), text, _make(directory, "0755"))
+            yield error(str(directory), text, _make(host, directory, "0755"))
             continue
-        yield from _writable(directory, "0755")
+        yield from _writable(host, directory, "0755")
         mode = directory.stat().st_mode
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
             text = "everybody may write there, and so decide who receives mail"
             yield error(str(directory), text, f"chmod o-w {_quote(directory)}")
 
 
-def _can_be_made(directory: Path, mode: str) -> Iterator[Finding]:
+def _can_be_made(host: Host, directory: Path, mode: str) -> Iterator[Finding]:
     above = next(one for one in directory.absolute().parents if one.exists())
     if not os.access(above, os.W_OK | os.X_OK):
-        yield error(str(directory), f"it is not there, and {_user()} may not make it", _make(directory, mode))
+        yield error(str(directory), f"it is not there, and {_user()} may not make it", _make(host, directory, mode))
 
 
-def _writable(directory: Path, mode: str) -> Iterator[Finding]:
+def _writable(host: Host, directory: Path, mode: str) -> Iterator[Finding]:
     if not directory.is_dir():
         yield error(str(directory), "it is no directory", f"# move {directory} away")
     elif not os.access(directory, os.W_OK | os.X_OK):
         owner = directory.stat().st_uid
-        yield error(str(directory), f"{_user()} may not write there; it is {_name(owner)}'s", _make(directory, mode))
+        yield error(
+            str(directory), f"{_user()} may not write there; it is {_name(owner)}'s", _make(host, directory, mode)
+        )
 
 
-def _make(directory: Path, mode: str) -> str:
-    return f"install -d -o {_user()} -m {mode} {_quote(directory)}"
+def _make(host: Host, directory: Path, mode: str) -> str:
+    """Give the command that makes a directory, before the first run by root for the agent: as `syncagent init` does."""
+    fresh = os.geteuid() == 0 and not host.config.state.directory.exists()
+    owner = f"{AGENT} -g {AGENT}" if fresh and has_agent() else _user()
+    return f"install -d -o {owner} -m {mode} {_quote(directory)}"
 
 
 def _user() -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syncagent import normalise
 from syncagent.checks import host as hosts
+from syncagent.checks import wanted
 from syncagent.checks.finding import error, ok, skipped, warning
 from syncagent.checks.lists import matches
 
@@ -27,33 +29,24 @@ _ASKED_INSTEAD = {
 
 def domains_are_relayed(host: Host) -> Iterator[Finding]:
     """relay_domains has every domain of the configuration, internationalised ones in both forms."""
-    second = host.config.postfix.domains_map
-    forms = [form for domain in sorted(host.scope) for form in _forms(host, domain)]
-    relayed = matches(host, "relay_domains", forms)
-    missing = [form for form in forms if form not in relayed]
-    if second and not any(hosts.is_table(entry, second) for entry in host.listed("relay_domains")):
+    lacks = wanted.lacking(host)
+    answer = "its mail gets 451" if host.lost("relay_domains") else "its mail is refused, 554 Relay access denied"
+    if lacks.unasked:
+        text = f"whether it has every domain is not known: {', '.join(lacks.unasked)} cannot be asked"
+        yield skipped("relay_domains", text)
+    elif lacks.unnamed:
         text = "relay_domains does not name postfix.domains_map: a new domain never reaches Postfix"
-        yield error(str(second), text, _more(host, [second.spelled]))
-    elif missing:
-        mend = _more(host, missing)
-        for form in missing:
-            other = next(
-                (one for one in _forms(host, normalise.domain_or_same(form)) if one != form and one not in missing), ""
-            )
-            text = "it is not in relay_domains: its mail is refused, 554 Relay access denied"
-            yield error(form, f"{text}; {other} is, but Postfix converts neither to the other" if other else text, mend)
-
-
-def _forms(host: Host, domain: str) -> tuple[str, ...]:
-    """Give the forms under which a domain must be in relay_domains (SMTPUTF8_README)."""
-    return normalise.renderings(domain) if host.values.get("smtputf8_enable") != "no" else (domain,)
-
-
-def _more(host: Host, entries: Iterable[str]) -> str:
-    """Give the command that adds to relay_domains; that it is $mydestination by default helps nobody."""
-    if not host.is_set("relay_domains"):
-        return host.postconf("relay_domains", ", ".join(entries))
-    return host.with_entries("relay_domains", entries)
+        yield error(str(lacks.unnamed), text, wanted.relay_domains(host))
+        return
+    for form in lacks.unpublished:
+        text = f"{host.config.postfix.domains_map}, which relay_domains names, does not have it: {answer}"
+        yield error(form, text, host.sync)
+    mend = wanted.relay_domains(host) if lacks.missing else ""
+    for form in lacks.missing:
+        both = wanted.forms(host, normalise.domain_or_same(form))
+        other = next((one for one in both if one != form and one not in lacks.missing), "")
+        text = f"it is not in relay_domains: {answer}"
+        yield error(form, f"{text}; {other} is, but Postfix converts neither to the other" if other else text, mend)
 
 
 def relayed_domains_are_ours(host: Host) -> Iterator[Finding]:
@@ -69,7 +62,7 @@ def relayed_domains_are_ours(host: Host) -> Iterator[Finding]:
     ]
     configured = host.config.postfix.relay_domains
     mend = [host.setting("relay_domains", [*configured, *others]), "# and a source with their recipients", host.sync]
-    mend.append(f"# or, if this is not their backup MX: {host.without('relay_domains', _entries_of(host, others))}")
+    mend += [f"# or, if this is not their backup MX, {instead}" for instead in _taken_out(host, others)]
     for domain in others:
         if tables:
             yield ok(domain, f"it is not in the configuration; its recipients may be in {', '.join(tables)}")
@@ -78,9 +71,14 @@ def relayed_domains_are_ours(host: Host) -> Iterator[Finding]:
             yield error(domain, text, "\n".join(mend))
 
 
-def _entries_of(host: Host, domains: Iterable[str]) -> set[str]:
-    wanted = set(domains)
-    return {entry for entry in host.listed("relay_domains") if normalise.domain_or_same(entry) in wanted}
+def _taken_out(host: Host, domains: Iterable[str]) -> Iterator[str]:
+    """Give what takes domains out of relay_domains: a command for entries, and what to take out of files and tables."""
+    found = matches(host, "relay_domains", domains)
+    inline = {entry for entry in host.listed("relay_domains") if normalise.domain_or_same(entry) in found}
+    if inline:
+        yield wanted.relay_domains(host, inline)
+    for entry in dict.fromkeys(entry for entry in found.values() if entry not in inline):
+        yield f"take {', '.join(domain for domain, one in found.items() if one == entry)} out of {entry}"
 
 
 def domains_have_recipients(host: Host) -> Iterator[Finding]:
@@ -96,12 +94,14 @@ def domains_have_recipients(host: Host) -> Iterator[Finding]:
 
 def recipients_are_relayed(host: Host) -> Iterator[Finding]:
     """Every domain that has recipients is a relay domain to Postfix."""
-    names = [name for name in host.published.domains if not host.scope & {name, normalise.domain_or_same(name)}]
-    relayed = matches(host, "relay_domains", names)
-    outside = [name for name in names if name not in relayed]
-    for name in outside:
+    lacks = wanted.lacking(host)
+    if not lacks.settled:
+        yield skipped("relay_domains", "known only once what is said of it above is mended")
+        return
+    mend = wanted.relay_domains(host) if lacks.outside else ""
+    for name in lacks.outside:
         text = f"the map has {host.published.domains[name]:,} recipients of it, but it is not in relay_domains: 554"
-        yield error(name, text, _more(host, outside))
+        yield error(name, text, mend)
 
 
 def domains_are_of_one_class(host: Host) -> Iterator[Finding]:
@@ -157,8 +157,17 @@ def _add(host: Host, addresses: list[str]) -> str:
         path = getattr(source.own, "path", None)
         plain = source.common.type == "file" and source.own.format == "lines" and not source.own.require_end
         if plain and isinstance(path, Path) and path.is_file():
-            return "\n".join([f"printf '%s\\n' {shlex.join(addresses)} >>{shlex.quote(str(path))}", host.sync])
+            lines = addresses if _ends(path) else ["", *addresses]
+            append = f"printf '%s\\n' {shlex.join(lines)} >>{shlex.quote(str(path))}"
+            return "\n".join([append, f"# where another program writes {path}, by that program instead", host.sync])
     return f"# have a source give {', '.join(addresses)}, then:\n{host.sync}"
+
+
+def _ends(path: Path) -> bool:
+    """Tell whether the last line of a file has its end: else what is appended would become part of it."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+        return file.read() in {b"", b"\n"}
 
 
 def extensions_are_understood(host: Host) -> Iterator[Finding]:

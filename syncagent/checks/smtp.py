@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from syncagent import normalise
 from syncagent.checks import host as hosts
+from syncagent.checks import networks
 from syncagent.checks.finding import error, ok, skipped, warning
 from syncagent.errors import SyncagentError
 
@@ -25,6 +26,10 @@ _PER_SESSION = 8
 _DOMAINS = 25
 _PERMANENT = 500
 _TAKEN = 250
+_STALE = ("user unknown", "relay access denied")
+"""What smtpd says of a recipient that is not in the map, or the domains, that it knows."""
+_STAYS = (*_STALE, "lookup", "configuration error")
+"""What it says over and over, be it with a temporary code: until somebody mends something."""
 
 
 class NoDialogueError(SyncagentError):
@@ -115,13 +120,9 @@ def _known(host: Host, dialogue: Dialogue, domain: str) -> Iterator[Finding]:
     for address in examples[:3]:
         code, said = dialogue.verdict(address)
         taken += code == _TAKEN
-        if code >= _PERMANENT:
-            text = f"the map has it, and smtpd refuses it: {code} {said}"
-            yield error(address, text, host.command("postfix", "reload"))
-        elif code != _TAKEN:
-            text = f"the map has it, and smtpd answers {code} {said}"
-            lookup = "lookup" in said.lower()
-            yield (error if lookup else warning)(address, text, f"{host.sync}" if lookup else "# try again later")
+        if code != _TAKEN:
+            say = warning if _passes(code, said) or _is_about_us(said) else error
+            yield say(address, f"the map has it, and smtpd answers {code} {said}", _mend(host, code, said))
     if taken:
         yield ok(domain, f"{taken} known recipients are taken")
 
@@ -140,8 +141,27 @@ def _unknown(host: Host, dialogue: Dialogue, domain: str) -> Iterator[Finding]:
         text = "an unknown recipient is taken: mail to it bounces later (backscatter); is what is above in force?"
         yield error(domain, text, host.command("postfix", "reload"))
     else:
-        text = f"an unknown recipient gets {code} {said}, not {wanted}"
-        yield warning(domain, text, host.command("postfix", "reload"))
+        yield warning(domain, f"an unknown recipient gets {code} {said}, not {wanted}", _mend(host, code, said))
+
+
+def _mend(host: Host, code: int, said: str) -> str:
+    """Give what helps against an answer. Only an smtpd that knows an older main.cf or map is helped by a reload."""
+    reload = host.command("postfix", "reload")
+    if "lookup" in said.lower():
+        return f"{host.sync}\n{reload}"
+    if any(word in said.lower() for word in _STALE):
+        return reload
+    return "# try again later" if _passes(code, said) else "# see the mail log"
+
+
+def _passes(code: int, said: str) -> bool:
+    """Tell whether an answer may be another one later: greylisting, a server that is busy."""
+    return code < _PERMANENT and not any(word in said.lower() for word in _STAYS)
+
+
+def _is_about_us(said: str) -> bool:
+    """Tell whether it is who asks that is refused, whoever is asked for."""
+    return any(word in said.lower() for word in ("helo command", "client host", "sender address"))
 
 
 def _foreign(host: Host, dialogue: Dialogue) -> Iterator[Finding]:
@@ -149,6 +169,9 @@ def _foreign(host: Host, dialogue: Dialogue) -> Iterator[Finding]:
     code, said = dialogue.verdict("nobody@syncagent-check.invalid")
     if code != _TAKEN:
         yield ok("a foreign domain", f"it is refused: {code} {said}")
+    elif everybody := networks.trusts_the_world(host):
+        text = f"it is taken, since mynetworks trusts everybody by {everybody}: this host relays for everybody"
+        yield error("a foreign domain", text, networks.mend(host, everybody))
     elif _trusted(host, dialogue.from_address):
         text = f"asked from {dialogue.from_address}, which mynetworks permits to relay: nothing is learned from that"
         yield skipped("a foreign domain", text)

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.support.postfix import PrivatePostfix
-from tests.support.postmap import settle
+from tests.support.postmap import run_postfix, settle
 from tests.support.programs import find_program
 from tests.support.run import syncagent
 
 DOMAINS = ("example.com", "example.org")
 PEOPLE = ("anna@example.com", "postmaster@example.com", "ben@example.org", "postmaster@example.org")
 Findings = list[dict[str, str]]
+_SETS = re.compile(r"postconf .*-e '?(\w+) = ?(.*?)'?$", re.MULTILINE)
 _SETTING = re.compile(r"in (?P<file>/\S+), \[postfix\]: (?P<key>\w+) = (?P<value>.*)")
 
 
@@ -98,7 +99,15 @@ path = "recipients"
         assert told["exit_code"] == done.returncode == (1 if told["errors"] else 0), done.stderr
         found: Findings = told["findings"]
         assert sum(one["severity"] == "error" for one in found) == told["errors"]
+        for name, value in _SETS.findall("\n".join(one["mend"] for one in found)):
+            self._assert_mends(name, value)
         return found
+
+    def _assert_mends(self, name: str, value: str) -> None:
+        """No mend sets a parameter to what it is already, or empties what would then accept or refuse everybody."""
+        line = run_postfix("postconf", "-c", self.postfix.config_directory, "-n", name).decode().strip()
+        assert line != f"{name} = {value}", "the mend changes nothing"
+        assert value or name not in {"relay_recipient_maps", "relay_domains"}, "the mend empties it"
 
     def type_in(self, mend: str) -> None:
         """Do as a mend says: lines of the configuration, commands; comments are left to the case."""

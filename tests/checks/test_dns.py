@@ -1,5 +1,6 @@
 """What `check` says of MX records, asked from a real DNS server on loopback; and the records it has one add."""
 
+import json
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -10,6 +11,7 @@ import pytest
 from tests.checks import Backup, Findings, problems
 from tests.checks.nameserver import ADDRESS, COM, HERE, ORG, PRIMARY, RIGHT, Nameserver
 from tests.support.need import need_postfix, need_program
+from tests.support.run import syncagent
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,20 @@ CASES = {
         "it is what an MX names, and has neither A nor AAAA",
         [f"{HERE}. IN A 127.0.0.1"],
     ),
+    "no address of the primary": Case(
+        (*ADDRESS, "mx-host=example.com,gone.example.com,10", f"mx-host=example.com,{HERE},20"),
+        "error",
+        "gone.example.com",
+        "the MX of example.com has neither A nor AAAA",
+        ["gone.example.com. IN A ITS.ADDRESS"],
+    ),
+    "no address of one of the primary's": Case(
+        (*COM, *ADDRESS, "mx-host=example.com,gone.example.com,15"),
+        "warning",
+        "gone.example.com",
+        "the MX of example.com has neither A nor AAAA",
+        ["gone.example.com. IN A ITS.ADDRESS"],
+    ),
     "the best preference": Case(
         (*ADDRESS, "mx-host=example.com,primary.example.com,10", f"mx-host=example.com,{HERE},5"),
         "warning",
@@ -139,7 +155,12 @@ def backup() -> Iterator[Backup]:
 def about_dns(backup: Backup, records: Sequence[str]) -> Findings:
     """Check with a server that knows these records; give what is said of MX records."""
     with Nameserver(backup.postfix.directory, records) as server:
-        return [one for one in backup.check("--dns", server.address) if one["check"] == "mx-records"]
+        return said(backup, server)
+
+
+def said(backup: Backup, server: Nameserver) -> Findings:
+    """Check with a server; give what is said of MX records."""
+    return [one for one in backup.check("--dns", server.address) if one["check"] == "mx-records"]
 
 
 def as_records(backup: Backup, mend: str) -> list[str]:
@@ -149,7 +170,8 @@ def as_records(backup: Backup, mend: str) -> list[str]:
         if line.startswith("postconf"):
             backup.type_in(line)
         elif not line.startswith(";"):
-            name, _, kind, *rest = line.replace("THE.PRIMARY", "primary.example.com").split()
+            by_person = line.replace("THE.PRIMARY", "primary.example.com").replace("ITS.ADDRESS", "192.0.2.1")
+            name, _, kind, *rest = by_person.split()
             values = [word.removesuffix(".") for word in rest[::-1]]
             found.append(
                 f"{'mx-host' if kind == 'MX' else 'host-record'}={','.join([name.removesuffix('.'), *values])}"
@@ -198,11 +220,12 @@ def test_behind_nat(backup: Backup) -> None:
     assert problems(about_dns(backup, records)) == []
 
 
-def test_loopback_only(backup: Backup) -> None:
-    """A Postfix that listens on loopback only gets no mail, whatever DNS says."""
-    backup.postfix.set(inet_interfaces="loopback-only")
-    (found,) = [one for one in about_dns(backup, RIGHT) if one["subject"] == "inet_interfaces"]
-    assert found["severity"] == "error"
+@pytest.mark.parametrize("value", ["loopback-only", "localhost"])
+def test_loopback_only(value: str, backup: Backup) -> None:
+    """A Postfix that listens on loopback only gets no mail, whatever DNS says; and that is all that is said."""
+    backup.postfix.set(inet_interfaces=value)
+    (found,) = problems(about_dns(backup, RIGHT))
+    assert (found["severity"], found["subject"]) == ("error", "inet_interfaces")
     backup.type_in(found["mend"])
     assert problems(about_dns(backup, RIGHT)) == []
 
@@ -216,8 +239,48 @@ class Refusing(Nameserver):
 def test_a_server_that_knows_nothing_of_it(backup: Backup) -> None:
     """A server that refuses the question is told of, once, and nothing is concluded from that."""
     with Refusing(backup.postfix.directory, []) as server:
-        found = [one for one in backup.check("--dns", server.address) if one["check"] == "mx-records"]
+        found = said(backup, server)
     assert [(one["severity"], one["subject"]) for one in found] == [("warning", "DNS")]
+
+
+class Lame(Nameserver):
+    """A server that serves some zones, and refuses what is asked of others."""
+
+    everything = "local=/example.net/\nlocal=/example.org/"
+
+
+ONE_UNKNOWN = {("warning", "example.com"), ("error", "example.org")}
+
+
+def test_a_domain_that_is_not_served(backup: Backup) -> None:
+    """A domain whose servers refuse the question is told of, and the others are looked at."""
+    records = [*ADDRESS, "mx-host=example.org,mail.example.org,10", "host-record=mail.example.org,192.0.2.1"]
+    with Lame(backup.postfix.directory, records) as server:
+        found = said(backup, server)
+    assert {(one["severity"], one["subject"]) for one in found} == ONE_UNKNOWN
+    assert "REFUSED" in next(one["text"] for one in found if one["subject"] == "example.com")
+    assert as_records(backup, found[0]["mend"]) == [f"mx-host=example.org,{HERE},20"]
+
+
+@pytest.mark.parametrize("ours", [(), (f"mx-host=example.com,{HERE},20",)])
+def test_a_target_that_is_not_served(ours: Sequence[str], backup: Backup) -> None:
+    """An MX that leads to a name that is not answered for is told of, and nothing is concluded from it."""
+    with Lame(backup.postfix.directory, [*ADDRESS, "mx-host=example.com,primary.example.com,10", *ours]) as server:
+        found = said(backup, server)
+    assert {(one["severity"], one["subject"]) for one in found} == {
+        ("warning", "primary.example.com"),
+        ("error", "example.org"),
+    }
+
+
+def test_a_domain_whose_servers_are_silent(backup: Backup) -> None:
+    """A resolver that waits in vain for the servers of one domain is asked for the others."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        records = [*ADDRESS, f"server=/example.com/127.0.0.1#{silent.getsockname()[1]}"]
+        with Lame(backup.postfix.directory, records) as server:
+            found = said(backup, server)
+    assert {(one["severity"], one["subject"]) for one in found} == ONE_UNKNOWN
 
 
 def test_no_answer(backup: Backup) -> None:
@@ -230,6 +293,15 @@ def test_no_answer(backup: Backup) -> None:
     assert [(one["severity"], one["subject"]) for one in found] == [("warning", "DNS")]
     assert f"{address} gives no answer" in found[0]["text"]
     assert time.monotonic() - started < 20
+
+
+def test_what_comes_then(backup: Backup) -> None:
+    """After a change of inet_interfaces a reload is not enough, and what is enough is to be typed."""
+    backup.postfix.set(inet_interfaces="loopback-only")
+    with Nameserver(backup.postfix.directory, RIGHT) as server:
+        done = syncagent("check", "--dns", server.address, "--json", config=backup.file, check=1)
+    command = f"postfix -c {backup.postfix.config_directory}"
+    assert json.loads(done.stdout)["then"] == f"{command} stop && {command} start"
 
 
 def test_offline(backup: Backup) -> None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,21 @@ def people(*addresses: str) -> Deed:
     return deed
 
 
+def left(address: str) -> Deed:
+    """Have the source give one less, and publish that."""
+
+    def deed(backup: Backup) -> None:
+        backup.list.write_text(backup.list.read_text().replace(f"{address}\n", ""))
+        backup.sync()
+
+    return deed
+
+
+def cut(path: Path) -> None:
+    """Take the end of the last line away."""
+    path.write_bytes(path.read_bytes().removesuffix(b"\n"))
+
+
 def both(*deeds: Deed) -> Deed:
     """Do one after the other."""
 
@@ -90,6 +106,17 @@ def domains_file(text: str) -> Deed:
         path = backup.postfix.directory / "domains"
         path.write_text(text)
         backup.postfix.set(relay_domains=str(path))
+
+    return deed
+
+
+def networks_file(text: str) -> Deed:
+    """Have mynetworks in a file."""
+
+    def deed(backup: Backup) -> None:
+        path = backup.postfix.directory / "networks"
+        path.write_text(text)
+        backup.postfix.set(mynetworks=str(path))
 
     return deed
 
@@ -146,6 +173,38 @@ def master_cf(*options: str) -> Deed:
     return deed
 
 
+def behind_postscreen(*options: str) -> Deed:
+    """Have postscreen before the smtpd, with options of its own."""
+
+    def deed(backup: Backup) -> None:
+        path = backup.postfix.config_directory / "master.cf"
+        first, rest = path.read_text().split("\n", 1)
+        behind = " ".join(["smtpd pass - - n - - smtpd", *(f"-o {option}" for option in options)])
+        path.write_text("\n".join([first.replace(" - smtpd", " 1 postscreen"), behind, rest]))
+
+    return deed
+
+
+def lines_of(name: str, *lines: str) -> Deed:
+    """Add lines to main.cf or master.cf."""
+
+    def deed(backup: Backup) -> None:
+        with (backup.postfix.config_directory / name).open("a") as file:
+            file.writelines(f"{line}\n" for line in lines)
+
+    return deed
+
+
+def less(name: str, gone: str) -> Deed:
+    """Take a line out of main.cf or master.cf."""
+
+    def deed(backup: Backup) -> None:
+        path = backup.postfix.config_directory / name
+        path.write_text("".join(f"{line}\n" for line in path.read_text().splitlines() if line != gone))
+
+    return deed
+
+
 def open_secret(backup: Backup) -> None:
     """Have a secret that others can read."""
     secret = backup.directory / "hook"
@@ -165,9 +224,74 @@ def mode(name: str, bits: int) -> Deed:
     return deed
 
 
+def another_index(name: str) -> Deed:
+    """Find an index in the place of ours that is newer, and not of its text."""
+
+    def deed(backup: Backup) -> None:
+        stray = backup.postfix.directory / "stray"
+        stray.write_text("somebody@example.net OK\n")
+        postmap_build(backup.postfix.config_directory, f"lmdb:{stray}")
+        stray.with_suffix(".lmdb").replace(backup.postfix.map_path.with_name(f"{name}.lmdb"))
+
+    return deed
+
+
+def index_by_hand(backup: Backup) -> None:
+    """Run postmap by hand: another file, and the same in it."""
+    postmap_build(backup.postfix.config_directory, backup.postfix.relay_recipient_maps or "")
+
+
+def relayed_by_the_map(backup: Backup) -> None:
+    """Publish the domains as well, and name that table alone."""
+    domains_map(backup)
+    backup.postfix.set(relay_domains=f"lmdb:{backup.postfix.map_path.with_name('relay_domains')}")
+
+
+def lost(name: str, suffix: str = "") -> Deed:
+    """Lose a file beside the map."""
+
+    def deed(backup: Backup) -> None:
+        backup.postfix.map_path.with_name(name + suffix).unlink()
+
+    return deed
+
+
+def unindexed(backup: Backup) -> None:
+    """Lose the index of a table that has its text."""
+    (backup.postfix.directory / "domains.db").unlink()
+
+
 ERROR, WARNING = "error", "warning"
-RESTRICTIONS = {"smtpd_recipient_restrictions": ""}
+TRUSTING = {
+    "smtpd_relay_restrictions": "permit_mynetworks, reject_unauth_destination",
+    "smtpd_recipient_restrictions": "",
+    "default_transport": "discard:",
+}
 CASES: dict[str, Case] = {
+    "a line of main.cf is none": Case(
+        lines_of("main.cf", "relay_domain example.com"),
+        "main-cf-is-understood",
+        ERROR,
+        "config",
+        "# mend",
+        also=less("main.cf", "relay_domain example.com"),
+    ),
+    "a parameter of main.cf stands for itself": Case(
+        both(main_cf(myhostname=None), lines_of("main.cf", "myhostname = $ours", "ours = $myhostname")),
+        "main-cf-is-understood",
+        ERROR,
+        "config",
+        "# mend",
+        also=less("main.cf", "myhostname = $ours"),
+    ),
+    "a parameter of master.cf stands for itself": Case(
+        lines_of("master.cf", "  -o relay_domains=$relay_domains"),
+        "main-cf-is-understood",
+        ERROR,
+        "config",
+        "# mend",
+        also=less("master.cf", "  -o relay_domains=$relay_domains"),
+    ),
     "the map is not named": Case(
         main_cf(relay_recipient_maps=None),
         "map-is-named",
@@ -211,8 +335,158 @@ CASES: dict[str, Case] = {
         no_index, "index-is-current", ERROR, "relay_recipients", "syncagent", live=("anna@example.com", 451, 250)
     ),
     "the map is missing": Case(no_map, "index-is-current", ERROR, "relay_recipients", "syncagent"),
+    "another index is in its place": Case(
+        another_index("relay_recipients"),
+        "index-is-current",
+        ERROR,
+        ".lmdb",
+        "syncagent",
+        live=("anna@example.com", 550, 250),
+    ),
+    "the index of the domains is another": Case(
+        both(relayed_by_the_map, another_index("relay_domains")),
+        "index-is-current",
+        ERROR,
+        "relay_domains.lmdb",
+        "syncagent",
+        live=("ben@example.org", 554, 250),
+    ),
+    "a domain is not in the index of the domains": Case(
+        both(relayed_by_the_map, another_index("relay_domains")),
+        "domains-are-relayed",
+        ERROR,
+        "example.org",
+        "syncagent",
+        live=("ben@example.org", 554, 250),
+    ),
+    "the index of the domains is missing": Case(
+        both(relayed_by_the_map, lost("relay_domains", ".lmdb")),
+        "index-is-current",
+        ERROR,
+        "relay_domains",
+        "syncagent",
+        live=("anna@example.com", 451, 250),
+    ),
+    "the type of the domains is not there": Case(
+        both(relayed_by_the_map, no_lmdb), "type-is-there", ERROR, "relay_domains", "apt-get install postfix-lmdb"
+    ),
+    "relay_domains names a table that is missing": Case(
+        main_cf(relay_domains="lmdb:/nonexistent/domains"),
+        "tables-can-be-asked",
+        ERROR,
+        "lmdb:/nonexistent/domains",
+        "# ",
+        live=("anna@example.com", 451, 250),
+    ),
+    "relay_domains names a file that is missing": Case(
+        main_cf(relay_domains="/nonexistent/domains, example.com, example.org"),
+        "tables-can-be-asked",
+        ERROR,
+        "/nonexistent/domains",
+        "# ",
+        live=("anna@example.com", 451, 250),
+    ),
+    "relay_domains names a table that is not indexed": Case(
+        both(table("domains", "hash", "example.com x\nexample.org x\n", relay_domains="TABLE"), unindexed),
+        "tables-can-be-asked",
+        ERROR,
+        "hash:",
+        "postmap",
+        live=("anna@example.com", 451, 250),
+    ),
+    "a file of relay_domains names a table that is missing": Case(
+        both(domains_file("example.com\nhash:/nonexistent/more\nexample.org\n")),
+        "tables-can-be-asked",
+        ERROR,
+        "hash:/nonexistent/more",
+        "# take hash:/nonexistent/more out of",
+        also=domains_file("example.com\nexample.org\n"),
+        live=("ben@example.org", 451, 250),
+    ),
+    "virtual_alias_maps names a table that is missing": Case(
+        main_cf(virtual_alias_maps="hash:/nonexistent/virtual"),
+        "tables-can-be-asked",
+        ERROR,
+        "hash:/nonexistent/virtual",
+        "# ",
+        live=("anna@example.com", 451, 250),
+    ),
+    "transport_maps is of a type that is not there": Case(
+        main_cf(transport_maps="nosuch:/nonexistent/transport"),
+        "tables-can-be-asked",
+        ERROR,
+        "nosuch:/nonexistent/transport",
+        "# ",
+        live=("anna@example.com", 451, 250),
+    ),
+    "a table that is missing hides no conflict of classes": Case(
+        main_cf(virtual_alias_maps="hash:/nonexistent/virtual", virtual_mailbox_domains="example.com"),
+        "domains-are-of-one-class",
+        ERROR,
+        "example.com",
+        "postconf",
+    ),
+    "a table beside it is missing": Case(
+        main_cf(relay_recipient_maps="MAP, hash:/nonexistent/old"),
+        "tables-can-be-asked",
+        ERROR,
+        "hash:/nonexistent/old",
+        "# ",
+        live=("nobody@example.com", 451, 550),
+    ),
+    "the same file as another type beside it, never indexed": Case(
+        main_cf(relay_recipient_maps="MAP, hash:$config_directory/../maps/relay_recipients"),
+        "no-other-tables",
+        ERROR,
+        "hash:",
+        "postconf",
+        live=("nobody@example.com", 451, 550),
+    ),
+    "the same file as another type beside it, out of date": Case(
+        both(
+            people("left@example.com"),
+            lambda backup: postmap_build(backup.postfix.config_directory, f"hash:{backup.postfix.map_path}"),
+            left("left@example.com"),
+            main_cf(relay_recipient_maps="MAP, hash:$config_directory/../maps/relay_recipients"),
+        ),
+        "no-other-tables",
+        ERROR,
+        "hash:",
+        "postconf",
+        live=("left@example.com", 250, 550),
+    ),
+    "another table takes everybody of one domain": Case(
+        both(
+            table("old", "hash", "@example.org OK\n"),
+            main_cf(relay_recipient_maps="MAP, hash:$config_directory/../old"),
+        ),
+        "no-other-tables",
+        ERROR,
+        "hash:",
+        "postconf",
+        live=("nobody@example.org", 250, 550),
+    ),
     "unlisted recipients are not rejected": Case(
         main_cf(smtpd_reject_unlisted_recipient="no"),
+        "unlisted-are-rejected",
+        ERROR,
+        "smtpd_reject_unlisted_recipient",
+        "postconf",
+        live=("nobody@example.com", 250, 550),
+    ),
+    "unknown recipients are not looked for": Case(
+        main_cf(receive_override_options="no_unknown_recipient_checks"),
+        "unlisted-are-rejected",
+        ERROR,
+        "receive_override_options",
+        "postconf",
+        live=("nobody@example.com", 250, 550),
+    ),
+    "unlisted recipients are rejected after they are permitted": Case(
+        main_cf(
+            smtpd_reject_unlisted_recipient="no",
+            smtpd_recipient_restrictions="permit_auth_destination, reject_unlisted_recipient, reject",
+        ),
         "unlisted-are-rejected",
         ERROR,
         "smtpd_reject_unlisted_recipient",
@@ -255,6 +529,19 @@ CASES: dict[str, Case] = {
         "sed",
         live=("nobody@example.com", 250, 550),
     ),
+    "a virtual alias of two lines accepts all of a domain": Case(
+        table(
+            "virtual",
+            "hash",
+            "a@example.org b@example.net\n@example.com c@example.net,\n# and\n  d@example.net\n",
+            virtual_alias_maps="TABLE",
+        ),
+        "nothing-accepts-before",
+        ERROR,
+        "example.com",
+        "# take",
+        also=table("virtual", "hash", "a@example.org b@example.net\n", virtual_alias_maps="TABLE"),
+    ),
     "a canonical map accepts all of a domain": Case(
         table("canonical", "texthash", "@example.org @example.net\n", canonical_maps="TABLE"),
         "nothing-accepts-before",
@@ -292,6 +579,69 @@ CASES: dict[str, Case] = {
         ERROR,
         "smtpd_relay_restrictions",
         "postconf",
+    ),
+    "everybody is of mynetworks": Case(
+        main_cf(
+            mynetworks="127.0.0.0/8, [::]/0, 0.0.0.0/0",
+            **TRUSTING,
+        ),
+        "few-are-trusted",
+        ERROR,
+        "0.0.0.0/0",
+        "postconf",
+        live=("u@example.net", 250, 250),  # from 127.0.0.1, which is a friend afterwards as well
+    ),
+    "nobody but everybody is of mynetworks": Case(
+        main_cf(
+            mynetworks="[2000::]/3",
+            smtpd_relay_restrictions=None,
+            smtpd_recipient_restrictions="permit_mynetworks, reject_unauth_destination",
+        ),
+        "few-are-trusted",
+        ERROR,
+        "[2000::]/3",
+        "postconf",
+    ),
+    "everybody is of mynetworks, by a table": Case(
+        both(
+            table("networks", "cidr", "192.168.0.0/16 OK\n0.0.0.0/0 OK\n", mynetworks="127.0.0.1, TABLE"),
+            main_cf(
+                **TRUSTING,
+            ),
+        ),
+        "few-are-trusted",
+        ERROR,
+        "cidr:",
+        "# take",
+        also=table("networks", "cidr", "192.168.0.0/16 OK\n", mynetworks="TABLE"),
+        live=("u@example.net", 250, 554),
+    ),
+    "everybody is of mynetworks, by a file": Case(
+        both(
+            networks_file("192.168.0.0/16\n# all\n!192.0.2.7 0.0.0.0/1\n"),
+            main_cf(
+                **TRUSTING,
+            ),
+        ),
+        "few-are-trusted",
+        ERROR,
+        "networks",
+        "# take 0.0.0.0/1 out of",
+        also=networks_file("192.168.0.0/16\n# 0.0.0.0/0\n"),
+        live=("u@example.net", 250, 554),
+    ),
+    "a public /8 is of mynetworks": Case(
+        main_cf(
+            mynetworks="127.0.0.0/8, 9.0.0.0/8",
+            **TRUSTING,
+        ),
+        "few-are-trusted",
+        WARNING,
+        "9.0.0.0/8",
+        "postconf",
+    ),
+    "everybody is of mynetworks, which permits nothing": Case(
+        main_cf(mynetworks="0.0.0.0/0"), "few-are-trusted", WARNING, "0.0.0.0/0", "postconf"
     ),
     "mail waits for hours only": Case(
         main_cf(maximal_queue_lifetime="4h"), "queue-lives-long", ERROR, "maximal_queue_lifetime", "postconf"
@@ -342,6 +692,14 @@ CASES: dict[str, Case] = {
     ),
     "a relayed domain of a table is not configured": Case(
         table("domains", "hash", "example.com x\nexample.org x\nexample.net x\n", relay_domains="TABLE"),
+        "relayed-domains-are-ours",
+        ERROR,
+        "example.net",
+        "in ",
+        also=people("u@example.net", "postmaster@example.net"),
+    ),
+    "a relayed domain of a file is not configured": Case(
+        domains_file("example.com, example.org\nexample.net\n"),
         "relayed-domains-are-ours",
         ERROR,
         "example.net",
@@ -433,6 +791,19 @@ CASES: dict[str, Case] = {
         "example.net",
         "printf",
     ),
+    "no postmaster, and a list whose last line does not end": Case(
+        both(
+            settings(relay_domains=["example.com", "example.org", "example.net"]),
+            main_cf(relay_domains="example.com, example.org, example.net"),
+            people("u@example.net"),
+            lambda backup: cut(backup.list),
+        ),
+        "domains-have-a-postmaster",
+        WARNING,
+        "example.net",
+        "printf",
+        live=("u@example.net", 250, 250),
+    ),
     "extensions, and no delimiter": Case(
         people("anna+lists@example.com"),
         "extensions-are-understood",
@@ -442,10 +813,41 @@ CASES: dict[str, Case] = {
         live=("ben+new@example.org", 550, 250),
     ),
     "another value in master.cf": Case(
+        master_cf("mynetworks=192.0.2.0/24"), "nothing-is-overridden", WARNING, "mynetworks", "postconf"
+    ),
+    "unlisted recipients are not rejected, by master.cf": Case(
         master_cf("smtpd_reject_unlisted_recipient=no"),
         "nothing-is-overridden",
-        WARNING,
+        ERROR,
         "smtpd_reject_unlisted_recipient",
+        "postconf",
+    ),
+    "the map is not named in master.cf": Case(
+        master_cf("relay_recipient_maps=", "mynetworks=192.0.2.0/24"),
+        "nothing-is-overridden",
+        ERROR,
+        "relay_recipient_maps",
+        "postconf",
+    ),
+    "unknown recipients are not looked for, by master.cf": Case(
+        master_cf("receive_override_options=no_header_body_checks,no_unknown_recipient_checks"),
+        "nothing-is-overridden",
+        ERROR,
+        "receive_override_options",
+        "postconf",
+    ),
+    "relaying for everybody, by two lists in master.cf": Case(
+        master_cf("smtpd_relay_restrictions=", "smtpd_recipient_restrictions=permit_mynetworks"),
+        "nothing-is-overridden",
+        ERROR,
+        "smtpd_recipient_restrictions",
+        "postconf",
+    ),
+    "another value behind postscreen": Case(
+        behind_postscreen("relay_recipient_maps="),
+        "nothing-is-overridden",
+        ERROR,
+        "relay_recipient_maps",
         "postconf",
     ),
     "whoever names this host in DNS": Case(
@@ -494,6 +896,34 @@ RIGHT: dict[str, Deed] = {
     ),
     "aliases of a domain's own": table("virtual", "hash", "x@example.com y@example.net\n", virtual_alias_maps="TABLE"),
     "local users": main_cf(mydestination="$myhostname, localhost", local_recipient_maps=None),
+    "an index that another hand made of the same text": index_by_hand,
+    "domains_map": both(relayed_by_the_map, people("u@sub.example.com")),
+    "tables that have none of ours, and one in brackets": both(
+        table("old", "hash", "x@example.net y@example.net\n", virtual_alias_maps="TABLE", canonical_maps="proxy:TABLE"),
+        main_cf(transport_maps="inline:{{example.net=error:gone}}", mydestination="$myhostname, [2001:db8::1]"),
+        main_cf(local_recipient_maps=None),
+    ),
+    "networks of our own": main_cf(
+        mynetworks="127.0.0.0/8 [::ffff:127.0.0.0]/104 [::1]/128, 10.0.0.0/8, 172.16.0.0/12 192.168.0.0/16 "
+        "100.64.0.0/10 [fc00::]/7 [fe80::]/10 198.51.100.0/24 198.18.0.0/15 [2001:db8::]/32 !0.0.0.0/0 192.0.2.1",
+        **TRUSTING,
+    ),
+    "networks of our own, in a table": both(
+        table("networks", "cidr", "10.0.0.0/8 OK\n192.0.2.0/24 OK\n2001:db8::/32 OK\n", mynetworks="TABLE"),
+        main_cf(**TRUSTING),
+    ),
+    "networks as Postfix has them by itself": main_cf(mynetworks=None, **TRUSTING),
+    "unlisted recipients are rejected before they are relayed": main_cf(
+        smtpd_reject_unlisted_recipient="no",
+        smtpd_relay_restrictions="permit_mynetworks, reject_unlisted_recipient, reject_unauth_destination",
+    ),
+    "what is for filters and for submission in master.cf": lines_of(
+        "master.cf",
+        "smtp inet n - n - - smtpd -o receive_override_options=no_address_mappings",
+        "submission inet n - n - - smtpd -o relay_recipient_maps= -o smtpd_recipient_restrictions=permit",
+        "127.0.0.1:10025 inet n - n - - smtpd -o receive_override_options=no_unknown_recipient_checks",
+        "smtpd pass - - n - - smtpd -o mynetworks=192.0.2.0/24",
+    ),
     "unlisted recipients are rejected by a restriction": main_cf(
         smtpd_reject_unlisted_recipient="no",
         smtpd_recipient_restrictions="reject_unlisted_recipient, reject_unauth_destination",

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pwd
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from syncagent import checks, config
-from syncagent.checks import postfix, smtpd
+from syncagent.checks import local, postfix, smtpd
 from syncagent.checks.host import Host
 from tests.checks import Backup, problems
 from tests.sources import write_config
 from tests.support.need import need_postfix, need_root
+from tests.support.postmap import postmap_build
 from tests.support.run import syncagent
 from tests.support.terminal import Terminal
 
@@ -87,16 +90,54 @@ def test_a_check_that_fails(backup: Backup, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("name", ["virtual_alias_maps", "relay_domains", "mydestination"])
 def test_a_table_that_cannot_be_asked(name: str, backup: Backup) -> None:
-    """A table that is missing, or not ours to read, is told of, and the other checks are made."""
-    backup.postfix.set(**{name: "hash:/nonexistent/table, example.com, example.org"})
-    if name == "mydestination":
-        backup.postfix.set(**{name: "hash:/nonexistent/table"})
-    if name == "virtual_alias_maps":
-        backup.postfix.set(**{name: "hash:/nonexistent/table", "virtual_alias_domains": ""})
+    """A table whose server is down is told of, and the other checks are made."""
+    table = "socketmap:unix:/nonexistent/socket:x"
+    backup.postfix.set(local_recipient_maps=None)
+    backup.postfix.set(**{name: f"{table}, example.com, example.org" if name == "relay_domains" else table})
     found = backup.check("--offline")
-    assert [one for one in found if "/nonexistent/table" in one["text"] + one["subject"]]
-    assert [one["severity"] for one in problems(found) if one["severity"] == "error"] == []
+    assert {(one["check"], one["severity"], one["subject"]) for one in problems(found)} == {
+        ("tables-can-be-asked", "warning", table)
+    }
     assert {one["check"] for one in found} >= {"queue-lives-long", "map-is-named", "sources-answer"}
+
+
+def test_a_table_of_another_user(backup: Backup) -> None:
+    """Where all is right, but a table is not ours to read, nothing is said against it, and what it may have is open."""
+    need_root()
+    for name in ("domains", "virtual"):
+        path = backup.postfix.directory / name
+        path.write_text("example.com x\nexample.org x\n" if name == "domains" else "x@example.com y@example.net\n")
+        postmap_build(backup.postfix.config_directory, f"hash:{path}")
+        for one in (path, path.with_name(f"{name}.db")):
+            one.chmod(0o600)
+    at = "hash:$config_directory/../"
+    backup.postfix.set(relay_domains=f"{at}domains", virtual_alias_maps=f"{at}virtual")
+    for path in (backup.postfix.map_path.parent, *backup.postfix.map_path.parent.iterdir()):
+        os.chown(path, 65534, 65534)
+    for path in (backup.directory / "state", *(backup.directory / "state").rglob("*")):
+        os.chown(path, 65534, 65534)
+    found = backup.check("--offline")
+    assert problems(found) == []
+    skipped = [one["text"] for one in found if (one["check"], one["severity"]) == ("domains-are-relayed", "skipped")]
+    assert len(skipped) == 1
+    assert "/domains cannot be asked" in skipped[0]
+
+
+def test_a_domain_of_a_table(backup: Backup) -> None:
+    """A domain that is in a table or file is to be taken out there, one that is in main.cf from that."""
+    path = backup.postfix.directory / "domains"
+    path.write_text("example.net\n")
+    backup.postfix.set(relay_domains=f"{path}, inline:{{{{test.example=x}}}}, example.com, example.edu, example.org")
+    found = [one for one in problems(backup.check("--offline")) if one["check"] == "relayed-domains-are-ours"]
+    assert [one["subject"] for one in found] == ["example.net", "test.example", "example.edu"]
+    (mend,) = {one["mend"] for one in found}
+    (command, *others) = [line for line in mend.splitlines() if line.startswith("# or, ")]
+    assert command.endswith("example.com, example.org'")
+    assert "example.edu" not in command
+    assert [line.partition(", take ")[2] for line in others] == [
+        f"example.net out of {path}",
+        "test.example out of inline:{{test.example=x}}",
+    ]
 
 
 def test_a_damaged_ledger(backup: Backup) -> None:
@@ -139,6 +180,28 @@ def test_as_another_user(backup: Backup) -> None:
     assert "may not write there; it is root's" in found["text"]
     backup.type_in(found["mend"])
     assert problems(backup.check("--offline")) == []
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_agent_is_another_user(there: bool, backup: Backup, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001
+    """By root, before the first run, a directory is to be made for the user that the agent runs as, as by init."""
+    need_root()
+    shutil.rmtree(backup.directory / "state")
+    shutil.rmtree(backup.postfix.map_path.parent)
+    getpwnam = pwd.getpwnam
+
+    def find(name: str) -> pwd.struct_passwd:
+        if name != "syncagent":
+            return getpwnam(name)
+        if there:
+            return getpwnam("nobody")
+        raise KeyError(name)
+
+    monkeypatch.setattr(pwd, "getpwnam", find)
+    options = checks.Options("syncagent", lambda _step, _count: None, offline=True)
+    (found,) = local.map_can_be_written(Host(config.load(backup.file), options))
+    owner = ["-o", "syncagent", "-g", "syncagent"] if there else ["-o", "root"]
+    assert found.mend.split() == ["install", "-d", *owner, "-m", "0755", str(backup.postfix.map_path.parent)]
 
 
 def test_an_address_of_ipv6(backup: Backup) -> None:

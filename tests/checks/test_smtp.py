@@ -8,6 +8,7 @@ from tests.checks import Backup, Findings, problems
 from tests.checks.nameserver import RIGHT, Nameserver
 from tests.support.need import need_postfix, need_program
 from tests.support.ports import free_port
+from tests.support.programs import wait_until
 from tests.support.run import syncagent
 
 
@@ -89,16 +90,19 @@ def test_everybody_is_taken(backup: Backup, hear: Callable[[], Findings]) -> Non
     assert problems(hear()) == []
 
 
-def test_a_known_one_is_refused(backup: Backup, hear: Callable[[], Findings]) -> None:
-    """A recipient that is in the text and gets 550 is an error."""
-    backup.postfix.set(relay_recipient_maps="inline:{{nobody@example.com=OK}}")
+@pytest.mark.parametrize("code", ["550", "450"])
+def test_a_known_one_is_refused(code: str, backup: Backup, hear: Callable[[], Findings]) -> None:
+    """A recipient that is in the text and unknown to smtpd is an error, and a reload helps."""
+    backup.postfix.set(
+        relay_recipient_maps="inline:{{nobody@example.com=OK}}", unknown_relay_recipient_reject_code=code
+    )
     backup.postfix.reload()
     backup.postfix.set(relay_recipient_maps=backup.postfix.relay_recipient_maps)
-    found = problems(hear())
+    found = [one for one in problems(hear()) if one["severity"] == "error"]
     assert {one["subject"] for one in found} == {
         *("anna@example.com", "ben@example.org", "postmaster@example.com", "postmaster@example.org")
     }
-    assert all("550" in one["text"] for one in found)
+    assert all(code in one["text"] for one in found)
     backup.type_in(found[0]["mend"])
     backup.postfix.reload()
     assert problems(hear()) == []
@@ -114,10 +118,70 @@ def test_a_map_that_cannot_be_read(backup: Backup, hear: Callable[[], Findings])
     assert problems(hear()) == []
 
 
+def test_a_map_that_came_later(backup: Backup, hear: Callable[[], Findings]) -> None:
+    """Where smtpd began before there was a map, what is printed helps: a sync alone, with nothing to do, would not."""
+    for path in backup.postfix.map_path.parent.iterdir():
+        path.unlink()
+    backup.postfix.reload()
+    with backup.postfix.client() as client:  # a process that goes on, without the map
+        assert client.verdict("anna@example.com").code == 451
+        backup.sync()
+    mends = [one["mend"] for one in problems(hear()) if one["subject"] == "anna@example.com"]
+    backup.type_in(mends[0])
+    assert wait_until(lambda: problems(hear()) == [], 10)
+
+
+def test_we_are_refused(backup: Backup, hear: Callable[[], Findings]) -> None:
+    """What is said against who asks is no word about recipients: it is told of, and nothing is reloaded for that."""
+    backup.postfix.set(smtpd_helo_restrictions="reject")
+    backup.postfix.reload()
+    found = problems(hear())
+    assert {(one["severity"], one["mend"]) for one in found} == {("warning", "# see the mail log")}
+    assert all("Helo command rejected" in one["text"] for one in found)
+
+
+def test_a_known_one_is_refused_by_a_restriction(backup: Backup, hear: Callable[[], Findings]) -> None:
+    """A recipient that is refused by something else than the map is an error, which no reload mends."""
+    backup.postfix.set(
+        smtpd_recipient_restrictions="check_recipient_access inline:{{anna@example.com=REJECT}}, "
+        "reject_unauth_destination"
+    )
+    backup.postfix.reload()
+    (found,) = problems(hear())
+    assert (found["severity"], found["subject"]) == ("error", "anna@example.com")
+    assert found["mend"] == "# see the mail log"
+
+
+def test_smtpd_is_misconfigured(backup: Backup, hear: Callable[[], Findings]) -> None:
+    """A restriction that smtpd does not know is an error for every recipient."""
+    backup.postfix.set(smtpd_recipient_restrictions="no_such_restriction, reject_unauth_destination")
+    backup.postfix.reload()
+    found = problems(hear())
+    assert {(one["severity"], one["mend"]) for one in found if "@" in one["subject"]} == {
+        ("error", "# see the mail log")
+    }
+
+
 def test_relaying_for_everybody(backup: Backup, hear: Callable[[], Findings]) -> None:
     """A foreign domain that is taken from a stranger is an error, with the restrictions to have."""
     backup.postfix.set(smtpd_relay_restrictions="check_client_access static:OK, reject_unauth_destination")
     backup.postfix.set(smtpd_recipient_restrictions="", default_transport="discard:")
+    backup.postfix.reload()
+    (found,) = problems(hear())
+    assert (found["severity"], found["subject"]) == ("error", "a foreign domain")
+    backup.type_in(found["mend"])
+    backup.postfix.reload()
+    assert problems(hear()) == []
+
+
+def test_everybody_is_a_friend(backup: Backup, hear: Callable[[], Findings]) -> None:
+    """That a foreign domain is taken from one of mynetworks says a lot where that is everybody."""
+    backup.postfix.set(
+        mynetworks="0.0.0.0/0",
+        default_transport="discard:",
+        smtpd_relay_restrictions="permit_mynetworks, reject_unauth_destination",
+        smtpd_recipient_restrictions="",
+    )
     backup.postfix.reload()
     (found,) = problems(hear())
     assert (found["severity"], found["subject"]) == ("error", "a foreign domain")
