@@ -6,15 +6,19 @@ as sd-daemon(3) has it, so that ``journalctl -p err`` finds it.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
+
+    from _typeshed import ReadableBuffer
 
 _PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2, "exception": 3}
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -40,11 +44,31 @@ def set_up(level: str) -> Any:  # noqa: ANN401 - structlog's own type is lazy
             _for_journal(render) if _is_journal() else render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=_lines()),
         cache_logger_on_first_use=False,
     )
     logging.root.handlers = [_Library()]
     return structlog.get_logger()
+
+
+class _Lossy(io.FileIO):
+    """Drops what cannot be written. A full disk, or a pipe that nobody reads any more, is no reason to end."""
+
+    def write(self, octets: ReadableBuffer, /) -> int:
+        """Write what can be; the rest counts as written."""
+        with contextlib.suppress(OSError):
+            super().write(octets)
+        return memoryview(octets).nbytes
+
+
+def _lines() -> TextIO:
+    """Open the standard error a second time: what its own buffer cannot get rid of would be an error at the end."""
+    try:
+        descriptor = sys.stderr.fileno()
+    except (OSError, ValueError):  # a test's own, in memory
+        return sys.stderr
+    raw = _Lossy(descriptor, "wb", closefd=False)
+    return io.TextIOWrapper(io.BufferedWriter(raw), sys.stderr.encoding, "backslashreplace")
 
 
 def _is_journal() -> bool:

@@ -27,7 +27,7 @@ AGENT_FILE, AGENT_LOCK = "agent.json", "agent.lock"
 class Alarm(Struct, frozen=True):
     """Something that needs a person: which, about what, and in words, with the mend."""
 
-    kind: Literal["held", "catch-all", "canary", "stale", "publish-failed", "incomplete"]
+    kind: Literal["held", "catch-all", "canary", "stale", "publish-failed", "incomplete", "configuration"]
     subject: str
     text: str
 
@@ -61,6 +61,8 @@ class AgentState(Struct, frozen=True):
     last: LastRun | None = None
     told: dict[str, dict[str, Alarm]] = {}
     """By the way they were told: see notify.WAYS."""
+    refused: str = ""
+    """That the new configuration is, and the old one goes on: in words, with the mend."""
 
 
 class SourceStatus(Struct, frozen=True):
@@ -97,12 +99,14 @@ class Status(Struct, frozen=True, kw_only=True):
 
     @property
     def exit_code(self) -> ExitCode:
-        """73 where the last publishing failed, 75 where something is stale, 65 where a person has to decide."""
+        """73 where publishing failed, 75 where something is stale, 78 by a refused configuration, 65 by a hold."""
         kinds = {alarm.kind for alarm in self.alarms}
         if "publish-failed" in kinds:
             return ExitCode.CANNOT_PUBLISH
         if "stale" in kinds:
             return ExitCode.TEMPORARY
+        if "configuration" in kinds:
+            return ExitCode.CONFIG
         return ExitCode.HELD if kinds else ExitCode.OK
 
 
@@ -116,6 +120,7 @@ def read(config: Config, program: str, now: float | None = None, agent: AgentSta
     with reading(directory) as ledger:
         finished, last_change, failure = ledger.finished, ledger.last_change(), ledger.standing_failure()
         states, holds = ledger.sources, tuple(ledger.holds.values())
+    running, own = is_running(directory), agent is not None
     agent = agent or read_agent(directory)
     sources = tuple(_source(config, name, states.get(name, SourceState(name)), now) for name in config.sources)
     last = agent.last if agent else None
@@ -134,6 +139,8 @@ def read(config: Config, program: str, now: float | None = None, agent: AgentSta
     elif any(attempts) and not failure:
         lacks = f": {'; '.join(last.lacks)}" if last and last.lacks else ""
         alarms.append(Alarm("incomplete", str(config.postfix.map), f"nothing is published yet{lacks}: {program} plan"))
+    if agent and agent.refused and (own or running):  # the next one reads it anew, and does not begin with a bad one
+        alarms.append(Alarm("configuration", str(config.file), agent.refused))
     return Status(
         map=str(config.postfix.map),
         recipients=finished.published.count if finished else 0,
@@ -144,7 +151,7 @@ def read(config: Config, program: str, now: float | None = None, agent: AgentSta
         sources=sources,
         holds=holds,
         alarms=tuple(alarms),
-        running=is_running(directory),
+        running=running,
         agent=agent,
     )
 

@@ -340,6 +340,29 @@ def test_publishing_alone_is_due_with_no_source() -> None:
     assert (retries.wait(5), retries.due(15)) == (10, frozenset("ab"))
 
 
+names = st.frozensets(st.sampled_from("abc"))
+
+
+@given(st.lists(st.tuples(names, st.booleans()), max_size=12))
+def test_what_came_to_nothing_is_owed_until_it_was_asked(runs: list[tuple[frozenset[str], bool]]) -> None:
+    """Each run asks what was due in it and all that is owed; only one that comes to something makes that less."""
+    retries, unasked = Retries(), set[str]()
+    for due, well in runs:
+        asked = due | retries.due(0)
+        unasked |= due
+        assert unasked <= asked
+        if well:
+            retries.asked(asked)
+            retries.went_well("")
+            unasked.clear()
+        else:
+            retries.owe(asked)
+            retries.failed("", frozenset(), 300, 0)
+        assert retries.due(0) == unasked
+    retries.clear()
+    assert retries.due(0) == frozenset()
+
+
 # --- the configuration of it
 
 CONFIG = """\

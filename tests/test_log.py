@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from syncagent import log
 from tests.agent import Station
 from tests.scenario import people
 from tests.support.agent import Agent
+from tests.support.programs import wait_until
 from tests.support.reporting import Desk
 from tests.support.scripted_http import ScriptedHTTP, answer
 from tests.support.terminal import Terminal
@@ -157,6 +158,44 @@ def test_the_agent_s_lines(mx: Station) -> None:
     after = events[[event["event"] for event in events].index("run") :]
     assert {event["run_id"] for event in after} == set(begun)
     assert {event["run_id"] for event in events if event["event"] == "started"} == {""}
+
+
+@contextmanager
+def unwritable(how: str) -> Iterator[int]:
+    """Give a descriptor that nothing can be written to: of a full disk, or of a pipe whose reader has gone."""
+    if how == "a full disk":
+        descriptor = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, descriptor = os.pipe()
+        os.close(reader)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("how", ["a full disk", "nobody reads"])
+def test_a_log_that_cannot_be_written(how: str) -> None:
+    """What cannot be written is dropped, and is no fault of whoever says it, nor of the process when it ends."""
+    with unwritable(how) as descriptor:
+        command = [sys.executable, "-c", f"{SAYS}\nprint('went on')"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=descriptor, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("went on\n", 0)
+
+
+@pytest.mark.parametrize("how", ["a full disk", "nobody reads"])
+def test_an_agent_whose_log_cannot_be_written(mx: Station, how: str) -> None:
+    """It keeps the map in step all the same, and ends with 0."""
+    command = [sys.executable, "-m", "syncagent", "--config", str(mx.configure()), "run"]
+    with unwritable(how) as descriptor, subprocess.Popen(command, stderr=descriptor) as process:
+        try:
+            assert wait_until(lambda: mx.is_published(*people(40)), 20)
+            mx.write("corp", people(41))
+            assert wait_until(lambda: mx.is_published(*people(41)), 20)
+            assert process.poll() is None
+        finally:
+            process.terminate()
+        assert process.wait(15) == 0
 
 
 # --- what is logged, and how loudly

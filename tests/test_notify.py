@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from syncagent import notify
 from syncagent.config import Notify
 from syncagent.notify import UntoldError, deliver, event, news
-from syncagent.status import AGENT_FILE, Alarm, read_agent
+from syncagent.status import AGENT_FILE, Alarm, LastRun, read_agent
 from syncagent.values import Duration, SecretFile
 from tests.agent import Station
 from tests.scenario import people
@@ -529,6 +529,67 @@ def test_the_ping(desk: Desk, mx: Station, hook: ScriptedHTTP) -> None:
     time.sleep(1.2)
     run(desk, 2)
     assert len(hook.asked) == 3
+
+
+def test_no_ping_for_a_run_that_was_none(desk: Desk, mx: Station, hook: ScriptedHTTP) -> None:
+    """A run that did not get the lock, and one whose source failed, were not right, though nothing is stale yet."""
+    hook.routes["/ping"] = lambda _: answer("OK")
+    configure(mx, ping_url=f"{hook.url}/ping")
+    desk.run()  # so that it was told who is configured
+    settled(desk)
+    assert len(hook.asked) == 1
+    last = LastRun("20260131T020000Z-abcdef", time.time(), "failed", 75, 20.0)
+    desk.reporter.tell(desk.config, None, last, None, ("inotify", 0))
+    mx.break_source("corp")
+    run(desk)
+    assert len(hook.asked) == 1
+    mx.write("corp", people(40))
+    run(desk)
+    assert len(hook.asked) == 2
+
+
+def test_a_refused_configuration_is_told_once(
+    desk: Desk, mx: Station, told: Told, hook: ScriptedHTTP, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many runs go well by the old one: once that it is refused, once that it is over; and systemd all along.
+
+    Nobody is pinged meanwhile: all is not well.
+    """
+    lines: list[str] = []
+    monkeypatch.setattr("syncagent.agent.report.tell_systemd", lambda *said: lines.extend(said))
+    hook.routes["/ping"] = lambda _: answer("OK")
+    configure(mx, command=[str(told.program)], ping_url=f"{hook.url}/ping")
+    refused = "the new configuration is refused"
+    desk.reporter.refuse(f"{refused}\nMAINPID=1")
+    assert lines.pop() == f"STATUS={refused} MAINPID=1"
+    desk.reporter.refuse(refused)
+    lines.clear()
+    run(desk, 2)
+    mx.write("corp", people(20))
+    run(desk)
+    assert lines[:2] == [f"STATUS={refused}; 40 recipients, all is well"] * 2
+    assert lines[2].startswith(f"STATUS={refused}; 40 recipients; needs a person: held")
+    assert not hook.asked
+    desk.reporter.refuse("")
+    mx.write("corp", people(40))
+    run(desk, 2)
+    assert lines[-1] == "STATUS=40 recipients, all is well"
+    assert len(hook.asked) == 2
+    assert [change for change in told.changes if change[1] == "configuration"] == [
+        ("raised", "configuration"),
+        ("recovered", "configuration"),
+    ]
+    (raised,) = [one for one in told.events if (one["event"], one["kind"]) == ("raised", "configuration")]
+    assert (raised["subject"], refused in raised["text"]) == (str(mx.config), True)
+
+
+def test_a_refusal_is_over_with_the_agent_that_refused(desk: Desk, told: Told) -> None:
+    """One that is started again has read the configuration: that it is over is told then."""
+    desk.reporter.refuse("the new configuration is refused")
+    run(desk)
+    desk.restart()
+    run(desk, 2)
+    assert told.changes == [("raised", "configuration"), ("recovered", "configuration")]
 
 
 def test_a_ping_that_hangs_does_not_pile_up(desk: Desk, mx: Station, hook: ScriptedHTTP) -> None:

@@ -27,7 +27,7 @@ from tests.support.need import need_root
 from tests.support.programs import wait_until
 from tests.support.run import syncagent
 
-OK, HELD, CANNOT_PUBLISH, TEMPORARY = 0, 65, 73, 75
+OK, HELD, CANNOT_PUBLISH, TEMPORARY, CONFIG = 0, 65, 73, 75, 78
 
 
 @pytest.fixture
@@ -338,6 +338,20 @@ def test_the_agent_runs_stops_and_is_killed(fine: Station) -> None:
         agent.kill()
         assert "no agent is running" in fine.say("status").stdout
     assert not asked(fine, OK).running
+
+
+def test_a_configuration_that_the_agent_refused(fine: Station) -> None:
+    """It is 78 for the agent, and while it runs for whoever asks; one that is gone has nothing to say of it."""
+    left = AgentState(1, time.time(), refused="the new configuration is refused")
+    write_agent(fine.state, left)
+    assert kinds(asked(fine, OK)) == []
+    own = read(loaded(fine), "syncagent", agent=left)
+    assert (kinds(own), own.alarms[0].text, own.exit_code) == (["configuration"], left.refused, CONFIG)
+    with files.locked(fine.state / AGENT_LOCK, 1):
+        assert kinds(asked(fine, CONFIG)) == ["configuration"]
+        fine.write("corp", people(20))
+        fine.sync(code=HELD)
+        assert sorted(kinds(asked(fine, CONFIG))) == ["configuration", "held"], "78 goes before 65"
 
 
 def test_a_lock_without_an_agent(fine: Station) -> None:

@@ -129,6 +129,7 @@ def test_exit_statuses() -> None:
     """A wrong configuration is not tried again and again; what is held or failing is no success of a run."""
     agent, once = (_settings(unit) for unit in SERVICES)
     assert agent["RestartPreventExitStatus"] == ["78"]
+    assert agent["Restart"] == ["always"], "an agent that ends by itself, by a HUP that came too early, is no success"
     assert "SuccessExitStatus" not in agent
     assert "SuccessExitStatus" not in once
 

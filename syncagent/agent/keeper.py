@@ -61,7 +61,10 @@ class Progress:
 
 
 class Keeper(threading.Thread):
-    """Calls ``look`` a few times a second, and tells systemd's watchdog that the worker gets on, while it does."""
+    """Calls ``look`` a few times a second, and tells systemd's watchdog that the worker gets on, while it does.
+
+    Nothing that is called here may wait for the file system, or a dead mount would end an agent that works.
+    """
 
     def __init__(self, progress: Progress, look: Callable[[], None], failed: Callable[[BaseException], None]) -> None:
         """``failed`` is told what ``look`` raises; it is called again all the same."""

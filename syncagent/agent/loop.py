@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec.structs import replace
 
 from syncagent import config as configuration
-from syncagent import files, log, status, sync
+from syncagent import log, status, sync
 from syncagent.agent.keeper import Keeper, Progress, tell_systemd
+from syncagent.agent.lock import AgentLock
 from syncagent.agent.report import Reporter
 from syncagent.agent.retry import Retries
 from syncagent.agent.schedule import Schedule
 from syncagent.agent.watch import Watch
-from syncagent.errors import ConfigError, LockBusyError, SyncagentError
+from syncagent.errors import ConfigError, LedgerError, LockBusyError, SyncagentError
 from syncagent.fetch import DEADLINE
-from syncagent.ledger import ledger_errors
 from syncagent.sources import Watched
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _CONFIGURATION = ""  # the name under which the watch knows the configuration; n
 _SLACK = 60.0
 _HARD = 1.5
 _LOCK_TIMEOUT = 20.0
-_PROBED = 1.0  # for so long another agent's lock is believed to be a mere look at it, by ``status``
+_FORGOTTEN = 3600.0
 
 
 class Token(NamedTuple):
@@ -60,32 +60,28 @@ class Stopped(KeyboardInterrupt):
 def run(config: Config, logger: Any) -> None:  # noqa: ANN401 - structlog's own type is lazy
     """Be the agent until TERM or INT. Raises LockBusyError where another one is, and LedgerError."""
     directory = config.state.directory
-    with contextlib.ExitStack() as stack:
-        with ledger_errors(directory):
-            directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-            try:
-                stack.enter_context(files.locked(directory / status.AGENT_LOCK, _PROBED))
-            except LockBusyError:
-                raise LockBusyError(f"another agent is running on {directory}: it holds {status.AGENT_LOCK}") from None
+    with contextlib.closing(AgentLock(directory)) as lock:
+        lock.take()
         for left in directory.glob(f".{status.AGENT_FILE}.*"):  # by an agent that was killed
             left.unlink(missing_ok=True)
-        _Agent(config, logger).serve()
+        _Agent(config, logger, lock).serve()
 
 
 class _Agent:
-    def __init__(self, config: Config, logger: Any) -> None:  # noqa: ANN401 - as above
-        self.config, self.log = config, logger
+    def __init__(self, config: Config, logger: Any, lock: AgentLock) -> None:  # noqa: ANN401 - as above
+        self.config, self.log, self.lock = config, logger, lock
         self.tokens: queue.SimpleQueue[Token] = queue.SimpleQueue()
         self.stopping = 0.0
         self._interruptible = False
+        self._faults: dict[str, float] = {}
         self.retries, self.progress = Retries(), Progress()
         self.reporter = Reporter(logger)
         self.schedule = Schedule(lambda due, why: self.tokens.put(Token(due, why)), self._fault)
-        self.watch = Watch(self._file_changed, lambda event, what: self.log.warning(event, about=what))
+        self.watch = Watch(self._file_changed, lambda event, what: self.log.warning(event, about=what), self._fault)
         self.keeper = Keeper(self.progress, self._look_after, self._fault)
 
     def serve(self) -> None:
-        """Serve until stopped."""
+        """Serve until stopped. Raises LockBusyError where another agent has taken over."""
         self._handle_signals()
         self._take_up(self.config)
         self.keeper.start()
@@ -102,7 +98,8 @@ class _Agent:
             tell_systemd("STOPPING=1")
             self.schedule.stop()
             self.watch.stop()
-            self.reporter.stop(self.config)
+            if not self.lock.is_lost():  # else it is for another agent to say how it stands
+                self.reporter.stop(self.config)
             self.log.info("stopped")
             self.keeper.stop()
 
@@ -140,6 +137,7 @@ class _Agent:
         """Do one run; whatever comes of it, the agent goes on."""
         run_id, names = sync.new_run_id(), frozenset(self.config.sources)
         log.in_run(run_id)
+        self._keep_lock()
         self.log.debug("run", why=why, due=sorted(names if due is None else due & names))
         options = sync.Options(lock_timeout=_LOCK_TIMEOUT, due=due, run_id=run_id)
         self._passed("start", 0)
@@ -157,19 +155,32 @@ class _Agent:
         self._plan_retries(due, result)
         self._tell(run_id, started, result, error)
 
+    def _keep_lock(self) -> None:
+        """Take the lock again if its file was removed. Raises LockBusyError: another agent began meanwhile."""
+        if self.lock.is_lost():
+            try:
+                self.lock.take()
+            except LedgerError as error:
+                self._fault(error)
+            else:
+                self.log.warning("the lock was gone; taken again")
+
     def _plan_retries(self, due: frozenset[str] | None, result: SyncResult | None) -> None:
         """Have what failed for the time being tried again: single sources, or the run with all that was due in it."""
         now, names = time.monotonic(), frozenset(self.config.sources)
         asked = names if due is None else due & names
         if result is None:
             for name in asked:
-                self.retries.went_well(name)  # it is due with the whole run now
-            self.retries.failed("", asked, self._shortest(names), now)
-        elif result.status == "failed":
+                self.retries.went_well(name)  # it is owed by the whole run now
+            self.retries.owe(asked)
+            self.retries.failed("", frozenset(), self._shortest(names), now)
+            return
+        self.retries.asked(asked)
+        if result.status == "failed":
             self.retries.failed("", frozenset(), self._shortest(names), now)  # to publish once more, asking nobody
         else:
             self.retries.went_well("")
-        for report in result.sources if result else ():
+        for report in result.sources:
             if report.name in asked and report.kind == "temporary":
                 self.retries.failed(report.name, frozenset({report.name}), self._shortest({report.name}), now)
             elif report.name in asked:
@@ -213,16 +224,20 @@ class _Agent:
         try:
             config = configuration.load(self.config.file)
         except ConfigError as error:
-            problems = [str(problem) for problem in error.problems]
-            self.log.error("configuration refused; the old one goes on", problems=problems)  # noqa: TRY400 - likewise
-            tell_systemd(f"STATUS=the new configuration is refused ({len(problems)} problems), the old one goes on")
+            check = f"{configuration.program(self.config.file)} check"
+            self._refuse([str(problem) for problem in error.problems], f"what is wrong with it: {check}")
             return
         if config.state.directory != self.config.state.directory:
             text = "state.directory cannot change while the agent runs: restart it"
-            self.log.error("configuration refused; the old one goes on", problems=[text])
+            self._refuse([text], text)
             return
         self._take_up(config)
+        self.reporter.refuse("")
         self.log.info("configuration read again", sources=sorted(config.sources))
+
+    def _refuse(self, problems: list[str], why: str) -> None:
+        self.log.error("configuration refused; the old one goes on", problems=problems)
+        self.reporter.refuse(f"the new configuration is refused, the old one goes on; {why}")
 
     def _take_up(self, config: Config) -> None:
         kept = {
@@ -255,7 +270,12 @@ class _Agent:
             self.log.warning("the clock was set; scheduled anew")
 
     def _fault(self, error: BaseException) -> None:
-        self.log.error("fault", error=f"{type(error).__name__}: {error}")
+        """Tell of a fault; of the same one once an hour, since what is done a few times a second may fail as often."""
+        text, now = f"{type(error).__name__}: {error}", time.monotonic()
+        told = {one: at for one, at in self._faults.items() if now - at < _FORGOTTEN}
+        if text not in told:
+            self._faults = {**told, text: now}
+            self.log.error("fault", error=text)
 
     def _handle_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -268,6 +288,7 @@ class _Agent:
         for end in (self._tripped, self._trip):
             end.settimeout(0)
         signal.set_wakeup_fd(self._trip.fileno(), warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGUSR1})  # what came meanwhile comes now
 
     def _wake_worker(self) -> None:
         """Wake it for a signal that did not: one that came in the instant before it slept, or to another thread."""

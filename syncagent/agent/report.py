@@ -34,6 +34,7 @@ class Reporter:
         self._notes: frozenset[str] = frozenset()
         self._alarms: dict[str, Alarm] = {}
         self._wrong: dict[str, str] = {}
+        self._refused = ""
         self._saving = threading.Lock()  # the teller's thread keeps what it told
         self._state = status.AgentState(os.getpid(), time.time())
         self._teller: notify.Teller | None = None
@@ -51,7 +52,15 @@ class Reporter:
             self._log_result(result)
         runs = {**self._state.runs, last.status: self._state.runs.get(last.status, 0) + 1}
         mode, rebuilt = watch
-        self._state = replace(self._state, next_run=next_run, last=last, watch=mode, watch_rebuilt=rebuilt, runs=runs)
+        self._state = replace(
+            self._state,
+            next_run=next_run,
+            last=last,
+            watch=mode,
+            watch_rebuilt=rebuilt,
+            runs=runs,
+            refused=self._refused,
+        )
         if self._teller is None:
             left = status.read_agent(config.state.directory)
             self._state = replace(self._state, told=left.told if left else {})
@@ -63,14 +72,25 @@ class Reporter:
         except LedgerError as error:  # who is configured is told of that too; what stood stands
             failed = status.Alarm("publish-failed", str(config.postfix.map), last.error or str(error))
             self._tell_of({**self._alarms, failed.key: failed}, config, self._teller)
-            tell_systemd(f"STATUS=needs a person: {_one_line(failed.text)}")
+            self._tell_systemd(f"needs a person: {failed.text}")
             return
         self._tell_of({alarm.key: alarm for alarm in now.alarms}, config, self._teller)
-        if now.exit_code in {ExitCode.OK, ExitCode.HELD}:
+        right = {ExitCode.OK, ExitCode.HELD}
+        if result and result.exit_code in right and now.exit_code in right:
             self._teller.ping(config.notify)
         if config.metrics.textfile:
             self._write_metrics(config.metrics.textfile, now)
-        tell_systemd(f"STATUS={summary(now)}")
+        self._tell_systemd(summary(now))
+
+    def refuse(self, text: str) -> None:
+        """Keep in mind that the new configuration is refused, in words; "" once there is a good one."""
+        self._refused = text
+        if text:
+            self._tell_systemd("")
+
+    def _tell_systemd(self, text: str) -> None:
+        """Say how it stands, and that the configuration is refused besides: that passes with no run."""
+        tell_systemd(f"STATUS={_one_line('; '.join(filter(None, (self._refused, text))))}")
 
     def _write_metrics(self, path: Path, now: Status) -> None:
         from syncagent import metrics
@@ -157,11 +177,12 @@ class Reporter:
 
 
 def summary(now: Status) -> str:
-    """Give one line for systemctl status."""
+    """Say for systemctl status how the sources and the map are."""
     said = f"{now.recipients} recipients"
     failing = [source.name for source in now.sources if source.state == "failing"]
-    if now.alarms:
-        return _one_line(f"{said}; needs a person: {now.alarms[0].text}")
+    alarms = [alarm for alarm in now.alarms if alarm.kind != "configuration"]
+    if alarms:
+        return f"{said}; needs a person: {alarms[0].text}"
     return f"{said}; failing: {', '.join(failing)}" if failing else f"{said}, all is well"
 
 

@@ -17,11 +17,15 @@ class _Retry:
 
 
 class Retries:
-    """What is to be tried again, and when, by time.monotonic(). The key "" is the run as a whole."""
+    """What is to be tried again, and when, by time.monotonic(). The key "" is the run as a whole.
+
+    What a run that came to nothing was to ask is owed: the next run asks it, whenever that is, until one has.
+    """
 
     def __init__(self) -> None:
         """Nothing is, yet."""
         self._retries: dict[str, _Retry] = {}
+        self._owed: frozenset[str] = frozenset()
 
     def failed(self, key: str, names: frozenset[str], every: float, now: float) -> None:
         """Note a failure: ``names`` are due again after a delay that grows up to ``every`` seconds."""
@@ -33,15 +37,24 @@ class Retries:
         """Forget its failures."""
         self._retries.pop(key, None)
 
+    def owe(self, names: frozenset[str]) -> None:
+        """Note that a run came to nothing that was to ask these."""
+        self._owed |= names
+
+    def asked(self, names: frozenset[str]) -> None:
+        """Note that a run asked these, whatever they said."""
+        self._owed -= names
+
     def clear(self) -> None:
         """Forget all of them."""
         self._retries.clear()
+        self._owed = frozenset()
 
     def wait(self, now: float) -> float:
         """Give for how many seconds nothing is due; infinite where nothing is to be tried again."""
         return min((retry.at for retry in self._retries.values()), default=math.inf) - now
 
     def due(self, now: float) -> frozenset[str]:
-        """Give the sources that are due to be tried again; none of them where only publishing is."""
+        """Give the sources that a run now is to ask again; none of them where only publishing is to be tried."""
         due = [retry for retry in self._retries.values() if retry.at <= now]
-        return frozenset(name for retry in due for name in retry.names)
+        return self._owed.union(*(retry.names for retry in due))

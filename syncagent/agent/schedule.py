@@ -81,21 +81,29 @@ class Schedule:
         self._scheduler.start()
 
     def set(self, config: Config) -> None:
-        """Schedule anew, for another configuration or another time of day."""
+        """Schedule anew, for another configuration."""
         with self._lock:
             self._config = config
-            self._scheduler.remove_all_jobs()
-            for name, (trigger, due) in triggers(config, offset(config, socket.gethostname())).items():
-                self._scheduler.add_job(self._put, trigger, args=(due, "schedule"), id=name)
+            self._schedule(config)
+
+    def _schedule(self, config: Config) -> None:
+        self._scheduler.remove_all_jobs()
+        for name, (trigger, due) in triggers(config, offset(config, socket.gethostname())).items():
+            self._scheduler.add_job(self._put, trigger, args=(due, "schedule"), id=name)
 
     def look_at_clock(self) -> bool:
-        """Schedule anew where the clock was set: set back, its next time would be long in coming. Tell whether."""
+        """Schedule anew where the clock was set: set back, its next time would be long in coming. Tell whether.
+
+        All sources are due then: times may have been jumped over, nobody knows which, and a step is rare enough.
+        """
         now = time.time() - time.monotonic()
-        if abs(now - self._offset) < _STEP or self._config is None:
-            return False
-        self._offset = now
-        self.set(self._config)
-        return True
+        with self._lock:
+            if abs(now - self._offset) < _STEP or self._config is None:
+                return False
+            self._offset = now
+            self._schedule(self._config)
+            self._put(frozenset(self._config.sources), "the clock was set")
+            return True
 
     def next_time(self) -> float | None:
         """Give when something is due next, in seconds since the epoch."""

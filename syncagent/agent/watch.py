@@ -2,10 +2,14 @@
 
 What the kernel says is only a hint to look. Identity decides, so that reading a file, or our own writing, starts
 nothing; and whether its content changed is for the source to say.
+
+Whatever asks the file system may hang, as on a mount whose server is gone, and be told anything, as of a directory that
+may not be entered. So each name is watched by a thread of its own, and nobody waits for it.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -26,13 +30,17 @@ from watchdog.observers.inotify import InotifyObserver
 from syncagent import files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from syncagent.sources import Watched
 
 _TELLING = {EVENT_TYPE_CREATED, EVENT_TYPE_MODIFIED, EVENT_TYPE_MOVED, EVENT_TYPE_DELETED, EVENT_TYPE_CLOSED}
 QUIET, PATIENCE, LOOK = 1.0, 10.0, 5.0
 """Seconds: how long nothing may have happened, how long that is waited for, how often is looked in any case."""
+_TICK = 0.2
+"""Seconds: while it is not quiet, how often is looked whether there is another directory to watch."""
+_LINKS = 40
+"""So many links the kernel follows, too."""
 
 _Identity = tuple[object, ...]
 
@@ -40,90 +48,197 @@ _Identity = tuple[object, ...]
 class _Hints(FileSystemEventHandler):
     """Notes that something happened; it does nothing that could fail, since that would end the watch in silence."""
 
-    def __init__(self) -> None:
+    def __init__(self, wake: threading.Event) -> None:
         self.first = self.last = 0.0
+        self._wake = wake
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         if event.event_type in _TELLING:
             self.last = time.monotonic()
-            self.first = self.first or self.last
+            if not self.first:
+                self.first = self.last
+                self._wake.set()
 
 
 class Watch:
-    """Watches files, each for a name; ``look`` is to be called every so often."""
+    """Watches files, each name's in a thread of its own: one that hangs, or faults, blinds nobody else."""
 
-    def __init__(self, changed: Callable[[str], None], log: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        changed: Callable[[str], None],
+        log: Callable[[str, str], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
         """Watch nothing yet. ``changed`` is told the name of what changed, ``log`` an event and what it is about."""
-        self._changed, self._log = changed, log
-        self._files: dict[str, tuple[Watched, ...]] = {}
-        self._known: dict[str, _Identity] = {}
-        self._seen: dict[str, tuple[_Identity, float]] = {}
-        self._lock = threading.RLock()  # the worker sets, the keeper looks
-        self._hints = _Hints()
-        self._observer: InotifyObserver | None = None
-        self._watched: dict[str, tuple[int, ...] | None] = {}
-        self._looked = 0.0
+        self._changed, self._log, self._failed = changed, log, failed
+        self._watchers: dict[str, Watcher] = {}
+        self._lock = threading.RLock()  # the worker sets, the keeper looks; under it nothing asks the file system
         self._told_of_polling = False
         self.rebuilt = 0
 
     @property
     def mode(self) -> str:
-        """How changes are noticed: ``inotify``, or ``poll`` where the kernel does not tell."""
-        return "inotify" if self._observer else "poll"
+        """How changes are noticed: ``inotify``, or ``poll`` where the kernel does not tell of every one."""
+        return "poll" if any(watcher.polls for watcher in [*self._watchers.values()]) else "inotify"
 
     def set(self, watched: Mapping[str, tuple[Watched, ...]]) -> None:
-        """Watch these from now on, for their names."""
+        """Watch these from now on, for their names. What hangs is not waited for longer than a second."""
         with self._lock:
-            kept = {name: self._known[name] for name, several in watched.items() if self._files.get(name) == several}
-            self._files = dict(watched)
-            self._known = {name: kept.get(name) or _identities(several) for name, several in watched.items()}
-            self._rebuild()
+            old, self._watchers = self._watchers, {}
+            for name, several in watched.items():
+                kept = name in old and old[name].several == several
+                self._watchers[name] = old.pop(name) if kept else self._watcher(name, several)
+            new = [watcher for watcher in self._watchers.values() if not watcher.looked.is_set()]
+        for watcher in old.values():
+            watcher.stop()
+        self.look()
+        end = time.monotonic() + QUIET
+        for watcher in new:
+            watcher.looked.wait(max(0.0, end - time.monotonic()))
+
+    def _watcher(self, name: str, several: tuple[Watched, ...]) -> Watcher:
+        return Watcher(several, lambda: self._changed(name), self._is_rebuilt, self._is_polling, self._failed)
 
     def is_read(self, name: str) -> None:
         """Note that what a name leads to now is about to be read, for whatever reason: that is no change any more."""
-        with self._lock:
-            self._known[name] = _identities(self._files[name])
+        self._watchers[name].is_read()
 
     def look(self) -> None:
-        """See to it that the watch is alive, and tell of what changed, once it has been quiet for a second."""
+        """See to it that each name's thread is alive. This comes to its end whatever hangs."""
+        with self._lock:
+            for watcher in self._watchers.values():
+                if watcher.is_alive():
+                    continue
+                if watcher.has_lived:
+                    self._is_rebuilt("its thread had died")
+                try:
+                    watcher.start()
+                except RuntimeError as error:  # no thread is to be had now; the next look is for another try
+                    self._failed(error)
+
+    def stop(self) -> None:
+        """End it. A thread that hangs ends with the process."""
+        with self._lock:
+            old, self._watchers = self._watchers, {}
+        for watcher in old.values():
+            watcher.stop()
+
+    def _is_rebuilt(self, what: str) -> None:
+        with self._lock:
+            self.rebuilt += 1
+        self._log("watch rebuilt", what)
+
+    def _is_polling(self, why: str) -> None:
+        with self._lock:
+            told, self._told_of_polling = self._told_of_polling, True
+        if not told:
+            self._log("watching by polling", why)
+
+
+class Watcher:
+    """Watches what one name stands for: one path, or several."""
+
+    def __init__(
+        self,
+        several: tuple[Watched, ...],
+        changed: Callable[[], None],
+        rebuilt: Callable[[str], None],
+        polling: Callable[[str], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:
+        """Look at nothing yet."""
+        self.several = several
+        self.looked = threading.Event()
+        self.polls = False
+        self._changed, self._rebuilt, self._polling, self._failed = changed, rebuilt, polling, failed
+        self._made = time.monotonic()
+        self._known: _Identity | None = None
+        self._seen: tuple[_Identity, float] | None = None
+        self._looked = -math.inf
+        self._lock = threading.Lock()  # its thread looks, the worker reads
+        self._wake = threading.Event()
+        self._hints = _Hints(self._wake)
+        self._observer: InotifyObserver | None = None
+        self._watched: dict[str, tuple[int, ...]] = {}
+        self._thread: threading.Thread | None = None
+        self._over = False
+
+    def start(self) -> None:
+        """Watch in a thread. Raises RuntimeError where there is none."""
+        self._looked = -math.inf
+        self._thread = threading.Thread(target=self._work, name="watch", daemon=True)
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        """Tell whether its thread is."""
+        return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def has_lived(self) -> bool:
+        """Whether it had a thread."""
+        return self._thread is not None and self._thread.ident is not None
+
+    def stop(self) -> None:
+        """Have the thread end, as soon as it can."""
+        self._over = True
+        self._wake.set()
+
+    def is_read(self) -> None:
+        """Note that what is there now is about to be read."""
+        with self._lock:
+            self._known, self._seen = _identities(self.several), None
+
+    def _work(self) -> None:
+        while not self._over:
+            pause = self._due() - time.monotonic()
+            self._wake.wait(min(pause, _TICK) if self._hints.first else pause)
+            self._wake.clear()
+            try:
+                self.look()
+            except Exception as error:  # noqa: BLE001 - a thread that dies in silence watches nothing
+                self._failed(error)
+        self._unwatch()
+
+    def _due(self) -> float:
+        """Give when to look: once it has been quiet for a second, or else every so often."""
+        if self._hints.first:
+            return min(self._hints.last + QUIET, self._hints.first + PATIENCE)
+        return self._looked + (QUIET if self._seen else LOOK)
+
+    def look(self) -> None:
+        """See to it that the watch is alive, and tell of what changed, if it is time."""
         with self._lock:
             now = time.monotonic()
-            if now - self._looked >= LOOK or self._hints.first:
-                self._mend()
             hinted = bool(self._hints.first)
-            if hinted and now - self._hints.last < QUIET and now - self._hints.first < PATIENCE:
-                return
-            if not hinted and now - self._looked < (QUIET if self._seen else LOOK):
+            if now < self._due():
+                if hinted:
+                    self._mend()
                 return
             self._hints.first = 0.0
             self._looked = now
-            for name, several in self._files.items():
-                self._compare(name, several, now, told=hinted and not any(one.poll for one in several))
+            try:
+                self._mend()
+            finally:  # whatever the kernel does not tell is looked for
+                self._compare(now, told=hinted and not any(one.poll for one in self.several))
+                self.looked.set()
 
-    def _compare(self, name: str, several: tuple[Watched, ...], now: float, *, told: bool) -> None:
+    def _compare(self, now: float, *, told: bool) -> None:
         """Tell of a change; where the kernel did not tell that it is quiet, it is once it looks the same again."""
-        identity = _identities(several)
-        if identity == self._known[name]:
-            self._seen.pop(name, None)
+        identity = _identities(self.several)
+        if self._over:  # it hung meanwhile
             return
-        seen, since = self._seen.get(name, (None, now))
-        if told or identity == seen or now - since >= PATIENCE:
-            self._seen.pop(name, None)
-            self._known[name] = identity
-            self._changed(name)
+        if self._known is None:
+            hung = time.monotonic() - self._made > QUIET  # then a run may have read it, who knows as what
+            self._known = () if hung else identity
+        seen, since = self._seen or (None, now)
+        if identity == self._known:
+            self._seen = None
+        elif told or identity == seen or now - since >= PATIENCE:
+            self._seen = None
+            self._known = identity
+            self._changed()
         else:
-            self._seen[name] = identity, since
-
-    def stop(self) -> None:
-        """End it, unless a look does not come to its end: then its thread ends with the process."""
-        if not self._lock.acquire(timeout=QUIET):
-            return
-        try:
-            if self._observer is not None:
-                self._observer.stop()
-                self._observer = None
-        finally:
-            self._lock.release()
+            self._seen = identity, since
 
     def _mend(self) -> None:
         """Watch anew where a directory is another one now, or the watch has died."""
@@ -133,50 +248,84 @@ class Watch:
         if alive and directories == self._watched:
             return
         if not alive or directories.keys() == self._watched.keys():
-            self.rebuilt += 1
-            self._log("watch rebuilt", ", ".join(directories))
-        self._rebuild()
+            self._rebuilt(", ".join(directories))
+        self._rebuild(directories)
 
-    def _directories(self) -> dict[str, tuple[int, ...] | None]:
-        """Give the directories to watch, and which they are: of each file, and of what it leads to."""
-        found: set[str] = set()
-        for one in (one for several in self._files.values() for one in several if not one.poll):
-            for place in {one.path, Path(os.path.realpath(one.path))}:
-                found.add(str(_nearest(place if place.is_dir() else place.parent)))
-                found.add(str(_nearest(place.parent)))
-        return {name: _which(name) for name in sorted(found)}
+    def _directories(self) -> dict[str, tuple[int, ...]]:
+        """Give the directories to watch, and which they are."""
+        places = [place for one in self.several if not one.poll for place in _places(one.path)]
+        return {str(place): _which(place) for place in sorted(set(map(_nearest, places)))}
 
-    def _rebuild(self) -> None:
-        self.stop()
-        self._watched = self._directories()
-        if not self._watched:
+    def _rebuild(self, directories: dict[str, tuple[int, ...]]) -> None:
+        self._unwatch()
+        self._watched, self.polls = directories, False
+        if not directories:
             return
         observer = None
         try:
             observer = InotifyObserver()
-            for directory in self._watched:
-                observer.schedule(self._hints, directory)
+            for directory, which in directories.items():
+                if which[-1:] == (True,):
+                    observer.schedule(self._hints, directory)
             observer.start()
-        except OSError as error:  # no inotify instance or watch left: fs.inotify in sysctl(8)
+        except (OSError, RuntimeError) as error:  # no inotify instance, watch or thread left: fs.inotify in sysctl(8)
             if observer is not None:
                 observer.stop()
-            if isinstance(error, FileNotFoundError):  # it went just now: the next look is for another one
+            if isinstance(
+                error, (FileNotFoundError, NotADirectoryError)
+            ):  # it went just now: the next look finds another
                 self._watched = {}
-            elif not self._told_of_polling:
-                self._told_of_polling = True
-                self._log("watching by polling", f"{error}; see fs.inotify.max_user_instances and max_user_watches")
+            else:
+                self.polls = True
+                self._polling(f"{error}; see fs.inotify.max_user_instances and max_user_watches")
             return
         self._observer = observer
+
+    def _unwatch(self) -> None:
+        observer, self._observer = self._observer, None
+        if observer is not None:
+            observer.stop()
+
+
+def _places(path: Path) -> Iterator[Path]:
+    """Give what has to be watched for a path: the directory of every link on its way, and of what it leads to."""
+    place, rest, links = Path("/"), [*reversed(path.absolute().parts[1:])], 0
+    while rest:
+        part = rest.pop()
+        here = place.parent if part == ".." else place / part
+        target = _link(here) if links < _LINKS else None
+        if target is None:
+            place = here
+            continue
+        yield place
+        links += 1
+        place = Path("/") if target.is_absolute() else place
+        rest += reversed(target.parts[target.is_absolute() :])
+    yield place
+    yield place.parent
+
+
+def _link(path: Path) -> Path | None:
+    """Give where a link leads; None where none is, or nobody knows."""
+    try:
+        return path.readlink()
+    except OSError:
+        return None
 
 
 def _nearest(directory: Path) -> Path:
     """Give the directory, or the nearest one above it that is there."""
-    return next(place for place in (directory, *directory.parents) if place.is_dir())
+    there = os.path.isdir  # Path's own raises where it may not look
+    return next(place for place in (directory, *directory.parents) if there(place))
 
 
-def _which(directory: str) -> tuple[int, ...] | None:
-    identity = files.identity(Path(directory))
-    return identity[:2] if identity else None
+def _which(directory: Path) -> tuple[int, ...]:
+    """Identify a directory, and tell whether the kernel may tell us of it, which takes the right to read it."""
+    try:
+        identity = files.identity(directory)
+    except OSError:
+        identity = None
+    return (*identity[:2], os.access(directory, os.R_OK)) if identity else ()
 
 
 def _identities(several: tuple[Watched, ...]) -> _Identity:

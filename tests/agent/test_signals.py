@@ -159,6 +159,67 @@ def _cpu_seconds(agent: Agent) -> float:
     return (int(fields[11]) + int(fields[12])) / 100
 
 
+BEGINS_SLOWLY = """
+import sys, time
+from syncagent import cli
+from syncagent.agent import loop
+real = loop.run
+def run(config, logger):
+    open(sys.argv[2] + ".begun", "w").close()
+    time.sleep(1)
+    real(config, logger)
+loop.run = run
+cli.main()
+"""
+"""An agent that takes a second from reading its configuration to its first look at what it watches."""
+
+
+def beginning(mx: Station) -> Agent:
+    """Start it, and wait for that second."""
+    script = mx.directory / "begins_slowly.py"
+    script.write_text(BEGINS_SLOWLY, "utf-8")
+    agent = Agent(mx.configure(), env=mx.env, command=(sys.executable, str(script)))
+    assert wait_until(Path(f"{mx.config}.begun").exists, 15)
+    return agent
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_a_signal_before_it_is_ready_counts(mx: Station, number: int) -> None:
+    """HUP and USR1 do not end an agent that begins: they do once it is ready what they always do."""
+    mx.write("more", more := people(5, first=900))
+    agent = beginning(mx)
+    mx.sources = {"corp": {}, "more": {}}
+    mx.configure()
+    agent.send(number)
+    with agent:
+        agent.wait("published")
+        if number == signal.SIGHUP:
+            assert "HUP" in agent.wait("run")["why"]
+            assert agent.events("configuration read again")[0]["sources"] == ["corp", "more"]
+            assert mx.published() == OLD | more
+        else:
+            assert "USR1" in agent.wait("run")["why"]
+        blocked = int(_proc_status(agent, "SigBlk"), 16)
+        assert not blocked, "postmap and whoever is told would inherit it"
+
+
+def _proc_status(agent: Agent, key: str) -> str:
+    lines = Path(f"/proc/{agent.process.pid}/status").read_text("ascii").splitlines()
+    return next(line.split()[1] for line in lines if line.startswith(f"{key}:"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_before_it_is_ready(mx: Station, number: int) -> None:
+    """An agent that is stopped while it begins ends with 0 as well: nothing went wrong."""
+    agent = beginning(mx)
+    try:
+        assert agent.stop(number) < AIM
+        assert not agent.noise
+        assert not agent.events(level="error")
+    finally:
+        agent.close()
+
+
 def test_killed_and_started_again(mx: Station) -> None:
     """After kill -9 in the midst of runs, a new agent on the same state converges."""
     dice = random.Random(SEED)  # noqa: S311 - not for secrets
@@ -246,16 +307,23 @@ def test_hup_with_a_file_that_will_not_do(mx: Station, how: str) -> None:
         assert refused["level"] == "error"
         agent.systemd.wait("STATUS=the new configuration is refused")
         agent.wait("unchanged", after=mark)
+        assert f"--config {mx.config} check" in agent.wait("needs a person", kind="configuration")["text"]
+        told = len(agent.systemd.told)
         mx.write("corp", NEW)
         agent.wait("published", after=mark)
         assert mx.published() == NEW
-        mark = agent.mark
+        line = agent.systemd.wait("STATUS=", after=told)
+        assert line.startswith("STATUS=the new configuration is refused")
+        assert line.endswith("; 300 recipients, all is well")
+        assert mx.status().returncode == 78
+        mark, told = agent.mark, len(agent.systemd.told)
         staged.write_text(text, "utf-8")
         staged.replace(mx.config)
         agent.wait("configuration read again", after=mark)
+        agent.wait("recovered", after=mark, kind="configuration")
+        assert agent.systemd.wait("STATUS=", after=told) == "STATUS=300 recipients, all is well"
         wrong = agent.events(level="error")
-        assert {one["event"] for one in wrong} == {refused["event"]}
-        assert len(wrong) == 1, "though the file was watched as well"
+        assert [one["event"] for one in wrong] == [refused["event"], "needs a person"], "though it was watched as well"
 
 
 def test_the_state_directory_stays(mx: Station) -> None:
@@ -267,6 +335,7 @@ def test_the_state_directory_stays(mx: Station) -> None:
         agent.send(signal.SIGHUP)
         (problem,) = agent.wait("configuration refused; the old one goes on")["problems"]
         assert "state.directory" in problem
+        assert "state.directory" in agent.wait("needs a person", kind="configuration")["text"]
         assert not mx.state.exists()
 
 
@@ -344,6 +413,57 @@ def test_the_state_directory_is_lost_and_made_anew(mx: Station) -> None:
                 shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
         assert agent.run_now()["event"] in {"published", "unchanged"}
         assert mx.published() == OLD
+
+
+def removed(directory: Path) -> bool:
+    """Remove a directory and tell whether it is gone; something may just be written in it."""
+    shutil.rmtree(directory, ignore_errors=True)
+    return not directory.exists()
+
+
+def test_the_state_directory_is_removed(mx: Station) -> None:
+    """With the lock in it: the next run takes it again, so that status sees the agent, and no second one starts."""
+    with Agent(mx.configure(), env=mx.env) as agent:
+        agent.wait("published")
+        for count in (1, 2):
+            assert wait_until(lambda: removed(mx.state), 5)
+            assert agent.run_now()["event"] in {"published", "unchanged"}
+            assert wait_until(lambda: json.loads(mx.status().stdout)["running"], 5)
+            assert "another agent is running" in syncagent("run", config=mx.config, env=mx.env, check=75).stderr
+            assert len(agent.events("the lock was gone; taken again", level="warning")) == count
+        assert len([path for path in agent.open_files() if "agent.lock" in path]) == 1
+        assert mx.published() == OLD
+        assert not agent.events(level="error")
+
+
+def test_another_agent_after_the_lock_was_removed(mx: Station) -> None:
+    """One that began meanwhile stays, and the first one ends at its next run: there is one, not two."""
+    with Agent(mx.configure(), env=mx.env) as agent:
+        agent.wait("published")
+        (mx.state / "agent.lock").unlink()
+        with Agent(mx.configure(), env=mx.env) as second:
+            second.wait("run")
+            agent.send(signal.SIGUSR1)
+            assert agent.process.wait(CEILING) == 75
+            assert "another agent is running" in "".join(agent.noise)
+            agent.noise.clear()
+            assert second.run_now()["event"] == "unchanged"
+            assert wait_until(lambda: json.loads(mx.status().stdout)["agent"]["pid"] == second.process.pid, 5)
+
+
+def test_a_lock_that_cannot_be_taken_again(mx: Station) -> None:
+    """Where its directory cannot be made again the agent goes on, tells of it, and is there again when it can."""
+    away = mx.directory / "away"
+    with Agent(mx.configure(), env=mx.env) as agent:
+        agent.wait("published")
+        mx.state.rename(away)
+        mx.state.write_text("no directory")
+        agent.send(signal.SIGUSR1)
+        agent.wait("needs a person", kind="publish-failed")
+        mx.state.unlink()
+        away.rename(mx.state)
+        assert agent.run_now()["event"] == "unchanged"
+        assert json.loads(mx.status().stdout)["running"]
 
 
 def test_what_is_asked_when(mx: Station, server: ScriptedHTTP) -> None:

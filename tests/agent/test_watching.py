@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from syncagent.agent import watch
-from syncagent.agent.watch import Watch
+from syncagent.agent.watch import Watch, Watcher
 from syncagent.sources import Watched
 from tests.agent import URGENT, Station
 from tests.scenario import people
@@ -189,6 +189,27 @@ def test_a_link_flips_as_in_a_configmap(mx: Station) -> None:
         flip("..2026_03")
         agent.wait("published", after=mark, seconds=URGENT)
         assert not mx.is_published(LATE)
+
+
+@pytest.mark.parametrize("link", ["outer", "inner", "relative"])
+def test_a_link_flips_on_the_way(mx: Station, link: str) -> None:
+    """A link that flips far above the file, or on the way to where another one leads, is noticed as soon."""
+    tree = mx.directory / "tree"
+    for name, addresses in (("v1", OLD), ("v2", NEW)):
+        (tree / "all" / name / "deep" / "er").mkdir(parents=True)
+        write(mx, tree / "all" / name / "deep" / "er" / "corp", addresses)
+    for place in ("outer", "inner", "relative", "outer/down"):
+        (tree / place).mkdir()
+    (tree / "inner" / "link").symlink_to(tree / "all" / "v1")
+    (tree / "relative" / "link").symlink_to("../inner/./link")
+    (tree / "outer" / "link").symlink_to("down/../../relative/link")
+    at(mx, tree / "outer" / "link" / "deep" / "er" / "corp")
+
+    def flip() -> None:
+        (mx.directory / "new").symlink_to(tree / "all" / "v2")
+        (mx.directory / "new").rename(tree / link / "link")
+
+    print(noticed(mx, flip))  # noqa: T201 - the figure
 
 
 def test_what_a_link_leads_to_is_rewritten(mx: Station) -> None:
@@ -423,11 +444,12 @@ class Looking:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, path: Path, *, poll: bool) -> None:
         self.now, self.changed, self.told = 1000.0, list[str](), list[str]()
         monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: self.now))
-        self.watch = Watch(self.changed.append, lambda event, _: self.told.append(event))
-        self.watch.set({"corp": (Watched(path, poll=poll),)})
+        several = (Watched(path, poll=poll),)
+        self.watch = Watcher(several, lambda: self.changed.append("corp"), self.told.append, self.told.append, print)
+        self.watch.look()
 
     def look(self, seconds: float) -> list[str]:
-        """Let time pass, look as the keeper does, and give what changed."""
+        """Let time pass, look five times a second, and give what changed."""
         end = self.now + seconds
         while self.now < end:
             self.now += 0.2
@@ -461,7 +483,7 @@ def test_a_hint_that_is_not_yet_quiet_waits(monkeypatch: pytest.MonkeyPatch, tmp
     path = tmp_path / "corp"
     path.write_text("a\n", "utf-8")
     looking = Looking(monkeypatch, path, poll=False)
-    looking.watch.stop()  # what the kernel tells, the test tells instead
+    looking.watch._unwatch()  # what the kernel tells, the test tells instead
     try:
         for start in (0.0, 4.6, 4.8, 5.0):
             looking.look(6)
@@ -474,20 +496,19 @@ def test_a_hint_that_is_not_yet_quiet_waits(monkeypatch: pytest.MonkeyPatch, tmp
             assert looking.look(0.7) == []
             assert looking.look(0.5) == ["corp"]
     finally:
-        looking.watch.stop()
+        looking.watch._unwatch()
 
 
 def test_set_and_look_at_the_same_time(tmp_path: Path) -> None:
-    """The worker sets what is watched while the keeper looks: neither trips over the other, and no watch is left."""
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - counted
+    """The worker sets what is watched while others look: nobody trips, and neither a watch nor a thread is left."""
+    files, threads = len(os.listdir("/proc/self/fd")), threading.active_count()  # noqa: PTH208 - counted
     wrong: list[BaseException] = []
     over = threading.Event()
-    watching = Watch(lambda _: None, lambda *_: None)
+    watching = Watch(lambda _: None, lambda *_: None, wrong.append)
 
     def keep() -> None:
-        while not over.is_set():
+        while not over.wait(0.001):
             try:
-                watching._looked = 0.0
                 watching.look()
             except Exception as error:  # noqa: BLE001 - any is one too many
                 wrong.append(error)
@@ -503,4 +524,5 @@ def test_set_and_look_at_the_same_time(tmp_path: Path) -> None:
         keeper.join(10)
         watching.stop()
     assert not wrong, wrong[0]
-    assert wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before, 10)  # noqa: PTH208 - counted
+    assert wait_until(lambda: len(os.listdir("/proc/self/fd")) <= files, 10)  # noqa: PTH208 - counted
+    assert wait_until(lambda: threading.active_count() <= threads, 10), threading.enumerate()
