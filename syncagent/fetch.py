@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 DEADLINE = 120.0
 REFUSED_FOR = 3600.0
+_ENDING = 1.0  # seconds; what ended the waiting of a fetch that was given up on may be why the source is asked again
 _LOOK = 0.5  # seconds; a signal that came in the instant before the wait, or to another thread, does not end the wait
 
 
@@ -97,6 +98,7 @@ class _Attempt:
     def __init__(self, fetcher: Fetcher, source: SourceConfig, state: SourceState) -> None:
         self._fetcher, self._source, self._state = fetcher, source, state
         self._started = time.monotonic()
+        self._asked = False
         self._error: SourceError | None = None
         self._fatal: LedgerError | None = None  # no fault of the source: what it said could not be kept
         self._writer: SnapshotWriter | None = None
@@ -113,9 +115,6 @@ class _Attempt:
         refused = self._refused()
         if refused:
             self._error = SourceError(refused, kind=FailureKind.REFUSED)
-            return
-        if not self._source.free.acquire(blocking=False):
-            self._error = SourceError("its last fetch was given up on, and has not come to its end yet")
             return
         self._writer = SnapshotWriter(self._fetcher.spool, ignore_catch_alls=self._source.common.catch_all == "ignore")
         self._thread.start()
@@ -162,6 +161,10 @@ class _Attempt:
         return f"{error} (not asked again for {spell_seconds(left)}, unless its configuration or secret is touched)"
 
     def _work(self) -> None:
+        if not self._source.free.acquire(timeout=min(_ENDING, self._deadline / 2)):
+            self._error = SourceError("its last fetch was given up on, and has not come to its end yet")
+            return
+        self._asked = True
         try:
             self._done = self._fetch()
         except SourceError as error:
@@ -252,7 +255,7 @@ class _Attempt:
         return self._failed(error)
 
     def _failed(self, error: SourceError) -> Fetched:
-        asked = self._writer is not None
+        asked = self._asked
         state = replace(
             self._state,
             validator=(error.validator if self._state.validator else None) or self._state.validator,
