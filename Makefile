@@ -6,6 +6,8 @@ MAILMAN := $(VENV)/mailman
 UV_COMPILE := UV_CUSTOM_COMPILE_COMMAND='make lock' $(VENV)/bin/uv pip compile --quiet --universal \
 	--python-version 3.11 --upgrade --generate-hashes --no-annotate
 PYTEST_ARGS ?=
+# One more than there are processors: half of what the tests do is to wait.
+JOBS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
 SIZE ?= 1000000
 BENCH_ARGS ?=
 PREFIX ?= /opt/syncagent
@@ -26,7 +28,7 @@ install: ## put it on this host, under systemd; starts nothing, says what does. 
 test: lint $(MAILMAN)/ready ## lint, then all tests; PYTEST_ARGS='-k name' for some
 	@.ci/setup postfix postfix-lmdb postfix-cdb slapd ldap-utils systemd python3-venv zsh fish groff-base mandoc dnsmasq-base
 	@.ci/promtool $(VENV)/bin
-	$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(PYTHON) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/ready ## style, format and types, without changing anything
 	$(PYTHON) -m ruff check
