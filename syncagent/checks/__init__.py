@@ -60,8 +60,12 @@ def run(config: Config, options: Options) -> Checked:
 
 
 def _then(host: Host, found: Sequence[Finding]) -> str:
-    """Say what brings the mends of main.cf into force: inet_interfaces is read at the start only (postconf(5))."""
-    changes = [line for one in found for line in one.mend.splitlines() if line.startswith("postconf")]
+    """Say what brings the mends of main.cf into force, and of tables: one that was not there is not looked for again.
+
+    inet_interfaces is read at the start only (postconf(5)).
+    """
+    lines = [line for one in found for line in one.mend.splitlines()]
+    changes = [line for line in lines if line.startswith(("postconf", "postmap"))]
     if any("inet_interfaces" in line for line in changes):
         return f"{host.command('postfix', 'stop')} && {host.command('postfix', 'start')}"
     return host.command("postfix", "reload") if changes else ""

@@ -135,16 +135,17 @@ def index_is_current(host: Host) -> Iterator[Finding]:
 
 
 def _index(host: Host, table: MapName, recorded: Identities | None, *, asked: bool) -> Iterator[Finding]:
-    """Judge the index of a table."""
+    """Judge the index of a table. A daemon that did not find it when it began does not look again."""
     target = host.target(table)
+    again = f"{host.sync}\n# then, since Postfix asks it: {host.command('postfix', 'reload')}" if asked else host.sync
     if not target.text.exists():
         text = "nothing is published yet" + (", and Postfix asks it: all get 451" if asked else "")
-        yield error(str(target.text), text, host.sync)
+        yield error(str(target.text), text, again)
     elif target.type != "texthash":
         suffixes = dict.fromkeys((INDEX_SUFFIX[target.type], *INDEX_SUFFIX.values()))
         index = next((path for suffix in suffixes if suffix and (path := target.index(suffix)).exists()), None)
         if index is None:
-            yield error(str(target.text), "it has no index: all it is asked for gets 451", host.sync)
+            yield error(str(target.text), "it has no index: all it is asked for gets 451", again)
         elif index.stat().st_mtime_ns < target.text.stat().st_mtime_ns:
             text = (
                 "it is older than its text: what was changed there by hand is not in force, and the next sync ends it"
@@ -159,7 +160,7 @@ def _differs(target: publish.Target, index: Path, recorded: Identities | None) -
     if recorded and recorded.index_file == files.identity(index) and target.text_on_record(recorded):
         return ""
     postmap, limit = publish.tool("postmap"), float(target.postfix.postmap_timeout)
-    if postmap is None:
+    if postmap is None or not os.access(index, os.R_OK):
         return ""
     command = [str(postmap), "-c", str(target.postfix.config_directory.absolute())]
     with tempfile.TemporaryDirectory(prefix="syncagent-check-") as directory:

@@ -16,7 +16,7 @@ from syncagent.checks.host import Host
 from tests.checks import Backup, problems
 from tests.sources import write_config
 from tests.support.need import need_postfix, need_root
-from tests.support.postmap import postmap_build
+from tests.support.postmap import postmap_build, settle
 from tests.support.run import syncagent
 from tests.support.terminal import Terminal
 
@@ -121,6 +121,25 @@ def test_a_table_of_another_user(backup: Backup) -> None:
     skipped = [one["text"] for one in found if (one["check"], one["severity"]) == ("domains-are-relayed", "skipped")]
     assert len(skipped) == 1
     assert "/domains cannot be asked" in skipped[0]
+
+
+def test_what_brings_a_table_into_force(backup: Backup) -> None:
+    """A table that was not there when smtpd began is one only after a reload, which is said."""
+    path = backup.postfix.directory / "domains"
+    path.write_text("example.com x\nexample.org x\n")
+    backup.postfix.set(relay_domains=f"hash:{path}")
+    backup.postfix.map_path.with_suffix(".lmdb").unlink()
+    settle(backup.postfix.config_directory / "main.cf")
+    backup.postfix.start()
+    assert backup.postfix.verdict("anna@example.com").code == 451
+    told = json.loads(syncagent("check", "--offline", "--json", config=backup.file, check=1).stdout)
+    assert told["then"] == f"postfix -c {backup.postfix.config_directory} reload"
+    mends = {one["check"]: one["mend"] for one in problems(told["findings"])}
+    assert mends.keys() == {"tables-can-be-asked", "index-is-current"}
+    assert mends["index-is-current"].endswith(f": {told['then']}")
+    backup.type_in("\n".join(mends.values()))
+    backup.postfix.reload()
+    assert backup.postfix.verdict("anna@example.com").code == 250
 
 
 def test_a_domain_of_a_table(backup: Backup) -> None:
