@@ -13,7 +13,7 @@ from syncagent.model import Reason
 from syncagent.values import spell_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from syncagent.config import Limits
     from syncagent.model import Counts, SourceReport
@@ -71,7 +71,7 @@ def _rejecting(source: str) -> Reason:
 def percent(counts: Counts, limits: Limits) -> Reason | None:
     """Hold a domain that would lose too large a share, what went in the window before included."""
     share, floor, _ = limits.of(counts.domain)
-    text = _too_much(counts.domain, [counts], (share, floor), limits.removed_window)
+    text = _too_much(counts.domain, [counts], (), (share, floor), limits.removed_window)
     return Reason("percent", text) if text else None
 
 
@@ -102,20 +102,21 @@ DOMAIN_RULES: tuple[Callable[[Counts, Limits], Reason | None], ...] = (emptied, 
 
 def _whole(domains: Sequence[Counts], limits: Limits, held: set[str]) -> Reason | None:
     """Judge the sum of the domains; what a domain's own hold already holds does not count."""
-    free = [counts for counts in domains if counts.domain not in held]
-    start = sum(counts.window_start for counts in domains)
     share = (limits.removed_percent, limits.removed_floor)
-    text = _too_much("the whole map", free, share, limits.removed_window, start)
+    text = _too_much("the whole map", domains, held, share, limits.removed_window)
     return Reason("whole-percent", text) if text else None
 
 
 def _too_much(
-    what: str, domains: Sequence[Counts], limit: tuple[float, int], window: float, start: int | None = None
+    what: str, domains: Sequence[Counts], held: Collection[str], limit: tuple[float, int], window: float
 ) -> str:
-    """Say so where the domains together would lose more than both limits, against their size at the window's start."""
-    stake = sum(_at_stake(counts) for counts in domains)
+    """Say so where the domains together would lose more than both limits, against their size at the window's start.
+
+    Those that are held lose nothing now, but what they lost in the window counts.
+    """
+    stake = sum(_at_stake(counts) for counts in domains if counts.domain not in held)
     gone = sum(counts.window_removed for counts in domains)
-    size = sum(counts.window_start for counts in domains) if start is None else start
+    size = sum(counts.window_start for counts in domains)
     lost, (share, floor) = stake + gone, limit
     if not stake or lost <= floor or lost * 100 <= share * size:
         return ""

@@ -67,16 +67,19 @@ class Smtpd:
         values = self._host.values
         delimiter = values.get("recipient_delimiter", "")
         local, _, domain = address.rpartition("@")
-        bare = re.sub(r"\\(.)", r"\1", local[1:-1]) if local.startswith('"') else local
-        start = next((at for at, char in enumerate(bare) if char in delimiter), 0)
-        lowered = bare.lower()
+        user = re.sub(r"\\(.)", r"\1", local[1:-1]) if local.startswith('"') else local
+        start = next((at for at, char in enumerate(user) if char in delimiter), 0)
+        lowered = user.lower()
         special = "-" in delimiter and values.get("owner_request_special") != "no"
         if special and (lowered.startswith("owner-") or re.search(r".-request$", lowered)):
             return ""
         if not start or lowered in self._own:
             return ""
-        quoted = re.sub(r'(["\\])', r"\\\1", bare[:start])
-        return normalise.canonical(f'"{quoted}"@x.example').removesuffix("x.example") + domain
+        quoted = re.sub(r'(["\\])', r"\\\1", user[:start])
+        try:
+            return normalise.canonical(f'"{quoted}"@x.example').removesuffix("x.example") + domain
+        except normalise.UnusableError:  # nor was the address usable
+            return f"{user[:start]}@{domain}"
 
     def answers(self, recipient: str) -> str:
         """Say what it answers to RCPT TO for a recipient, as it was spelled there, and why."""
@@ -99,7 +102,7 @@ class Smtpd:
         host, (local, _, domain) = self._host, recipient.rpartition("@")
         if local.startswith("-") and host.values.get("allow_min_user") != "yes":
             return "501", "a local part may not begin with - (allow_min_user)"
-        where = next(((one, entry) for one in _CLASSES if (entry := self._entry(one[0], domain))), None)
+        where = next((one for one in _CLASSES if self._matches(one[0], domain)), None)
         denied = host.values.get("relay_domains_reject_code", "554")
         if where is None:
             return denied, f"relay access denied: {domain} is not in {_RELAY}, nor a domain of this host's own"
@@ -108,7 +111,7 @@ class Smtpd:
         unasked = next((one for one in unlisted_are_rejected(host) if one.severity == "error"), None)
         if unasked:
             return "250", f"{unasked.subject}: {unasked.text}"
-        (name, maps, code), entry = where
+        name, maps, code = where
         keys = list(self._keys(recipient, local=name == "mydestination"))
         for before in _BEFORE:
             table = self._table(before, keys) if before != maps else ""
@@ -131,15 +134,15 @@ class Smtpd:
         what = "the map" if ours == self._host.listed(maps) else maps
         return code, f"{what} does not have it{instead}{unnamed}"
 
-    def _entry(self, name: str, domain: str) -> str:
-        """Give the entry of a list that matches a domain, or nothing. Raises UnaskedError where one before fails."""
+    def _matches(self, name: str, domain: str) -> bool:
+        """Tell whether a list has a domain. Raises UnaskedError where an entry before that fails."""
         host, listed = self._host, self._host.listed(name)
         found = matches(host, name, [domain]).get(domain, "")
         for entry in listed[: listed.index(found)] if found else listed:  # Postfix goes no further than what fails
             for pattern in patterns(entry):
                 if bare(pattern) in host.troubles:
                     raise UnaskedError(f"{name}: {host.troubles[bare(pattern)].text}")
-        return found
+        return bool(found)
 
     def _keys(self, recipient: str, *, local: bool) -> Iterator[str]:
         """Give what is looked up, in smtpd's order: whole, without extension, of local ones the user, ``@domain``."""

@@ -94,6 +94,8 @@ def test_an_extension_names_its_base(scene: Scenario) -> None:
         ("a%b@example.com", "none ever did", "554"),
         ("-a@example.com", "none ever did", "501"),
         ("nobody", "has no @", "local name"),
+        ("#+x@example.com", "starts with #", "550"),
+        ('"#+x"@example.com', "starts with #", "550"),
     ],
 )
 def test_why_not(scene: Scenario, spelled: str, reason: str, verdict: str) -> None:

@@ -163,6 +163,15 @@ def test_the_whole_passes_over_what_is_held_already() -> None:
     assert kinds(counted("a.example", missing=60), counted("b.example", missing=4)) == {"a.example": ("percent",)}
 
 
+def test_the_whole_counts_what_a_held_domain_lost_before() -> None:
+    """What a domain's own hold keeps is no loss; what went from it in the window is."""
+    bled = counted("a.example", wanted=0, missing=1, window_start=6, window_removed=5)
+    assert kinds(bled, counted("b.example", wanted=27, missing=3, window_start=30)) == {
+        "a.example": ("emptied", "percent"),
+        "b.example": ("whole-percent",),
+    }
+
+
 # --- judge: laws
 
 
@@ -184,7 +193,10 @@ def test_what_flows_is_within_the_limits(domains: list[Counts], limits: Limits) 
         share, floor, _ = limits.of(counts.domain)
         assert within_limits([counts], counts.window_start, share, floor)
     size = sum(counts.window_start for counts in domains)
-    assert not flows or within_limits(flows, size, limits.removed_percent, limits.removed_floor)
+    bled = [
+        Counts(domain=counts.domain, window_removed=counts.window_removed) for counts in domains if counts not in flows
+    ]
+    assert not flows or within_limits([*flows, *bled], size, limits.removed_percent, limits.removed_floor)
 
 
 @PATIENT
