@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from syncagent import __version__
-from syncagent.errors import ExitCode, SyncagentError
+from syncagent.errors import ExitCode, LayoutError, SyncagentError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -253,8 +253,7 @@ def _be_agent(config_file: Path, log_level: str) -> None:
 
     config = _load(config_file)
     logger = log.set_up(log_level)
-    note = privileges.become_owner(config.state.directory)
-    if note:
+    for note in privileges.become_least_owner(config):
         logger.info(note)
     loop.run(config, logger)
 
@@ -273,7 +272,7 @@ def status(config_file: Path, *, as_json: bool) -> int:
     from syncagent import status as standing
 
     config = _load(config_file)
-    privileges.become_owner(config.state.directory)
+    privileges.become_least_owner(config)
     now = standing.read(config, _program(config_file))
     if as_json:
         render.status_as_json(now)
@@ -329,9 +328,12 @@ def check(
     from syncagent import checks, privileges, render
 
     config = _load(config_file)
-    privileges.become_owner(config.state.directory)
     progress = render.Progress()
-    checked = checks.run(config, checks.Options(_program(config_file), progress, dns, smtp, offline))
+    try:
+        privileges.become_least_owner(config)
+        checked = checks.run(config, checks.Options(_program(config_file), progress, dns, smtp, offline))
+    except LayoutError as refusal:
+        checked = checks.refused(refusal)
     progress.close()
     if as_json:
         render.structure(checked)
@@ -366,7 +368,7 @@ def explain(config_file: Path, address: str, *, as_json: bool) -> int:
     from syncagent import privileges, render
 
     config = _load(config_file)
-    privileges.become_owner(config.state.directory)
+    privileges.become_least_owner(config)
     explanation = explaining.explain(config, address, _program(config_file))
     if as_json:
         render.structure(explanation)
@@ -396,7 +398,7 @@ def history(config_file: Path, address: str | None, since: str, *, as_json: bool
         wanted = canonical(address) if address is not None else None
     except ValueError as error:  # an unusable address is one
         raise click.UsageError(str(error)) from None
-    privileges.become_owner(config.state.directory)
+    privileges.become_least_owner(config)
     shown = None if as_json or wanted else past.SHOWN
     runs = past.read(config, start, wanted, shown=shown)
     if as_json:
@@ -477,9 +479,9 @@ def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = Fa
     from syncagent.sync import sync_once
 
     config = _load(config_file)
-    note = privileges.become_owner(config.state.directory)
-    if note and not quiet:
-        render.say(note)
+    for note in privileges.become_least_owner(config):
+        if not quiet:
+            render.say(note)
     progress = render.Progress()
     try:
         result = sync_once(config, options, progress)

@@ -23,13 +23,14 @@ def script(command: click.Command, shell: str) -> str:
 
 def holds(config_file: Path, incomplete: str) -> list[CompletionItem]:
     """Complete the ID of a hold that may be approved; none where that cannot be known: a TAB is no place for errors."""
-    from syncagent import config
+    from syncagent import config, privileges
     from syncagent.errors import SyncagentError
     from syncagent.ledger import reading
 
     with contextlib.suppress(SyncagentError, OSError):
-        directory = config.load(config_file).state.directory
-        with reading(directory) as ledger:
+        loaded = config.load(config_file)
+        privileges.become_least_owner(loaded)
+        with reading(loaded.state.directory) as ledger:
             return [
                 CompletionItem(hold.id, help=hold.what)
                 for hold in ledger.holds.values()

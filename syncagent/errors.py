@@ -100,6 +100,17 @@ class LedgerDamagedError(LedgerError):
     """The database is not one any more; it is set aside, and the run begins anew."""
 
 
+class LayoutError(SyncagentError):
+    """Root would have to work in a place that somebody else controls. Nothing was read or written there."""
+
+    exit_code = ExitCode.CANNOT_PUBLISH
+
+    def __init__(self, text: str, remedy: str = "") -> None:
+        """``text`` says which place and whose; ``remedy`` is the command that puts it right."""
+        self.text, self.remedy = text, remedy
+        super().__init__(f"{text}: {remedy}" if remedy else text)
+
+
 class DamagedError(SyncagentError):
     """A sorted file is not what was written: short, altered or missing."""
 

@@ -31,6 +31,7 @@ SORT_BUFFER = "32M"
 NOTHING = subprocess.DEVNULL
 _END = re.compile(rb"# end (\d{1,18}) ([0-9a-f]{64})\n")
 _END_ROOM = 128
+_OWNER_ONLY = 0o600
 _C_LOCALE = {"LC_ALL": "C"}
 
 
@@ -322,15 +323,23 @@ def fsync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def _close_to_others(lock: int) -> None:
+    """Take the right to open a lock from group and world, which older versions gave, where we may."""
+    if os.fstat(lock).st_mode & 0o077:
+        with contextlib.suppress(PermissionError):  # another user's: it is for that user to do
+            os.fchmod(lock, _OWNER_ONLY)
+
+
 @contextlib.contextmanager
 def locked(path: Path, timeout: float, *, shared: bool = False) -> Iterator[None]:
-    """Hold ``path`` by flock(2), waiting at most ``timeout`` seconds. A shared lock needs no right to write.
+    """Hold ``path`` by flock(2), waiting at most ``timeout`` seconds.
 
-    Raises LockBusyError.
+    Whoever may open the file may hold the lock, so its owner alone may (mode 0600). Raises LockBusyError.
     """
     flags = os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT
-    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o640)
+    descriptor = os.open(path, flags | os.O_CLOEXEC, _OWNER_ONLY)
     try:
+        _close_to_others(descriptor)
         end = time.monotonic() + timeout
         while True:
             try:

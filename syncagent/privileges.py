@@ -1,21 +1,226 @@
-"""Run by root over another user's state, become that user: so a run by hand leaves nothing the agent cannot write."""
+"""Which user does the work when root runs a verb.
+
+Root writes only where nobody else decides where a path leads. Whoever owns a directory or a symbolic link on the way to
+the state or to a table can exchange what lies behind it between two system calls of root's. So a verb that root runs
+becomes the least privileged owner on those ways first, for good; where that user could not do the work either, it is
+refused, with the one command that puts the layout right.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import os
 import pwd
+import shlex
+import stat
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from syncagent.errors import LayoutError
+from syncagent.values import INDEX_SUFFIX
+
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
+
+    from syncagent.config import Config
 
 
 AGENT = "syncagent"
 """The user that `make install` makes, and that the units run as."""
+_OWN_DIRECTORIES = ("snapshots", "lists", "changes", "adopted")
+_SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"
+_MOST_LINKS = 40
+"""As many as Linux follows (path_resolution(7))."""
+_WHOLE_RANGE = ["0", "0", "4294967295"]
+"""/proc/self/uid_map of the initial user namespace (user_namespaces(7))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A directory or symbolic link that is passed on the way to a file; ``mode`` is its ``st_mode``."""
+
+    path: str
+    uid: int
+    gid: int
+    mode: int
+
+    @property
+    def group_writes(self) -> bool:
+        """True if the group may rename what is in it: sticky directories protect other users' files (unlink(2))."""
+        return self._writable(stat.S_IWGRP)
+
+    @property
+    def world_writes(self) -> bool:
+        """True if everybody may rename what is in it."""
+        return self._writable(stat.S_IWOTH)
+
+    def _writable(self, bit: int) -> bool:
+        return stat.S_ISDIR(self.mode) and bool(self.mode & bit) and not self.mode & stat.S_ISVTX
+
+
+@dataclass(frozen=True, slots=True)
+class Loose:
+    """A component that somebody besides root and the user who does the work can change, and the command against it."""
+
+    path: str
+    who: str
+    remedy: str
+    refused: bool
+
+    def __str__(self) -> str:
+        """Return it as one line for people."""
+        return f"{self.path} can be changed by {self.who}: {self.remedy}"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a run writes: the state directory, and each file of the tables by the name it is configured with."""
+
+    state: Path
+    tables: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, config: Config) -> Places:
+        """Return the places of a configuration; a table's index may be a symbolic link of its own."""
+        names = filter(None, (config.postfix.map, config.postfix.domains_map))
+        suffixes = sorted({"", *filter(None, INDEX_SUFFIX.values())})
+        return cls(config.state.directory, tuple(Path(f"{name.path}{suffix}") for name in names for suffix in suffixes))
+
+    def ways(self) -> list[list[Component]]:
+        """Return the components of the way to each place, the state's first. Raises LayoutError for a loop of links."""
+        return [
+            components(way) for way in (self.state, *(self.state / name for name in _OWN_DIRECTORIES), *self.tables)
+        ]
+
+    def directories(self) -> list[Path]:
+        """Return the directories that are written to; a missing state directory's nearest one that exists."""
+        state = next(one for one in (self.state, *self.state.absolute().parents) if one.exists())
+        return list(dict.fromkeys([state, *(Path(os.path.realpath(table)).parent for table in self.tables)]))
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Who does the work (``uid`` 0: root itself), the first component that makes it so, and what is too open."""
+
+    uid: int
+    owned: Component | None
+    loose: tuple[Loose, ...]
+
+
+def components(path: Path) -> list[Component]:
+    """Return the directories and symbolic links on the way to ``path``, from the root directory on, links followed.
+
+    It ends at what does not exist. A regular file at the end is none: it is read, or replaced as a whole.
+    Raises LayoutError where links lead nowhere in 40 steps.
+    """
+    found, links = [_component("/")], 0
+    left = list(reversed(path.absolute().parts[1:]))
+    place = "/"
+    while left:
+        name = left.pop()
+        if name == "..":
+            place = os.path.dirname(place)  # noqa: PTH120 - of a place that has no link in it
+            continue
+        here = os.path.join(place, name)  # noqa: PTH118 - as above
+        try:
+            component = _component(here)
+        except OSError:  # not there, or below what is no directory
+            break
+        if stat.S_ISLNK(component.mode):
+            links += 1
+            if links > _MOST_LINKS:
+                raise LayoutError(f"{path}: too many symbolic links")
+            found.append(component)
+            target = Path(here).readlink()
+            place = "/" if target.is_absolute() else place
+            left += reversed(target.parts[1:] if target.is_absolute() else target.parts)
+        else:
+            if stat.S_ISDIR(component.mode):
+                found.append(component)
+            place = here
+    return found
+
+
+def _component(path: str) -> Component:
+    found = os.lstat(path)
+    return Component(path, found.st_uid, found.st_gid, found.st_mode)
+
+
+def judge(ways: Sequence[Sequence[Component]], outsiders: frozenset[int] = frozenset()) -> Layout:
+    """Return who works on these ways: the last owner on the first of them that is not root's alone, else root.
+
+    A component passes if its owner is root or that user, it is not writable by others unless sticky, and its group,
+    where that may write, is root's or that user's own. ``outsiders`` are user IDs that nobody has in this namespace.
+    """
+    owned = next((one for way in ways for one in reversed(way) if one.uid not in {0, *outsiders}), None)
+    uid = owned.uid if owned else 0
+    groups = {0, _user_of(uid, owned.gid)[1]} if owned else {0}
+    found = {one.path: one for way in ways for one in way}.values()
+    loose = [one for component in found for one in _loose(component, {0, uid, *outsiders}, groups, as_root=not uid)]
+    return Layout(uid, owned, tuple(loose))
+
+
+def _loose(one: Component, users: set[int], groups: set[int], *, as_root: bool) -> Iterator[Loose]:
+    """Yield in what way a component can be changed by others. Whoever could become root by it is refused."""
+    path = shlex.quote(one.path)
+    if one.uid not in users:
+        yield Loose(one.path, _name(one.uid), f"chown root {path}", as_root)
+    if one.world_writes:
+        yield Loose(one.path, "everybody", f"chmod o-w {path}", as_root)
+    if one.group_writes and one.gid not in groups:
+        yield Loose(one.path, f"group {_group_name(one.gid)}", f"chmod g-w {path}", as_root and _has_members(one.gid))
+
+
+def _user_of(uid: int, group: int) -> tuple[str, int]:
+    """Return name and group of a user; of a number without a name, as in a container, the number and ``group``."""
+    try:
+        user = pwd.getpwuid(uid)
+    except KeyError:
+        return str(uid), group
+    return user.pw_name, user.pw_gid
+
+
+def _name(uid: int) -> str:
+    return _user_of(uid, 0)[0]
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def _has_members(gid: int) -> bool:
+    """True if somebody besides root is in a group."""
+    try:
+        named = grp.getgrgid(gid).gr_mem
+    except KeyError:
+        named = []
+    return any(name != "root" for name in named) or any(
+        user.pw_gid == gid and user.pw_uid != 0 for user in pwd.getpwall()
+    )
+
+
+def _outsiders() -> frozenset[int]:
+    """Return the user ID that stands for all users of other namespaces, empty in the initial one."""
+    try:
+        ours = Path("/proc/self/uid_map").read_text(encoding="ascii").split() == _WHOLE_RANGE
+        overflow = int(Path("/proc/sys/kernel/overflowuid").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return frozenset()
+    return frozenset() if ours else frozenset({overflow})
+
+
+def look(config: Config) -> Layout:
+    """Return the layout of a configuration's places as it is now. Raises LayoutError for a loop of links."""
+    return judge(Places.of(config).ways(), _outsiders())
 
 
 def has_agent() -> bool:
-    """Tell whether there is the agent's user."""
+    """True if the agent's user exists."""
     try:
         pwd.getpwnam(AGENT)
     except KeyError:
@@ -23,24 +228,79 @@ def has_agent() -> bool:
     return True
 
 
-def become_owner(directory: Path) -> str:
-    """Become the owner of ``directory``, or of the nearest directory above it that is there; give a note for people.
+def become_least_owner(config: Config) -> tuple[str, ...]:
+    """Become the user who is to do the work on a configuration's places; return notes for people.
 
-    Nothing happens, and the note is empty, for whoever is not root, and where root is the owner. There is no way back.
+    Nothing happens for whoever is not root, and where root owns all of the ways. There is no way back.
+    Raises LayoutError where root would have to work in a place that somebody else controls.
     """
     if os.geteuid() != 0:
-        return ""
-    there = next(place for place in (directory, *directory.absolute().parents) if place.exists())
-    owner = there.stat()
-    if owner.st_uid == 0:
-        return ""
-    try:
-        user = pwd.getpwuid(owner.st_uid)
-        name, group = user.pw_name, user.pw_gid
-        os.initgroups(name, group)
-    except KeyError:  # a number without a name, as in a container
-        name, group = str(owner.st_uid), owner.st_gid
-        os.setgroups([group])
+        return ()
+    os.environ["PATH"] = safe_path(os.environ.get("PATH", ""))
+    places, layout = Places.of(config), look(config)
+    _refuse(layout, places)
+    notes = tuple(f"warning: {one}; refused from version 1.0 on" for one in layout.loose)
+    if layout.owned is None:
+        return notes
+    name, group = _user_of(layout.uid, layout.owned.gid)
+    os.initgroups(name, group)
     os.setgid(group)
-    os.setuid(owner.st_uid)
-    return f"running as {name}, who owns {there}"
+    os.setuid(layout.uid)
+    return (f"running as {name}, who owns {layout.owned.path}", *notes)
+
+
+def require_safe_root(config: Config) -> None:
+    """Raise LayoutError where this process is root and the places are not root's alone: they may have changed."""
+    if os.geteuid() == 0:
+        layout = look(config)
+        if layout.owned:
+            name = _name(layout.uid)
+            raise LayoutError(f"root does not work in {layout.owned.path}, which is {name}'s now; start again")
+        _refuse(layout, Places.of(config))
+
+
+def _refuse(layout: Layout, places: Places) -> None:
+    """Raise LayoutError where the work cannot be done safely: as root, or as the owner who may not write all of it."""
+    for one in layout.loose:
+        if one.refused:
+            raise LayoutError(f"refused for root: {one.path} can be changed by {one.who}", one.remedy)
+    if layout.owned is None:
+        return
+    name, group = _user_of(layout.uid, layout.owned.gid)
+    state = places.directories()[0]
+    if not _may_write(state, layout.uid, name, group):
+        quoted = shlex.quote(str(places.state))
+        exists = places.state.exists()
+        remedy = f"chown -R {name} {quoted}" if exists else f"install -d -o {name} -m 0750 {quoted}"
+        raise LayoutError(
+            f"refused for root: {layout.owned.path} belongs to {name}, who could redirect what root writes there,"
+            f" and {name} may not write the state directory {places.state}",
+            remedy,
+        )
+
+
+def _may_write(directory: Path, uid: int, name: str, group: int) -> bool:
+    """True if a user may make files in a directory, by its mode and access lists."""
+    groups = os.getgroups()
+    try:
+        os.initgroups(name, group)
+        os.setegid(group)
+        os.seteuid(uid)
+        return os.access(directory, os.W_OK | os.X_OK, effective_ids=True)
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
+def safe_path(path: str) -> str:
+    """Return the search path for commands that root runs: what root alone can change of ``path``, then the system's."""
+    named = (name for name in path.split(os.pathsep) if name.startswith("/") and _is_roots(Path(name)))
+    return os.pathsep.join(dict.fromkeys((*named, *_SYSTEM_PATH.split(os.pathsep))))
+
+
+def _is_roots(directory: Path) -> bool:
+    with contextlib.suppress(LayoutError):
+        layout = judge([components(directory)], _outsiders())
+        return layout.owned is None and not any(one.refused for one in layout.loose)
+    return False

@@ -94,7 +94,6 @@ def publish(target: Target, recipients: Path, spool: Path, report: Callable[[str
             staged = stage / target.named.name
             keys = _keys(recipients, spool)
             digest = _write_text(staged, keys)
-            _as_before(staged, target.text)
         report("index", 0)
         with _step("index"):
             suffix = _index(target, stage, staged)
@@ -103,6 +102,7 @@ def publish(target: Target, recipients: Path, spool: Path, report: Callable[[str
             limit = float(target.postfix.postmap_timeout)
             ReadBack(target.type, staged, spool, lambda *options: _postmap(target, *options), limit).check(keys)
         with _step("rename"):
+            _as_before(staged, suffix, target.text)
             _rename(target, staged, suffix, stack)
     return target.identities(digest, suffix)
 
@@ -130,30 +130,36 @@ def _staging(target: Target, directory: Path, stack: contextlib.ExitStack) -> Pa
     stack.callback(shutil.rmtree, stage, ignore_errors=True)
     if stage.stat().st_dev != directory.stat().st_dev:
         raise PublishError("stage", f"{stage} is on another file system than {directory}")
-    owner = _owner(target.text)
-    if owner and os.geteuid() == 0:  # postmap run by root becomes the owner of its source, and writes beside it
-        os.chown(stage, *owner)
     return stage
 
 
-def _owner(path: Path) -> tuple[int, int] | None:
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return None
-    return stat.st_uid, stat.st_gid
+def _as_before(staged: Path, suffix: str, old: Path) -> None:
+    """Keep mode and owner of the text; give its owner to the index too. A new map is 0644, as smtpd is another user.
 
-
-def _as_before(staged: Path, old: Path) -> None:
-    """Keep mode, and owner where that is permitted; a new map is 0644, since smtpd reads it as another user."""
+    The files stay ours until they are complete: postmap run by root becomes the owner of its source, so that whoever
+    owns the map could have it write elsewhere.
+    """
     try:
-        stat = old.stat()
+        before = old.stat()
     except FileNotFoundError:
         staged.chmod(0o644)
         return
-    staged.chmod(stat.st_mode & 0o7777)
-    with contextlib.suppress(PermissionError):
-        os.chown(staged, stat.st_uid, stat.st_gid)
+    _set_owner(staged, before, before.st_mode)
+    if suffix:
+        _set_owner(staged.with_name(staged.name + suffix), before, None)
+
+
+def _set_owner(path: Path, owner: os.stat_result, mode: int | None) -> None:
+    """Set owner, where that is permitted, and mode of a file in the staging directory, which is never followed."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(PermissionError):
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        if mode is not None:
+            os.fchmod(descriptor, mode & 0o777)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _keys(recipients: Path, spool: Path) -> Path:
@@ -248,7 +254,7 @@ def _beside(target: Target, staged: Path, place: Path, stack: contextlib.ExitSta
         return staged
     copy = _staging(target, place.parent, stack) / staged.name
     shutil.copy2(staged, copy)
-    _as_before(copy, target.text)
+    _set_owner(copy, staged.stat(), None)
     with copy.open("rb") as file:
         os.fsync(file.fileno())
     return copy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -17,8 +18,6 @@ from syncagent.model import Hold, SourceState
 from syncagent.values import spell_seconds
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from syncagent.config import Config
 
 AGENT_FILE, AGENT_LOCK = "agent.json", "agent.lock"
@@ -212,6 +211,8 @@ def is_running(directory: Path) -> bool:
     """Tell whether an agent holds its lock."""
     try:
         descriptor = os.open(directory / AGENT_LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        return _is_flocked(directory / AGENT_LOCK)
     except OSError:
         return False
     try:
@@ -221,6 +222,17 @@ def is_running(directory: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _is_flocked(path: Path) -> bool:
+    """True if somebody holds a lock on a file that we may not open, by /proc/locks (proc_locks(5))."""
+    try:
+        found = path.stat()
+        locks = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return False
+    device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    return any("FLOCK" in line and device in line.split() for line in locks)
 
 
 def read_agent(directory: Path) -> AgentState | None:

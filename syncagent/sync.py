@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from syncagent import adopt, compare, domains, fetch, files, guard, mapfile, publish, snapshot
+from syncagent import adopt, compare, domains, fetch, files, guard, mapfile, privileges, publish, snapshot
 from syncagent import plan as planning
 from syncagent.errors import (
     DamagedError,
@@ -78,12 +78,14 @@ def sync_once(config: Config, options: Options, report: Callable[[str, int], Non
     for an ID in ``options.approve`` that cannot be approved.
     """
     state = config.state.directory
+    privileges.require_safe_root(config)
     with ledger_errors(state), contextlib.ExitStack() as stack:
         if options.write:
             state.mkdir(mode=0o750, parents=True, exist_ok=True)
             stack.enter_context(files.locked(state / "sync.lock", options.lock_timeout))
-        elif (state / "sync.lock").exists():
-            stack.enter_context(files.locked(state / "sync.lock", options.lock_timeout, shared=True))
+        else:  # who may only read cannot lock out those who write: then a run at the same time may end this one
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                stack.enter_context(files.locked(state / "sync.lock", options.lock_timeout, shared=True))
         try:
             return _run(config, options, report)
         except LedgerDamagedError as error:

@@ -55,6 +55,8 @@ fill_in main.cf >"$demo/postfix/main.cf"
 type=$(map_type)
 fill_in main.cf >"$demo/postfix/main.cf"
 fill_in syncagent.toml >"$config"
+# Run by root in somebody else's checkout: syncagent does its work as whoever owns that.
+[ "$(id -u)" != 0 ] || chown -R --reference="$here/../.." "$demo"
 
 run cat "$demo/recipients"
 run syncagent --config "$config" plan

@@ -19,7 +19,7 @@ from syncagent import fetch, publish
 from syncagent.checks import dns, local, postfix, relay, smtp, smtpd
 from syncagent.checks.finding import Finding, error, skipped, warning
 from syncagent.checks.host import PARAMETERS, Host, Options, UnaskedError
-from syncagent.errors import ExitCode, LedgerError, SyncagentError
+from syncagent.errors import ExitCode, LayoutError, LedgerError, SyncagentError
 from syncagent.ledger import reading
 from syncagent.model import SourceReport
 
@@ -57,6 +57,12 @@ def run(config: Config, options: Options) -> Checked:
     errors, warnings = (sum(one.severity == severity for one in found) for severity in ("error", "warning"))
     code = ExitCode.PROBLEMS if errors else ExitCode.OK
     return Checked(tuple(found), host.reports, errors, warnings, _then(host, found), code)
+
+
+def refused(refusal: LayoutError) -> Checked:
+    """Return the one finding that there is where root may not even look."""
+    finding = Finding("error", "paths-are-ours", "", refusal.text, refusal.remedy)
+    return Checked((finding,), (), 1, 0, "", ExitCode.PROBLEMS)
 
 
 def _then(host: Host, found: Sequence[Finding]) -> str:

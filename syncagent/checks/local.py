@@ -8,8 +8,8 @@ import shlex
 import stat
 from typing import TYPE_CHECKING
 
-from syncagent import files, publish, sources
-from syncagent.checks.finding import error, ok, warning
+from syncagent import files, privileges, publish, sources
+from syncagent.checks.finding import error, ok, skipped, warning
 from syncagent.errors import LockBusyError, SourceError
 from syncagent.privileges import AGENT, has_agent
 from syncagent.values import SecretFile
@@ -66,6 +66,14 @@ def state_is_ours(host: Host) -> Iterator[Finding]:
     mode = stat.S_IMODE(directory.stat().st_mode)
     if mode & 0o007:
         yield warning(str(directory), f"others may look into it (mode {mode:04o})", f"chmod 750 {_quote(directory)}")
+
+
+def paths_are_ours(host: Host) -> Iterator[Finding]:
+    """Nobody else can change what the paths to the state and the tables lead to."""
+    layout = privileges.look(host.config)
+    for one in layout.loose:
+        found = error if one.refused else warning
+        yield found(one.path, f"can be changed by {one.who}", one.remedy)
 
 
 def map_can_be_written(host: Host) -> Iterator[Finding]:
@@ -134,7 +142,9 @@ def lock_is_free(host: Host) -> Iterator[Finding]:
     except LockBusyError:
         yield ok(str(lock), "a run is under way")
     except PermissionError:
-        yield error(str(lock), f"{_user()} may not read it", f"chown {_user()} {_quote(lock)}")
+        yield skipped(
+            str(lock), f"it is {_name(lock.stat().st_uid)}'s: {_user()} cannot tell whether a run is under way"
+        )
 
 
 def postmap_is_there(host: Host) -> Iterator[Finding]:
@@ -158,6 +168,7 @@ CHECKS = (
     configuration,
     secrets_are_kept,
     state_is_ours,
+    paths_are_ours,
     map_can_be_written,
     lock_is_free,
     postmap_is_there,
