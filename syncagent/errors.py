@@ -105,9 +105,9 @@ class LayoutError(SyncagentError):
 
     exit_code = ExitCode.CANNOT_PUBLISH
 
-    def __init__(self, text: str, remedy: str = "") -> None:
-        """``text`` says which place and whose; ``remedy`` is the command that puts it right."""
-        self.text, self.remedy = text, remedy
+    def __init__(self, text: str, path: str, remedy: str = "") -> None:
+        """``text`` says whose ``path`` is; ``remedy`` is the command that puts it right."""
+        self.text, self.path, self.remedy = text, path, remedy
         super().__init__(f"{text}: {remedy}" if remedy else text)
 
 

@@ -16,7 +16,7 @@ import shlex
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from syncagent.errors import LayoutError
 from syncagent.values import INDEX_SUFFIX
@@ -65,6 +65,7 @@ class Loose:
     """A component that somebody besides root and the user who does the work can change, and the command against it."""
 
     path: str
+    kind: Literal["owner", "everybody", "group"]
     who: str
     remedy: str
     refused: bool
@@ -131,7 +132,7 @@ def components(path: Path) -> list[Component]:
         if stat.S_ISLNK(component.mode):
             links += 1
             if links > _MOST_LINKS:
-                raise LayoutError(f"{path}: too many symbolic links")
+                raise LayoutError(f"{path}: too many symbolic links", str(path))
             found.append(component)
             target = Path(here).readlink()
             place = "/" if target.is_absolute() else place
@@ -166,11 +167,12 @@ def _loose(one: Component, users: set[int], groups: set[int], *, as_root: bool) 
     """Yield in what way a component can be changed by others. Whoever could become root by it is refused."""
     path = shlex.quote(one.path)
     if one.uid not in users:
-        yield Loose(one.path, _name(one.uid), f"chown root {path}", as_root)
+        yield Loose(one.path, "owner", _name(one.uid), f"chown root {path}", as_root)
     if one.world_writes:
-        yield Loose(one.path, "everybody", f"chmod o-w {path}", as_root)
+        yield Loose(one.path, "everybody", "everybody", f"chmod o-w {path}", as_root)
     if one.group_writes and one.gid not in groups:
-        yield Loose(one.path, f"group {_group_name(one.gid)}", f"chmod g-w {path}", as_root and _has_members(one.gid))
+        name, refused = f"group {_group_name(one.gid)}", as_root and _has_members(one.gid)
+        yield Loose(one.path, "group", name, f"chmod g-w {path}", refused)
 
 
 def _user_of(uid: int, group: int) -> tuple[str, int]:
@@ -255,7 +257,9 @@ def require_safe_root(config: Config) -> None:
         layout = look(config)
         if layout.owned:
             name = _name(layout.uid)
-            raise LayoutError(f"root does not work in {layout.owned.path}, which is {name}'s now; start again")
+            raise LayoutError(
+                f"root does not work in {layout.owned.path}, which is {name}'s now; start again", layout.owned.path
+            )
         _refuse(layout, Places.of(config))
 
 
@@ -263,7 +267,7 @@ def _refuse(layout: Layout, places: Places) -> None:
     """Raise LayoutError where the work cannot be done safely: as root, or as the owner who may not write all of it."""
     for one in layout.loose:
         if one.refused:
-            raise LayoutError(f"refused for root: {one.path} can be changed by {one.who}", one.remedy)
+            raise LayoutError(f"refused for root: {one.path} can be changed by {one.who}", one.path, one.remedy)
     if layout.owned is None:
         return
     name, group = _user_of(layout.uid, layout.owned.gid)
@@ -275,6 +279,7 @@ def _refuse(layout: Layout, places: Places) -> None:
         raise LayoutError(
             f"refused for root: {layout.owned.path} belongs to {name}, who could redirect what root writes there,"
             f" and {name} may not write the state directory {places.state}",
+            layout.owned.path,
             remedy,
         )
 

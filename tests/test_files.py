@@ -438,7 +438,7 @@ def test_a_lock_is_let_go(tmp_path: Path) -> None:
         fail()
     try:
         assert try_lock(path, "exclusive")
-        assert path.stat().st_mode & 0o777 == 0o640
+        assert path.stat().st_mode & 0o777 == 0o600
     finally:
         child[0].kill()
         child[0].wait()

@@ -272,7 +272,7 @@ def test_an_older_text_alone(tmp_path: Path) -> None:
 
 
 def test_modes_as_designed(tmp_path: Path) -> None:
-    """State directory 0750, its files 0640, the map 0644, whatever the umask."""
+    """State directory 0750, its files 0640, the lock 0600, the map 0644, whatever the umask."""
     for mask in (0o022, 0o000):
         directory = tmp_path / f"{mask:o}"
         directory.mkdir()
@@ -293,7 +293,8 @@ def test_modes_as_designed(tmp_path: Path) -> None:
         assert (mx.state / "adopted").exists()
         for path in (mx.state, *mx.state.rglob("*")):
             if "spool" not in path.parts:
-                assert _mode(path) == (0o750 if path.is_dir() else 0o640), path
+                usual = 0o750 if path.is_dir() else 0o640
+                assert _mode(path) == (0o600 if path.name == "sync.lock" else usual), path
         assert not list(mx.state.glob(".spool-*")), "what a run spools goes with it"
 
 

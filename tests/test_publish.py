@@ -183,7 +183,7 @@ def test_an_index_that_is_not_ours_stays(tmp_path: Path) -> None:
 def test_mode_and_owner_are_kept() -> None:
     """A new map is readable for smtpd; one that was there keeps its mode and, for root, its owner."""
     with tempfile.TemporaryDirectory() as directory:  # pytest's own is closed to other users
-        Path(directory).chmod(0o777)
+        Path(directory).chmod(0o755)
         _mode_and_owner_are_kept(Published(Path(directory)))
 
 

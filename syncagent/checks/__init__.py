@@ -61,7 +61,7 @@ def run(config: Config, options: Options) -> Checked:
 
 def refused(refusal: LayoutError) -> Checked:
     """Return the one finding that there is where root may not even look."""
-    finding = Finding("error", "paths-are-ours", "", refusal.text, refusal.remedy)
+    finding = Finding("error", "paths-are-ours", refusal.path, refusal.text, refusal.remedy)
     return Checked((finding,), (), 1, 0, "", ExitCode.PROBLEMS)
 
 

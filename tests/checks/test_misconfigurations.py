@@ -859,7 +859,7 @@ CASES: dict[str, Case] = {
     ),
     "a secret that others can read": Case(open_secret, "secrets-are-kept", ERROR, "notify.url_file", "chmod 600"),
     "the state lies open": Case(mode("state", 0o755), "state-is-ours", WARNING, "state", "chmod 750"),
-    "everybody may write the map": Case(mode("map", 0o777), "map-can-be-written", ERROR, "maps", "chmod o-w"),
+    "everybody may write the map": Case(mode("map", 0o777), "paths-are-ours", ERROR, "maps", "chmod o-w"),
 }
 
 
