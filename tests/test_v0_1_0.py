@@ -1,0 +1,205 @@
+"""What syncagent 0.1.0 left is read as it is: nothing is asked for anew, and nobody is alarmed, by an upgrade.
+
+``tests/v0_1_0`` has state directories, maps and configurations as 0.1.0 wrote them, and what 0.1.0 itself said of
+them. Facts are compared and not words: a message may be put otherwise, and what is printed may have further keys.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.agent import Agent
+from tests.support.clock import clock_at
+from tests.support.need import need_postmap
+from tests.support.slapd import need_slapd
+from tests.v0_1_0.restore import MAP_TYPES, RIPE, Restored, content, expected, restore, shortened
+from tests.v0_1_0.servers import Directory, Primary
+
+HELD, CANNOT_BE_APPROVED = 65, 64
+TIMES, SOURCE_TIMES = ("last_run", "last_change"), ("last_success", "failing_since")
+APPROVABLE = [(name, one) for name, said in expected().items() for one in said["approve"]]
+
+
+@pytest.fixture(scope="module")
+def primary() -> Iterator[Primary]:
+    """The primary, which has shut one of its doors."""
+    with Primary() as server:
+        server.open = False
+        yield server
+
+
+@pytest.fixture(scope="module")
+def directory() -> Iterator[Directory]:
+    """The directory, with the cookies of the one that 0.1.0 asked."""
+    need_slapd()
+    server = Directory()
+    server.take_over(content("directory.ldif"))
+    with server:
+        yield server
+
+
+@pytest.fixture
+def servers(request: pytest.FixtureRequest, name: str, primary: Primary) -> dict[str, str]:
+    """Where the sources' servers are; the directory runs only for who asks it."""
+    primary.asked.clear()
+    places = {"http": primary.place}
+    if name == "ldap":
+        ldap: Directory = request.getfixturevalue("directory")
+        ldap.forget_operations()
+        places["ldap"] = ldap.place
+    return places
+
+
+@pytest.fixture
+def restored(name: str, servers: dict[str, str], tmp_path: Path) -> Restored:
+    """A scenario in its place."""
+    need_postmap(MAP_TYPES[name])
+    return restore(name, tmp_path, servers)
+
+
+def hold_facts(hold: dict[str, Any]) -> dict[str, Any]:
+    """Return what a hold is, without its words."""
+    facts = {key: hold[key] for key in ("id", "domain", "count", "since", "approved_at")}
+    return facts | {"reasons": [(reason["kind"], reason["approvable"]) for reason in hold["reasons"]]}
+
+
+def status_facts(status: dict[str, Any]) -> dict[str, Any]:
+    """Return what a status says, without words and ages."""
+    facts = {key: status[key] for key in ("exit_code", "map", "recipients", "domains", *TIMES)}
+    source_keys = ("name", "state", "mode", "entries", "rejected", "stale", "kind", *SOURCE_TIMES)
+    facts["sources"] = [{key: one[key] for key in source_keys} for one in status["sources"]]
+    facts["holds"] = [hold_facts(hold) for hold in status["holds"]]
+    facts["alarms"] = sorted((alarm["kind"], alarm["subject"]) for alarm in status["alarms"])
+    agent = status["agent"]
+    return facts | {"agent": agent and {key: agent[key] for key in ("pid", "started", "last", "runs")}}
+
+
+def in_minutes(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of a status with times in whole minutes: a run takes some seconds of the last one."""
+    sources = [one | {key: round(one[key] / 60) for key in SOURCE_TIMES} for one in facts["sources"]]
+    return facts | {key: round(facts[key] / 60) for key in TIMES} | {"sources": sources}
+
+
+def result_facts(result: dict[str, Any]) -> dict[str, Any]:
+    """Return what came of a run, without words, its name and how long it took."""
+    plan_keys = ("held_catch_alls", "absent_canaries", "out_of_scope", "added_sample", "removed_sample", "in_grace")
+    source_keys = ("name", "state", "entries", "rejected", "ignored", "kind", "mode")
+    plan = result["plan"]
+    domain_keys = ("domain", "before", "added", "removed", "kept", "after")
+    return {
+        **{key: result[key] for key in ("status", "exit_code", "map", "recipients", "index", "rejected")},
+        **{key: plan[key] for key in (*plan_keys, "domains_added", "domains_removed")},
+        "domains": [{key: one[key] for key in domain_keys} for one in plan["domains"]],
+        "holds": [hold_facts(hold) for hold in plan["holds"]],
+        "sources": [{key: one[key] for key in source_keys} for one in result["sources"]],
+        "rejects": [{key: one[key] for key in ("spelled", "source", "key")} for one in result["reject_sample"]],
+        "notes": (len(result["notes"]), [len(one["notes"]) for one in result["sources"]]),
+        "failed": bool(result["error"]),
+    }
+
+
+def run_facts(run: dict[str, Any]) -> dict[str, Any]:
+    """Return a run of the history, without words."""
+    keys = ("run_id", "at", "status", "exit_code", "added", "removed", "changes", "first_import")
+    return {key: run[key] for key in keys} | {"failed": bool(run["error"])}
+
+
+def files_of(restored: Restored) -> dict[str, str]:
+    """Return the digest of each file of the state and the maps."""
+    found = (file for file in sorted(restored.directory.rglob("*")) if file.is_file())
+    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in found}
+
+
+@pytest.mark.parametrize("name", MAP_TYPES)
+def test_it_is_read_as_it_was_left(name: str, restored: Restored) -> None:
+    """Status, history and plan say what those of 0.1.0 said, and leave every file as it is."""
+    said, before = expected()[name], files_of(restored)
+    assert status_facts(restored.run("status")) == status_facts(said["status"])
+    history = shortened(restored.run("history"))
+    assert [run_facts(run) for run in history] == [run_facts(run) for run in said["history"]]
+    assert result_facts(restored.run("plan")) == result_facts(said["plan"])
+    assert files_of(restored) == before
+
+
+@pytest.mark.parametrize("name", MAP_TYPES)
+def test_the_first_run_after_the_upgrade(
+    request: pytest.FixtureRequest, name: str, restored: Restored, primary: Primary
+) -> None:
+    """It comes to what one more of 0.1.0's came to: as little is asked, the tables stay, holds stay with ID and age."""
+    said, before = expected()[name], restored.tables()
+    assert result_facts(restored.run("sync")) == result_facts(said["sync"])
+    assert primary.requests() == said["requests"]
+    if name == "ldap":
+        assert request.getfixturevalue("directory").sent() == said["sent"]
+    assert (restored.tables() == before) == said["untouched"], "the tables were written anew"
+    assert restored.tables()["map"][1] == said["map"]
+    assert in_minutes(status_facts(restored.run("status"))) == in_minutes(status_facts(said["status after"]))
+    old = [run_facts(run) for run in said["history"]]
+    assert [run_facts(run) for run in shortened(restored.run("history"))][: len(old)] == old
+
+
+@pytest.mark.parametrize(("name", "hold"), APPROVABLE)
+def test_a_hold_is_approved(name: str, hold: str, restored: Restored) -> None:
+    """`approve` takes the ID that 0.1.0 gave, and lets go what 0.1.0 would have; or refuses it as 0.1.0 did."""
+    said, before = expected()[name]["approve"][hold], restored.recipients()
+    result = restored.run("approve", hold)
+    if said["exit_code"] == CANNOT_BE_APPROVED:
+        assert result["exit_code"] == CANNOT_BE_APPROVED
+        assert restored.recipients() == before
+    else:
+        assert result_facts(result) == result_facts(said)
+        assert len(restored.recipients()) == result["recipients"]
+
+
+@pytest.mark.parametrize("name", ["holds"])
+def test_all_holds_are_approved_at_once(name: str, restored: Restored) -> None:
+    """A relay domain goes with its recipients, and the rest of what was held."""
+    said = expected()[name]
+    result = restored.run("approve", *said["approve"])
+    assert result_facts(result) == result_facts(said["approve all"])
+    assert result["plan"]["domains_removed"] == ["leaving.test"]
+    assert not any("leaving.test" in name for name in restored.recipients())
+
+
+@pytest.mark.parametrize("name", ["files"])
+def test_a_grace_goes_on(name: str, restored: Restored) -> None:
+    """Who was missing an hour in all goes; who is missing for less stays, though the program is another one."""
+    two, third, before = (
+        {"user00000@example.com", "user00001@example.com"},
+        "user00011@example.org",
+        "before@example.com",
+    )
+    assert {*two, third, before} <= restored.recipients()
+    assert result_facts(restored.run("sync", after=RIPE[name])) == result_facts(expected()[name]["ripe"])
+    assert not {*two, before} & restored.recipients()
+    assert third in restored.recipients()
+
+
+@pytest.mark.parametrize("name", ["canary"])
+def test_an_approval_that_waited_counts(name: str, restored: Restored) -> None:
+    """What a person let go by 0.1.0 goes once the canary is back, unasked."""
+    approved = {f"user{number:05}@example.com" for number in range(20, 30)}
+    assert approved <= restored.recipients()
+    with (restored.directory / "corp.txt").open("a", encoding="utf-8") as file:
+        file.write("canary@example.com\n")
+    result = restored.run("sync")
+    assert (result["exit_code"], result["plan"]["holds"]) == (0, [])
+    assert not approved & restored.recipients()
+
+
+@pytest.mark.parametrize("name", ["agent"])
+def test_the_agent_tells_nothing_twice(name: str, restored: Restored) -> None:
+    """An agent that takes over knows what was told, and who, and counts on."""
+    told, left = restored.directory / "told", expected()[name]["status"]["agent"]
+    before = told.read_text("utf-8")
+    with Agent(restored.config, env=clock_at(restored.scene.clock + 60)) as agent:
+        agent.run_now()
+    assert told.read_text("utf-8") == before != ""
+    status = restored.run("status", after=120)
+    assert status["agent"]["told"] == left["told"]
+    assert status["exit_code"] == HELD
+    assert agent.events("unchanged")
+    assert not agent.events("note")
