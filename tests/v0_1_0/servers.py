@@ -32,11 +32,11 @@ class Primary(ScriptedHTTP):
         return self.url.removeprefix("http://")
 
     def requests(self) -> list[list[str]]:
-        """Return the requests until now: the method, the path with its page, the ETag that the asker knows."""
-        return [
+        """Return the requests until now, sorted: the method, the path with its page, the ETag that the asker knows."""
+        return sorted(
             [one.method, f"{one.path}?page={one.query.get('page', '')}", one.headers.get("if-none-match", "")]
             for one in self.asked
-        ]
+        )
 
     def _list(self, asked: Asked) -> Iterable[Part]:
         if not _is_user(asked):
