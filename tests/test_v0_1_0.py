@@ -73,8 +73,14 @@ def status_facts(status: dict[str, Any]) -> dict[str, Any]:
     facts["sources"] = [{key: one[key] for key in source_keys} for one in status["sources"]]
     facts["holds"] = [hold_facts(hold) for hold in status["holds"]]
     facts["alarms"] = sorted((alarm["kind"], alarm["subject"]) for alarm in status["alarms"])
-    agent = status["agent"]
-    return facts | {"agent": agent and {key: agent[key] for key in ("pid", "started", "last", "runs")}}
+    return facts | {"agent": status["agent"] and agent_facts(status["agent"])}
+
+
+def agent_facts(agent: dict[str, Any]) -> dict[str, Any]:
+    """Return what the agent left, without words."""
+    last = {key: agent["last"][key] for key in ("run_id", "finished", "status", "exit_code")}
+    told = {way: [(one["kind"], one["subject"]) for one in alarms.values()] for way, alarms in agent["told"].items()}
+    return {key: agent[key] for key in ("pid", "started", "runs")} | {"last": last, "told": told}
 
 
 def in_minutes(facts: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +126,8 @@ def test_it_is_read_as_it_was_left(name: str, restored: Restored) -> None:
     assert status_facts(restored.run("status")) == status_facts(said["status"])
     history = shortened(restored.run("history"))
     assert [run_facts(run) for run in history] == [run_facts(run) for run in said["history"]]
-    assert result_facts(restored.run("plan")) == result_facts(said["plan"])
+    how = {"status": "", "index": ""}  # that nothing changes may be seen at once, or by comparing
+    assert result_facts(restored.run("plan")) | how == result_facts(said["plan"]) | how
     assert files_of(restored) == before
 
 
@@ -199,7 +206,7 @@ def test_the_agent_tells_nothing_twice(name: str, restored: Restored) -> None:
         agent.run_now()
     assert told.read_text("utf-8") == before != ""
     status = restored.run("status", after=120)
-    assert status["agent"]["told"] == left["told"]
+    assert agent_facts(status["agent"])["told"] == agent_facts(left)["told"]
     assert status["exit_code"] == HELD
     assert agent.events("unchanged")
     assert not agent.events("note")
