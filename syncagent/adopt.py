@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import shutil
 from typing import TYPE_CHECKING
 
 from syncagent import files, mapfile
 from syncagent.errors import PublishError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from syncagent.ledger import Finished
@@ -23,21 +23,30 @@ def recipients_of(text: Path, relay_domains: Collection[str], sorter: files.Sort
     """
     dead = mapfile.Dead()
     try:
-        with text.open("rb") as lines:
-            sorter.feed(mapfile.published(lines, relay_domains, dead))
+        with reading(text), files.open_foreign(text) as file:
+            sorter.feed(mapfile.published(files.lines_of(file), relay_domains, dead))
     except FileNotFoundError:
         return []
+    return [f"{dead.count} lines of {text} are no recipients and are not carried over"] if dead.count else []
+
+
+@contextlib.contextmanager
+def reading(text: Path) -> Iterator[None]:
+    """Turn what is raised where a table's text is there and cannot be read to PublishError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise PublishError("read the map", f"{error.strerror}: {text}") from error
-    return [f"{dead.count} lines of {text} are no recipients and are not carried over"] if dead.count else []
 
 
 def keep_copy(text: Path, directory: Path, old: Finished | None, *, write: bool) -> list[str]:
     """Keep a copy of a text that is not as syncagent left it; give notes for people."""
     digest = hashlib.sha256()
     try:
-        with text.open("rb") as lines:
-            first = lines.readline()
+        with files.open_foreign(text) as lines:
+            first = lines.readline(files.MAX_LINE)
             digest.update(b"" if first == mapfile.HEADER else first)
             while chunk := lines.read(files.CHUNK):
                 digest.update(chunk)
@@ -52,7 +61,8 @@ def keep_copy(text: Path, directory: Path, old: Finished | None, *, write: bool)
     copy.parent.mkdir(mode=0o750, exist_ok=True)
     if not copy.exists():
         half = copy.with_name("half")
-        shutil.copyfile(text, half)
+        half.unlink(missing_ok=True)
+        files.write_plain(half, files.chunks_in(text))
         half.chmod(0o640)
         half.replace(copy)
     return [f"{note}: its recipients stay until the guard lets them go, and a copy is kept as {copy}"]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 
 _MAX_AGE = 3600.0
+_MOST = 4 << 20
+"""The most octets that a configuration has."""
 DEFAULT_FILE = Path("/etc/syncagent/syncagent.toml")
 
 
@@ -217,7 +219,7 @@ def load(file: Path) -> Config:
     Raises ConfigError with every problem found.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = files.read_foreign_text(file, _MOST)
         raw = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from syncagent import files, mapfile, normalise, publish
+from syncagent import adopt, files, mapfile, normalise, publish
 from syncagent.guard import hold_id
 from syncagent.model import DOMAIN_HOLD, Hold, Reason
 
@@ -111,8 +111,8 @@ def in_text(text: Path) -> frozenset[str]:
 
 def _keys_in(text: Path) -> Iterator[str]:
     """Give the domains, and what stands for all below one: ``.example.com``, where Postfix is told to heed the dot."""
-    with contextlib.suppress(FileNotFoundError), text.open("rb") as lines:
-        for _, line in mapfile.logical_lines(lines):
+    with contextlib.suppress(FileNotFoundError), files.open_foreign(text) as file:
+        for _, line in mapfile.logical_lines(files.lines_of(file)):
             parts = mapfile.split(line)
             key = parts[0].decode(errors="replace") if parts and parts[1] else ""
             domain = _canonical(key.removeprefix(".")) if "@" not in key else ""
@@ -130,10 +130,16 @@ class DomainsMap:
         self._spool, self._report = spool, report
 
     def known(self, old: Finished | None) -> frozenset[str]:
-        """Give what is in the table: as it is on record, and as another hand may have written it."""
+        """Return what is in the table: as it is on record, and as another hand may have written it.
+
+        Raise PublishError where it is there and cannot be read.
+        """
         recorded = frozenset(old.domains) if old else frozenset()
         on_record = old and old.domain_identities and self._target.text_on_record(old.domain_identities)
-        return recorded if on_record else recorded.union(_keys_in(self._target.text))
+        if on_record:
+            return recorded
+        with adopt.reading(self._target.text):
+            return recorded.union(_keys_in(self._target.text))
 
     def on_record(self, old: Finished, domains: Iterable[str]) -> bool:
         """Tell whether the table is as it was left, and is to have the same."""

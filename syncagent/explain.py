@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncagent import history, mapfile, normalise, publish
+from syncagent import files, history, mapfile, normalise, publish
 from syncagent.checks.host import UnaskedError
-from syncagent.ledger import reading
+from syncagent.ledger import ledger_errors, reading
 from syncagent.lookup import Finder, SortedLines
 from syncagent.plan import HOLD
 from syncagent.snapshot import rejects_of, unescape
@@ -75,7 +75,8 @@ def explain(config: Config, spelled: str, program: str) -> Explanation:
         said = _said(snapshots, address)
         reasons += _in_scope(config, address, said)
         reasons += _kept(config, finished, address, {key: hold.approvable for key, hold in holds.items()}, program)
-    reasons += _rejected(snapshots, spelled, address)
+    with ledger_errors(config.state.directory):
+        reasons += _rejected(snapshots, spelled, address)
     happened = tuple(history.of_address(config, address)) if address else ()
     if address and not said and not happened and not reasons:
         reasons.append("no source says so, and none ever did as far as the history goes")
@@ -179,8 +180,8 @@ def _in_texthash(config: Config, keys: list[str]) -> dict[str, str]:
     """Look keys up in a texthash, which is parsed: it needs no Postfix. Raises OSError."""
     wanted = {key.casefold(): key for key in keys}
     found: dict[str, str] = {}
-    with publish.Target(config.postfix).text.open("rb") as lines:
-        for _, line in mapfile.logical_lines(lines):
+    with files.open_foreign(publish.Target(config.postfix).text) as file:
+        for _, line in mapfile.logical_lines(files.lines_of(file)):
             pair = mapfile.split(line)
             key = wanted.get(pair[0].decode(errors="replace").casefold()) if pair else None
             if pair and pair[1] and key:

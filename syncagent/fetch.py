@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 DEADLINE = 120.0
 REFUSED_FOR = 3600.0
+_MOST = 1 << 20  # octets of a secret or a recipe; what is larger is no such thing, as its source will tell
 _ENDING = 1.0  # seconds; what ended the waiting of a fetch that was given up on may be why the source is asked again
 _LOOK = 0.5  # seconds; a signal that came in the instant before the wait, or to another thread, does not end the wait
 
@@ -296,7 +297,7 @@ def _content(name: str) -> tuple[bytes, int]:
     path = sources.secret_path(name)
     try:
         by_systemd = str(path.parent) == os.environ.get("CREDENTIALS_DIRECTORY")
-        return path.read_bytes(), 0 if by_systemd else path.stat().st_mtime_ns
+        return files.read_foreign(path, _MOST), 0 if by_systemd else path.stat().st_mtime_ns
     except OSError:
         return b"", 0
 

@@ -7,11 +7,14 @@ octets (``LC_ALL=C``) in a child process with a bounded buffer, so that no list 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import filecmp
 import hashlib
+import io
 import os
 import re
+import stat as kinds
 import subprocess
 import tempfile
 import threading
@@ -29,6 +32,19 @@ CHUNK = 1 << 18
 MAX_LINE = 1 << 20
 SORT_BUFFER = "32M"
 NOTHING = subprocess.DEVNULL
+MOST_OF_A_LIST = 16 << 20
+"""How much is read of a file that belongs to something else, such as a list that main.cf names."""
+_KINDS = {
+    kinds.S_IFIFO: "a FIFO",
+    kinds.S_IFSOCK: "a socket",
+    kinds.S_IFCHR: "a character device",
+    kinds.S_IFBLK: "a block device",
+    kinds.S_IFDIR: "a directory",
+}
+_WITHOUT_WAITING = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+_LEASE = 60.0
+_LOOK = 0.05
+"""Seconds: how long a lease on a file is waited for (the kernel ends it after 45), and how often is asked."""
 _END = re.compile(rb"# end (\d{1,18}) ([0-9a-f]{64})\n")
 _END_ROOM = 128
 _OWNER_ONLY = 0o600
@@ -43,6 +59,110 @@ class SortedFile:
     count: int
     digest: str
     size: int
+
+
+class UnfitFileError(OSError):
+    """A file that may not be read: no regular one, or too large. ``strerror`` says why, as after "cannot be read:"."""
+
+    def __init__(self, number: int, text: str, path: Path | str) -> None:
+        """``path`` is the file, ``text`` says what it is."""
+        super().__init__(number, text, str(path))
+
+    def __str__(self) -> str:
+        """``PATH: TEXT``."""
+        return f"{self.filename}: {self.strerror}"
+
+
+def check_regular(path: Path | str) -> int:
+    """Return the size of what ``path`` leads to, 0 where nothing is; it is not opened.
+
+    Raise UnfitFileError where it is no regular file.
+    """
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a path of either type
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    _check_kind(found.st_mode, path)
+    return found.st_size
+
+
+def check_small(path: Path | str, limit: int) -> None:
+    """Raise UnfitFileError where ``path`` leads to what is no regular file, or is larger than ``limit`` octets."""
+    if check_regular(path) > limit:
+        raise _too_large(path, limit)
+
+
+def _check_kind(mode: int, path: Path | str) -> None:
+    if not kinds.S_ISREG(mode):
+        what = _KINDS.get(kinds.S_IFMT(mode), "of an unknown kind")
+        number = errno.EISDIR if kinds.S_ISDIR(mode) else errno.EINVAL
+        raise UnfitFileError(number, f"it is {what}, and no regular file", path)
+
+
+def _too_large(path: Path | str, limit: int) -> UnfitFileError:
+    spelled = f"{limit >> 20} MiB" if limit >> 20 else f"{limit >> 10} KiB"
+    return UnfitFileError(errno.EFBIG, f"it is larger than {spelled}", path)
+
+
+def open_foreign(path: Path | str) -> IO[bytes]:
+    """Open a file to read it that another hand may have put there; it has to be regular. Nothing is waited for.
+
+    Every such file is opened here: a FIFO in its place would be waited for until somebody writes to it, a device read
+    for ever. It is looked at before it is opened, since opening a device may already do something, and afterwards,
+    since it may have been replaced meanwhile. Symlinks are followed. Raise UnfitFileError, or OSError as open does.
+    """
+    check_regular(path)
+    return open(path, "rb", opener=_opened)
+
+
+def _opened(path: str, flags: int) -> int:
+    descriptor = _open_without_waiting(path, flags)
+    try:
+        _check_kind(os.fstat(descriptor).st_mode, path)
+        os.set_blocking(descriptor, True)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _open_without_waiting(path: Path | str, flags: int, mode: int = 0) -> int:
+    """Open a file; one that somebody has a lease on, such as Samba, is asked for until the kernel has ended that."""
+    end = time.monotonic() + _LEASE
+    while True:
+        try:
+            return os.open(path, flags | _WITHOUT_WAITING, mode)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise
+        time.sleep(_LOOK)
+
+
+def read_foreign(path: Path | str, limit: int) -> bytes:
+    """Return what a small file has. Raise UnfitFileError as open_foreign does, and where there is more than ``limit``.
+
+    Its size is not believed: files below /proc have none.
+    """
+    check_small(path, limit)
+    with open_foreign(path) as file:
+        octets = file.read(limit + 1)
+    if len(octets) > limit:
+        raise _too_large(path, limit)
+    return octets
+
+
+def read_foreign_text(path: Path | str, limit: int, errors: str = "strict") -> str:
+    """Return what a small text has, in UTF-8, every line ended by a line feed; see read_foreign."""
+    return io.StringIO(read_foreign(path, limit).decode(errors=errors), newline=None).read()
+
+
+def lines_of(file: IO[bytes]) -> Iterator[bytes]:
+    """Return the lines of a file that is open, one by one. Raise UnfitFileError for one of over a megabyte."""
+    try:
+        for chunk in whole_lines(iter(lambda: file.read(CHUNK), b"")):
+            yield from io.BytesIO(chunk)
+    except DamagedError as error:
+        raise UnfitFileError(errno.EFBIG, f"it has {error}", file.name) from error
 
 
 def end_line(count: int, digest: str) -> bytes:
@@ -111,7 +231,7 @@ def verify(path: Path, digest: str | None = None) -> SortedFile:
     Raises DamagedError.
     """
     try:
-        with path.open("rb") as file:
+        with open_foreign(path) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _END_ROOM))
             last = file.read().rpartition(b"\n# end ")
@@ -303,8 +423,8 @@ def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def chunks_in(path: Path) -> Iterator[bytes]:
-    """Give a file in chunks."""
-    with path.open("rb") as file:
+    """Return a file in chunks. Raise OSError as open_foreign does."""
+    with open_foreign(path) as file:
         while chunk := file.read(CHUNK):
             yield chunk
 
@@ -334,11 +454,14 @@ def _close_to_others(lock: int) -> None:
 def locked(path: Path, timeout: float, *, shared: bool = False) -> Iterator[None]:
     """Hold ``path`` by flock(2), waiting at most ``timeout`` seconds.
 
-    Whoever may open the file may hold the lock, so its owner alone may (mode 0600). Raises LockBusyError.
+    Whoever may open the file may hold the lock, so its owner alone may (mode 0600). Raises LockBusyError, and
+    UnfitFileError where something else than a file is in its place.
     """
     flags = os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT
-    descriptor = os.open(path, flags | os.O_CLOEXEC, _OWNER_ONLY)
+    check_regular(path)
+    descriptor = _open_without_waiting(path, flags, _OWNER_ONLY)
     try:
+        _check_kind(os.fstat(descriptor).st_mode, path)
         _close_to_others(descriptor)
         end = time.monotonic() + timeout
         while True:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from syncagent import files
 from syncagent.ledger import reading
 
 if TYPE_CHECKING:
@@ -92,7 +93,11 @@ def _changes(
 
 
 def _lines(path: Path, address: str | None) -> Iterator[tuple[str, bool, str]]:
-    with contextlib.suppress(FileNotFoundError), gzip.open(path, "rt", encoding="utf-8", newline="\n") as lines:
+    with (
+        contextlib.suppress(FileNotFoundError),
+        files.open_foreign(path) as file,
+        gzip.open(file, "rt", encoding="utf-8", newline="\n") as lines,
+    ):
         for line in lines:
             name, _, said = line[1:].rstrip("\n").partition("\t")
             if address is None or name == address:

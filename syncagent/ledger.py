@@ -136,13 +136,14 @@ class Ledger:
             self.set_aside(error)
             self._open()
         except OSError as error:
-            text = f"the state directory {directory} cannot be used: {error.strerror}; see state.directory"
-            raise LedgerError(text) from error
+            raise _unusable(directory, error) from error
 
     def _open(self) -> None:
         try:
             self._file.stat()
             there = True
+            for file in (self._file, self._file.with_name("state.db-journal")):  # SQLite would wait for a FIFO
+                files.check_regular(file)
         except FileNotFoundError:  # and nothing else: where nobody may look it may well be there
             there = False
         uri = self._file.absolute().as_uri()
@@ -370,12 +371,14 @@ def ledger_errors(state: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = f": {error.filename}" if error.filename else ""
-        raise LedgerError(
-            f"the state directory {state} cannot be used: {error.strerror}{place}; see state.directory"
-        ) from error
+        raise _unusable(state, error) from error
     except sqlite3.Error as error:
         raise LedgerError(f"{state}/state.db: {error}; is it locked, or the disk full?") from error
+
+
+def _unusable(state: Path, error: OSError) -> LedgerError:
+    place = f": {error.filename}" if error.filename else ""
+    return LedgerError(f"the state directory {state} cannot be used: {error.strerror}{place}; see state.directory")
 
 
 @contextlib.contextmanager

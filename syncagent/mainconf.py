@@ -6,9 +6,9 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from syncagent import mapfile
-from syncagent.publish import tool
-from syncagent.values import Domain
+from syncagent import files, mapfile
+from syncagent.publish import of_postfix, tool
+from syncagent.values import INDEX_SUFFIX, Domain
 
 _SECONDS = 60
 _SPACE = ", \t\r\n"
@@ -48,7 +48,8 @@ class MainConf:
 
     def _look(self) -> None:
         names = ("relay_recipient_maps", "relay_domains", "mydestination", "mail_version")
-        said, trouble = ask("postconf", "-c", str(self.directory), "-x", *names)
+        unfit = unfit_file(*of_postfix(self.directory))
+        said, trouble = ("", unfit) if unfit else ask("postconf", "-c", str(self.directory), "-x", *names)
         if not said:
             self.notes.append(f"postconf knows nothing of {self.directory}: {trouble or 'it said nothing'}")
             return
@@ -96,6 +97,8 @@ class MainConf:
         """List a table's keys: by postmap, else from the text beside the index; None where neither can be."""
         table = table.removeprefix("proxy:")
         kind, _, path = table.partition(":")
+        if unfit_file(*of_table(table)):
+            return None
         said, trouble = ask("postmap", "-c", str(self.directory), "-s", table)
         if not trouble:
             return sorted(line.partition("\t")[0] for line in said.splitlines())
@@ -124,7 +127,7 @@ def _domain(entry: str) -> Domain | None:
 def _patterns_in(file: Path) -> list[str] | None:
     """Read the patterns of a file that a list names, which may name no further file or table here."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = files.read_foreign_text(file, files.MOST_OF_A_LIST).splitlines()
     except (OSError, UnicodeDecodeError):
         return None
     return [entry for line in lines if not line.startswith("#") for entry in entries(line)]
@@ -132,11 +135,29 @@ def _patterns_in(file: Path) -> list[str] | None:
 
 def _left_sides(text: Path) -> list[str] | None:
     try:
-        with text.open("rb") as file:
-            pairs = [mapfile.split(line) for _, line in mapfile.logical_lines(file)]
+        with files.open_foreign(text) as file:
+            pairs = [mapfile.split(line) for _, line in mapfile.logical_lines(files.lines_of(file))]
     except OSError:
         return None
     return sorted(pair[0].decode(errors="backslashreplace") for pair in pairs if pair)
+
+
+def of_table(table: str) -> tuple[Path, ...]:
+    """Return the file that Postfix opens for TYPE:PATH; none for what is no file."""
+    kind, _, path = table.removeprefix("proxy:").partition(":")
+    return (Path(f"{path}{INDEX_SUFFIX.get(kind, '')}"),) if path.startswith("/") else ()
+
+
+def unfit_file(*several: Path) -> str:
+    """Return which of the files that a program would open is a FIFO or the like, for which it would wait; else ""."""
+    try:
+        for path in several:
+            files.check_regular(path)
+    except files.UnfitFileError as error:
+        return str(error)
+    except OSError:  # as the program will say itself
+        return ""
+    return ""
 
 
 def ask(program: str, *args: str) -> tuple[str, str]:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def write(path: Path, status: Status) -> None:
-    """Write the file, readable by all. Raises OSError."""
+    """Write the file, readable by all. Raises OSError, also where something else than a file is in its place."""
+    files.check_regular(path)
     disable_created_metrics()  # type: ignore[no-untyped-call] # when a counter was made is when the file was written
     files.write_whole(path, generate_latest(_registry(status)), 0o644)
 

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 _SBIN = "/usr/sbin:/sbin:/usr/local/sbin"
 
 
+def of_postfix(directory: Path) -> tuple[Path, ...]:
+    """Return the files that Postfix's programs read first."""
+    return directory / "main.cf", directory / "master.cf"
+
+
 def tool(name: str) -> Path | None:
     """Find one of Postfix's programs; where an ordinary user's PATH ends, look in the sbin directories."""
     found = shutil.which(name) or shutil.which(name, path=_SBIN)
@@ -72,6 +77,12 @@ class Target:
             return False
         return self.identities(recorded.digest, recorded.index) == recorded
 
+    def check(self) -> None:
+        """Raise PublishError where something else than a file is in the place of the text, the index or main.cf."""
+        with _step("stage"):
+            for path in (self.text, self.index(INDEX_SUFFIX[self.type]), *of_postfix(self.postfix.config_directory)):
+                files.check_regular(path)
+
     def sweep(self) -> None:
         """Remove staging directories of runs that were killed. Call it under the lock."""
         suffixes = {suffix for suffix in INDEX_SUFFIX.values() if suffix}
@@ -88,6 +99,7 @@ def publish(target: Target, recipients: Path, spool: Path, report: Callable[[str
     keys that were written.
     """
     _check_reload(target)
+    target.check()
     with contextlib.ExitStack() as stack:
         with _step("stage"):
             stage = _staging(target, target.named.parent, stack)
@@ -230,6 +242,7 @@ def _rename(target: Target, staged: Path, suffix: str, stack: contextlib.ExitSta
     """Put text, then index, in their places."""
     text = _beside(target, staged, target.text, stack)
     index = target.index(suffix)
+    files.check_regular(index)  # its suffix need not be the usual one
     staged_index = _beside(target, staged.with_name(staged.name + suffix), index, stack) if suffix else None
     old, there = text.with_name("old"), target.text.exists()
     with contextlib.suppress(OSError):  # then the next run mends what could not be put back

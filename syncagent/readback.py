@@ -115,8 +115,8 @@ def _keys_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 def text_keys(staged: Path) -> Iterator[bytes]:
     """Give the keys of a text, as lines, as they are spelled there."""
-    with staged.open("rb") as lines:
-        for _, line in mapfile.logical_lines(lines):
+    with files.open_foreign(staged) as file:
+        for _, line in mapfile.logical_lines(files.lines_of(file)):
             parts = mapfile.split(line)
             if parts and parts[1]:
                 yield parts[0] + b"\n"

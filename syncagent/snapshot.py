@@ -259,7 +259,7 @@ def first_rejects(path: Path, source: str, limit: int) -> list[Reject]:
 
 def rejects_of(path: Path, source: str = "") -> Iterator[Reject]:
     """Give the rejects of a snapshot; the fields stay escaped."""
-    with path.open("rb") as stream:
+    with files.open_foreign(path) as stream:
         for line in stream:
             if not line.startswith(b"\t"):
                 break

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from syncagent import files
-from syncagent.errors import ExitCode
+from syncagent.errors import ExitCode, LockBusyError
 from syncagent.ledger import reading
 from syncagent.model import Hold, SourceState
 from syncagent.values import spell_seconds
@@ -155,6 +154,8 @@ def read(config: Config, program: str, now: float | None = None, agent: AgentSta
     )
 
 
+_MOST = 16 << 20
+"""The most octets that are read of what the agent left."""
 _CANARY = "mend the source, or limits.canaries"
 
 
@@ -210,18 +211,14 @@ def _catch_all(name: str) -> Alarm:
 def is_running(directory: Path) -> bool:
     """Tell whether an agent holds its lock."""
     try:
-        descriptor = os.open(directory / AGENT_LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        with files.locked(directory / AGENT_LOCK, 0, shared=True):
+            return False
+    except LockBusyError:
+        return True
     except PermissionError:
         return _is_flocked(directory / AGENT_LOCK)
     except OSError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
 
 
 def _is_flocked(path: Path) -> bool:
@@ -238,7 +235,7 @@ def _is_flocked(path: Path) -> bool:
 def read_agent(directory: Path) -> AgentState | None:
     """Read what the agent left; None where there is none, or none that can be read."""
     try:
-        return msgspec.json.decode((directory / AGENT_FILE).read_bytes(), type=AgentState)
+        return msgspec.json.decode(files.read_foreign(directory / AGENT_FILE, _MOST), type=AgentState)
     except (OSError, msgspec.DecodeError):
         return None
 

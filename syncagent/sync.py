@@ -144,22 +144,26 @@ class _Run:
         self._approve()
         if self.options.write:
             self.target.sweep()
-        self._fetch()
         old = self.ledger.finished
-        if old and self._unchanged(old):
-            if self.domains:
-                self._take_for_relay_domains(old.domains)
-            self.ledger.settle(RunRow(self.run_id, self.now, "unchanged", self._exit_code(old.plan)))
-            return self._close("unchanged", old.plan, old.published.count, old.identities.index)
-        self._check_snapshots()
         try:
-            return self._change(old)
+            return self._follow(old)
         except PublishError as error:
             if self.options.write:
                 self.ledger.record_failure(
                     RunRow(self.run_id, self.now, "failed", ExitCode.CANNOT_PUBLISH, error=str(error))
                 )
             return self._close("failed", Plan(), old.published.count if old else 0, error=str(error))
+
+    def _follow(self, old: Finished | None) -> SyncResult:
+        """Return what the run comes to. Raise PublishError."""
+        self._fetch()
+        if old and self._unchanged(old):
+            if self.domains:
+                self._take_for_relay_domains(old.domains)
+            self.ledger.settle(RunRow(self.run_id, self.now, "unchanged", self._exit_code(old.plan)))
+            return self._close("unchanged", old.plan, old.published.count, old.identities.index)
+        self._check_snapshots()
+        return self._change(old)
 
     def _approve(self) -> None:
         """Note what a person lets go, all of it or nothing."""
@@ -328,8 +332,9 @@ class _Run:
         if old and listed and self.target.text_on_record(old.identities):
             return listed
         with files.Sorter(self.spool) as sorter:
+            dead = adopt.recipients_of(self.target.text, self.config.postfix.relay_domains, sorter)
             self.notes += adopt.keep_copy(self.target.text, self.ledger.directory, old, write=self.options.write)
-            self.notes += adopt.recipients_of(self.target.text, self.config.postfix.relay_domains, sorter)
+            self.notes += dead
             for chunk in files.chunks_of(listed) if listed else ():
                 sorter.write(chunk)
             sorter.feed(compare.kept_addresses(kept))

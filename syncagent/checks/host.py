@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
-from syncagent import domains, normalise, publish
+from syncagent import domains, files, normalise, publish
 from syncagent.checks.lists import bare, is_named, patterns
 from syncagent.checks.published import Published
 from syncagent.errors import SyncagentError
-from syncagent.mainconf import MainConf, entries
+from syncagent.mainconf import MainConf, entries, of_table, unfit_file
 from syncagent.values import INDEX_SUFFIX
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Host:
             if is_named(pattern):
                 self.look_up(pattern, [invented(min(self.scope))])
             elif pattern.startswith("/"):
-                Path(pattern).open("rb").close()
+                files.open_foreign(pattern).close()
         except UnaskedError as trouble:
             return Trouble(str(trouble), bool(_LASTING.search(str(trouble))))
         except OSError as trouble:
@@ -176,6 +176,8 @@ class Host:
         path = publish.tool(program)
         if path is None:
             raise UnaskedError(f"{program} is not installed")
+        if unfit := unfit_file(*publish.of_postfix(self.config.postfix.config_directory)):
+            raise UnaskedError(unfit)
         command = [str(path), "-c", str(self.config.postfix.config_directory.absolute()), *args]
         given = None if keys is None else "".join(f"{key}\n" for key in keys).encode(errors="replace")
         try:
@@ -189,6 +191,8 @@ class Host:
 
     def look_up(self, table: str, keys: Iterable[str]) -> dict[str, str]:
         """Ask a table for keys; give those that it has, as they were asked, with what it says. Raises UnaskedError."""
+        if unfit := unfit_file(*of_table(table)):
+            raise UnaskedError(unfit)
         said = self.ask("postmap", "-q", "-", table.removeprefix("proxy:"), keys=keys)
         return {key: value for key, tab, value in (line.partition("\t") for line in said.splitlines()) if tab}
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from syncagent import files
 from syncagent.mainconf import entries
 
 if TYPE_CHECKING:
@@ -60,13 +60,13 @@ def patterns(entry: str) -> Iterator[str]:
     """Give an entry, or what the file has that it names, as far as that can be read."""
     named = entry.removeprefix("!")
     try:
-        lines = Path(named).read_text(encoding="utf-8", errors="replace").splitlines() if named[:1] == "/" else None
+        text = files.read_foreign_text(named, files.MOST_OF_A_LIST, "replace") if named[:1] == "/" else None
     except OSError:
-        lines = None
-    if lines is None:
+        text = None
+    if text is None:
         yield named
         return
-    for line in lines:
+    for line in text.splitlines():
         if not line.startswith("#"):
             yield from entries(line)
 

@@ -12,7 +12,7 @@ from syncagent import files, privileges, publish, sources
 from syncagent.checks.finding import error, ok, skipped, warning
 from syncagent.errors import LockBusyError, SourceError
 from syncagent.privileges import AGENT, has_agent
-from syncagent.values import SecretFile
+from syncagent.values import INDEX_SUFFIX, SecretFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,6 +89,21 @@ def map_can_be_written(host: Host) -> Iterator[Finding]:
         yield from _writable(host, directory, "0755")
 
 
+def tables_are_files(host: Host) -> Iterator[Finding]:
+    """Nothing but a file is in the place of a table."""
+    for table in host.tables:
+        target = host.target(table)
+        for path in dict.fromkeys((target.text, target.index(INDEX_SUFFIX[target.type]))):
+            try:
+                files.check_regular(path)
+            except files.UnfitFileError as trouble:
+                yield error(str(path), f"{trouble.strerror}: nothing is published there", _moved(path))
+
+
+def _moved(path: Path) -> str:
+    return f"# move {path} away"
+
+
 def _can_be_made(host: Host, directory: Path, mode: str) -> Iterator[Finding]:
     above = next(one for one in directory.absolute().parents if one.exists())
     if not os.access(above, os.W_OK | os.X_OK):
@@ -97,7 +112,7 @@ def _can_be_made(host: Host, directory: Path, mode: str) -> Iterator[Finding]:
 
 def _writable(host: Host, directory: Path, mode: str) -> Iterator[Finding]:
     if not directory.is_dir():
-        yield error(str(directory), "it is no directory", f"# move {directory} away")
+        yield error(str(directory), "it is no directory", _moved(directory))
     elif not os.access(directory, os.W_OK | os.X_OK):
         owner = directory.stat().st_uid
         yield error(
@@ -137,6 +152,8 @@ def lock_is_free(host: Host) -> Iterator[Finding]:
         return
     except LockBusyError:
         yield ok(str(lock), "a run is under way")
+    except files.UnfitFileError as trouble:
+        yield error(str(lock), str(trouble.strerror), _moved(lock))
     except PermissionError:
         yield skipped(
             str(lock), f"it is {_name(lock.stat().st_uid)}'s: {_user()} cannot tell whether a run is under way"
@@ -166,6 +183,7 @@ CHECKS = (
     state_is_ours,
     paths_are_ours,
     map_can_be_written,
+    tables_are_files,
     lock_is_free,
     postmap_is_there,
     sources_answer,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from syncagent import files
 from syncagent.errors import SyncagentError
 from syncagent.mainconf import entries
 
@@ -70,7 +70,7 @@ def _patterns(entry: str) -> list[str]:
     """Give an entry, or what the file has that it names."""
     if not entry.startswith("/"):
         return [entry]
-    lines = Path(entry).read_text(encoding="utf-8").splitlines()
+    lines = files.read_foreign_text(entry, files.MOST_OF_A_LIST).splitlines()
     return [pattern for line in lines if not line.startswith("#") for pattern in entries(line)]
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from syncagent import mapfile
+from syncagent import files, mapfile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,13 +34,13 @@ class Published:
     def read(cls, text: Path) -> Published:
         """Read a text; one that is not there has nothing. Raises OSError where it cannot be read."""
         try:
-            file = text.open("rb")
+            file = files.open_foreign(text)
         except FileNotFoundError:
             return cls(there=False)
         found = cls(there=True)
         counts: Counter[bytes] = Counter()
         with file:
-            for _, line in mapfile.logical_lines(file):
+            for _, line in mapfile.logical_lines(files.lines_of(file)):
                 key = (mapfile.split(line) or (b"",))[0]
                 local, _, domain = key.rpartition(b"@")
                 counts[domain] += 1

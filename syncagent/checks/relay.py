@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from syncagent import normalise
+from syncagent import files, normalise
 from syncagent.checks import host as hosts
 from syncagent.checks import wanted
 from syncagent.checks.finding import error, ok, skipped, warning
@@ -165,7 +165,7 @@ def _add(host: Host, addresses: list[str]) -> str:
 
 def _ends(path: Path) -> bool:
     """Tell whether the last line of a file has its end: else what is appended would become part of it."""
-    with path.open("rb") as file:
+    with files.open_foreign(path) as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
         return file.read() in {b"", b"\n"}
 

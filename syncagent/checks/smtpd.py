@@ -11,7 +11,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from syncagent import mapfile, normalise
+from syncagent import files, mapfile, normalise
 from syncagent.checks import host as hosts
 from syncagent.checks import networks, postfix, relay
 from syncagent.checks.finding import error, skipped, warning
@@ -98,7 +98,7 @@ def _less_a_key(host: Host, table: str, key: str) -> str:
 def _in_lines_of_its_own(text: Path, key: str) -> bool:
     """Tell whether a text has a key, and no line goes on in a further one: that would become the entry's before it."""
     try:
-        lines = text.read_bytes().split(b"\n")
+        lines = files.read_foreign(text, files.MOST_OF_A_LIST).split(b"\n")
     except OSError:
         return False
     found = []

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
+from syncagent import files
 from syncagent.errors import FailureKind, SourceError
 from syncagent.model import StepReport
 from syncagent.values import Duration
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from syncagent.model import Entry
 
 GROUP = "syncagent.sources"
+MOST_OF_A_SECRET = 64 << 10
+"""The most octets that a secret has: a key, or a certificate with its chain, perhaps."""
 
 
 class Common(Struct, frozen=True, kw_only=True):
@@ -202,9 +205,10 @@ def read_secret(name: str) -> str:
     """
     path = secret_path(name)
     try:
-        with path.open("rb") as file:
+        files.check_small(path, MOST_OF_A_SECRET)
+        with files.open_foreign(path) as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            secret = file.read(65536)
+            secret = file.read(MOST_OF_A_SECRET)
     except OSError as error:
         raise SourceError(f"the secret {path} cannot be read: {error.strerror}", kind=FailureKind.BROKEN) from None
     if mode & 0o077 and str(path.parent) != os.environ.get("CREDENTIALS_DIRECTORY"):

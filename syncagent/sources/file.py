@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import time
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -161,7 +160,6 @@ def _listed(directory: Path, pattern: str) -> list[str]:
 
 
 def _identity(file: str) -> tuple[int, ...]:
+    files.check_regular(file)
     found = os.stat(file)  # noqa: PTH116 - run often
-    if not stat.S_ISREG(found.st_mode):
-        raise SourceError(f"{file} is not a regular file", kind=FailureKind.BROKEN)
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Protocol
 
+from syncagent import files
 from syncagent.errors import FailureKind, SourceError
 from syncagent.sources import read_secret, secret_path
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from syncagent.values import SecretFile
+
+
+_MOST = 16 << 20
+"""The most octets that a file of authorities has; OpenSSL opens it by its name, and reads it to its end."""
 
 
 class TlsConfig(Protocol):
@@ -36,6 +41,8 @@ def context(config: TlsConfig) -> ssl.SSLContext:
     Raises SourceError where a file cannot be used, or a key lies open to others.
     """
     try:
+        if config.ca_file:
+            files.check_small(config.ca_file, _MOST)
         made = ssl.create_default_context(cafile=str(config.ca_file) if config.ca_file else None)
     except (OSError, ssl.SSLError) as error:
         text = f"ca_file {config.ca_file} cannot be used: {getattr(error, 'strerror', None) or error}"
@@ -44,9 +51,11 @@ def context(config: TlsConfig) -> ssl.SSLContext:
         certificate, key = secret_path(config.client_cert_file), config.client_key_file or config.client_cert_file
         read_secret(key)  # raises where it lies open to others
         try:
+            files.check_small(certificate, _MOST)
             made.load_cert_chain(certificate, secret_path(key), password=_no_password)
         except (OSError, ssl.SSLError, ValueError) as error:
-            text = f"client_cert_file {certificate} and its key cannot be used: {error}"
+            why = getattr(error, "strerror", None) or error
+            text = f"client_cert_file {certificate} and its key cannot be used: {why}"
             raise SourceError(text, kind=FailureKind.BROKEN) from None
     return made
 

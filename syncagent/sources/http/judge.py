@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
+from syncagent import files
 from syncagent.errors import ConfigError, Problem
 from syncagent.reader import Reader
 from syncagent.sources.http import paths, rules
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from syncagent.sources.http import Config
     from syncagent.sources.http.recipe import Auth, Emit, Join, Step
 
+_MOST = 1 << 20
+"""The most octets that a recipe has."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED = frozenset({"each", "page", "offset", "username", "password"})
 _RESERVED_NAMES = ", ".join(sorted(_RESERVED))
@@ -44,7 +47,7 @@ def load(name: str) -> Recipe:
     """Read a recipe and judge it: one of ours by its bare name, or a file. Raises ConfigError with every problem."""
     file = _file(name)
     try:
-        text = file.read_text("utf-8")
+        text = files.read_foreign_text(file, _MOST)
         raw = tomllib.loads(text)
     except OSError as error:
         if file.parent == _shipped():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
+from syncagent import files
 from syncagent.errors import ConfigError, FailureKind, Problem, SourceError
 from syncagent.normalise import UnusableError, canonical
 from syncagent.sources import Answer, Request
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 ORIGIN = "https://primary.example.com"
 """Where the answers of a fixture are said to come from, so that a next-link in them can be on the same host."""
 _LIMITS = Limits(1000, 1_000_000)
+_MOST = 64 << 20
+"""The most octets that a fixture has: as many as an API's page."""
 
 
 class Fixture(Struct, forbid_unknown_fields=True):
@@ -115,7 +118,7 @@ class _Answers:
 def read(file: Path) -> Fixture:
     """Read a fixture. Raises ConfigError."""
     try:
-        return msgspec.json.decode(file.read_bytes(), type=Fixture)
+        return msgspec.json.decode(files.read_foreign(file, _MOST), type=Fixture)
     except OSError as error:
         text = f"cannot be read: {error.strerror}"
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
