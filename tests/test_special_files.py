@@ -2,26 +2,61 @@
 
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from syncagent import sources
+from syncagent import files, metrics, sources, status
+from syncagent.checks.lists import patterns
+from syncagent.errors import FailureKind, SourceError
+from syncagent.files import UnfitFileError
+from syncagent.sources.file import Config as FileConfig
+from syncagent.sources.file import FileSource
 from tests.scenario import Scenario
+from tests.sources.contract import Recorder
+from tests.support.agent import Agent
 from tests.support.authority import Authority
+from tests.support.need import need_postmap
+from tests.support.postmap import minimal_config
+from tests.support.run import syncagent
 
-SECONDS = 60.0
+SECONDS = 30.0
 """How long a child may take: one that waits for a FIFO takes for ever."""
 MEMORY = 2_000_000
 """Kilobytes of address space that a child has: one that reads a device or a huge file to its end runs out."""
 HUGE = 10 << 30
+STATUS = status.Status(
+    map="lmdb:/x",
+    recipients=0,
+    domains={},
+    last_run=0,
+    last_change=0,
+    oldest_data=0,
+    sources=(),
+    holds=(),
+    alarms=(),
+    running=False,
+    agent=None,
+)
+LEASE = """
+import fcntl, os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
+file = os.open(sys.argv[1], os.O_RDWR)
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("held", flush=True)
+signal.sigwait({signal.SIGIO})
+print("asked", flush=True)
+fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+"""
 UNANSWERED = """
+# Sources that nobody answers for, with the files that they name.
 [sources.list]
 type = "http"
 format = "lines"
@@ -37,6 +72,7 @@ recipe = "./recipe.toml"
 url = "https://127.0.0.1:9"
 token_file = "./token"
 """
+NAMED_THERE = {"recipe.toml", "token", "ca.pem", "client.pem"}
 LIMITED = f'ulimit -v {MEMORY}; exec "$@"'
 
 
@@ -82,50 +118,56 @@ class Row:
 
     file: str
     kinds: tuple[str, ...]
-    named: dict[str, int]
-    ends: dict[str, int | None] = field(default_factory=dict)
+    named: Mapping[str, int | None]
+    ends: Mapping[str, int | None] = field(default_factory=dict)
 
 
-VERBS = {"explain": ("explain", "anna@example.com"), "check": ("check", "--offline"), "approve": ("approve", "abcdef")}
+VERBS: dict[str, tuple[str, ...]] = {
+    "explain": ("explain", "anna@example.com"),
+    "check": ("check", "--offline"),
+    "approve": ("approve", "abcdef"),
+}
 VERBS["recipe test"] = ("recipe", "test", "mailcow", "FIXTURE")
-SYNC = {"sync": 73, "plan": 73, "check": 1}
+OTHERS = ("plan", "check", "status", "explain", "history", "approve", "run")
+CONFIGURATION = {"sync": 78}
 ROWS = (
-    Row("syncagent.toml", SPECIAL, dict.fromkeys(("sync", "check"), 78)),
-    Row("syncagent.toml", ("huge",), {"sync": 78}),
-    Row("syncagent.toml", ("FIFO",), dict.fromkeys(("plan", "status", "explain", "history", "approve", "run"), 78)),
-    Row("recipe.toml", SPECIAL, {"sync": 78}),
-    Row("recipe.toml", ("huge",), {"sync": 78}),
-    Row("recipe.toml", ("FIFO",), dict.fromkeys(("plan", "check", "status", "run"), 78)),
-    Row("relay_recipients", SPECIAL, SYNC),
-    Row("relay_recipients", ("FIFO",), {}, {"status": None, "explain": 0, "history": 0}),
+    Row("syncagent.toml", (*SPECIAL[1:], "huge"), CONFIGURATION),
+    Row("syncagent.toml", ("FIFO",), dict.fromkeys(("sync", *OTHERS), 78)),
+    Row("recipe.toml", (*SPECIAL[1:], "huge"), CONFIGURATION),
+    Row("recipe.toml", ("FIFO",), dict.fromkeys(("sync", "check", "status", "run"), 78)),
+    Row("relay_recipients", SPECIAL[1:], {"sync": 73}),
+    Row("relay_recipients", ("FIFO",), {"sync": 73, "plan": 73, "check": 1}, {"status": None, "explain": 0}),
     Row("relay_recipients", ("endless line",), {"plan": 73}),
-    Row("relay_recipients.lmdb", SPECIAL, {"sync": 73, "check": 1}),
-    Row("relay_recipients.lmdb", ("FIFO",), {"explain": 0}, {"status": None, "history": 0}),
-    Row("relay_domains", SPECIAL, SYNC),
-    Row("relay_domains.lmdb", SPECIAL, {"sync": 73, "check": 1}),
-    Row("corp.list", SPECIAL[:3], {"sync": 75, "check": 1}),
-    Row("corp.list", ("endless line",), {"plan": 75}),
-    Row("corp.list", ("FIFO",), {"plan": 75}, {"status": None, "explain": 0}),
+    Row("relay_recipients.lmdb", SPECIAL[1:], {"sync": 73}),
+    Row("relay_recipients.lmdb", ("FIFO",), {"sync": 73, "check": 1, "explain": 0}, {"status": None}),
+    Row("relay_domains", SPECIAL[1:], {"sync": 73}),
+    Row("relay_domains", ("FIFO",), {"sync": 73, "plan": 73, "check": 1}),
+    Row("relay_domains", ("endless line",), {"plan": 73}),
+    Row("relay_domains.lmdb", SPECIAL[1:], {"sync": 73}),
+    Row("relay_domains.lmdb", ("FIFO",), {"sync": 73, "check": 1}),
+    Row("corp.list", SPECIAL[1:3], {"sync": 75}),
+    Row("corp.list", ("FIFO",), {"sync": 75, "plan": 75, "check": 1}, {"explain": 0}),
+    Row("corp.list", ("huge",), {}, {"plan": 75}),
     Row("lists/b.list", SPECIAL[:3], {"sync": 75}),
-    Row("lists/b.list", ("FIFO",), {"plan": 75, "check": 1}),
-    Row("token", SPECIAL, {"sync": 75, "check": 1}),
-    Row("token", ("huge",), {"plan": 75}),
-    Row("ca.pem", SPECIAL, {"sync": 75}),
-    Row("ca.pem", ("huge",), {"plan": 75, "check": 1}),
-    Row("client.pem", (*SPECIAL, "huge"), {"sync": 75}),
+    Row("token", ("FIFO", "socket", "huge"), {"sync": 75}),
+    Row("ca.pem", ("FIFO", "device", "huge"), {"sync": 75}),
+    Row("client.pem", ("FIFO", "huge"), {"sync": 75}),
     Row("fixture.json", (*SPECIAL, "huge"), {"recipe test": 78}),
-    Row("state/sync.lock", SPECIAL, SYNC),
-    Row("state/sync.lock", ("FIFO",), {"approve": 73}, {"status": None}),
-    Row("state/agent.lock", SPECIAL, {"run": 73}, {"status": None}),
-    Row("state/agent.json", ("FIFO", "huge"), {}, {"status": None}),
-    Row("state/state.db", SPECIAL, {"sync": 73, "plan": 73, "status": 73}),
-    Row("state/state.db", ("FIFO",), {"explain": 73, "history": 73, "check": 1}),
+    Row("state/sync.lock", SPECIAL[1:], {"sync": 73}),
+    Row("state/sync.lock", ("FIFO",), {"sync": 73, "plan": 73, "approve": 73, "check": 1}, {"status": None}),
+    Row("state/agent.lock", SPECIAL, {"run": 73}),
+    Row("state/agent.lock", ("FIFO",), {}, {"status": 0}),
+    Row("state/agent.json", ("FIFO", "huge"), {}, {"status": 0}),
+    Row("state/state.db", SPECIAL[1:], {"sync": 73}),
+    Row("state/state.db", ("FIFO",), {"sync": 73, "plan": 73, "status": 73, "explain": 73, "history": 73, "check": 1}),
     Row("state/state.db-journal", ("FIFO",), {"sync": 73, "status": 73}),
-    Row("state/snapshots/corp-*", ("FIFO",), {}, {"plan": None, "explain": 73}),
-    Row("state/lists/published-*", ("FIFO",), {"sync": None, "plan": None}),
-    Row("state/lists/kept-*", ("FIFO",), {"sync": None}, {"explain": 0}),
-    Row("postfix/main.cf", SPECIAL, {"sync": 73}),
-    Row("postfix/main.cf", ("FIFO",), {"check": 1}, {"explain": 0, "status": None}),
+    Row("state/snapshots/corp-*", ("FIFO",), {"explain": 73}, {"plan": 0}),
+    Row("state/snapshots/corp-*", ("FIFO",), {}, {"sync": 0}),
+    Row("state/lists/published-*", ("FIFO",), {}, {"sync": 0}),
+    Row("state/lists/kept-*", ("FIFO",), {}, {"sync": 0}),
+    Row("postfix/main.cf", SPECIAL[1:], {"sync": 73}),
+    Row("postfix/main.cf", ("FIFO",), {"sync": 73, "check": 1}, {"explain": 0, "status": None}),
+    Row("postfix/master.cf", ("FIFO",), {"check": 1}),
 )
 
 
@@ -149,20 +191,14 @@ class Mx(Scenario):
         for path, name in zip(authority.client(directory, "syncagent"), ("client.pem", "client.key"), strict=True):
             path.rename(directory / name)
 
-    def configure(self) -> Path:
-        """Write the configuration, with two sources that nobody answers for."""
-        config = super().configure()
-        config.write_text(config.read_text("utf-8") + UNANSWERED, encoding="utf-8")
-        return config
-
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a backup MX that has published, though two of its sources never answer."""
+    """A directory with a backup MX that has published."""
     directory = tmp_path_factory.mktemp("special") / "mx"
     directory.mkdir()
     mx = Mx(directory)
-    mx.say("sync", "--accept-incomplete", code=75)
+    mx.say("sync", code=0)
     assert mx.published() == {"anna@example.com", "a@example.com", "b@example.com"}
     shutil.copytree(directory, directory.with_name("saved"))
     return directory
@@ -178,6 +214,9 @@ def mx(whole: Path) -> Path:
 
 def replaced(mx: Path, file: str, kind: str) -> Path:
     """Put something of a kind in the place of a file."""
+    if file in NAMED_THERE:
+        config = mx / "syncagent.toml"
+        config.write_text(config.read_text("utf-8") + UNANSWERED, encoding="utf-8")
     path = next(iter(mx.glob(file)), mx / file)
     path.unlink(missing_ok=True)
     MAKERS[kind][0](path)
@@ -224,10 +263,151 @@ def test_it_is_refused_by_name(mx: Path, row: Row, kind: str) -> None:
     path = replaced(mx, row.file, kind)
     children = {verb: started(mx, verb) for verb in (*row.named, *row.ends)}
     said = printed(children)
-    for verb, code in (row.named | row.ends).items():
+    for verb, code in {**row.named, **row.ends}.items():
         assert "Traceback" not in said[verb], said[verb]
         assert code in {None, children[verb].returncode}, said[verb]
     for verb in row.named:
         assert str(path) in said[verb], said[verb]
         assert MAKERS[kind][1] in said[verb], said[verb]
     assert kind != "FIFO" or path.is_fifo() or path.parent.name == "lists", "it was replaced"
+
+
+def test_standard_input_as_configuration(mx: Path) -> None:
+    """A file may be given as /dev/stdin; a pipe is refused at once, though nothing ever comes by it."""
+    config = mx / "syncagent.toml"
+    command = [sys.executable, "-m", "syncagent", "--config", "/dev/stdin", "plan"]
+    with config.open("rb") as given:
+        done = subprocess.run(command, stdin=given, capture_output=True, timeout=SECONDS, check=False)
+    assert done.returncode == 0, done.stderr
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stderr is not None
+        try:
+            assert child.wait(SECONDS) == 78  # though its standard input stays open
+        finally:
+            child.kill()
+        said = child.stderr.read()
+    assert b"/dev/stdin: cannot be read: it is a FIFO" in said
+
+
+def test_the_agent_goes_on(mx: Path) -> None:
+    """A configuration that becomes a FIFO is refused, and the old one goes on; a source's file fails that source."""
+    config = mx / "syncagent.toml"
+    with Agent(config) as agent:
+        agent.wait("published")
+        mark = agent.mark
+        config.unlink()
+        os.mkfifo(config)
+        agent.send(signal.SIGHUP)
+        refused = agent.wait("configuration refused; the old one goes on", after=mark)
+        assert "it is a FIFO" in refused["problems"][0]
+        replaced(mx, "corp.list", "FIFO")
+        agent.run_now()
+        fails = agent.wait("source failing", after=mark, source="corp")
+        assert f"{mx / 'corp.list'} cannot be read: it is a FIFO" in fails["error"]
+        assert not agent.events("source failing", after=mark, source="several")
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "socket", "device", "directory"])
+def test_replaced_between_look_and_open(tmp_path: Path, kind: str) -> None:
+    """What was a file when the source looked, and is none when it is to be opened, fails the source."""
+    for name in "ab":
+        (tmp_path / f"{name}.list").write_text(f"{name}@example.com\n", encoding="ascii")
+
+    def after_the_first(_step: str, _count: int) -> None:
+        if (tmp_path / "b.list").is_file():
+            replaced(tmp_path, "b.list", kind)
+
+    request = sources.Request(None, Recorder(), after_the_first)
+    with pytest.raises(SourceError, match=f"b.list cannot be read: it {MAKERS[kind][1]}") as caught:
+        FileSource(FileConfig(path=tmp_path)).fetch(request)
+    assert caught.value.kind is FailureKind.BROKEN
+
+
+def test_replaced_in_the_last_instant(tmp_path: Path) -> None:
+    """What is opened is looked at once more: between the first look and that it may have been replaced."""
+    os.mkfifo(tmp_path / "x")
+    with pytest.raises(UnfitFileError, match="x: it is a FIFO"):
+        files._opened(str(tmp_path / "x"), os.O_RDONLY)
+
+
+def test_a_lease_is_waited_for(tmp_path: Path) -> None:
+    """A file that somebody has a lease on, as Samba has, is read once he lets go of it."""
+    path = tmp_path / "x"
+    path.write_text("anna@example.com\n", encoding="ascii")
+    with subprocess.Popen([sys.executable, "-c", LEASE, str(path)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert files.read_foreign(path, 1000) == b"anna@example.com\n"
+        assert holder.stdout.readline() == b"asked\n"
+        assert holder.wait(SECONDS) == 0
+
+
+def test_what_is_read_is_limited(tmp_path: Path) -> None:
+    """As much as may be read is read; one octet more is an error, also where the size is not known before."""
+    path = tmp_path / "x"
+    path.write_bytes(b"1" * (64 << 10))
+    assert len(files.read_foreign(path, 64 << 10)) == 64 << 10
+    path.write_bytes(b"1" * ((64 << 10) + 1))
+    with pytest.raises(UnfitFileError, match="x: it is larger than 64 KiB"):
+        files.read_foreign(path, 64 << 10)
+    proc = Path("/proc/self/mountinfo")
+    assert proc.stat().st_size == 0
+    assert files.read_foreign(proc, 1 << 20).splitlines()
+    with pytest.raises(UnfitFileError, match="it is larger than 0 KiB"):
+        files.read_foreign(proc, 10)
+
+
+def test_the_ends_of_lines(tmp_path: Path) -> None:
+    """A text has line feeds, whatever ended its lines, and lines are those of the file."""
+    path = tmp_path / "x"
+    path.write_bytes(b"a\r\nb\rc\n\nd")
+    assert files.read_foreign_text(path, 1000) == "a\nb\nc\n\nd"
+    with files.open_foreign(path) as file:
+        assert [*files.lines_of(file)] == [b"a\r\n", b"b\rc\n", b"\n", b"d"]
+        assert os.get_blocking(file.fileno())
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "socket", "device", "directory"])
+def test_metrics_replace_nothing_else(tmp_path: Path, kind: str) -> None:
+    """What is no file in the place of metrics.textfile stays; that it cannot be written is told."""
+    path = replaced(tmp_path, "x.prom", kind)
+    before = path.stat()
+    with pytest.raises(UnfitFileError, match=MAKERS[kind][1]):
+        metrics.write(path, STATUS)
+    assert path.stat().st_ino == before.st_ino
+    assert [*tmp_path.iterdir()] == [path]
+
+
+@pytest.mark.parametrize("kind", [*SPECIAL, "huge"])
+def test_a_list_that_main_cf_names(tmp_path: Path, kind: str) -> None:
+    """What cannot be read of a list that main.cf names stands for itself, as a file that is not there."""
+    path = replaced(tmp_path, "list", kind)
+    assert [*patterns(str(path))] == [str(path)]
+
+
+def test_check_waits_for_no_list_of_main_cf(mx: Path) -> None:
+    """A FIFO as a list or a table that main.cf names is told of by name."""
+    lists = {"relay_domains": "{}", "mynetworks": "{}", "virtual_alias_maps": "pcre:{}"}
+    with (mx / "postfix/main.cf").open("a") as main_cf:
+        for name, spelled in lists.items():
+            os.mkfifo(mx / f"{name}.fifo")
+            main_cf.write(f"{name} = {spelled.format(mx / f'{name}.fifo')}\n")
+    said = printed({"check": started(mx, "check"), "explain": started(mx, "explain")})
+    for name in lists:
+        assert f"{mx / name}.fifo" in said["check"]
+    assert said["check"].count("it is a FIFO") >= len(lists)
+    assert "it is a FIFO" in said["explain"]
+
+
+@pytest.mark.parametrize("table", ["{}", "lmdb:{}", "cdb:{}"])
+def test_init_waits_for_no_table(tmp_path: Path, table: str) -> None:
+    """A FIFO that relay_domains names, as a file or as a table, is left out with a note."""
+    need_postmap("lmdb")
+    directory = minimal_config(tmp_path / "postfix")
+    for suffix in ("", ".lmdb", ".cdb"):
+        os.mkfifo(tmp_path / f"domains{suffix}")
+    with (directory / "main.cf").open("a") as main_cf:
+        main_cf.write(f"relay_domains = {table.format(tmp_path / 'domains')}\n")
+    command = ("init", "--config-directory", str(directory), "--domain", "example.com")
+    said = syncagent(*command, config=tmp_path / "syncagent.toml", timeout=SECONDS, check=0).stdout
+    assert "which cannot be listed" in said

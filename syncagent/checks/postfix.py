@@ -137,6 +137,8 @@ def index_is_current(host: Host) -> Iterator[Finding]:
 def _index(host: Host, table: MapName, recorded: Identities | None, *, asked: bool) -> Iterator[Finding]:
     """Judge the index of a table. A daemon that did not find it when it began does not look again."""
     target = host.target(table)
+    for path in (target.text, target.index(INDEX_SUFFIX[target.type])):
+        files.check_regular(path)
     again = f"{host.sync}\n# then, since Postfix asks it: {host.command('postfix', 'reload')}" if asked else host.sync
     if not target.text.exists():
         text = "nothing is published yet" + (", and Postfix asks it: all get 451" if asked else "")
