@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import math
-import os
 import re
 import signal
 import sys
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from syncagent import __version__
+from syncagent import __version__, streams
 from syncagent.errors import ExitCode, LayoutError, SyncagentError
 
 if TYPE_CHECKING:
@@ -251,6 +249,7 @@ def _be_agent(config_file: Path, log_level: str) -> None:
     from syncagent import log, privileges
     from syncagent.agent import loop
 
+    streams.stop_waiting()
     config = _load(config_file)
     logger = log.set_up(log_level)
     for note in privileges.become_least_owner(config):
@@ -479,30 +478,17 @@ def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = Fa
     from syncagent.sync import sync_once
 
     config = _load(config_file)
-    for note in privileges.become_least_owner(config):
-        if not quiet:
-            render.say(note)
-    progress = render.Progress()
-    try:
-        result = sync_once(config, options, progress)
-    finally:
-        progress.close()
-    try:
-        if as_json:
-            render.as_json(result)
-        elif result.exit_code or result.notes or not quiet:
-            render.result(result, _program(config_file), steps=not options.write)
-    except BrokenPipeError:
-        _flush()
+    with streams.not_waiting():  # the lock is held, and a terminal may be stopped
+        for note in privileges.become_least_owner(config):
+            if not quiet:
+                render.say(note)
+        with contextlib.closing(render.Progress()) as progress:
+            result = sync_once(config, options, progress)
+    if as_json:
+        render.as_json(result)
+    elif result.exit_code or result.notes or not quiet:
+        render.result(result, _program(config_file), steps=not options.write)
     return result.exit_code
-
-
-def _flush() -> None:
-    """Hand everything to whoever reads it; who has seen enough is no error, and the status of the run counts."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _program(config_file: Path) -> str:
@@ -514,12 +500,12 @@ def _program(config_file: Path) -> str:
 
 def main() -> NoReturn:
     """Run the command and exit with its status."""
+    streams.guard()
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, every child that fails would have done well
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # an address that the terminal cannot show is no fault
-    sys.exit(_main())
+    status = _main()
+    streams.finish()
+    sys.exit(status)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -529,11 +515,12 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 def _main() -> int:
     try:
         status = command.main(prog_name="syncagent", standalone_mode=False)
-        _flush()
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         return ExitCode.USAGE
     except (click.Abort, KeyboardInterrupt):
+        streams.stop_waiting()
         print("syncagent: interrupted; nothing is half done", file=sys.stderr)
         return ExitCode.INTERRUPTED
     except SyncagentError as error:

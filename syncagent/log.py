@@ -2,23 +2,24 @@
 
 ``error`` is what needs a person; an alarm on that level alone is enough. Under systemd each line begins with its level
 as sd-daemon(3) has it, so that ``journalctl -p err`` finds it.
+
+A log that cannot be written neither ends nor blocks the agent: lines are lost, and counted in ``log lines lost`` once
+there is room again.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from syncagent import streams
+
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
-
-    from _typeshed import ReadableBuffer
 
 _PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2, "exception": 3}
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -35,40 +36,74 @@ def set_up(level: str) -> Any:  # noqa: ANN401 - structlog's own type is lazy
     """Set up the log on the standard error and give the logger."""
     terminal = sys.stderr.isatty()
     render: Any = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+    processors = [
+        _add_run_id,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        *([] if terminal else [structlog.processors.format_exc_info]),
+        _for_journal(render) if _is_journal() else render,
+    ]
     structlog.configure(
-        processors=[
-            _add_run_id,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([] if terminal else [structlog.processors.format_exc_info]),
-            _for_journal(render) if _is_journal() else render,
-        ],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(file=_lines()),
+        logger_factory=structlog.WriteLoggerFactory(file=_lines(processors)),
         cache_logger_on_first_use=False,
     )
     logging.root.handlers = [_Library()]
     return structlog.get_logger()
 
 
-class _Lossy(io.FileIO):
-    """Drops what cannot be written. A full disk, or a pipe that nobody reads any more, is no reason to end."""
+class _Lines:
+    """Writes lines to a descriptor, without waiting long for room; structlog calls it from one thread at a time."""
 
-    def write(self, octets: ReadableBuffer, /) -> int:
-        """Write what can be; the rest counts as written."""
-        with contextlib.suppress(OSError):
-            super().write(octets)
-        return memoryview(octets).nbytes
+    def __init__(self, descriptor: int, encoding: str, count: Callable[[int], str]) -> None:
+        """`count` makes the line about so many lost ones."""
+        self._descriptor, self._encoding, self._count = descriptor, encoding, count
+        self._lost = 0
+        self._is_torn = False
+        self._patience = streams.PATIENCE
+
+    def write(self, text: str) -> None:
+        """Write a line, after the one about those that were lost."""
+        if self._lost and self._put(self._count(self._lost)):
+            self._lost = 0
+        if self._lost or not self._put(text):
+            self._lost += 1
+
+    def flush(self) -> None:
+        """Nothing is buffered."""
+
+    def _put(self, text: str) -> bool:
+        """Write it, after the end of a line that was written in part. True if all of it was written."""
+        octets = (f"\n{text}" if self._is_torn else text).encode(self._encoding, "backslashreplace")
+        done = 0
+        try:
+            while done < len(octets):
+                done += streams.put(self._descriptor, memoryview(octets)[done:], self._patience)
+        except OSError:
+            self._patience = 0  # wait for a reader that stopped reading once, not for each line
+            return False
+        finally:
+            if done:
+                self._is_torn = done < len(octets)
+        self._patience = streams.PATIENCE
+        return True
 
 
-def _lines() -> TextIO:
-    """Open the standard error a second time: what its own buffer cannot get rid of would be an error at the end."""
+def _lines(processors: list[Any]) -> Any:  # noqa: ANN401 - a file, as far as structlog writes to one
+    """Return what lines are written to: the descriptor of the standard error, past its buffer."""
+
+    def count(lost: int) -> str:
+        event: Any = {"event": "log lines lost", "count": lost}
+        for process in processors:
+            event = process(None, "warning", event)
+        return f"{event}\n"
+
     try:
         descriptor = sys.stderr.fileno()
     except (OSError, ValueError):  # a test's own, in memory
         return sys.stderr
-    raw = _Lossy(descriptor, "wb", closefd=False)
-    return io.TextIOWrapper(io.BufferedWriter(raw), sys.stderr.encoding, "backslashreplace")
+    return _Lines(descriptor, sys.stderr.encoding, count)
 
 
 def _is_journal() -> bool:

@@ -296,17 +296,17 @@ def _commands(word: str) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("args", "code"),
     [
-        (["sync"], {0}),
-        (["sync", "--json"], {0}),
-        (["plan"], {0}),
-        (["check"], {0, 1}),
-        (["schema"], {0, 1}),
-        (["--help"], {0, 1}),
-        (["sync", "--help"], {0, 1}),
+        (["sync"], 0),
+        (["sync", "--json"], 0),
+        (["plan"], 0),
+        (["check", "--offline"], 0),
+        (["schema"], 0),
+        (["--help"], 0),
+        (["sync", "--help"], 0),
     ],
 )
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_reader_that_has_seen_enough(args: list[str], code: set[int], unbuffered: str, config: Path) -> None:
+def test_a_reader_that_has_seen_enough(args: list[str], code: int, unbuffered: str, config: Path) -> None:
     """Output into a pipe that nobody reads any more, as of `head -1`, makes no noise; a run's own status counts."""
     reading, writing = os.pipe()
     os.close(reading)
@@ -315,7 +315,7 @@ def test_a_reader_that_has_seen_enough(args: list[str], code: set[int], unbuffer
     with os.fdopen(writing, "wb") as pipe:
         done = subprocess.run(command, check=False, stdout=pipe, stderr=subprocess.PIPE, env=env, timeout=60)
     assert done.stderr == b""
-    assert done.returncode in code
+    assert done.returncode == code
     assert config.with_name("map").exists() is (args[0] == "sync" and "--help" not in args)
 
 
