@@ -111,19 +111,23 @@ def _readable(stream: TextIO | None) -> TextIO:
 
 
 def _guarded(stream: TextIO | None) -> TextIO:
-    """Return a stream that does not fail, on the same descriptor; on /dev/null where Python found it closed."""
+    """Return a stream that does not fail, on the same descriptor; on /dev/null where Python has None for a closed one.
+
+    Its descriptor is never closed: it could be another file's before the last line is written.
+    """
     if stream is None:
-        stream = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - a device, open for good
+        return _endless(os.open(os.devnull, os.O_WRONLY), "utf-8")
     if not isinstance(stream, io.TextIOWrapper):  # a test's own, in memory
         return stream
-    raw = _Guarded(stream.fileno(), "wb", closefd=False)
-    return io.TextIOWrapper(
-        io.BufferedWriter(raw),
-        stream.encoding,
-        "backslashreplace",  # what the locale cannot show is no fault
-        line_buffering=stream.line_buffering,
-        write_through=stream.write_through,
-    )
+    guarded = _endless(stream.fileno(), stream.encoding)
+    guarded.reconfigure(line_buffering=stream.line_buffering, write_through=stream.write_through)
+    return guarded
+
+
+def _endless(descriptor: int, encoding: str) -> io.TextIOWrapper:
+    """Return a stream that escapes what the encoding, such as that of the locale, does not have."""
+    raw = _Guarded(descriptor, "wb", closefd=False)
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace")
 
 
 def _raw(stream: TextIO) -> _Guarded | None:
