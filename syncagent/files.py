@@ -462,7 +462,8 @@ def locked(path: Path, timeout: float, *, shared: bool = False) -> Iterator[None
     descriptor = _open_without_waiting(path, flags, _OWNER_ONLY)
     try:
         _check_kind(os.fstat(descriptor).st_mode, path)
-        _close_to_others(descriptor)
+        if not shared:  # who only reads changes nothing
+            _close_to_others(descriptor)
         end = time.monotonic() + timeout
         while True:
             try:

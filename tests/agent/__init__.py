@@ -16,8 +16,6 @@ from tests.support.need import need_postmap
 from tests.support.postmap import postmap_keys
 from tests.support.run import syncagent
 
-pytest.register_assert_rewrite("tests.support.agent")
-
 URGENT = 15.0
 """Seconds: the ceiling for what takes three."""
 

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.sources.contract")
-
 HEAVY = frozenset({"dns", "prometheus_client", "ldap3", "httpx", "apscheduler", "watchdog", "rich"})
 """Libraries that are imported only where they are used."""
 
