@@ -288,7 +288,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     latin.write_bytes(b"# K\xf6ln\n")
     for path, why in (
         (tmp_path / "none.toml", "No such file"),
-        (tmp_path, "Is a directory"),
+        (tmp_path, "it is a directory"),
         (latin, "it is not UTF-8"),
     ):
         with pytest.raises(ConfigError, match=why) as caught:

@@ -201,15 +201,16 @@ def test_killed_while_a_hand_made_map_is_copied(tmp_path: Path) -> None:
     mx.map.write_text("".join(f"{address} OK\n" for address in sorted(OLD)), "utf-8")
     half = tmp_path / "half.py"
     half.write_text(
-        "import os, pathlib, shutil, signal, sys\n"
-        "def copyfile(source, target, **_):\n"
-        "    data = pathlib.Path(source).read_bytes()\n"
-        "    with open(target, 'wb') as out:\n"
-        "        out.write(data[: len(data) // 2])\n"
-        "        out.flush()\n"
-        "        os.kill(os.getpid(), signal.SIGKILL)\n"
-        "shutil.copyfile = copyfile\n"
-        "from syncagent import cli\n"
+        "import os, signal\n"
+        "from syncagent import cli, files\n"
+        "write_plain = files.write_plain\n"
+        "def write_half(path, chunks):\n"
+        "    if path.name != 'half':\n"
+        "        return write_plain(path, chunks)\n"
+        "    data = b''.join(chunks)\n"
+        "    write_plain(path, [data[: len(data) // 2]])\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "files.write_plain = write_half\n"
         "cli.main()\n",
         "utf-8",
     )
