@@ -8,8 +8,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import pytest
-
 from syncagent.model import SyncResult
 from tests.scenario import Scenario
 from tests.support.need import need_postmap

@@ -121,6 +121,12 @@ def networks_file(text: str) -> Deed:
     return deed
 
 
+def fifo(backup: Backup) -> None:
+    """Put a FIFO in the place of the map's text."""
+    backup.postfix.map_path.unlink()
+    os.mkfifo(backup.postfix.map_path)
+
+
 def domains_map(backup: Backup) -> None:
     """Publish the domains as well."""
     settings(domains_map=f"lmdb:{backup.postfix.map_path.with_name('relay_domains')}")(backup)
@@ -860,6 +866,14 @@ CASES: dict[str, Case] = {
     "a secret that others can read": Case(open_secret, "secrets-are-kept", ERROR, "notify.url_file", "chmod 600"),
     "the state lies open": Case(mode("state", 0o755), "state-is-ours", WARNING, "state", "chmod 750"),
     "everybody may write the map": Case(mode("map", 0o777), "paths-are-ours", ERROR, "maps", "chmod o-w"),
+    "a FIFO is in the place of the map": Case(
+        fifo,
+        "tables-are-files",
+        ERROR,
+        "relay_recipients",
+        "# move ",
+        also=lambda backup: backup.postfix.map_path.unlink(),
+    ),
 }
 
 

@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-import pytest
-
 HEAVY = frozenset({"dns", "prometheus_client", "ldap3", "httpx", "apscheduler", "watchdog", "rich"})
 """Libraries that are imported only where they are used."""
 
