@@ -1,5 +1,6 @@
 """A FIFO, a socket, a device, a directory or a huge file in a file's place: refused by name, never waited for."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -234,6 +235,7 @@ def started(mx: Path, verb: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="backslashreplace",
+        start_new_session=True,
     )
 
 
@@ -246,7 +248,8 @@ def printed(children: dict[str, subprocess.Popen[str]]) -> dict[str, str]:
         raise AssertionError(f"still running after {SECONDS:g} s: {', '.join(left)}") from late
     finally:
         for child in children.values():
-            child.kill()
+            with contextlib.suppress(ProcessLookupError):  # Postfix's programs, which wait as well, go with it
+                os.killpg(child.pid, signal.SIGKILL)
             child.communicate()
 
 
