@@ -46,7 +46,7 @@ def keep_copy(text: Path, directory: Path, old: Finished | None, *, write: bool)
     digest = hashlib.sha256()
     try:
         with files.open_foreign(text) as lines:
-            first = lines.readline(files.MAX_LINE)
+            first = lines.readline(files.CHUNK)
             digest.update(b"" if first == mapfile.HEADER else first)
             while chunk := lines.read(files.CHUNK):
                 digest.update(chunk)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-import tomllib
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,7 @@ from msgspec import UNSET, Struct, UnsetType
 from syncagent import files, sources
 from syncagent.errors import ConfigError, Problem
 from syncagent.normalise import within
-from syncagent.reader import Keys, Reader, near
+from syncagent.reader import Keys, Reader, near, tables
 from syncagent.values import Address, Cron, Domain, Duration, MapName, RecipeFile, SecretFile, spell_seconds
 
 if TYPE_CHECKING:
@@ -220,13 +219,11 @@ def load(file: Path) -> Config:
     """
     try:
         text = files.read_foreign_text(file, _MOST)
-        raw = tomllib.loads(text)
+        raw = tables(text)
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError([Problem(str(file), None, "", f"cannot be read: {why}")]) from error
-    except RecursionError as error:
-        raise ConfigError([Problem(str(file), None, "", "not TOML that can be read: nested too deeply")]) from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         line = re.search(r"line (\d+)", str(error))
         raise ConfigError([Problem(str(file), int(line[1]) if line else None, "", f"not TOML: {error}")]) from error
     reader = Reader(file, text)

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+_LONGEST_TEXT = 4096
+"""Characters of a message, which may have foreign text in it."""
+
+
 class ExitCode(enum.IntEnum):
     """What the command tells its caller."""
 
@@ -80,6 +84,7 @@ class SourceError(SyncagentError):
         ``validator``, if any, is remembered instead of that of the last answer, which it must stand for as well.
         """
         self.kind, self.validator = kind, validator
+        text = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
         shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
         super().__init__(shown)
 
@@ -113,6 +118,15 @@ class LayoutError(SyncagentError):
 
 class DamagedError(SyncagentError):
     """A sorted file is not what was written: short, altered or missing."""
+
+
+class LineTooLongError(DamagedError, OSError):
+    """A line, or a logical line, is longer than any list or table has one. For who reads a file: it cannot be read."""
+
+    def __init__(self, text: str) -> None:
+        """``text`` says which line, and the limit; it is ``strerror`` too."""
+        super().__init__(text)
+        self.strerror = text
 
 
 class PublishError(SyncagentError):

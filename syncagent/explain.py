@@ -13,7 +13,7 @@ from syncagent.checks.host import UnaskedError
 from syncagent.ledger import ledger_errors, reading
 from syncagent.lookup import Finder, SortedLines
 from syncagent.plan import HOLD
-from syncagent.snapshot import rejects_of, unescape
+from syncagent.snapshot import escape, rejects_of, unescape
 from syncagent.values import Domain
 from syncagent.verdict import Smtpd
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from syncagent.config import Config
     from syncagent.ledger import Finished
+
+_SHOWN = 60
+"""Characters of a spelling that is too long."""
 
 
 class Said(Struct, frozen=True):
@@ -57,6 +60,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
 
 def explain(config: Config, spelled: str, program: str) -> Explanation:
     """Explain an address as a person, a source or a client of Postfix may spell it. Raises LedgerError."""
+    if reason := normalise.too_long(spelled):
+        return _unasked(config, spelled, reason)
     reasons: list[str] = []
     try:
         address = normalise.canonical(spelled)
@@ -94,6 +99,25 @@ def explain(config: Config, spelled: str, program: str) -> Explanation:
         happened=happened,
         asked=asked,
         verdict=_verdict(smtpd, sent),
+    )
+
+
+def _unasked(config: Config, spelled: str, reason: str) -> Explanation:
+    """Explain a spelling that is too long to be looked at: neither a table nor an SMTP command can hold it."""
+    with reading(config.state.directory) as ledger:
+        held = {
+            name: ledger.snapshots / state.snapshot.file for name, state in ledger.sources.items() if state.snapshot
+        }
+    return Explanation(
+        spelled=f"{spelled[:_SHOWN]}...",
+        canonical="",
+        published=False,
+        said=(),
+        reasons=(f"no table can have it: it {reason}", *_rejected(held, spelled, "")),
+        since=0.0,
+        happened=(),
+        asked=(),
+        verdict="Postfix cannot be asked for it: it is longer than a line of SMTP",
     )
 
 
@@ -146,7 +170,8 @@ def _kept(
 
 def _rejected(snapshots: dict[str, Path], spelled: str, address: str) -> Iterator[str]:
     """Say which sources have it in a form that cannot be a recipient."""
-    wanted = {spelled.strip().lower(), address} - {""}
+    starts = (spelled, spelled.strip())  # a long one is kept by its start
+    wanted = ({unescape(escape(start)).strip().lower() for start in starts} | {address}) - {""}
     for name, path in snapshots.items():
         for reject in rejects_of(path):
             if unescape(reject.spelled).strip().lower() in wanted:

@@ -36,6 +36,7 @@ DEADLINE = 120.0
 REFUSED_FOR = 3600.0
 _MOST = 1 << 20  # octets of a secret or a recipe; what is larger is no such thing, as its source will tell
 _ENDING = 1.0  # seconds; what ended the waiting of a fetch that was given up on may be why the source is asked again
+_SHOWN = 60  # characters of a foreign name in a note
 _LOOK = 0.5  # seconds; a signal that came in the instant before the wait, or to another thread, does not end the wait
 
 
@@ -204,6 +205,7 @@ class _Attempt:
             raise SourceError("it answered “same” though there is nothing to be the same as", kind=FailureKind.BROKEN)
         if answer.explained is not None:
             self._compare(snapshot, path, answer.explained)
+        domains, notes = _fitting(answer.domains)
         report = SourceReport(
             name=name,
             state="same" if answer.same else "whole",
@@ -211,7 +213,7 @@ class _Attempt:
             rejected=snapshot.rejected,
             ignored=writer.ignored,
             seconds=time.monotonic() - self._started,
-            notes=answer.notes,
+            notes=(*answer.notes, *notes),
             mode=answer.mode,
             steps=answer.steps,
         )
@@ -224,7 +226,7 @@ class _Attempt:
             last_success=fetcher.now,
             last_attempt=fetcher.now,
             mode=answer.mode,
-            domains=answer.domains if answer.domains is not None else state.domains if answer.same else (),
+            domains=domains if domains is not None else state.domains if answer.same else (),
         )
         return Fetched(report, remembered, path / snapshot.file)
 
@@ -287,6 +289,17 @@ class _Attempt:
             self._writer.abandon()
         if self._thread.is_alive():
             getattr(self._source.source, "give_up", lambda: None)()
+
+
+def _fitting(domains: tuple[str, ...] | None) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """Give the domains that a source serves less those that are too long to be one, and a note of these."""
+    if domains is None or not any(map(normalise.too_long, domains)):
+        return domains, ()
+    left = tuple(domain for domain in domains if not normalise.too_long(domain))
+    first = next(domain for domain in domains if normalise.too_long(domain))
+    count = len(domains) - len(left)
+    why = f"the domain that begins with {escape(first[:_SHOWN])!r} {normalise.too_long(first)}"
+    return left, (f"{count} of the domains that it serves are left out: {why}",)
 
 
 def _content(name: str) -> tuple[bytes, int]:

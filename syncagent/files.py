@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 from syncagent.errors import DamagedError, LedgerError, LockBusyError
+from syncagent.normalise import MAX_LINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 CHUNK = 1 << 18
-MAX_LINE = 1 << 20
 SORT_BUFFER = "32M"
 NOTHING = subprocess.DEVNULL
 MOST_OF_A_LIST = 16 << 20
@@ -408,18 +408,19 @@ def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
     Raises DamagedError for a line of over a megabyte: no list has one, and memory must not grow with it.
     """
-    rest = b""
+    rest: list[bytes] = []  # joined once: chunks may be single octets
+    size = 0
     for chunk in chunks:
         end = chunk.rfind(b"\n") + 1
         if end:
-            yield rest + chunk[:end]
-            rest = chunk[end:]
-        else:
-            rest += chunk
-        if len(rest) > MAX_LINE:
+            yield b"".join([*rest, chunk[:end]])
+            rest, size = [], 0
+        rest.append(chunk[end:])
+        size += len(chunk) - end
+        if size > MAX_LINE:
             raise DamagedError(f"a line of over {MAX_LINE} octets")
-    if rest:
-        yield rest
+    if size:
+        yield b"".join(rest)
 
 
 def chunks_in(path: Path) -> Iterator[bytes]:

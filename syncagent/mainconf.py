@@ -107,14 +107,13 @@ class MainConf:
 
 def entries(value: str) -> list[str]:
     """Part a list of main.cf at commas and white space, braces kept together."""
-    found, depth = [""], 0
-    for char in value:
+    found, start, depth = [], 0, 0
+    for at, char in enumerate(value):
         depth += (char == "{") - (char == "}")
         if char in _SPACE and depth <= 0:
-            found.append("")
-        else:
-            found[-1] += char
-    return [entry for entry in found if entry]
+            found.append(value[start:at])
+            start = at + 1
+    return [entry for entry in (*found, value[start:]) if entry]
 
 
 def _domain(entry: str) -> Domain | None:

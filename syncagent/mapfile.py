@@ -9,6 +9,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from syncagent import normalise
+from syncagent.errors import LineTooLongError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -38,21 +39,29 @@ def second_forms(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def logical_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Give ``(number, line)`` of each logical line: comments and blank lines gone, continuations joined."""
-    held, start = b"", 0
+    """Give ``(number, line)`` of each logical line: comments and blank lines gone, continuations joined.
+
+    Raises LineTooLongError for one of over a megabyte.
+    """
+    held: list[bytes] = []
+    size = start = 0
     for number, line in enumerate(lines, 1):
         bare = line.rstrip(b"\n")
         stripped = bare.strip(_SPACE)
         if not stripped or stripped.startswith(b"#"):
             continue
-        if bare[:1] in (b" ", b"\t", b"\v", b"\f", b"\r"):
-            held, start = held + bare, start or number
-            continue
-        if held:
-            yield start, held
-        held, start = bare, number
+        if bare[:1] not in (b" ", b"\t", b"\v", b"\f", b"\r"):
+            if held:
+                yield start, b"".join(held)
+            held, size, start = [], 0, number
+        held.append(bare)
+        size, start = size + len(bare), start or number
+        if size > normalise.MAX_LINE:
+            raise LineTooLongError(
+                f"a line of over {normalise.MAX_LINE} octets, with what continues it, from line {start} on"
+            )
     if held:
-        yield start, held
+        yield start, b"".join(held)
 
 
 def split(line: bytes) -> tuple[bytes, bytes] | None:
@@ -110,6 +119,8 @@ def recipient(line: bytes, folded_domains: Mapping[str, str]) -> str | None:
     except UnicodeDecodeError:
         return None
     key, value = split(line) or (b"", b"")
+    if len(key) > normalise.MAX_SPELLED:
+        return None
     local, at, domain = key.decode().casefold().rpartition("@")
     if not value or not at or not domain or any(char in local + domain for char in "\0\r\n\t"):
         return None

@@ -25,9 +25,22 @@ VERSION = f"2/{unicodedata.unidata_version}"
 MAX_KEY = 510
 """Octets of a folded key. One longer key stops an lmdb build for good."""
 
+MAX_LINE = 1 << 20
+"""Octets of a line, or of a logical line: no table and no list has a longer one, and memory must not grow with it."""
+
+MAX_SPELLED = 4096
+"""Octets of a spelling in UTF-8: a longer one is rejected before anything else looks at it.
+
+No usable address needs so many: smtpd(8) takes lines of 2048 octets (line_length_limit). Unicode normalization is
+quadratic in a run of combining marks and holds the interpreter lock: 4 KiB take 4 ms, 320 kB over a minute.
+"""
+
+_SHRINK = 4
+"""How many octets NFC, case folding and UTS 46 make one of at most: a character of the longest encoding."""
+
 _PLAIN = re.compile(r"(?!#)[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*@([a-z0-9._-]+)")
 _PLAIN_LINE = re.compile(f"^{_PLAIN.pattern}$", re.MULTILINE)
-_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"@(.*)', re.DOTALL)
+_QUOTED = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"@(.*)', re.DOTALL)
 _UNSAFE = re.compile(r"[\x00\r\n]")
 _SPECIAL = re.compile(r'[ \t()<>\[\]:;,"]')
 _DOT_STRING = re.compile(r'[^\x00-\x20\x7f()<>\[\]:;,@\\".]+(?:\.[^\x00-\x20\x7f()<>\[\]:;,@\\".]+)*')
@@ -48,6 +61,7 @@ def canonical(spelled: str) -> str:
 
     Raises UnusableError with the reason.
     """
+    check_length(spelled)
     lowered = spelled.lower()
     plain = _PLAIN.fullmatch(lowered)
     if plain and len(lowered) <= MAX_KEY:
@@ -57,12 +71,29 @@ def canonical(spelled: str) -> str:
     return _carefully(spelled)
 
 
+def too_long(spelled: str) -> str:
+    """Return why a spelling is too long to be looked at, with its length and the limit, or nothing."""
+    if len(spelled) * _SHRINK <= MAX_SPELLED:
+        return ""
+    octets = len(spelled) if spelled.isascii() else len(spelled.encode(errors="surrogatepass"))
+    return f"is {octets} octets long, over the {MAX_SPELLED} of the longest spelling" if octets > MAX_SPELLED else ""
+
+
+def check_length(spelled: str) -> None:
+    """Raise UnusableError where a spelling is too long to be looked at."""
+    reason = too_long(spelled)
+    if reason:
+        raise UnusableError(reason)
+
+
 def canonical_all(spelled: Sequence[str]) -> list[str] | None:
     """Give the canonical forms of many where each is plain and needs no second look, else None: ask one by one."""
+    if max(map(len, spelled), default=0) > MAX_KEY:
+        return None
     text = "\n".join(spelled).lower()
     domains = _PLAIN_LINE.findall(text)
     lines = text.split("\n")
-    if not len(domains) == len(lines) == len(spelled) or max(map(len, lines)) > MAX_KEY:
+    if not len(domains) == len(lines) == len(spelled):
         return None
     return lines if all(_domain(name) == (name, "") and "xn--" not in name for name in set(domains)) else None
 
@@ -72,6 +103,9 @@ def _carefully(spelled: str) -> str:
     domain = canonical_domain(domain)
     if local is None:
         return _fitting(f"@{domain}")
+    octets = len(local.encode(errors="surrogatepass"))
+    if octets > _SHRINK * MAX_KEY:
+        raise UnusableError(f"has a local part of {octets} octets: its key is over the {MAX_KEY} of every table type")
     local = unicodedata.normalize("NFC", local).casefold().replace("\t", " ")
     if not _DOT_STRING.fullmatch(local):
         local = '"' + re.sub(r'(["\\])', r"\\\1", local) + '"'
@@ -119,6 +153,7 @@ def canonical_domain(spelled: str) -> str:
 
     Raises UnusableError with the reason.
     """
+    check_length(spelled)
     domain, reason = _domain(spelled)
     if reason:
         raise UnusableError(reason)
@@ -127,6 +162,8 @@ def canonical_domain(spelled: str) -> str:
 
 def domain_or_same(spelled: str) -> str:
     """Give a domain as ``canonical_domain`` does; what is none, as it is."""
+    if too_long(spelled):
+        return spelled
     domain, reason = _domain(spelled)
     return spelled if reason else domain
 
@@ -151,6 +188,8 @@ def _domain(spelled: str) -> tuple[str, str]:
 
 def _a_labels(spelled: str) -> str:
     """Give a non-ASCII domain as A-labels, or nothing where IDNA does not allow it."""
+    if len(spelled.encode(errors="surrogatepass")) > _SHRINK * _MAX_DOMAIN:
+        return ""
     import idna
 
     try:
@@ -200,6 +239,8 @@ def within(domain: str, relay_domains: AbstractSet[str]) -> str | None:
 
     As Postfix has it by default: relay_domains is in parent_domain_matches_subdomains.
     """
+    if len(domain) > MAX_SPELLED:  # no relay domain is so long: what is left of the limit is no part of one
+        domain = domain[-MAX_SPELLED:].partition(".")[2]
     while domain and domain not in relay_domains:
         domain = domain.partition(".")[2]
     return domain or None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import tomllib
 import types
 import typing
 from pathlib import Path
@@ -16,6 +17,10 @@ from syncagent.errors import Problem
 from syncagent.values import VALUES, RecipeFile, SecretFile
 
 Keys = tuple[str, ...]
+_LONGEST_TEXT = 2000
+"""Characters of a problem, which may have a value in it."""
+_MOST_PARTS = 100  # as in the next line
+_LONG_KEY = re.compile(r"""(?<![\w.'"-])(?:(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){100}""")
 
 
 class Reader:
@@ -29,7 +34,7 @@ class Reader:
     def problem(self, path: Keys, text: str) -> None:
         """Note a problem at a key, and the line of it or of what it should stand in."""
         known = (self._lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self._lines)
-        self.problems.append(Problem(self._file, next(known, None), _dotted(path), text))
+        self.problems.append(Problem(self._file, next(known, None), _clipped(_dotted(path)), _clipped(text)))
 
     def fields(
         self, structs: tuple[type[Struct], ...], raw: object, path: Keys, elsewhere: tuple[str, ...] = ()
@@ -87,6 +92,24 @@ class Reader:
         if kind is not Path:
             return kind(raw if "/" not in raw else str(self._base / raw))
         return self._base / raw
+
+
+def tables(text: str) -> dict[str, Any]:
+    """Parse TOML. Raises ValueError, whose text says what is wrong, with the line where it is known."""
+    if _LONG_KEY.search(text):  # whose cost grows with the square of its parts
+        raise ValueError(f"a key has over {_MOST_PARTS} parts")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:  # int() of more digits than Python converts
+        raise ValueError("a number has too many digits") from None
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
 
 
 def near(name: str, known: typing.Iterable[str]) -> str:

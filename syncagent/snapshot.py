@@ -218,7 +218,7 @@ class _RejectCounter:
 
 def escape(text: str) -> str:
     """Make a foreign text fit a field: printable, on one line, no TAB, not over-long; ``unescape`` reads it."""
-    if text.isprintable() and "\\" not in text and len(text) <= _CLIP:
+    if len(text) <= _CLIP and text.isprintable() and "\\" not in text:
         return text
     return text[:_CLIP].encode("unicode_escape").decode()
 

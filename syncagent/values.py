@@ -16,9 +16,16 @@ from typing import Any, Self
 from syncagent import normalise
 
 _TEN_YEARS = range(date(2024, 1, 1).toordinal(), date(2034, 1, 1).toordinal())
+_CLIP = 100
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 INDEX_SUFFIX = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb", "texthash": ""}
 """Map types that can be published, with the usual suffix of their index (none for texthash)."""
+
+
+def _shown(value: object) -> str:
+    """Return a value as a message shows it: quoted, and the start of one that is long."""
+    text = repr(value[:_CLIP] if isinstance(value, str) else value)
+    return f"{text[:_CLIP]}..." if len(text) > _CLIP else text
 
 
 class Duration(float):
@@ -32,7 +39,7 @@ class Duration(float):
         text = value if isinstance(value, str) else ""
         parts = re.findall(r"([0-9]{1,9})([smhdw])", text)
         if not parts or "".join(number + unit for number, unit in parts) != text:
-            raise ValueError(f'expected a time such as "90s", "5m", "1h" or "7d", not {value!r}')
+            raise ValueError(f'expected a time such as "90s", "5m", "1h" or "7d", not {_shown(value)}')
         return cls(sum(int(number) * _UNITS[unit] for number, unit in parts))
 
     def __str__(self) -> str:
@@ -60,7 +67,7 @@ class Size(int):
         """Read the spelling; a bare number is refused, since nobody can tell its unit."""
         found = re.fullmatch(r"([0-9]{1,9})([KMG])", value) if isinstance(value, str) else None
         if found is None:
-            raise ValueError(f'expected a size such as "64K", "20M" or "2G", not {value!r}')
+            raise ValueError(f'expected a size such as "64K", "20M" or "2G", not {_shown(value)}')
         return cls(int(found[1]) << {"K": 10, "M": 20, "G": 30}[found[2]])
 
     def __str__(self) -> str:
@@ -85,11 +92,11 @@ class Cron(str):
         """Read the five fields."""
         fields = value.split() if isinstance(value, str) else []
         if len(fields) != len(cls._RANGES) + 1:
-            raise ValueError(f'expected five fields as in crontab(5), such as "*/5 * * * *", not {value!r}')
+            raise ValueError(f'expected five fields as in crontab(5), such as "*/5 * * * *", not {_shown(value)}')
         read = [cls._check(text, *known) for text, known in zip(fields, cls._RANGES, strict=False)]
         first, longest = min(read[2]), max(cls._LENGTHS[month - 1] for month in read[3])
         if first > longest and fields[-1] == "*":
-            raise ValueError(f"there is no day {first} in the month {fields[3]}: it would never run")
+            raise ValueError(f"there is no day {first} in the month {fields[3][:_CLIP]}: it would never run")
         return cls(" ".join([*fields[:-1], cls._weekdays(fields[-1].lower())]))
 
     def longest(self) -> float:
@@ -128,7 +135,7 @@ class Cron(str):
             first, last = (int(found[1] or low), int(found[2] or found[1] or high)) if found else (1, 0)
             step = int(found[3]) if found and found[3] is not None else None
             if not low <= first <= last <= high or (step is not None and not 1 <= step <= last - first):
-                raise ValueError(f"{part!r} is no {name}: {low} to {high}, as in crontab(5)")
+                raise ValueError(f"{_shown(part)} is no {name}: {low} to {high}, as in crontab(5)")
             several |= set(range(first, last + 1, step or 1))
         return several
 
@@ -141,7 +148,7 @@ class Cron(str):
             found = re.fullmatch(r"(?:\*|([a-z]{3})(?:-([a-z]{3}))?)(?:/([1-7]))?", part)
             days = [day for day in found.groups()[:2] if day] if found else [""]
             if not all(day in order for day in days) or (len(days) > 1 and order.index(days[0]) > order.index(days[1])):
-                raise ValueError(f"{part!r} is no day of the week: mon to sun, or 0 to 7, a range from mon on")
+                raise ValueError(f"{_shown(part)} is no day of the week: mon to sun, or 0 to 7, a range from mon on")
         return ",".join(cls._spelled_out(part) for part in named.split(","))
 
     @classmethod
@@ -165,11 +172,11 @@ class Domain(str):
     def parse(cls, value: object) -> Self:
         """Read a domain in either IDN form."""
         if not isinstance(value, str) or "@" in value:
-            raise ValueError(f"expected a domain such as example.com, not {value!r}")
+            raise ValueError(f"expected a domain such as example.com, not {_shown(value)}")
         try:
             return cls(normalise.canonical_domain(value))
         except normalise.UnusableError as error:
-            raise ValueError(f"{value!r} {error}") from None
+            raise ValueError(f"{_shown(value)} {error}") from None
 
 
 class Address(str):
@@ -181,11 +188,11 @@ class Address(str):
     def parse(cls, value: object) -> Self:
         """Read an address as any source may spell it."""
         if not isinstance(value, str):
-            raise ValueError(f"expected an address such as user@example.com, not {value!r}")  # noqa: TRY004 - one error type for the reader
+            raise ValueError(f"expected an address such as user@example.com, not {_shown(value)}")  # noqa: TRY004 - one error type for the reader
         try:
             return cls(normalise.canonical(value))
         except normalise.UnusableError as error:
-            raise ValueError(f"{value!r} {error}") from None
+            raise ValueError(f"{_shown(value)} {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,10 +211,10 @@ class MapName:
         if not colon or kind not in INDEX_SUFFIX:
             known = ", ".join(INDEX_SUFFIX)
             raise ValueError(
-                f'expected TYPE:PATH as in main.cf, TYPE one of {known}, such as "lmdb:/path", not {value!r}'
+                f'expected TYPE:PATH as in main.cf, TYPE one of {known}, such as "lmdb:/path", not {_shown(value)}'
             )
         if not path.startswith("/") or path.endswith("/"):
-            raise ValueError(f"the path must be absolute, as in main.cf, not {path!r}")
+            raise ValueError(f"the path must be absolute, as in main.cf, not {_shown(path)}")
         return cls(kind, Path(path), text)
 
     def __str__(self) -> str:

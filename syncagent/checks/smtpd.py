@@ -99,10 +99,11 @@ def _in_lines_of_its_own(text: Path, key: str) -> bool:
     """Tell whether a text has a key, and no line goes on in a further one: that would become the entry's before it."""
     try:
         lines = files.read_foreign(text, files.MOST_OF_A_LIST).split(b"\n")
+        logical = list(mapfile.logical_lines(lines))
     except OSError:
         return False
     found = []
-    for number, line in mapfile.logical_lines(lines):
+    for number, line in logical:
         pair = mapfile.split(line)
         if pair and pair[0].decode(errors="replace").casefold() == key:
             found.append(line == lines[number - 1])

@@ -12,8 +12,8 @@ from itertools import islice, repeat
 from typing import TYPE_CHECKING
 
 from syncagent import mapfile
-from syncagent.errors import FailureKind, SourceError
-from syncagent.normalise import UnusableError, canonical_domain
+from syncagent.errors import DamagedError, FailureKind, SourceError
+from syncagent.normalise import MAX_SPELLED, UnusableError, canonical_domain, too_long
 
 if TYPE_CHECKING:
     from syncagent.model import Entry
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 _BATCH = 10_000
 _SPACE = " \t\r\v\f\ufeff"  # the last is a byte order mark, as between two files put together
-_PASSWD_FIELDS = 7
-_ALIAS = re.compile(rb'("(?:[^"\\]|\\.)*"|[^\s":#][^\s":]*)\s*:(?:\s*\S)')
+_PASSWD_FIELDS, _UID_DIGITS = 7, 10
+_ALIAS = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*"|[^\s":#][^\s":]*)\s*:(?:\s*\S)')
+_SHOWN = 60
+"""Characters of a foreign name in a message."""
 
 
 Format = Callable[[Iterable[bytes], "Reading"], Iterator[list["Entry"]]]
@@ -58,7 +60,7 @@ class Reading:
     def completed(self, entry: Entry) -> Iterator[Entry]:
         """Give the entry, or one at each of the domains where it is a bare local part."""
         local, key, label = entry
-        if "@" in local or not self.config.domains:
+        if "@" in local or not self.config.domains or too_long(local):
             yield entry
         else:
             yield from ((f"{local}@{domain}", key, label) for domain in self.config.domains)
@@ -68,8 +70,8 @@ class Reading:
         yield from ((f"{local}@{domain}", f"{self.prefix}{number}", "") for domain in self.config.domains)
 
     def reject(self, octets: bytes, reason: str, number: int) -> None:
-        """Record what cannot be an entry."""
-        self.sink.reject(octets.decode(errors="backslashreplace"), reason, f"{self.prefix}{number}")
+        """Record what cannot be an entry, or the start of it."""
+        self.sink.reject(octets[:MAX_SPELLED].decode(errors="backslashreplace"), reason, f"{self.prefix}{number}")
 
 
 def lines(chunks: Iterable[bytes], reading: Reading) -> Iterator[list[Entry]]:
@@ -99,12 +101,12 @@ def _decoded(chunk: bytes, reading: Reading, number: int) -> list[str]:
 
 
 def _decoded_line(line: bytes, reading: Reading, number: int) -> str:
-    return "" if line.lstrip().startswith(b"#") else _text(line, reading, number).strip(_SPACE)
+    return "" if line.lstrip().startswith(b"#") else _text(line.strip(), reading, number).strip(_SPACE)
 
 
 def _postmap(chunks: Iterable[bytes], reading: Reading) -> Iterator[Entry]:
     """Read the left side of a Postfix table. Bare domains, as virtual(5) has them, are passed over."""
-    for number, line in mapfile.logical_lines(_physical(chunks)):
+    for number, line in _logical(chunks, reading):
         yield from _table_line(number, line, reading)
 
 
@@ -138,7 +140,7 @@ def _is_domain(key: str, own: tuple[str, ...]) -> bool:
 
 def _aliases(chunks: Iterable[bytes], reading: Reading) -> Iterator[Entry]:
     """Read the names of an aliases(5) file, each at each of the domains; what they stand for is not looked at."""
-    for number, line in mapfile.logical_lines(_physical(chunks)):
+    for number, line in _logical(chunks, reading):
         name = _ALIAS.match(line)
         if name is None:
             reading.reject(line, "is not NAME: VALUE, as aliases(5) has it", number)
@@ -152,7 +154,7 @@ def _passwd(chunks: Iterable[bytes], reading: Reading) -> Iterator[Entry]:
         fields = line.split(b":")
         if not line.strip():
             continue
-        if len(fields) != _PASSWD_FIELDS or not fields[2].isdigit():
+        if len(fields) != _PASSWD_FIELDS or not fields[2].isdigit() or len(fields[2]) > _UID_DIGITS:
             name = fields[0]  # and nothing else: the next field may be a password
             reading.reject(name, "is not NAME:PASSWORD:UID:GID:GECOS:HOME:SHELL, as passwd(5) has it", number)
         elif int(fields[2]) < reading.config.min_uid:
@@ -183,7 +185,7 @@ def _csv(chunks: Iterable[bytes], reading: Reading) -> Iterator[Entry]:
 def _column(heads: list[str], reading: Reading) -> int:
     column = reading.config.column
     if heads.count(column) != 1:
-        named = ", ".join(heads) or "nothing"
+        named = ", ".join(head[:_SHOWN] for head in heads[:_SHOWN]) or "nothing"
         text = f"{reading.name}: its first line must name the column {column!r} once, and names {named}"
         raise SourceError(text, kind=FailureKind.BROKEN)
     return heads.index(column)
@@ -199,17 +201,29 @@ def _cell(row: list[str], at: int, reading: Reading, number: int) -> Iterator[En
         yield from reading.entries(spelled, number)
 
 
+def _logical(chunks: Iterable[bytes], reading: Reading) -> Iterator[tuple[int, bytes]]:
+    """Give the logical lines of a Postfix table, each with its number."""
+    try:
+        yield from mapfile.logical_lines(_physical(chunks))
+    except DamagedError as error:
+        raise SourceError(f"{reading.name} has {error}: is it a Postfix table?", kind=FailureKind.BROKEN) from error
+
+
 def _physical(chunks: Iterable[bytes]) -> Iterator[bytes]:
     return (line for chunk in chunks for line in chunk.removesuffix(b"\n").split(b"\n"))
 
 
 def _text(octets: bytes, reading: Reading, number: int) -> str:
-    """Give a field as text, or nothing, and a reject noted, where it is not UTF-8."""
+    """Give a field as text, or nothing, and a reject noted, where it is not UTF-8 or too long."""
     try:
-        return octets.decode()
+        text = octets.decode()
+        reason = too_long(text)
     except UnicodeDecodeError:
-        reading.reject(octets, "is not UTF-8", number)
+        text, reason = "", "is not UTF-8"
+    if reason:
+        reading.reject(octets, reason, number)
         return ""
+    return text
 
 
 def _batches(read: Callable[[Iterable[bytes], Reading], Iterator[Entry]]) -> Format:

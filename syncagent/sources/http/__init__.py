@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from syncagent.normalise import too_long
 from syncagent.sources import Watched
 from syncagent.values import Domain, Duration, RecipeFile, SecretFile, Size
 
@@ -116,6 +117,9 @@ def watched(config: Config) -> Iterator[Watched]:
 
 
 def _url_problems(config: Config) -> Iterator[str]:
+    if reason := too_long(config.url):  # the name of a host is normalized
+        yield reason
+        return
     if "@" in urlsplit(config.url.partition("?")[0].replace("[", "").replace("]", "")).netloc:
         yield "a URL has no user or password in it: see username, password_file and token_file"
         return

@@ -15,7 +15,7 @@ import msgspec
 
 from syncagent.errors import FailureKind, SourceError
 from syncagent.model import StepReport
-from syncagent.normalise import domain_or_same
+from syncagent.normalise import domain_or_same, too_long
 from syncagent.sources import Answer
 from syncagent.sources.http import paths, rules
 from syncagent.sources.http.facts import Fact, Records, joined, said
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from syncagent.sources.http.recipe import Recipe, Step
     from syncagent.sources.http.walk import Place
 
-_SAMPLE = 3
+_SAMPLE, _SHOWN = 3, 200
 _BATCH = 10_000
 _ANYTHING = re.compile(r"[%*?]")
 Page = tuple[Any, str]
@@ -183,7 +183,7 @@ class _Run:
     def _put(self, step: Step, facts: list[tuple[str, Fact]]) -> None:
         count = self._counts[step.name]
         count.emitted += len(facts)
-        count.sample += [fact.value for _, fact in facts[: _SAMPLE - len(count.sample)]]
+        count.sample += [fact.value[:_SHOWN] for _, fact in facts[: _SAMPLE - len(count.sample)]]
         entries = []
         for key, fact in facts:
             if fact.kind in {"domain", "alias_domain", "accept_all"}:
@@ -208,6 +208,8 @@ class _Run:
             return
         batch: list[tuple[str, str, str]] = []
         for address, key, step in self._spool.read():
+            if too_long(address):
+                continue  # a reject by its own domain
             local, _, domain = address.strip().rpartition("@")
             batch += [(f"{local}@{alias}", key, f"{step}, {alias}") for alias in self._standing_for(domain, step)]
             if len(batch) > _BATCH:
@@ -226,7 +228,7 @@ class _Run:
 
     def _notes(self) -> Iterator[str]:
         if self._patterns:
-            shown = ", ".join(f"{pattern!a}" for pattern in self._patterns[:_SAMPLE])
+            shown = ", ".join(f"{pattern[:_SHOWN]!a}" for pattern in self._patterns[:_SAMPLE])
             yield (
                 f"{len(self._patterns)} patterns such as {shown} stand for addresses that nobody can list: they are NOT"
                 " in the map, and mail for them is refused; add the addresses that are used in a file source"
@@ -252,6 +254,9 @@ def _unwrapped(step: Step, body: Any) -> Any:  # noqa: ANN401 - JSON
 def _segment(value: Any) -> str:  # noqa: ANN401 - JSON
     """Give what is asked for by itself: nothing that would make the question another one."""
     text = "" if value is None else rules.canonical(value)
+    reason = too_long(text)
+    if reason:
+        raise rules.RuleError(f"it gives what {reason}, and something to ask for is wanted")
     if text.strip(".") == "":
         raise rules.RuleError(f"it gives {rules.shown(value)}, and something to ask for is wanted")
     return text

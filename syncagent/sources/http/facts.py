@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from syncagent.normalise import UnusableError, canonical_domain
+from syncagent.normalise import UnusableError, canonical_domain, too_long
 from syncagent.sources.http import paths, rules
 from syncagent.sources.http.recipe import PLACEHOLDER
 
@@ -96,6 +96,8 @@ def _facts(emit: Emit, scope: Any) -> Iterator[Fact]:  # noqa: ANN401 - JSON
     for value in _values(emit, scope):
         if emit.kind == "address":
             yield Fact("address", value)
+            if too_long(value):
+                continue
             local, at, domain = value.rpartition("@")
             yield from (Fact("address", f"{local}{suffix}{at}{domain}") for suffix in emit.suffixes)
         elif emit.kind == "alias_domain":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from msgspec import UNSET
 
 from syncagent import files
 from syncagent.errors import ConfigError, Problem
-from syncagent.reader import Reader
+from syncagent.reader import Reader, tables
 from syncagent.sources.http import paths, rules
 from syncagent.sources.http.recipe import PLACEHOLDER, Recipe, bound, filled, parameters
 
@@ -48,13 +47,13 @@ def load(name: str) -> Recipe:
     file = _file(name)
     try:
         text = files.read_foreign_text(file, _MOST)
-        raw = tomllib.loads(text)
+        raw = tables(text)
     except OSError as error:
         if file.parent == _shipped():
             text = f"there is no recipe {name!r}; there are: {', '.join(names())}; one of your own has a / in its path"
             raise ConfigError([Problem(name, None, "", text)]) from None
         raise ConfigError([Problem(str(file), None, "", f"cannot be read: {error.strerror}")]) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ConfigError([Problem(str(file), None, "", f"is not TOML: {error}")]) from None
     reader = Reader(file, text)
     (values,) = reader.fields((Recipe,), raw, ())

@@ -11,12 +11,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_STEP = re.compile(r"""\.?(?:"([^"]+)"|([A-Za-z0-9_@$-]+)|(\*~)|(\*))(\?)?|\[(\d*)\](\?)?""")
+_STEP = re.compile(r"""\.?(?:"([^"]+)"|([A-Za-z0-9_@$-]+)|(\*~)|(\*))(\?)?|\[([0-9]{0,9})\](\?)?""")
+_LONGEST = 4096
 _SHOWN = re.compile(r"[A-Za-z0-9_@.$-]{1,40}")
 _KINDS = {dict: "an object", list: "an array", str: "a text", bool: "true or false", type(None): "null"}
 ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "nothing", "__bool__": lambda _: False})()
@@ -44,6 +46,8 @@ def parse(path: str) -> tuple[_Step, ...]:
     """Read a path. Raises PathError where it is none."""
     if path == "@":
         return ()
+    if len(path) > _LONGEST:
+        raise PathError(f"a path of {len(path)} characters is over the {_LONGEST} that one may have")
     steps, at = [], 0
     while at < len(path):
         found = _STEP.match(path, at)
@@ -103,7 +107,7 @@ def _follow(place: Any, step: _Step, path: str) -> list[Any]:  # noqa: ANN401 - 
         return [] if found is ABSENT or (step.optional and found is None) else [found]
     if step.kind == "index":
         raise MissingError(f"{path}: number {step.index} is wanted, and there are {len(place)}")
-    known = ", ".join(name for name in list(place)[:8] if _SHOWN.fullmatch(name))
+    known = ", ".join(name for name in islice(place, 8) if _SHOWN.fullmatch(name))
     raise MissingError(f"{path}: there is no {step.name!r}{f'; there are: {known}' if known else ''}")
 
 

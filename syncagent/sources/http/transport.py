@@ -13,6 +13,8 @@ import re
 import time
 import zlib
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
@@ -25,7 +27,7 @@ from syncagent.sources.tls import context
 from syncagent.values import Size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from syncagent.sources.http import Config
 
@@ -34,6 +36,12 @@ _PATIENCE = 30.0
 """Seconds: the longest Retry-After that is waited for."""
 _TRIES = 3
 _LONGEST_LINK = 8192
+_COSTS = {b",": 64, b"{": 256, b"[": 64}
+"""Octets of memory that a value, an object and an array take at most once decoded, by the sign that each has."""
+_TIMES = 10
+"""How many times max_body the decoded values of a body may take. Names and addresses in objects take four times."""
+_DIGITS = 1000
+"""Digits of a number: int() costs the square of them."""
 _LINK = re.compile(r'<([^<>]*)>((?:\s*;\s*[^\s=;,]+(?:\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^\s";,]*))?)*)')
 _REL = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s";,]*))', re.IGNORECASE)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -41,6 +49,8 @@ _OK, _NOT_MODIFIED, _TOO_MANY, _UNAVAILABLE = 200, 304, 429, 503
 _PASSING = frozenset({408, 421, 425, _TOO_MANY})
 """Client errors that another try may mend."""
 _PHRASE = 60
+_LOOK = 1000
+"""Objects between two looks at the clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,20 +90,45 @@ class Response:
     status: int
     headers: Mapping[str, str] = field(repr=False)
     _chunks: Iterator[bytes] = field(repr=False)
+    _most: int = 1 << 20
+    """Octets that the body may have; its chunks see to that."""
+    _ends: float = math.inf
 
     def body(self) -> Iterator[bytes]:
         """Give the body, unpacked, in chunks. Raises SourceError where it is not whole, too large or too slow."""
         return self._chunks
 
     def json(self) -> Any:  # noqa: ANN401 - JSON
-        """Give the body as JSON. Raises SourceError where it is none, which is never shown: it may hold secrets."""
-        raw = b"".join(self._chunks)
+        """Give the body as JSON. Raises SourceError where it is none, which is never shown: it may hold secrets.
+
+        So it does where the body would take too much memory once decoded, before that is done, and at the deadline.
+        """
+        raw = bytearray()
+        for chunk in self._chunks:
+            raw += chunk
+        self._check_cost(raw)
         try:
-            return _from_json(raw)
+            return _from_json(raw, partial(self._object, count(1)))
         except (ValueError, RecursionError, msgspec.DecodeError) as error:
             kind = self.headers.get("content-type", "no kind")[:100]
             text = f"{self.url}: its answer ({kind!r}) is no JSON, or not all of it: {str(error)[:100]}"
             raise SourceError(text, kind=FailureKind.TEMPORARY if _is_cut(error) else FailureKind.BROKEN) from None
+
+    def _check_cost(self, raw: bytearray) -> None:
+        """Raise SourceError where values, objects and arrays are so many that they would fill the memory."""
+        cost = sum(octets * raw.count(sign) for sign, octets in _COSTS.items())
+        if cost > _TIMES * self._most:
+            text = (
+                f"{self.url}: its answer has so many values that it may take {cost >> 20}M of memory, over"
+                f" {_TIMES * self._most >> 20}M ({_TIMES} times max_body): ask for smaller pages, or raise max_body"
+            )
+            raise SourceError(text, kind=FailureKind.BROKEN)
+
+    def _object(self, number: Iterator[int], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Make an object of its pairs. Raises SourceError once the deadline has passed."""
+        if next(number) % _LOOK == 0 and time.monotonic() > self._ends:
+            raise SourceError(f"{self.url}: its answer takes longer to decode than the source's deadline")
+        return _object(pairs)
 
     @property
     def next_link(self) -> str:
@@ -173,8 +208,9 @@ class Transport:
                 stack.pop_all().close()
                 time.sleep(wait)
             self._judge(shown, response, request)
-            chunks = self._unpacked(shown, response, request.max_body or self._config.most)
-            yield Response(shown, response.status_code, response.headers, chunks)
+            most = request.max_body or self._config.most
+            chunks = self._unpacked(shown, response, most)
+            yield Response(shown, response.status_code, response.headers, chunks, most, self._ends)
 
     def _time_left(self) -> httpx.Timeout:
         """Give the configured time-outs, none longer than what is left of the deadline."""
@@ -218,7 +254,9 @@ class Transport:
         """Give the body, unpacked, and watch its size, its end and the clock."""
         packed = response.headers.get("content-encoding", "identity").lower()
         if packed not in {"identity", "gzip", "x-gzip"}:
-            raise SourceError(f"{url}: its content-encoding {packed!r} was not asked for", kind=FailureKind.BROKEN)
+            raise SourceError(
+                f"{url}: its content-encoding {packed[:_PHRASE]!r} was not asked for", kind=FailureKind.BROKEN
+            )
         chunks = self._counted(url, response.iter_raw(), "sent", most)
         return chunks if packed == "identity" else self._counted(url, _gunzipped(url, chunks), "unpacked", most)
 
@@ -254,12 +292,18 @@ def _gunzipped(url: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
         raise SourceError(f"{url}: its gzip is cut short")
 
 
-def _from_json(raw: bytes) -> Any:  # noqa: ANN401 - JSON
-    """Decode strictly: a name that comes twice in an object would hide what the first one has."""
+def _from_json(raw: bytearray, made: Callable[[list[tuple[str, Any]]], dict[str, Any]]) -> Any:  # noqa: ANN401 - JSON
+    """Decode strictly: a name that comes twice in an object would hide what the first one has.
+
+    ``raw`` is emptied where it is not needed any more. ``made`` makes an object of its pairs.
+    """
     text = raw.decode()
-    body = json.loads(text, object_pairs_hook=_object, parse_constant=_number, parse_float=_number)
-    if _SURROGATE.search(text):
-        msgspec.json.decode(raw)  # refuses halves of pairs
+    escapes = _SURROGATE.search(text)
+    if not escapes:
+        raw.clear()
+    body = json.loads(text, object_pairs_hook=made, parse_constant=_number, parse_float=_number, parse_int=_integer)
+    if escapes:
+        msgspec.json.decode(raw, type=msgspec.Raw)  # refuses halves of pairs, and makes no objects
     return body
 
 
@@ -275,6 +319,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("an object has a name twice")
     return found
+
+
+def _integer(spelled: str) -> int:
+    if len(spelled) > _DIGITS:
+        raise ValueError(f"a number has {len(spelled)} digits")
+    return int(spelled)
 
 
 def _number(spelled: str) -> float:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from syncagent.sources.http.recipe import Paging
 
 _BARREN = 20
+_LONGEST = 8192
+"""Octets of what names the next page: the name of a host is normalized where its URL is parsed."""
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -115,6 +117,9 @@ class Walk:
         token = link if paging.kind == "link_header" else self._token(body, paging)
         if not token:
             return None
+        if len(token.encode(errors="surrogatepass")) > _LONGEST:
+            text = f"{place.shown}: it names a next page by over {_LONGEST} octets"
+            raise SourceError(text, kind=FailureKind.BROKEN)
         self._once(token.encode(errors="surrogatepass"), f"{place.shown}: page {self.pages} names an earlier one next")
         if paging.kind == "token":
             return Place(place.url, {**place.query, paging.param: token})

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from syncagent.normalise import too_long
 from syncagent.values import Duration, SecretFile, Urls
 
 if TYPE_CHECKING:
@@ -102,6 +103,9 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _url_problems(url: str) -> Iterator[str]:
+    if reason := too_long(url):  # the name of a host is normalized
+        yield reason
+        return
     if "@" in url:  # before anything of it is shown
         yield "a URL has no user or password in it: see bind_dn and password_file"
         return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from syncagent.errors import FailureKind, SourceError
+from syncagent.normalise import MAX_SPELLED, too_long
 from syncagent.sources.ldap.presets import PREFIXED
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ Attributes = dict[str, list[bytes] | None]
 """As the server spells them: ``mail``, ``mail;lang-de``; None where an attribute has no value."""
 
 _UUID_LENGTH = 16
+_SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,16 @@ class Found:
             return None
         if attribute == "objectGUID" and len(values[0]) == _UUID_LENGTH:
             return str(UUID(bytes_le=values[0]))
-        return values[0].decode("ascii", "backslashreplace").lower()
+        return values[0][:MAX_SPELLED].decode("ascii", "backslashreplace").lower()
+
+
+def _base_name(spelled: str) -> str:
+    """Return an attribute's name without options, in lower case; of one over the limit, the start."""
+    return _known_name(spelled[:MAX_SPELLED])
 
 
 @lru_cache(maxsize=256)
-def _base_name(spelled: str) -> str:
+def _known_name(spelled: str) -> str:
     return spelled.partition(";")[0].lower()
 
 
@@ -73,7 +80,7 @@ class Reading:
             map(_base_name, (*self.attributes, self.identity))
         )
         if foreign_names:
-            name = "".join(char for char in min(foreign_names) if char.isprintable())
+            name = "".join(char for char in min(foreign_names)[:_SHOWN] if char.isprintable())
             text = f"the server answers with {name!r}, which attributes does not name: give it by that name"
             raise SourceError(text, kind=FailureKind.BROKEN)
         taken: dict[Entry, None] = {}
@@ -84,7 +91,10 @@ class Reading:
                 try:
                     spelled = octets.decode()
                 except UnicodeDecodeError:
-                    self.sink.reject(octets.decode(errors="backslashreplace"), "is not UTF-8", key)
+                    self.sink.reject(octets[:MAX_SPELLED].decode(errors="backslashreplace"), "is not UTF-8", key)
+                    continue
+                if reason := too_long(spelled):
+                    self.sink.reject(spelled, reason, key)
                     continue
                 address = _of_mail(spelled) if prefixed else spelled
                 if address is None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _A_FEW = 10
 _CUT = frozenset({4, 11})  # there are more
-_RANGE = re.compile(r"(?P<name>[^;]+(?:;[^;=]+)*);range=(?P<low>\d+)-(?P<high>\d+|\*)", re.IGNORECASE)
+_RANGE = re.compile(r"(?P<name>[^;]+(?:;[^;=]+)*);range=(?P<low>[0-9]{1,18})-(?P<high>[0-9]{1,18}|\*)", re.IGNORECASE)
 _NAMES = re.compile(r"\bNAME\s+(?:'([^']*)'|\(((?:\s*'[^']*')+)\s*\))")
 _OID = re.compile(r"^\(\s*([0-9.]+)")
 _IN_FILTER = re.compile(r"\(\s*([A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)+)(?:;[A-Za-z0-9-]+)*(?::[^=()]*:|[<>~])?=")
