@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from syncagent.errors import LayoutError
-from syncagent.values import INDEX_SUFFIX
+from syncagent.values.types import INDEX_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from syncagent.config import Config
+    from syncagent.config.load import Config
 
 
 AGENT = "syncagent"

@@ -19,10 +19,10 @@ from statistics import median
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from syncagent import config as configuration
-from syncagent.config import SourceConfig
-from syncagent.fetch import Fetcher
+from syncagent.config import load as configuration
+from syncagent.config.load import SourceConfig
 from syncagent.model import SourceState
+from syncagent.sync.fetch import Fetcher
 from tests.bench_ldap import alone
 from tests.support.authority import Authority
 from tests.support.scripted_http import Asked, Part, ScriptedHTTP, answer

@@ -13,10 +13,10 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from syncagent import config as configuration
-from syncagent.config import SourceConfig
-from syncagent.fetch import Fetched, Fetcher
+from syncagent.config import load as configuration
+from syncagent.config.load import SourceConfig
 from syncagent.model import SourceState
+from syncagent.sync.fetch import Fetched, Fetcher
 from tests.support.postmap import minimal_config
 from tests.support.slapd import PEOPLE, SUFFIX, SYNC, SYNC_PASSWORD, Slapd, people
 

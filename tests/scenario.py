@@ -15,9 +15,9 @@ from unittest.mock import patch
 
 import msgspec
 
-from syncagent import cli
-from syncagent import sync as sync_module
+from syncagent.cli import main as cli
 from syncagent.model import Hold, SyncResult
+from syncagent.sync import run as sync_module
 from tests.support.need import need_postmap
 from tests.support.postmap import minimal_config, postmap_keys
 from tests.support.run import syncagent

@@ -1,6 +1,5 @@
 """The command: help, usage, exit codes, signals, pipes, and which module imports which."""
 
-import ast
 import fcntl
 import importlib.metadata
 import json
@@ -10,16 +9,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import click
 import pytest
 
 import syncagent as package
-from syncagent import cli
+from syncagent.cli import main as cli
 from syncagent.errors import ExitCode
-from syncagent.files import identity
+from syncagent.files.sorted_lines import identity
 from tests.sources import HEAVY, install, map_keys, write_config
 from tests.support.programs import wait_until
 from tests.support.run import syncagent
@@ -324,135 +322,6 @@ def test_through_a_real_head(config: Path) -> None:
     command = f"{sys.executable} -m syncagent --config {config} sync --json | head -1"
     done = subprocess.run(["sh", "-c", command], check=True, capture_output=True, encoding="utf-8", timeout=60)
     assert (done.stdout, done.stderr) == ("{\n", "")
-
-
-# Which module imports which.
-
-PURE = {"errors", "model", "normalise", "values", "plan", "guard", "mapfile", "scope"}
-DOING = {"os", "subprocess", "sqlite3", "socket", "tempfile", "shutil", "threading", "time", "io", "logging"}
-LATER = {
-    "files": {"ledger", "publish", "sync", "cli"},
-    "snapshot": {"ledger", "publish", "sync", "cli"},
-    "ledger": {"publish", "fetch", "sync", "cli"},
-    "publish": {"fetch", "sync", "cli"},
-    "fetch": {"publish", "sync", "cli"},
-    "config": {"ledger", "publish", "fetch", "sync", "cli"},
-    "sync": {"cli", "render"},
-    "render": {"sync", "cli"},
-    "checks": {"cli", "render"},
-}
-"""What a module must not import, neither itself nor by way of another."""
-FOR_SOURCES = {"errors", "model", "values", "files", "mapfile", "normalise", "reader", "connections"}
-
-
-def _module_name(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-
-
-MODULES = {_module_name(path): path for path in sorted(ROOT.rglob("*.py"))}
-
-
-def _imports(nodes: list[ast.stmt], *, deep: bool) -> Iterator[str]:
-    """Give the full names of what is imported when the statements run; `deep` looks into functions too."""
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert not node.level, "imports are absolute"
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            yield from names
-            if not {name.removeprefix("syncagent.") for name in names} <= MODULES.keys():  # more than rooms of a house
-                yield node.module or ""
-        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            yield from _imports(node.orelse, deep=deep)
-        elif deep or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            for _, value in ast.iter_fields(node):
-                if isinstance(value, list):
-                    yield from _imports([item for item in value if isinstance(item, ast.stmt)], deep=deep)
-                    for item in value:
-                        yield from _imports(
-                            getattr(item, "body", []) if not isinstance(item, ast.stmt) else [], deep=deep
-                        )
-
-
-@cache
-def imported(module: str, *, deep: bool = True) -> frozenset[str]:
-    """Give what a module imports."""
-    return frozenset(_imports(ast.parse(MODULES[module].read_text(encoding="utf-8")).body, deep=deep))
-
-
-def ours(module: str) -> set[str]:
-    """Give the modules of the package that a module imports."""
-    names = {name.removeprefix("syncagent.") for name in imported(module) if name.startswith("syncagent.")}
-    return (names & MODULES.keys()) - {module}
-
-
-def reached(module: str) -> set[str]:
-    """Give the modules of the package that a module imports, itself or by way of another."""
-    found: set[str] = set()
-    new = ours(module)
-    while new:
-        found |= new
-        new = set().union(*(ours(name) for name in new)) - found
-    return found
-
-
-def test_the_imports_are_found() -> None:
-    """The tests below see what they are about."""
-    assert {"errors", "fetch", "ledger", "publish"} <= ours("sync")
-    assert "config" not in ours("guard")
-    assert "rich.console" in imported("render")
-    assert "rich.console" not in imported("render", deep=False)
-    assert "click" in imported("cli", deep=False)
-    assert {"files", "errors"} <= reached("cli")
-
-
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_imports_go_one_way(module: str) -> None:
-    """No module imports itself by way of others, and none imports what comes after it on the line."""
-    assert module not in reached(module)
-    assert not LATER.get(module, set()) & reached(module)
-
-
-@pytest.mark.parametrize("module", sorted(PURE))
-def test_deciding_does_nothing(module: str) -> None:
-    """What only decides imports only what only decides: no file, process, clock or thread is within its reach."""
-    assert reached(module) <= PURE
-    assert not {name.partition(".")[0] for name in imported(module)} & DOING
-
-
-@pytest.mark.parametrize("module", sorted(name for name in MODULES if name.partition(".")[0] == "sources"))
-def test_sources_know_little(module: str) -> None:
-    """A source knows what it is handed and what it answers, not who asks."""
-    assert {name for name in ours(module) if name.partition(".")[0] != "sources"} <= FOR_SOURCES
-
-
-HOMES = {
-    "agent.schedule": {"apscheduler"},
-    "agent.watch": {"watchdog"},
-    "log": {"structlog"},
-    "metrics": {"prometheus_client"},
-    "sources.http.transport": {"httpx"},
-    "sources.ldap.session": {"ldap3"},
-    "sources.ldap.tls": {"ldap3"},
-}
-"""The only modules that import these; the contract suite sees to it that reading a configuration reaches none."""
-
-
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_heavy_libraries_are_imported_where_they_are_used(module: str) -> None:
-    """No module imports a heavy library when it is itself imported, but for its home, which is imported late itself."""
-    assert not {name.partition(".")[0] for name in imported(module, deep=False)} & (HEAVY | {"idna"}) - HOMES.get(
-        module, set()
-    )
-
-
-def test_only_the_ends_of_the_line_are_imported_by_none() -> None:
-    """Every module is used; the rooms that nothing leads to are the front door and those found by entry point."""
-    used = set().union(*(ours(module) for module in MODULES))
-    used |= {name.rpartition(".")[0] for name in used}  # a room of a house opens the house
-    entry_points = {"sources.file", "sources.http", "sources.ldap"}
-    assert set(MODULES) - used <= {"", "__init__", "__main__", "schema", *entry_points}
 
 
 def test_a_terminal_that_cannot_show_an_address(config: Path) -> None:

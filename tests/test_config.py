@@ -14,16 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
-from syncagent import config as module
-from syncagent import schema as schema_module
 from syncagent import sources
-from syncagent.config import Config, DomainLimits, Limits, Postfix, Schedule, State, load
+from syncagent.config import json_schema as schema_module
+from syncagent.config import load as module
+from syncagent.config.load import Config, DomainLimits, Limits, Postfix, Schedule, State, load
 from syncagent.errors import ConfigError, Problem
-from syncagent.reader import Reader, lines_of, near
 from syncagent.sources import file as file_source
 from syncagent.sources import http as http_source
 from syncagent.sources import ldap as ldap_source
-from syncagent.values import Address, Domain, Duration, MapName, SecretFile, spell_seconds
+from syncagent.values.toml_reader import Reader, lines_of, near
+from syncagent.values.types import Address, Domain, Duration, MapName, SecretFile, spell_seconds
 from tests.support.run import syncagent
 
 POSTFIX = """\
@@ -324,7 +324,7 @@ def test_defaults_are_the_design_s(tmp_path: Path) -> None:
     assert config.state.directory == Path("/var/lib/syncagent/state")
     common = config.sources["extra"].common
     assert (common.allow_empty, common.catch_all, common.deadline) == (False, "accept", None)
-    from syncagent import fetch
+    from syncagent.sync import fetch
 
     assert (fetch.DEADLINE, fetch.REFUSED_FOR, file_source.YOUNG) == (120, 3600, 2)
     own = config.sources["extra"].own

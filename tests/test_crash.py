@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from syncagent import files
-from syncagent.ledger import Ledger
+from syncagent.files import sorted_lines as files
 from syncagent.model import SyncResult
-from syncagent.values import INDEX_SUFFIX
+from syncagent.state.database import Ledger
+from syncagent.values.types import INDEX_SUFFIX
 from tests.scenario import Scenario, people
 from tests.support import kill
 from tests.support.kill import Point
@@ -121,26 +121,26 @@ def _files(mx: Scenario) -> set[str]:
 
 _RENAME = "pathlib:Path.replace"
 POINTS = (
-    Point("syncagent.ledger:Ledger.prepare"),
-    Point("syncagent.files:write_sorted"),  # the snapshot
-    Point("syncagent.files:write_sorted", "after"),
-    Point("syncagent.ledger:Ledger.save_source", "after"),
-    Point("syncagent.compare:Comparison.decide", "after"),
-    Point("syncagent.publish:_staging", "after"),
-    Point("syncagent.publish:_write_text", "after"),
-    Point("syncagent.publish:_index", "after"),
-    Point("syncagent.readback:ReadBack.check", "after"),
+    Point("syncagent.state.database:Ledger.prepare"),
+    Point("syncagent.files.sorted_lines:write_sorted"),  # the snapshot
+    Point("syncagent.files.sorted_lines:write_sorted", "after"),
+    Point("syncagent.state.database:Ledger.save_source", "after"),
+    Point("syncagent.sync.diff:Comparison.decide", "after"),
+    Point("syncagent.postfix.publish:_staging", "after"),
+    Point("syncagent.postfix.publish:_write_text", "after"),
+    Point("syncagent.postfix.publish:_index", "after"),
+    Point("syncagent.postfix.verify:ReadBack.check", "after"),
     Point(_RENAME),
     Point(_RENAME, "after"),  # the text is new, the index old
     Point(_RENAME, "after", 2),
-    Point("syncagent.publish:remove_stale"),
-    Point("syncagent.publish:remove_stale", "after"),
-    Point("syncagent.ledger:Ledger.new_list", "after"),
-    Point("syncagent.ledger:Ledger.new_list", "after", 2),
-    Point("syncagent.ledger:_insert_run", "after"),  # all written, not committed
-    Point("syncagent.ledger:Ledger.record", "after"),
+    Point("syncagent.postfix.publish:remove_stale"),
+    Point("syncagent.postfix.publish:remove_stale", "after"),
+    Point("syncagent.state.database:Ledger.new_list", "after"),
+    Point("syncagent.state.database:Ledger.new_list", "after", 2),
+    Point("syncagent.state.database:_insert_run", "after"),  # all written, not committed
+    Point("syncagent.state.database:Ledger.record", "after"),
 )
-REVERTED = (Point(_RENAME, "after"), Point(_RENAME, "after", 2), Point("syncagent.ledger:_insert_run", "after"))
+REVERTED = (Point(_RENAME, "after"), Point(_RENAME, "after", 2), Point("syncagent.state.database:_insert_run", "after"))
 EITHER_TYPE = POINTS[5:14]
 """Where the type of the map makes a difference; the rest is done on lmdb alone."""
 
@@ -190,7 +190,7 @@ def test_killed_while_what_was_removed_is_many(tmp_path: Path) -> None:
     many = people(10_100)
     mx.known |= many
     mx.write("corp", many)
-    mx.killed(Point("syncagent.ledger:Ledger.keep_changes", "after"))
+    mx.killed(Point("syncagent.state.database:Ledger.keep_changes", "after"))
     assert mx.published() in (OLD, many)
     mx.converges(many)
 

@@ -17,21 +17,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from syncagent import config as configuration
-from syncagent import sync as sync_module
-from syncagent.agent.retry import FIRST, Retries
+from syncagent.agent.retries import FIRST, Retries
 from syncagent.agent.schedule import triggers
+from syncagent.config import load as configuration
 from syncagent.errors import ConfigError, FailureKind, SourceError
-from syncagent.ledger import Ledger
 from syncagent.model import SourceReport, SyncResult
 from syncagent.sources import Answer, Request
-from syncagent.values import Cron
+from syncagent.state.database import Ledger
+from syncagent.sync import run as sync_module
+from syncagent.values.types import Cron
 from tests.scenario import HOUR, MINUTE, START, Scenario, people
 from tests.support.fetching import Says, fails, whole
 from tests.support.programs import wait_until
 
 if TYPE_CHECKING:
-    from syncagent.config import SourceConfig
+    from syncagent.config.load import SourceConfig
 
 OK, TEMPORARY = 0, 75
 

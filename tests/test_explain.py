@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from syncagent import config, history
-from syncagent.checks.host import UnaskedError
-from syncagent.lookup import SortedLines
-from syncagent.verdict import Smtpd
+from syncagent.checks.context import UnaskedError
+from syncagent.checks.rcpt_answer import Smtpd
+from syncagent.config import load as config
+from syncagent.files.search import SortedLines
+from syncagent.state import history
 from tests.scenario import HOUR, START, Scenario, only_hold, people
 from tests.support.postmap import COMPATIBILITY_LEVEL, write_parameters
 
@@ -141,7 +142,7 @@ def test_what_only_root_may_read_is_no_451(scene: Scenario, monkeypatch: pytest.
     def refuse(*_: object) -> dict[str, str]:
         raise UnaskedError("postmap: fatal: open database /m.lmdb: Permission denied")
 
-    monkeypatch.setattr("syncagent.checks.host.Host.look_up", refuse)
+    monkeypatch.setattr("syncagent.checks.context.Host.look_up", refuse)
     monkeypatch.setattr("os.geteuid", lambda: 65534)
     smtpd = Smtpd(config.load(scene.configure()))
     assert smtpd.answers("user@example.com").startswith("what Postfix answers cannot be told by this user: relay_")
@@ -247,7 +248,7 @@ def test_history_since_and_retention(scene: Scenario) -> None:
 
 def test_many_changes_are_found_in_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run with more changes than rows are kept for is in a file, and an address is found in it."""
-    monkeypatch.setattr("syncagent.sync.HISTORY_ROWS", 10)
+    monkeypatch.setattr("syncagent.sync.run.HISTORY_ROWS", 10)
     scene = Scenario(tmp_path)
     scene.set_clock(START)
     scene.write("corp", people(100))

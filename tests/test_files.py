@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from syncagent import files
 from syncagent.errors import DamagedError, LedgerError, LockBusyError
+from syncagent.files import sorted_lines as files
 from tests.support.programs import wait_until
 
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncagent.config import DomainLimits, Limits, Postfix
-from syncagent.guard import first_run, hold_id, judge
+from syncagent.config.load import DomainLimits, Limits, Postfix
 from syncagent.model import Counts, Hold, Reason, SourceReport
-from syncagent.plan import CLOCK_SET, GRACE, HOLD, Decisions, Missing, Ripeness, Tally, remembered
-from syncagent.scope import Scope
-from syncagent.values import Address, Domain, Duration, MapName
+from syncagent.sync.guard import first_run, hold_id, judge
+from syncagent.sync.removals import CLOCK_SET, GRACE, HOLD, Decisions, Missing, Ripeness, Tally, remembered
+from syncagent.sync.scope import Scope
+from syncagent.values.types import Address, Domain, Duration, MapName
 
 NOW = 1_900_000_000.75
 LIMITS = Limits()

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from syncagent import config, init, mainconf
+from syncagent.addresses import u_labels, within
+from syncagent.cli import init
+from syncagent.config import load as config
 from syncagent.errors import ExitCode
-from syncagent.normalise import u_labels, within
-from syncagent.values import Domain, MapName
+from syncagent.postfix import main_cf as mainconf
+from syncagent.values.types import Domain, MapName
 from tests.support.need import need_postfix
 from tests.support.postfix import PrivatePostfix, available_map_types
 from tests.support.postmap import postmap_build, run_postfix, settle

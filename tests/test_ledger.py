@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from syncagent import ledger as ledger_module
 from syncagent.errors import LedgerError, SourceError
-from syncagent.ledger import Ledger
 from syncagent.model import SourceState, SyncResult
 from syncagent.sources import read_secret
+from syncagent.state import database as ledger_module
+from syncagent.state.database import Ledger
 from tests.scenario import Scenario, people
 from tests.support import kill
 from tests.support.kill import Point
@@ -317,10 +317,10 @@ def test_a_secret_that_others_can_read_is_refused(mode: int, tmp_path: Path) -> 
 
 STANDING = {
     "source": Point("syncagent.sources.file:FileSource._read_all", "after"),
-    "snapshot": Point("syncagent.files:fsync_directory"),
-    "compare": Point("syncagent.compare:Comparison.decide"),
+    "snapshot": Point("syncagent.files.sorted_lines:fsync_directory"),
+    "compare": Point("syncagent.sync.diff:Comparison.decide"),
     "rename": Point("pathlib:Path.replace", "after"),
-    "record": Point("syncagent.ledger:_insert_run"),
+    "record": Point("syncagent.state.database:_insert_run"),
 }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from syncagent import log
+from syncagent.agent import log
 from tests.agent import Station
 from tests.scenario import people
 from tests.support.agent import Agent

@@ -11,8 +11,10 @@ from pathlib import Path
 import click
 import pytest
 
-from syncagent import config, schema, sources
-from syncagent.cli import command
+from syncagent import sources
+from syncagent.cli.main import command
+from syncagent.config import json_schema as schema
+from syncagent.config import load as config
 from tests.support.need import need_program
 from tests.support.run import syncagent
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from syncagent import mapfile, normalise
+from syncagent import addresses as normalise
+from syncagent.postfix import table_text as mapfile
 from tests.support.need import need_postmap
 from tests.support.postfix import minimal_config, postmap_build
 from tests.support.postmap import run_postfix

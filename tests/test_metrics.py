@@ -12,8 +12,9 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from syncagent import config as configuration
-from syncagent import metrics, status
+from syncagent.agent import metrics
+from syncagent.config import load as configuration
+from syncagent.state import status
 from tests.agent import Station
 from tests.scenario import people
 from tests.support.need import need_program

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from syncagent import mapfile
-from syncagent.normalise import (
+from syncagent.addresses import (
     MAX_KEY,
     UnusableError,
     canonical,
@@ -20,6 +19,7 @@ from syncagent.normalise import (
     u_labels,
     within,
 )
+from syncagent.postfix import table_text as mapfile
 
 NFC, NFD = "\N{LATIN SMALL LETTER U WITH DIAERESIS}", "u\N{COMBINING DIAERESIS}"
 GROWS = "\N{GREEK SMALL LETTER IOTA WITH DIALYTIKA AND TONOS}"

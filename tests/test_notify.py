@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncagent import notify
-from syncagent.config import Notify
-from syncagent.notify import UntoldError, deliver, event, news
-from syncagent.status import AGENT_FILE, Alarm, LastRun, read_agent
-from syncagent.values import Duration, SecretFile
+from syncagent.agent import notify
+from syncagent.agent.notify import UntoldError, deliver, event, news
+from syncagent.config.load import Notify
+from syncagent.state.status import AGENT_FILE, Alarm, LastRun, read_agent
+from syncagent.values.types import Duration, SecretFile
 from tests.agent import Station
 from tests.scenario import people
 from tests.support.authority import Authority
@@ -556,7 +556,7 @@ def test_a_refused_configuration_is_told_once(
     Nobody is pinged meanwhile: all is not well.
     """
     lines: list[str] = []
-    monkeypatch.setattr("syncagent.agent.report.tell_systemd", lambda *said: lines.extend(said))
+    monkeypatch.setattr("syncagent.agent.reporting.tell_systemd", lambda *said: lines.extend(said))
     hook.routes["/ping"] = lambda _: answer("OK")
     configure(mx, command=[str(told.program)], ping_url=f"{hook.url}/ping")
     refused = "the new configuration is refused"
@@ -647,7 +647,7 @@ def test_what_stood_still_stands(desk: Desk, mx: Station, told: Told) -> None:
 def test_a_line_for_systemd_is_one(desk: Desk, mx: Station, monkeypatch: pytest.MonkeyPatch) -> None:
     """What others say in an error is no second line to systemd, such as one that claims to be ready."""
     lines: list[str] = []
-    monkeypatch.setattr("syncagent.agent.report.tell_systemd", lambda *told: lines.extend(told))
+    monkeypatch.setattr("syncagent.agent.reporting.tell_systemd", lambda *told: lines.extend(told))
     mx.postfix["map"] = f"lmdb:{mx.directory}/none\nMAINPID=1/map"
     mx.postfix["reload"] = False
     run(desk)

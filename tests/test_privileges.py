@@ -352,7 +352,7 @@ os.setgroups([])
 os.setgid(int(sys.argv[2]))
 os.setuid(int(sys.argv[1]))
 sys.argv = ["syncagent", *sys.argv[3:]]
-sys.modules["syncagent.cli"].main()
+sys.modules["syncagent.cli.main"].main()
 """
 
 
@@ -368,7 +368,7 @@ def test_a_reader_in_the_states_group_still_reads(home: Path, verb: str) -> None
 
 def test_a_running_agent_is_seen_by_whoever_may_not_open_its_lock(place: Path) -> None:
     """The kernel's list of locks says so."""
-    from syncagent import status
+    from syncagent.state import status
 
     state = directory(place / "state", mode=0o755)
     lock = state / status.AGENT_LOCK

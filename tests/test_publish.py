@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from syncagent import config as configuration
-from syncagent import mapfile, publish
+from syncagent.config import load as configuration
 from syncagent.errors import PublishError, UnansweredError
-from syncagent.files import identity
-from syncagent.values import INDEX_SUFFIX
+from syncagent.files.sorted_lines import identity
+from syncagent.postfix import publish
+from syncagent.postfix import table_text as mapfile
+from syncagent.postfix.table import Target
+from syncagent.values.types import INDEX_SUFFIX
 from tests.scenario import Scenario, people
 from tests.support.need import need_postmap
 from tests.support.postmap import postmap_build, postmap_keys, postmap_query, settle
@@ -338,7 +340,7 @@ def test_a_texthash_needs_root_or_a_word(tmp_path: Path, monkeypatch: pytest.Mon
     """Not root, and reload not switched off: publishing fails before anything is touched, and says the mend."""
     mx = Published(tmp_path, "texthash")
     loaded = configuration.load(mx.configure())
-    target = publish.Target(replace(loaded.postfix, reload=True))
+    target = Target(replace(loaded.postfix, reload=True).settings())
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     before = identity(mx.map)
     with pytest.raises(PublishError, match=r"postfix\.reload = false"):
@@ -376,4 +378,4 @@ def test_a_reload_that_cannot_be_judged_fails(tmp_path: Path, monkeypatch: pytes
     loaded = configuration.load(mx.configure())
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(PublishError, match="cannot tell whether Postfix runs"):
-        publish.reload(publish.Target(replace(loaded.postfix, reload=True)))
+        publish.reload(Target(replace(loaded.postfix, reload=True).settings()))

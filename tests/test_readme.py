@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from syncagent import config, sources
-from syncagent.cli import command
+from syncagent import sources
+from syncagent.cli.main import command
+from syncagent.config import load as config
 from syncagent.errors import ExitCode
-from syncagent.sources.http import judge
+from syncagent.sources.http.recipe import validate as judge
 from tests.support.need import need_postfix
 from tests.support.postfix import PrivatePostfix
 from tests.support.programs import find_program

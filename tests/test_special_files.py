@@ -14,12 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from syncagent import files, metrics, sources, status
+from syncagent import sources
+from syncagent.agent import metrics
 from syncagent.checks.lists import patterns
 from syncagent.errors import FailureKind, SourceError
-from syncagent.files import UnfitFileError
+from syncagent.files import sorted_lines as files
+from syncagent.files.sorted_lines import UnfitFileError
 from syncagent.sources.file import Config as FileConfig
 from syncagent.sources.file import FileSource
+from syncagent.state import status
 from tests.scenario import Scenario
 from tests.sources.contract import Recorder
 from tests.support.agent import Agent

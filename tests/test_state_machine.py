@@ -20,19 +20,19 @@ POOL = sorted(people(24) | people(12, "example.org"))
 FLOOR, PERCENT = 3, 10.0
 
 POINTS = (
-    Point("syncagent.ledger:Ledger.prepare", "after"),
-    Point("syncagent.ledger:Ledger.save_source"),
-    Point("syncagent.ledger:Ledger.save_source", "after"),
-    Point("syncagent.ledger:Ledger.save_source", "after", 2),
-    Point("syncagent.compare:Comparison.decide", "after"),
-    Point("syncagent.publish:_write_text", "after"),
-    Point("syncagent.publish:_index", "after"),
+    Point("syncagent.state.database:Ledger.prepare", "after"),
+    Point("syncagent.state.database:Ledger.save_source"),
+    Point("syncagent.state.database:Ledger.save_source", "after"),
+    Point("syncagent.state.database:Ledger.save_source", "after", 2),
+    Point("syncagent.sync.diff:Comparison.decide", "after"),
+    Point("syncagent.postfix.publish:_write_text", "after"),
+    Point("syncagent.postfix.publish:_index", "after"),
     Point("pathlib:Path.replace"),
     Point("pathlib:Path.replace", "after"),
     Point("pathlib:Path.replace", "after", 2),
-    Point("syncagent.ledger:Ledger.new_list", "after"),
-    Point("syncagent.ledger:_insert_run"),
-    Point("syncagent.ledger:Ledger.record", "after"),
+    Point("syncagent.state.database:Ledger.new_list", "after"),
+    Point("syncagent.state.database:_insert_run"),
+    Point("syncagent.state.database:Ledger.record", "after"),
 )
 
 some = st.sets(st.sampled_from(POOL), max_size=6)

@@ -15,11 +15,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from syncagent import cli, files, ledger, privileges, render
-from syncagent import config as configuration
-from syncagent.config import Config
+from syncagent import privileges
+from syncagent.cli import main as cli
+from syncagent.cli import output as render
+from syncagent.config import load as configuration
+from syncagent.config.load import Config
 from syncagent.errors import LedgerError
-from syncagent.status import AGENT_FILE, AGENT_LOCK, AgentState, LastRun, Status, read, read_agent, write_agent
+from syncagent.files import sorted_lines as files
+from syncagent.state import database as ledger
+from syncagent.state.status import AGENT_FILE, AGENT_LOCK, AgentState, LastRun, Status, read, read_agent, write_agent
 from tests.agent import Station
 from tests.scenario import HOUR, MINUTE, people
 from tests.support.agent import Agent

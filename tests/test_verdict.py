@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from syncagent import config
-from syncagent.explain import explain
+from syncagent.cli.explain import explain
+from syncagent.config import load as config
 from tests.checks import Backup
 from tests.support.need import need_postfix
 from tests.support.postmap import settle

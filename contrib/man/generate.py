@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from syncagent import __version__, init, schema
-from syncagent.cli import command
-from syncagent.mainconf import MainConf
+from syncagent import __version__
+from syncagent.cli import init
+from syncagent.cli.main import command
+from syncagent.config import json_schema as schema
+from syncagent.postfix.main_cf import MainConf
 from syncagent.sources import Common
-from syncagent.values import Domain, MapName
+from syncagent.values.types import Domain, MapName
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

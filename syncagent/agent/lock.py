@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from syncagent import files
 from syncagent.errors import LockBusyError
-from syncagent.ledger import ledger_errors
-from syncagent.status import AGENT_LOCK
+from syncagent.files import sorted_lines as files
+from syncagent.state.database import ledger_errors
+from syncagent.state.status import AGENT_LOCK
 
 if TYPE_CHECKING:
     from pathlib import Path

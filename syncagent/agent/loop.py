@@ -18,23 +18,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec.structs import replace
 
-from syncagent import config as configuration
-from syncagent import log, status, sync
-from syncagent.agent.keeper import Keeper, Progress, tell_systemd
+from syncagent.agent import log
+from syncagent.agent.file_watch import Watch
 from syncagent.agent.lock import AgentLock
-from syncagent.agent.report import Reporter
-from syncagent.agent.retry import Retries
+from syncagent.agent.reporting import Reporter
+from syncagent.agent.retries import Retries
 from syncagent.agent.schedule import Schedule
-from syncagent.agent.watch import Watch
+from syncagent.agent.supervisor import Keeper, Progress, tell_systemd
+from syncagent.config import load as configuration
 from syncagent.errors import ConfigError, LedgerError, LockBusyError, SyncagentError
-from syncagent.fetch import DEADLINE
 from syncagent.sources import Watched
+from syncagent.state import status
+from syncagent.sync import run as sync
+from syncagent.sync.fetch import DEADLINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-    from syncagent.config import Config
+    from syncagent.config.load import Config
     from syncagent.model import SyncResult
 
 _CONFIGURATION = ""  # the name under which the watch knows the configuration; no source has it

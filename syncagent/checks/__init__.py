@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncagent import fetch, publish
 from syncagent.checks import dns, local, postfix, relay, smtp, smtpd
+from syncagent.checks.context import PARAMETERS, Host, Options, UnaskedError
 from syncagent.checks.finding import Finding, error, skipped, warning
-from syncagent.checks.host import PARAMETERS, Host, Options, UnaskedError
 from syncagent.errors import ExitCode, LayoutError, LedgerError, SyncagentError
-from syncagent.ledger import reading
 from syncagent.model import SourceReport
+from syncagent.postfix.commands import tool
+from syncagent.state.database import reading
+from syncagent.sync import fetch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from syncagent.config import Config
+    from syncagent.config.load import Config
 
     Check = Callable[[Host], Iterator[Finding]]
 
@@ -126,7 +127,7 @@ def _of_the_host(host: Host) -> Iterator[Check]:
 
 def _has_main_cf(host: Host) -> bool:
     """Whether there is a Postfix, and a main.cf that may be read: then it is its fault if it cannot be."""
-    return publish.tool("postconf") is not None and os.access(host.config.postfix.config_directory / "main.cf", os.R_OK)
+    return tool("postconf") is not None and os.access(host.config.postfix.config_directory / "main.cf", os.R_OK)
 
 
 def _main_cf_is_understood(host: Host) -> Iterator[Finding]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from syncagent.checks import host as hosts
+from syncagent.checks import context as hosts
 from syncagent.checks.finding import error, ok, warning
-from syncagent.checks.here import Here
+from syncagent.checks.identity import Here
 from syncagent.errors import SyncagentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from syncagent.checks.context import Host
     from syncagent.checks.finding import Finding
-    from syncagent.checks.host import Host
 
 _SECONDS = 5.0
 _STEP = 10

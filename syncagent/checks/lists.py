@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from syncagent import files
-from syncagent.mainconf import entries
+from syncagent.files import sorted_lines as files
+from syncagent.postfix.main_cf import entries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from syncagent.checks.host import Host
+    from syncagent.checks.context import Host
 
 
 def matches(host: Host, name: str, domains: Iterable[str]) -> dict[str, str]:

@@ -8,18 +8,20 @@ import shlex
 import stat
 from typing import TYPE_CHECKING
 
-from syncagent import files, privileges, publish, sources
+from syncagent import privileges, sources
 from syncagent.checks.finding import error, ok, skipped, warning
 from syncagent.errors import LockBusyError, SourceError
+from syncagent.files import sorted_lines as files
+from syncagent.postfix.commands import tool
 from syncagent.privileges import AGENT, has_agent
-from syncagent.values import INDEX_SUFFIX, SecretFile
+from syncagent.values.types import INDEX_SUFFIX, SecretFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from syncagent.checks.context import Host
     from syncagent.checks.finding import Finding
-    from syncagent.checks.host import Host
 
 
 def configuration(host: Host) -> Iterator[Finding]:
@@ -162,7 +164,7 @@ def lock_is_free(host: Host) -> Iterator[Finding]:
 
 def postmap_is_there(host: Host) -> Iterator[Finding]:
     """postmap, which indexes the map, is installed."""
-    if host.config.postfix.map.type != "texthash" and publish.tool("postmap") is None:
+    if host.config.postfix.map.type != "texthash" and tool("postmap") is None:
         yield error("postmap", "it is not installed: nothing can be published", "apt-get install postfix")
 
 

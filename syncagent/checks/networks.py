@@ -5,12 +5,12 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from syncagent import files
 from syncagent.errors import SyncagentError
-from syncagent.mainconf import entries
+from syncagent.files import sorted_lines as files
+from syncagent.postfix.main_cf import entries
 
 if TYPE_CHECKING:
-    from syncagent.checks.host import Host
+    from syncagent.checks.context import Host
 
     Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

@@ -7,20 +7,22 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from syncagent import files, publish, readback
-from syncagent.checks import host as hosts
-from syncagent.checks import wanted
+from syncagent.checks import context as hosts
+from syncagent.checks import remedies as wanted
 from syncagent.checks.finding import error, skipped, warning
 from syncagent.checks.lists import bare, patterns
 from syncagent.errors import LedgerError, PublishError, UnansweredError
-from syncagent.values import INDEX_SUFFIX, MapName
+from syncagent.files import sorted_lines as files
+from syncagent.postfix import verify as readback
+from syncagent.postfix.commands import tool
+from syncagent.values.types import INDEX_SUFFIX, MapName
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from syncagent.checks.context import Host
     from syncagent.checks.finding import Finding
-    from syncagent.checks.host import Host
-    from syncagent.ledger import Identities
+    from syncagent.postfix.table import Identities, Target
 
 
 def map_is_named(host: Host) -> Iterator[Finding]:
@@ -157,14 +159,14 @@ def _index(host: Host, table: MapName, recorded: Identities | None, *, asked: bo
             yield error(str(index), f"it is not the index of its text: {text}", host.sync)
 
 
-def _differs(target: publish.Target, index: Path, recorded: Identities | None) -> str:
+def _differs(target: Target, index: Path, recorded: Identities | None) -> str:
     """Ask an index that is not as syncagent left it for every key of the text; give what it lacks, or has beside."""
     if recorded and recorded.index_file == files.identity(index) and target.text_on_record(recorded):
         return ""
-    postmap, limit = publish.tool("postmap"), float(target.postfix.postmap_timeout)
+    postmap, limit = tool("postmap"), target.settings.postmap_timeout
     if postmap is None or not os.access(index, os.R_OK):
         return ""
-    command = [str(postmap), "-c", str(target.postfix.config_directory.absolute())]
+    command = [str(postmap), "-c", str(target.settings.config_directory.absolute())]
     with tempfile.TemporaryDirectory(prefix="syncagent-check-") as directory:
         spool = Path(directory)
         with files.Sorter(spool) as sorter:

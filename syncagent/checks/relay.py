@@ -7,17 +7,18 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from syncagent import files, normalise
-from syncagent.checks import host as hosts
-from syncagent.checks import wanted
+from syncagent import addresses as normalise
+from syncagent.checks import context as hosts
+from syncagent.checks import remedies as wanted
 from syncagent.checks.finding import error, ok, skipped, warning
 from syncagent.checks.lists import matches
+from syncagent.files import sorted_lines as files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from syncagent.checks.context import Host
     from syncagent.checks.finding import Finding
-    from syncagent.checks.host import Host
 
 _OTHER_CLASSES = ("mydestination", "virtual_alias_domains", "virtual_mailbox_domains")
 _ASKED_INSTEAD = {

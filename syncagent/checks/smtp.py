@@ -7,8 +7,8 @@ import ipaddress
 import smtplib
 from typing import TYPE_CHECKING, Self
 
-from syncagent import normalise
-from syncagent.checks import host as hosts
+from syncagent import addresses as normalise
+from syncagent.checks import context as hosts
 from syncagent.checks import networks
 from syncagent.checks.finding import error, ok, skipped, warning
 from syncagent.errors import SyncagentError
@@ -16,8 +16,8 @@ from syncagent.errors import SyncagentError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from syncagent.checks.context import Host
     from syncagent.checks.finding import Finding
-    from syncagent.checks.host import Host
 
 DEFAULT = ("127.0.0.1", 25)
 _SECONDS = 30.0

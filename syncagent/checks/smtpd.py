@@ -11,18 +11,20 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from syncagent import files, mapfile, normalise
-from syncagent.checks import host as hosts
+from syncagent import addresses as normalise
+from syncagent.checks import context as hosts
 from syncagent.checks import networks, postfix, relay
 from syncagent.checks.finding import error, skipped, warning
 from syncagent.errors import SyncagentError
-from syncagent.values import INDEX_SUFFIX
+from syncagent.files import sorted_lines as files
+from syncagent.postfix import table_text as mapfile
+from syncagent.values.types import INDEX_SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
+    from syncagent.checks.context import Host
     from syncagent.checks.finding import Finding
-    from syncagent.checks.host import Host
 
     Check = Callable[[Host], Iterator[Finding]]
 

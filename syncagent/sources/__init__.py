@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
-from syncagent import files
 from syncagent.errors import FailureKind, SourceError
+from syncagent.files import sorted_lines as files
 from syncagent.model import StepReport
-from syncagent.values import Duration
+from syncagent.values.types import Duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
-from syncagent import files
 from syncagent.errors import FailureKind, SourceError
+from syncagent.files import sorted_lines as files
 from syncagent.sources import Answer, Watched
-from syncagent.sources.formats import FORMATS, Options, Reading
-from syncagent.sources.text import Heading, whole_text
-from syncagent.values import Domain
+from syncagent.sources.integrity import Heading, whole_text
+from syncagent.sources.line_formats import FORMATS, Options, Reading
+from syncagent.values.types import Domain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,14 +5,14 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING, Protocol
 
-from syncagent import files
 from syncagent.errors import FailureKind, SourceError
+from syncagent.files import sorted_lines as files
 from syncagent.sources import read_secret, secret_path
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from syncagent.values import SecretFile
+    from syncagent.values.types import SecretFile
 
 
 _MOST = 16 << 20

@@ -14,11 +14,12 @@ from unittest.mock import patch
 import pytest
 import time_machine
 
-from syncagent import config as configuration
-from syncagent.agent import keeper, schedule
-from syncagent.agent.retry import FIRST, Retries
+from syncagent.agent import schedule
+from syncagent.agent import supervisor as keeper
+from syncagent.agent.retries import FIRST, Retries
 from syncagent.agent.schedule import Schedule, offset, triggers
-from syncagent.config import Config
+from syncagent.config import load as configuration
+from syncagent.config.load import Config
 from tests.support.programs import wait_until
 
 START = datetime(2026, 11, 24, 12, 0, 0, 250_000, tzinfo=UTC)

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from syncagent.agent import watch
-from syncagent.agent.watch import Watch, Watcher
+from syncagent.agent import file_watch as watch
+from syncagent.agent.file_watch import Watch, Watcher
 from syncagent.sources import Watched
 from tests.agent import URGENT, Station
 from tests.scenario import people

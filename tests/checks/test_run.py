@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from syncagent import checks, config
+from syncagent import checks
 from syncagent.checks import local, postfix, smtpd
-from syncagent.checks.host import Host
+from syncagent.checks.context import Host
+from syncagent.config import load as config
 from tests.checks import Backup, problems
 from tests.sources import write_config
 from tests.support.need import need_postfix, need_root

@@ -10,11 +10,11 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from syncagent import config
+from syncagent.addresses import renderings
+from syncagent.config import load as config
 from syncagent.model import Entry, SyncResult
-from syncagent.normalise import renderings
 from syncagent.sources import Answer, Request
-from syncagent.sync import Options, sync_once
+from syncagent.sync.run import Options, sync_once
 from tests.support.need import need_postmap
 from tests.support.postfix import minimal_config, postmap_keys
 from tests.support.postmap import postmap_query, settle

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from msgspec import Struct
 
-from syncagent import snapshot
-from syncagent.config import SourceConfig
+from syncagent.config.load import SourceConfig
 from syncagent.errors import SourceError
-from syncagent.fetch import Fetched, Fetcher
 from syncagent.model import Entry, SourceState
 from syncagent.sources import Answer, Common, Request, Source
+from syncagent.state import snapshot
+from syncagent.sync.fetch import Fetched, Fetcher
 from tests.sources import HEAVY
 
 ENTRIES = ["anna@example.com", "Berta.Beispiel@Example.ORG", '"c d"@example.com', "dörte@bücher.example"]

@@ -8,9 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from syncagent import files, snapshot
 from syncagent.errors import SourceError
+from syncagent.files import sorted_lines as files
 from syncagent.sources import Answer, Request
+from syncagent.state import snapshot
 from tests.support.fetching import Fetch, Runs, Says, lines, whole
 
 Base = dict[str, list[str]]

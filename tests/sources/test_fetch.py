@@ -11,8 +11,8 @@ import pytest
 
 from syncagent import sources
 from syncagent.errors import FailureKind, SourceError
-from syncagent.fetch import REFUSED_FOR, failing
 from syncagent.sources import Answer, Request
+from syncagent.sync.fetch import REFUSED_FOR, failing
 from tests.sources import install, map_keys, write_config
 from tests.support.fetching import NOW, Runs, Says, fails, lines, whole
 from tests.support.programs import wait_until
@@ -285,7 +285,7 @@ def test_a_changed_configuration_voids_the_validator_only(runs: Runs) -> None:
 def test_another_normaliser_voids_the_validator(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list that another version of the address rules made is not what "same" may mean."""
     runs(Says(whole("a@example.com", validator="v")).configured())
-    monkeypatch.setattr("syncagent.normalise.VERSION", "2")
+    monkeypatch.setattr("syncagent.addresses.VERSION", "2")
     asked: list[str | None] = []
 
     def fetch(request: Request) -> Answer:

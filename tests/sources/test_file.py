@@ -16,7 +16,7 @@ from syncagent.errors import SourceError
 from syncagent.model import Entry
 from syncagent.sources import Answer, Request, Source, file
 from syncagent.sources.file import Config, FileSource, build
-from syncagent.values import Domain
+from syncagent.values.types import Domain
 from tests.sources import map_keys, write_config
 from tests.sources.contract import Recorder, SourceContract, Subject, ask
 from tests.support.need import need_root

@@ -6,7 +6,7 @@ import pytest
 
 from syncagent.errors import SourceError
 from syncagent.sources.file import Config, build, problems
-from syncagent.values import Domain
+from syncagent.values.types import Domain
 from tests.sources.contract import Recorder, ask
 
 AT = (Domain("example.com"), Domain("example.org"))

@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import time_machine
 
-from syncagent import cli
+from syncagent.cli import main as cli
 
 _AT_CLOCK = Path(__file__).parent / "at_clock"
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from syncagent.config import SourceConfig
-from syncagent.fetch import Fetched, Fetcher
+from syncagent.config.load import SourceConfig
 from syncagent.sources import Answer, Common, Request
-from syncagent.values import Duration, SecretFile
+from syncagent.sync.fetch import Fetched, Fetcher
+from syncagent.values.types import Duration, SecretFile
 
 if TYPE_CHECKING:
     from syncagent.model import SourceState

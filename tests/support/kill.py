@@ -125,7 +125,7 @@ def arm(point: Point, act: Callable[[], None]) -> Callable[[], None]:
 def _main() -> None:
     function, when, call, action, *args = sys.argv[1:]
     arm(Point(function, when, int(call)), lambda: _act(action))
-    from syncagent import cli
+    from syncagent.cli import main as cli
 
     sys.argv = ["syncagent", *args]
     cli.main()

@@ -6,13 +6,14 @@ import time
 from contextlib import redirect_stderr
 from typing import Any
 
-from syncagent import config as configuration
-from syncagent import log, sync
-from syncagent.agent.report import Reporter
-from syncagent.config import Config
+from syncagent.agent import log
+from syncagent.agent.reporting import Reporter
+from syncagent.config import load as configuration
+from syncagent.config.load import Config
 from syncagent.errors import SyncagentError
 from syncagent.model import SyncResult
-from syncagent.status import LastRun
+from syncagent.state.status import LastRun
+from syncagent.sync import run as sync
 from tests.scenario import Scenario
 
 Line = dict[str, Any]

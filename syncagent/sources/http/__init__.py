@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from syncagent.normalise import too_long
+from syncagent.addresses import too_long
 from syncagent.sources import Watched
-from syncagent.values import Domain, Duration, RecipeFile, SecretFile, Size
+from syncagent.values.types import Domain, Duration, RecipeFile, SecretFile, Size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,10 +78,10 @@ class Config(Struct, frozen=True, kw_only=True):
 def build(config: Config) -> Source:
     """Make the source; nothing is asked yet."""
     if config.recipe is not None:
-        from syncagent.sources.http.recipes import RecipeSource
+        from syncagent.sources.http.recipe.source import RecipeSource
 
         return RecipeSource(config)
-    from syncagent.sources.http.lines import ListSource
+    from syncagent.sources.http.plain_list import ListSource
 
     return ListSource(config)
 
@@ -91,7 +91,7 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
     if (config.format is None) == (config.recipe is None):
         yield "format", 'is missing: format = "lines" for a plain list, or recipe = "..." for an API, one of them'
     elif config.recipe is not None:
-        from syncagent.sources.http.judge import of_config
+        from syncagent.sources.http.recipe.validate import of_config
 
         yield from of_config(config)
     if config.url or config.recipe is None:

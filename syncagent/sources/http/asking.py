@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from syncagent.sources.http import Config
-    from syncagent.sources.http.transport import Transport
+    from syncagent.sources.http.client import Transport
 
 
 class Asking:
@@ -20,7 +20,7 @@ class Asking:
     @contextlib.contextmanager
     def _asked(self, config: Config, ends: float) -> Iterator[Transport]:
         """Ask it within the block."""
-        from syncagent.sources.http.transport import Transport
+        from syncagent.sources.http.client import Transport
 
         with Transport(config, ends) as transport:
             self._under_way = transport

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from syncagent.normalise import too_long
-from syncagent.values import Duration, SecretFile, Urls
+from syncagent.addresses import too_long
+from syncagent.values.types import Duration, SecretFile, Urls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

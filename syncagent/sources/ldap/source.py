@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from syncagent.errors import FailureKind, SourceError
 from syncagent.sources import Answer
-from syncagent.sources.ldap.addresses import Reading
+from syncagent.sources.ldap.entries import Reading
 from syncagent.sources.ldap.presets import ENTRY_UUID, wanted
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from syncagent.model import Entry
     from syncagent.sources import Request
     from syncagent.sources.ldap import Config
-    from syncagent.sources.ldap.addresses import Found
+    from syncagent.sources.ldap.connection import Session, UnreachableError
+    from syncagent.sources.ldap.content_sync import Changes
+    from syncagent.sources.ldap.entries import Found
+    from syncagent.sources.ldap.full_search import Pull
     from syncagent.sources.ldap.presets import Preset
-    from syncagent.sources.ldap.pull import Pull
-    from syncagent.sources.ldap.session import Session, UnreachableError
-    from syncagent.sources.ldap.syncrepl import Changes
 
 _PATIENCE = 3600.0
 """Seconds for which a server that is behind our cookie is waited for, before it is asked for everything."""
@@ -86,8 +86,8 @@ class LdapSource:
 
     def fetch(self, request: Request) -> Answer:
         """See Source.fetch. Goes on to the next server where one cannot be reached, not where it turns us down."""
-        from syncagent.sources.ldap.pull import Pull
-        from syncagent.sources.ldap.session import UnreachableError
+        from syncagent.sources.ldap.connection import UnreachableError
+        from syncagent.sources.ldap.full_search import Pull
 
         known = Known.read(request.validator)
         self._names_known |= known is not None  # it was asked for everything by this configuration before
@@ -115,7 +115,7 @@ class LdapSource:
 
     def _sessions(self, known: Known | None, told: list[UnreachableError]) -> Iterator[Session]:
         """Give the connection that is open, then one to each server: first to that of the cookie."""
-        from syncagent.sources.ldap.session import Session, UnreachableError
+        from syncagent.sources.ldap.connection import Session, UnreachableError
 
         warm, self._warm = self._warm, None  # a fetch that was given up on may still be using what it took
         if warm is not None:
@@ -134,7 +134,7 @@ class LdapSource:
 
     def _domains(self, session: Session) -> tuple[str, ...] | None:
         """Ask for the domains that are served, each time: they are few. Raises SourceError where there is none."""
-        from syncagent.sources.ldap.pull import Pull
+        from syncagent.sources.ldap.full_search import Pull
 
         config, name = self._config, self._config.domain_attribute
         if not name:
@@ -157,7 +157,7 @@ class LdapSource:
 
     def _check_names(self, session: Session) -> None:
         """Look once whether the server has the attributes that were configured: it would not say so itself."""
-        from syncagent.sources.ldap.pull import unknown_attributes
+        from syncagent.sources.ldap.full_search import unknown_attributes
 
         if self._names_known:
             return
@@ -197,8 +197,8 @@ class _Fetch:
 
     def _changes(self) -> tuple[Changes | None, str]:
         """Ask what changed since the cookie; None, and why, where only asking for everything can tell."""
-        from syncagent.sources.ldap.session import UnreachableError
-        from syncagent.sources.ldap.syncrepl import LaggingError, LostError, refresh
+        from syncagent.sources.ldap.connection import UnreachableError
+        from syncagent.sources.ldap.content_sync import LaggingError, LostError, refresh
 
         url = self.pull.session.url
         if self.known is None or self.config.mode == "poll":
@@ -222,7 +222,7 @@ class _Fetch:
 
     def _catch_up(self, known: Known) -> None:
         """Raise LaggingError where another server has not got all that the cookie stands for."""
-        from syncagent.sources.ldap.syncrepl import LaggingError, context_cookie, is_behind
+        from syncagent.sources.ldap.content_sync import LaggingError, context_cookie, is_behind
 
         cookie = context_cookie(self.pull.session, self.config.base)
         if cookie is not None and is_behind(cookie, bytes.fromhex(known.cookie)):
@@ -251,7 +251,7 @@ class _Fetch:
 
     def _whole(self, changes: Changes | None, why: str) -> Answer:
         """Ask for everything; in sync mode, then also for what changed meanwhile, so that the answer is exact."""
-        from syncagent.sources.ldap.syncrepl import LaggingError, LostError, refresh
+        from syncagent.sources.ldap.content_sync import LaggingError, LostError, refresh
 
         now, start = time.time(), changes
         if start is None and self.config.mode != "poll":
@@ -296,15 +296,15 @@ class _Fetch:
         return Reading(self.request.sink, self.wanted.attributes, key)
 
     def _lacks(self, key: str, found: Found) -> NoReturn:
-        from syncagent.sources.ldap.session import clean
+        from syncagent.sources.ldap.connection import clean
 
         text = f"{key} of {clean(found.dn)} may not be read, and sync mode needs it: grant it, or set mode to poll"
         raise SourceError(f"{self.pull.session.url}: {text}", kind=FailureKind.BROKEN)
 
     def _offered(self) -> tuple[Changes | None, str]:
         """Find out whether sync mode is there for this base, by asking what changed since now; else say why not."""
-        from syncagent.sources.ldap.pull import names_in
-        from syncagent.sources.ldap.syncrepl import LaggingError, LostError, context_cookie, refresh
+        from syncagent.sources.ldap.content_sync import LaggingError, LostError, context_cookie, refresh
+        from syncagent.sources.ldap.full_search import names_in
 
         untold = [name for name in names_in(self.pull.filter) if name.lower() in _UNTOLD]
         if untold:

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from syncagent.config import SourceConfig
-from syncagent.fetch import Fetched
+from syncagent.config.load import SourceConfig
 from syncagent.sources import Common
 from syncagent.sources.http import Config, build, problems
-from syncagent.values import SecretFile
+from syncagent.sync.fetch import Fetched
+from syncagent.values.types import SecretFile
 from tests.support.fetching import Runs
 
 TOKEN = "token-4711-secret"

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from syncagent.errors import FailureKind
-from syncagent.fetch import Fetched
-from syncagent.values import RecipeFile
+from syncagent.sync.fetch import Fetched
+from syncagent.values.types import RecipeFile
 from tests.sources.http import TOKEN, Asked, addresses, secret
 from tests.support.authority import Authority
 from tests.support.fetching import NOW

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from syncagent.errors import SourceError
 from syncagent.model import Entry
 from syncagent.sources import Answer, Request
-from syncagent.sources.http.engine import Limits, Page, follow
-from syncagent.sources.http.judge import problems
-from syncagent.sources.http.recipe import Recipe, Step
-from syncagent.sources.http.walk import Place
+from syncagent.sources.http.recipe.model import Recipe, Step
+from syncagent.sources.http.recipe.pagination import Place
+from syncagent.sources.http.recipe.run import Limits, Page, follow
+from syncagent.sources.http.recipe.validate import problems
 
 HEAD = 'title = "t"\nauth = { kind = "none" }\n'
 URL = "https://mail.example.com"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from syncagent.errors import FailureKind
-from syncagent.values import Size
+from syncagent.values.types import Size
 from tests.sources.http import TOKEN, addresses
 from tests.sources.http.primary import MARK, RECIPE, WHOLE, Asking, Mend, asking, over_tls, recipe, tells, user
 from tests.support.programs import wait_until

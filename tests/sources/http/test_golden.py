@@ -22,11 +22,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from syncagent.errors import FailureKind, SourceError
-from syncagent.sources.http import paths
-from syncagent.sources.http.judge import load, names
-from syncagent.sources.http.recipe import Emit, Paging, Recipe, Step, bound, filled, parameters
-from syncagent.sources.http.rehearse import ORIGIN, Fixture, Rehearsal, read, rehearse
-from syncagent.sources.http.rules import Rule
+from syncagent.sources.http.recipe import json_path as paths
+from syncagent.sources.http.recipe.conditions import Rule
+from syncagent.sources.http.recipe.dry_run import ORIGIN, Fixture, Rehearsal, read, rehearse
+from syncagent.sources.http.recipe.model import Emit, Paging, Recipe, Step, bound, filled, parameters
+from syncagent.sources.http.recipe.validate import load, names
 from tests.sources.http import TOKEN, Asked, addresses, secret
 from tests.support.authority import Authority
 from tests.support.scripted_http import Asked as Request

@@ -8,9 +8,9 @@ import pytest
 
 from syncagent.errors import ConfigError
 from syncagent.sources.http import Config, problems
-from syncagent.sources.http.judge import load, names
-from syncagent.sources.http.recipe import bound, filled, parameters
-from syncagent.values import RecipeFile
+from syncagent.sources.http.recipe.model import bound, filled, parameters
+from syncagent.sources.http.recipe.validate import load, names
+from syncagent.values.types import RecipeFile
 from tests.sources.http import secret
 from tests.sources.http.primary import BEARER, LOGIN, OAUTH, RECIPE, recipe
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from syncagent.errors import FailureKind
-from syncagent.fetch import REFUSED_FOR
-from syncagent.sources.http import lines
-from syncagent.values import Size
+from syncagent.sources.http import plain_list as lines
+from syncagent.sync.fetch import REFUSED_FOR
+from syncagent.values.types import Size
 from tests.sources.http import TOKEN, Asked, addresses, ended, secret
 from tests.support.authority import Authority
 from tests.support.programs import wait_until

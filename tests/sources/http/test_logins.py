@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from syncagent.errors import FailureKind
-from syncagent.fetch import REFUSED_FOR
-from syncagent.sources.http.transport import Ask, Response, Transport
+from syncagent.sources.http.client import Ask, Response, Transport
+from syncagent.sync.fetch import REFUSED_FOR
 from tests.sources.http import TOKEN, Asked, addresses, config, secret
 from tests.sources.http.primary import (
     BEARER,

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from syncagent.errors import FailureKind
-from syncagent.fetch import REFUSED_FOR
+from syncagent.sync.fetch import REFUSED_FOR
 from tests.sources.http import Asked, addresses, secret
 from tests.support.mailman import Mailman
 

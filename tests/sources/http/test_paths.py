@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncagent.sources.http import paths, rules
-from syncagent.sources.http.paths import ABSENT, MissingError, PathError
-from syncagent.sources.http.rules import Rule, RuleError
+from syncagent.sources.http.recipe import conditions as rules
+from syncagent.sources.http.recipe import json_path as paths
+from syncagent.sources.http.recipe.conditions import Rule, RuleError
+from syncagent.sources.http.recipe.json_path import ABSENT, MissingError, PathError
 
 # Paths
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from syncagent.errors import ConfigError, SourceError
-from syncagent.sources.http.rehearse import Fixture, read, rehearse
+from syncagent.sources.http.recipe.dry_run import Fixture, read, rehearse
 from tests.sources.http.primary import RECIPE, WHOLE, Primary, recipe
 from tests.support.run import syncagent
 

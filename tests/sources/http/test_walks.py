@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from syncagent.errors import FailureKind, SourceError
-from syncagent.sources.http.transport import Ask, Transport
-from syncagent.sources.http.walk import same_origin
+from syncagent.sources.http.client import Ask, Transport
+from syncagent.sources.http.recipe.pagination import same_origin
 from tests.sources.http import TOKEN, Asked, addresses, config, secret
 from tests.sources.http.primary import BEARER, LOGIN, PAGE, RECIPE, WHOLE, Asking, Mend, asking, over_tls, recipe, user
 from tests.support.authority import Authority

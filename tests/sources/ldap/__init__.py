@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from syncagent.config import SourceConfig
-from syncagent.fetch import Fetched
+from syncagent.config.load import SourceConfig
 from syncagent.sources import Common
 from syncagent.sources.ldap import Config, build, problems
-from syncagent.values import SecretFile, Urls
+from syncagent.sync.fetch import Fetched
+from syncagent.values.types import SecretFile, Urls
 from tests.support.fetching import Runs
 from tests.support.slapd import SUFFIX, SYNC, SYNC_PASSWORD, Slapd
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from syncagent.config import load
+from syncagent.config.load import load
 from syncagent.errors import ConfigError, FailureKind
 from syncagent.sources.ldap import Config, problems
 from syncagent.sources.ldap.presets import PRESETS, Preset, wanted
-from syncagent.values import Duration, SecretFile, Urls
+from syncagent.values.types import Duration, SecretFile, Urls
 from tests.sources.ldap import Asked
 from tests.support.authority import Authority
 from tests.support.scripted_ldap import ScriptedLDAP

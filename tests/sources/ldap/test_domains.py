@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from syncagent.config import SourceConfig
-from syncagent.fetch import Fetched
+from syncagent.config.load import SourceConfig
 from syncagent.sources import Common, ldap
-from syncagent.values import SecretFile, Urls
+from syncagent.sync.fetch import Fetched
+from syncagent.values.types import SecretFile, Urls
 from tests.support.fetching import Runs
 from tests.support.slapd import SUFFIX, SYNC, SYNC_PASSWORD, Slapd, people
 

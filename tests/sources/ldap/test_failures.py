@@ -17,11 +17,11 @@ import msgspec
 import pytest
 
 from syncagent.errors import FailureKind
-from syncagent.fetch import Fetched
-from syncagent.snapshot import first_rejects
 from syncagent.sources import Answer, Request, Source
 from syncagent.sources.ldap import Config, build
-from syncagent.values import SecretFile
+from syncagent.state.snapshot import first_rejects
+from syncagent.sync.fetch import Fetched
+from syncagent.values.types import SecretFile
 from tests.sources.ldap import Asked, by_label, secret
 from tests.support.authority import Authority
 from tests.support.fetching import NOW

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from syncagent.config import SourceConfig
+from syncagent.config.load import SourceConfig
 from syncagent.sources import Common, ldap
-from syncagent.values import Duration, Urls
+from syncagent.values.types import Duration, Urls
 from tests.support.fetching import Runs
 
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from syncagent.errors import FailureKind
-from syncagent.fetch import Fetched
+from syncagent.sync.fetch import Fetched
 from tests.sources.ldap import Asked, by_label, searched
 from tests.support.ldap_wire import Attributes
 from tests.support.scripted_ldap import ScriptedLDAP, SyncAnswer, SyncDone, SyncEntry, SyncIds
@@ -288,7 +288,7 @@ def test_a_small_limit_asks_for_everything(slapd: Slapd, asked: Asked) -> None:
 
 def test_more_than_is_held_in_memory_is_pulled(slapd: Slapd, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refresh never brings more entries than a bound that we set ourselves: beyond it, pages are asked for."""
-    monkeypatch.setattr("syncagent.sources.ldap.syncrepl.MOST", 5)
+    monkeypatch.setattr("syncagent.sources.ldap.content_sync.MOST", 5)
     for number in range(10):
         slapd.modify(dn(number), mail=f"n{number}@example.com")
     fetched = asked.whole()

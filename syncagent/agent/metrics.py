@@ -1,0 +1,78 @@
+"""What Prometheus is told, by a text file that node_exporter collects. Names and units as its conventions have them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
+
+from syncagent.files import sorted_lines as files
+from syncagent.model import DOMAIN_HOLD
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from syncagent.state.status import Status
+
+
+def write(path: Path, status: Status) -> None:
+    """Write the file, readable by all. Raises OSError, also where something else than a file is in its place."""
+    files.check_regular(path)
+    disable_created_metrics()  # type: ignore[no-untyped-call] # when a counter was made is when the file was written
+    files.write_whole(path, generate_latest(_registry(status)), 0o644)
+
+
+def _registry(status: Status) -> CollectorRegistry:
+    registry = CollectorRegistry()
+
+    def gauge(name: str, text: str, value: float) -> None:
+        Gauge(f"syncagent_{name}", text, registry=registry).set(value)
+
+    def by(label: str, name: str, text: str, values: Mapping[str, float]) -> None:
+        made = Gauge(f"syncagent_{name}", text, [label], registry=registry)
+        for key, value in values.items():
+            made.labels(key).set(value)
+
+    last, agent = (status.agent.last, status.agent) if status.agent else (None, None)
+    gauge("last_run_timestamp_seconds", "When the last run ended.", status.last_run)
+    due = agent.next_run if agent else None
+    gauge("next_run_timestamp_seconds", "When the next run is due.", status.last_run if due is None else due)
+    gauge("last_change_timestamp_seconds", "When the map was last changed.", status.last_change)
+    gauge(
+        "oldest_data_timestamp_seconds", "When the source that has failed longest was last whole.", status.oldest_data
+    )
+    gauge("run_duration_seconds", "How long the last run took.", last.seconds if last else 0)
+    gauge("publish_failed", "Whether the last publishing failed.", _kind(status, "publish-failed"))
+    gauge("alarms", "How many things need a person.", len(status.alarms))
+    gauge("watch_rebuilds", "How often the watch on files was rebuilt.", agent.watch_rebuilt if agent else 0)
+    by("domain", "recipients", "Recipients in the map.", status.domains)
+    by("domain", "held_removals", "Removals that are held.", _held(status))
+    sources = {source.name: source for source in status.sources}
+    up = {name: float(source.state == "whole") for name, source in sources.items()}
+    by("source", "source_up", "Whether the source's last answer was whole.", up)
+    success = {name: source.last_success for name, source in sources.items()}
+    by("source", "source_last_success_timestamp_seconds", "When the source was last whole.", success)
+    stale = {name: float(source.stale) for name, source in sources.items()}
+    by("source", "source_stale", "Whether what the source said is older than max_age.", stale)
+    entries = {name: float(source.entries) for name, source in sources.items()}
+    by("source", "source_entries", "Entries in the source's last whole answer.", entries)
+    runs = Counter(
+        "syncagent_runs", "Runs since the agent started, by what they came to.", ["status"], registry=registry
+    )
+    for name, count in (agent.runs if agent else {}).items():
+        runs.labels(name).inc(count)
+    return registry
+
+
+def _kind(status: Status, kind: str) -> float:
+    return float(any(alarm.kind == kind for alarm in status.alarms))
+
+
+def _held(status: Status) -> dict[str, float]:
+    held = dict.fromkeys(status.domains, 0.0)
+    for hold in status.holds:
+        if hold.domain.startswith(DOMAIN_HOLD):
+            continue
+        held[hold.domain] = held.get(hold.domain, 0.0) + hold.count
+    return held

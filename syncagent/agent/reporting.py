@@ -1,0 +1,192 @@
+"""What the agent tells of each run: the log, the status file, the metrics, and whoever is to be told."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from syncagent.agent import notify
+from syncagent.agent.supervisor import tell_systemd
+from syncagent.config.load import program
+from syncagent.errors import ExitCode, LedgerError
+from syncagent.state import status
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from syncagent.config.load import Config
+    from syncagent.model import SourceReport, SyncResult
+    from syncagent.state.status import Alarm, LastRun, Status
+
+
+class Reporter:
+    """Tells what happened, each thing once."""
+
+    def __init__(self, logger: Any) -> None:  # noqa: ANN401 - structlog's own type is lazy
+        """Nothing happened yet."""
+        self._log = logger
+        self._failing: dict[str, str] = {}
+        self._failure = ""
+        self._notes: frozenset[str] = frozenset()
+        self._alarms: dict[str, Alarm] = {}
+        self._wrong: dict[str, str] = {}
+        self._refused = ""
+        self._saving = threading.Lock()  # the teller's thread keeps what it told
+        self._state = status.AgentState(os.getpid(), time.time())
+        self._teller: notify.Teller | None = None
+
+    def tell(
+        self,
+        config: Config,
+        result: SyncResult | None,
+        last: LastRun,
+        next_run: float | None,
+        watch: tuple[str, int],
+    ) -> None:
+        """Tell of a run. What cannot be told in one way does not keep it from being told in the others."""
+        if result:
+            self._log_result(result)
+        runs = {**self._state.runs, last.status: self._state.runs.get(last.status, 0) + 1}
+        mode, rebuilt = watch
+        self._state = replace(
+            self._state,
+            next_run=next_run,
+            last=last,
+            watch=mode,
+            watch_rebuilt=rebuilt,
+            runs=runs,
+            refused=self._refused,
+        )
+        if self._teller is None:
+            left = status.read_agent(config.state.directory)
+            self._state = replace(self._state, told=left.told if left else {})
+            keep = partial(self._keep, config)
+            self._teller = notify.Teller(self._state.told, keep, self._goes_wrong, self._goes_right)
+        self._keep(config)
+        try:
+            now = status.read(config, program(config.file), agent=self._state)
+        except LedgerError as error:  # who is configured is told of that too; what stood stands
+            failed = status.Alarm("publish-failed", str(config.postfix.map), last.error or str(error))
+            self._tell_of({**self._alarms, failed.key: failed}, config, self._teller)
+            self._tell_systemd(f"needs a person: {failed.text}")
+            return
+        self._tell_of({alarm.key: alarm for alarm in now.alarms}, config, self._teller)
+        right = {ExitCode.OK, ExitCode.HELD}
+        if result and result.exit_code in right and now.exit_code in right:
+            self._teller.ping(config.notify)
+        if config.metrics.textfile:
+            self._write_metrics(config.metrics.textfile, now)
+        self._tell_systemd(summary(now))
+
+    def refuse(self, text: str) -> None:
+        """Keep in mind that the new configuration is refused, in words; "" once there is a good one."""
+        self._refused = text
+        if text:
+            self._tell_systemd("")
+
+    def _tell_systemd(self, text: str) -> None:
+        """Say how it stands, and that the configuration is refused besides: that passes with no run."""
+        tell_systemd(f"STATUS={_one_line('; '.join(filter(None, (self._refused, text))))}")
+
+    def _write_metrics(self, path: Path, now: Status) -> None:
+        from syncagent.agent import metrics
+
+        try:
+            metrics.write(path, now)
+        except OSError as error:
+            self._goes_wrong("metrics.textfile", f"{path} cannot be written: {error.strerror}")
+        else:
+            self._goes_right("metrics.textfile")
+
+    def stop(self, config: Config) -> None:
+        """Leave the status as that of an agent that does not run."""
+        self._state = replace(self._state, next_run=None)
+        if self._state.last:
+            self._keep(config)
+
+    def _keep(self, config: Config) -> None:
+        with self._saving:
+            told = self._teller.told if self._teller else self._state.told
+            try:
+                status.write_agent(config.state.directory, replace(self._state, told=told))
+            except OSError as error:
+                self._goes_wrong("status", f"{config.state.directory} cannot be written: {error.strerror}")
+            else:
+                self._goes_right("status")
+
+    def _goes_wrong(self, what: str, text: str) -> None:
+        """Log once that something of this is not told."""
+        if self._wrong.get(what) != text:
+            self._wrong[what] = text
+            self._log.error("could not tell", whom=what, error=text)
+
+    def _goes_right(self, what: str) -> None:
+        if self._wrong.pop(what, None):
+            self._log.info("could tell again", whom=what)
+
+    def _log_result(self, result: SyncResult) -> None:
+        plan = result.plan
+        facts = {"recipients": result.recipients, "seconds": round(result.seconds, 3)}
+        failure = result.error
+        if result.status == "published":
+            self._log.info("published", map=result.map, added=plan.added, removed=plan.removed, **facts)
+        elif result.status == "failed":
+            log = self._log.debug if result.error == self._failure else self._log.error
+            log("not published", map=result.map, error=result.error)
+        elif result.status == "incomplete":
+            lacks = list(result.missing_for_first) or result.error
+            log = self._log.debug if str(lacks) == self._failure else self._log.warning
+            log("not published: the first list is not whole", map=result.map, lacks=lacks)
+            failure = str(lacks)
+        else:
+            self._log.debug("unchanged", **facts)
+        self._failure = failure
+        for source in result.sources:
+            self._log_source(source)
+        notes = frozenset(result.notes)
+        for note in sorted(notes - self._notes):
+            self._log.warning("note", text=note)
+        self._notes = notes
+
+    def _log_source(self, source: SourceReport) -> None:
+        """Log a source that begins to fail, or for another reason, or is whole again."""
+        before = self._failing.get(source.name, "")
+        if source.error:
+            error = source.error.partition(" (not asked again")[0]
+            self._failing[source.name] = error
+            if error != before:
+                known = "error" if source.kind in {"refused", "broken"} else "warning"
+                getattr(self._log, known)("source failing", source=source.name, kind=source.kind, error=source.error)
+        elif before:
+            del self._failing[source.name]
+            self._log.info("source recovered", source=source.name, entries=source.entries)
+
+    def _tell_of(self, alarms: dict[str, Alarm], config: Config, teller: notify.Teller) -> None:
+        """Log what is news, and tell whoever is configured."""
+        for what, alarm in notify.news(self._alarms, alarms):
+            if what == "raised":
+                self._log.error("needs a person", kind=alarm.kind, subject=alarm.subject, text=alarm.text)
+            else:
+                self._log.info("recovered", kind=alarm.kind, subject=alarm.subject)
+        self._alarms = alarms
+        teller.tell(config.notify, alarms, str(config.postfix.map), time.time())
+
+
+def summary(now: Status) -> str:
+    """Say for systemctl status how the sources and the map are."""
+    said = f"{now.recipients} recipients"
+    failing = [source.name for source in now.sources if source.state == "failing"]
+    alarms = [alarm for alarm in now.alarms if alarm.kind != "configuration"]
+    if alarms:
+        return f"{said}; needs a person: {alarms[0].text}"
+    return f"{said}; failing: {', '.join(failing)}" if failing else f"{said}, all is well"
+
+
+def _one_line(text: str) -> str:
+    """Make a line of what others said: a second line would be a message of its own to systemd."""
+    return "".join(one if one.isprintable() else " " for one in text)[:500]

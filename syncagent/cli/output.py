@@ -1,0 +1,370 @@
+"""What people read: tables and sentences, in colour and columns on a terminal, plain otherwise."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from syncagent.model import SAMPLE
+from syncagent.values.types import spell_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from syncagent.checks import Checked
+    from syncagent.cli.explain import Explanation
+    from syncagent.model import Hold, Plan, SourceReport, StepReport, SyncResult
+    from syncagent.sources.http.recipe.dry_run import Rehearsal
+    from syncagent.state.history import Change, Run
+    from syncagent.state.status import Status
+
+_PATIENCE = 1.0
+_HEAD = {
+    "unchanged": "nothing to do: {map} is up to date, {recipients} recipients",
+    "published": "published {map}, {recipients} recipients",
+    "planned": "a sync would leave {recipients} recipients in {map}; nothing was written",
+    "incomplete": "NOT published: {map} is left as it is",
+    "failed": "NOT published: {map} is left as it was",
+}
+_COLOURS = {"error": "bold red", "warning": "yellow", "ok": "green", "skipped": "cyan"}
+
+
+class Progress:
+    """Shows on a terminal what is under way, once it has taken a second."""
+
+    def __init__(self) -> None:
+        """Start counting; nothing is shown yet."""
+        self._end_of_patience = time.monotonic() + _PATIENCE
+        self._shown: Any = None
+        self._began: dict[str, float] = {}
+        self._active = sys.stderr.isatty()
+
+    def __call__(self, step: str, count: int) -> None:
+        """Take note of a step, and of how many entries it has come to."""
+        began = self._began.setdefault(step, time.monotonic())
+        if not self._active or time.monotonic() < self._end_of_patience:
+            return
+        if self._shown is None:
+            from rich.console import Console
+
+            self._shown = Console(stderr=True).status("")
+            self._shown.start()
+        rate = count / max(time.monotonic() - began, 0.001)
+        self._shown.update(f"{step}: {count:,} ({rate:,.0f}/s)" if count else step)
+
+    def close(self) -> None:
+        """Take it off the screen."""
+        if self._shown is not None:
+            self._shown.stop()
+
+
+def result(result: SyncResult, program: str, *, steps: bool = False) -> None:
+    """Print what a run came to; what needs a hand goes to the standard error as well as to the exit code."""
+    print(_HEAD[result.status].format(map=result.map, recipients=f"{result.recipients:,}"))
+    held: Counter[str] = Counter()
+    for hold in result.plan.holds:
+        held[hold.domain] += hold.count
+    changes = [
+        (change.domain, change.before, change.added, change.removed, change.kept, held[change.domain], change.after)
+        for change in result.plan.domains
+        if change.added or change.removed or change.kept or result.status != "unchanged"
+    ]
+    if changes:
+        table(("DOMAIN", "BEFORE", "ADDED", "REMOVED", "KEPT", "HELD", "AFTER"), changes)
+    _samples("+ domain", result.plan.domains_added, len(result.plan.domains_added))
+    _samples("- domain", result.plan.domains_removed, len(result.plan.domains_removed))
+    _samples("+", result.plan.added_sample, result.plan.added)
+    _samples("-", result.plan.removed_sample, result.plan.removed)
+    _sources(result.sources, steps=steps)
+    if result.plan.in_grace:
+        print(f"in grace: {result.plan.in_grace:,} missing recipients stay for now (limits.removal_grace)")
+    _rejects(result)
+    for note in result.notes:
+        print(f"note: {note}")
+    _held(result.plan, program)
+    if result.missing_for_first:
+        print("the map is not there yet, and the first one would not be whole:")
+        for text in result.missing_for_first:
+            print(f"  {text}")
+        print(f"to publish it all the same: {program} sync --accept-incomplete")
+    for source in result.sources:
+        if source.error:
+            say(f"source {source.name} is failing ({source.kind}): {source.error}")
+    if result.error:
+        say(f"not published: {result.error}")
+
+
+def say(text: str) -> None:
+    """Say what went wrong, on the standard error."""
+    print(f"syncagent: {text}", file=sys.stderr)
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print columns: numbers to the right."""
+    texts = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        shown = Table(box=None, pad_edge=False)
+        for index, head in enumerate(heads):
+            shown.add_column(
+                head, justify="right" if texts and texts[0][index][:1].isdigit() else "left", overflow="fold"
+            )
+        for row in texts:
+            shown.add_row(*map(Text, row))
+        Console().print(shown)
+        return
+    widths = [max(len(row[column]) for row in [list(heads), *texts]) for column in range(len(heads))]
+    for row in [list(heads), *texts]:
+        cells = [
+            cell.rjust(width) if texts[0][column][:1].isdigit() else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
+
+
+def _samples(sign: str, sample: Sequence[str], count: int) -> None:
+    for address in sample:
+        _changed(f"  {sign} {_shown(address)}", new=sign.startswith("+"))
+    if count > len(sample):
+        _changed(f"  {sign} ... and {count - len(sample):,} more", new=sign.startswith("+"))
+
+
+def _changed(text: str, *, new: bool) -> None:
+    """Print a line about what came or went: on a terminal in green or red."""
+    if not sys.stdout.isatty():
+        print(text)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    Console().print(Text(text, "green" if new else "red"), soft_wrap=True)
+
+
+def _sources(reports: Sequence[SourceReport], *, steps: bool) -> None:
+    rows = [(one.name, _answer(one), one.entries, one.rejected, f"{one.seconds:.2f}s") for one in reports]
+    table(("SOURCE", "ANSWER", "ENTRIES", "REJECTED", "TOOK"), rows)
+    for one in reports:
+        for note in one.notes:
+            print(f"note: {one.name}: {note}")
+        if steps:
+            _steps(one.name, one.steps)
+
+
+def _answer(report: SourceReport) -> str:
+    return f"{report.state} ({report.mode})" if report.mode else report.state
+
+
+def _rejects(result: SyncResult) -> None:
+    if result.rejected:
+        print(f"rejected: {result.rejected:,} entries cannot be recipients")
+    for reject in result.reject_sample:
+        where = f" ({reject.source}, {reject.key})" if reject.source else ""
+        print(f"  {_shown(reject.spelled)!s}: {reject.reason}{where}")
+    if result.rejected > len(result.reject_sample):
+        print(f"  ... and {result.rejected - len(result.reject_sample):,} more")
+    outside = result.plan.out_of_scope
+    if outside:
+        named = ", ".join(f"{domain} {count:,}" for domain, count in list(outside.items())[:5])
+        more = ", ..." if len(outside) > 5 else ""  # noqa: PLR2004 - as many as were named
+        print(f"out of scope: {sum(outside.values()):,} entries are outside relay_domains: {named}{more}")
+
+
+def _held(plan: Plan, program: str) -> None:
+    for hold in plan.holds:
+        print(f"held: {hold.what}{_since(hold)}")
+        for reason in hold.reasons:
+            print(f"  {reason.text}")
+        if hold.approvable:
+            what = f"{program} approve {hold.id}" if hold.id else "the next sync gives an ID to approve"
+            print(f"  to let them go: {what}")
+    for canary in plan.absent_canaries:
+        print(f"held: every removal, since the canary {canary} is in no source: mend the source, or limits.canaries")
+    for name in plan.held_catch_alls[:SAMPLE]:
+        permit = f"to permit it, add {name[1:]} to postfix.catch_all"
+        print(f"held: {name} would accept every address of its domain: {permit}")
+    if len(plan.held_catch_alls) > SAMPLE:
+        print(f"held: ... and {len(plan.held_catch_alls) - SAMPLE:,} more of them, or over")
+
+
+def _since(hold: Hold) -> str:
+    age = time.time() - hold.since
+    return f", for {spell_seconds(age)}" if hold.since and age >= 1 else ""
+
+
+def _shown(address: str) -> str:
+    """Make an address safe to print: what does not print is escaped."""
+    return address if address.isprintable() else address.encode("unicode_escape").decode()
+
+
+def checked(found: Checked) -> None:
+    """Print what `check` found: each with what mends it, whole lines to copy, below."""
+    _sources(found.sources, steps=True)
+    print()
+    width = max(len(one.check) for one in found.findings)
+    for one in found.findings:
+        _line(one.severity, one.check.ljust(width), _shown(": ".join(filter(None, (one.subject, one.text)))))
+        for line in one.mend.splitlines():
+            _line("", "", f"  {_shown(line)}", "bold")
+    if found.then:
+        _line("then", " " * width, found.then, "bold")
+    print(f"errors: {found.errors}, warnings: {found.warnings}")
+    for source in found.sources:
+        if source.error:
+            say(f"source {source.name} is failing ({source.kind}): {source.error}")
+
+
+def _line(severity: str, check: str, text: str, style: str = "") -> None:
+    """Print a line in columns; on a terminal in colour, and as long as it is."""
+    columns = (f"{severity:<7}", *([check] if check else []), text)
+    if not sys.stdout.isatty():
+        print("  ".join(columns).rstrip())
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    styles = (_COLOURS.get(severity, ""), *(["dim"] if check else []), style)
+    Console().print(Text("  ").join(map(Text, columns, styles)), soft_wrap=True)
+
+
+def _steps(name: str, steps: Sequence[StepReport]) -> None:
+    """Print how each list of an API did, and some of what it says."""
+    if steps:
+        print(f"{name}, step by step:")
+        rows = [(one.name, one.pages, one.records, one.kept, one.emitted, _some(one)) for one in steps]
+        table(("STEP", "PAGES", "RECORDS", "KEPT", "EMITTED", "SUCH AS"), rows)
+
+
+def _some(step: StepReport) -> str:
+    return ", ".join(map(_shown, step.sample)) or "-"
+
+
+def rehearsed(rehearsal: Rehearsal) -> None:
+    """Print what a recipe came to, without a network."""
+    _steps("the recipe", rehearsal.answer.steps)
+    for note in rehearsal.answer.notes:
+        print(f"note: {note}")
+    for address in rehearsal.addresses:
+        print(f"  {_shown(address)}{' (not expected)' if address in rehearsal.unexpected else ''}")
+    for spelled, reason in rehearsal.rejected:
+        print(f"  {_shown(spelled)}: rejected: {reason}")
+    for address in rehearsal.missing:
+        say(f"{_shown(address)} was expected, and did not come out")
+    if rehearsal.unexpected:
+        say(f"{len(rehearsal.unexpected)} came out that were not expected")
+
+
+def status(status: Status) -> None:
+    """Print how it stands; what needs a person goes to the standard error as well as to the exit code."""
+    now = time.time()
+    print(f"{status.map}: {status.recipients:,} recipients, last changed {_ago(status.last_change, now)}")
+    agent = status.agent
+    doing = "the agent is running" if status.running else "no agent is running"
+    if status.running and agent:
+        doing += f" (pid {agent.pid}, watching by {agent.watch or 'nothing'})"
+        if agent.next_run:
+            left = agent.next_run - now
+            doing += (
+                f", next run in {spell_seconds(left)}" if left >= 0 else f", next run due {spell_seconds(-left)} ago"
+            )
+    print(f"last run {_ago(status.last_run, now)}; {doing}")
+    rows = [
+        (one.name, one.state, one.mode or "-", one.entries, _ago(one.last_success, now), _ago(one.last_attempt, now))
+        for one in status.sources
+    ]
+    table(("SOURCE", "STATE", "MODE", "ENTRIES", "WHOLE", "ASKED"), rows)
+    for source in status.sources:
+        if source.error:
+            print(f"source {source.name} is failing for {spell_seconds(now - source.failing_since)}: {source.error}")
+    for hold in status.holds:
+        if hold.waits:
+            print(f"{hold.what} waits for a failing source")
+    for alarm in status.alarms:
+        say(alarm.text)
+
+
+def _ago(moment: float, now: float) -> str:
+    return f"{spell_seconds(max(0, now - moment))} ago" if moment else "never"
+
+
+def explained(one: Explanation) -> None:
+    """Print why an address is in or out."""
+    print(f"{_shown(one.spelled)}{f' is remembered as {_shown(one.canonical)}' if one.canonical else ''}")
+    if one.said:
+        table(("SOURCE", "KEY", "LABEL"), [(said.source, _shown(said.key), _shown(said.label)) for said in one.said])
+    elif one.canonical:
+        print("no source has it")
+    if one.since:
+        print(f"in the map since {_when(one.since)}{'' if one.happened else ', or longer'}")
+    for reason in one.reasons:
+        print(f"- {reason}")
+    for at, change in one.happened:
+        print(f"{_when(at)} {_happened(change)}")
+    if one.asked:
+        print("Postfix looks up, in this order:")
+        table(
+            ("KEY", "THE MAP SAYS"),
+            [(_shown(asked.key), asked.found or asked.trouble or "nothing") for asked in one.asked],
+        )
+    print(one.verdict)
+
+
+def past(runs: Sequence[Run]) -> None:
+    """Print what changed when."""
+    if not runs:
+        print("nothing changed")
+    width = max((len(_came_to(run)) for run in runs), default=0)
+    for run in runs:
+        counts = f"{f'+{run.added:,}':>9} {f'-{run.removed:,}':>9}"
+        print(f"{_when(run.at)}  {_came_to(run):<{width}} {counts}  {run.run_id}{_because(run.error)}")
+        for change in run.changes:
+            _changed(f"    {_happened(change)}", new=change.added)
+        left = run.added + run.removed - sum(not change.is_domain for change in run.changes)
+        if run.changes and left > 0:
+            print(f"    ... and {left:,} more")
+
+
+def _came_to(run: Run) -> str:
+    return "first import" if run.first_import else run.status
+
+
+def _because(error: str) -> str:
+    return f": {error}" if error else ""
+
+
+def _happened(change: Change) -> str:
+    if change.is_domain:
+        verb = "added" if change.added else "removed"
+        reported = f": reported by {', '.join(change.sources)}" if change.sources else ""
+        return f"{'+' if change.added else '-'} domain {_shown(change.address)} {verb}{reported}"
+    sources = ", ".join(change.sources) or "?"
+    verb = "added: it is in" if change.added else "removed: it was last in"
+    return f"{'+' if change.added else '-'} {_shown(change.address)} {verb} {sources}"
+
+
+def _when(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+
+
+def structure(value: object) -> None:
+    """Print anything as JSON."""
+    import msgspec
+
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def status_as_json(status: Status) -> None:
+    """Print how it stands as JSON, one object, with the exit status that goes with it."""
+    import msgspec
+
+    facts = {**msgspec.to_builtins(status), "exit_code": int(status.exit_code)}
+    print(msgspec.json.format(msgspec.json.encode(facts), indent=2).decode())
+
+
+def as_json(result: SyncResult) -> None:
+    """Print a result as JSON, one object."""
+    structure(result)

@@ -1,0 +1,1 @@
+"""The configuration: its tables, how they are loaded and validated."""

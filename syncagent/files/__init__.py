@@ -1,0 +1,1 @@
+"""Sorted files that grow with the number of recipients, and how a small file is replaced."""

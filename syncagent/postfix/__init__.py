@@ -1,0 +1,1 @@
+"""Everything that knows Postfix: tables, main.cf, its programs."""

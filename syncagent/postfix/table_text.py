@@ -1,0 +1,132 @@
+"""The text that postmap(1) reads: rendered, and parsed as Postfix parses it.
+
+Rules: postmap(1) "TABLE FORMAT" and the source of postmap; measured where the two leave doubt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from syncagent import addresses as normalise
+from syncagent.errors import LineTooLongError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+RENDERER = "1"
+"""Part of what is on record about a map: another renderer writes it anew."""
+
+HEADER = (
+    b"# Written by syncagent: changes made here are lost. Add addresses to one of its sources, see syncagent.toml.\n"
+)
+_VALUE = b" OK\n"
+_SPACE = b" \t\v\f\r"
+
+
+def render(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Turn chunks of canonical addresses, one a line and cut anywhere, to lines of the text, without its header."""
+    for chunk in chunks:
+        yield chunk.replace(b"\n", _VALUE)
+
+
+def second_forms(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Give, for lines of canonical addresses, the U-label forms that must be keys as well, as lines."""
+    for line in lines:
+        if b"xn--" in line:
+            for form in normalise.renderings(line.rstrip(b"\n").decode())[1:]:
+                yield form.casefold().encode() + b"\n"  # as Postfix will fold it: ß becomes ss
+
+
+def logical_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Give ``(number, line)`` of each logical line: comments and blank lines gone, continuations joined.
+
+    Raises LineTooLongError for one of over a megabyte.
+    """
+    held: list[bytes] = []
+    size = start = 0
+    for number, line in enumerate(lines, 1):
+        bare = line.rstrip(b"\n")
+        stripped = bare.strip(_SPACE)
+        if not stripped or stripped.startswith(b"#"):
+            continue
+        if bare[:1] not in (b" ", b"\t", b"\v", b"\f", b"\r"):
+            if held:
+                yield start, b"".join(held)
+            held, size, start = [], 0, number
+        held.append(bare)
+        size, start = size + len(bare), start or number
+        if size > normalise.MAX_LINE:
+            raise LineTooLongError(
+                f"a line of over {normalise.MAX_LINE} octets, with what continues it, from line {start} on"
+            )
+    if held:
+        yield start, b"".join(held)
+
+
+def split(line: bytes) -> tuple[bytes, bytes] | None:
+    """Split a logical line into key and value at the first white space outside quotes; None for an unclosed quote."""
+    if b'"' not in line and b"\\" not in line:
+        if line[:1] in _SPACE:
+            return b"", line.strip(_SPACE)
+        key, *value = line.split(None, 1)
+        return key, value[0].strip(_SPACE) if value else b""
+    quoted = escaped = False
+    for at, octet in enumerate(line):
+        char = bytes((octet,))
+        if escaped:
+            escaped = False
+        elif char == b"\\":
+            escaped = True
+        elif char == b'"':
+            quoted = not quoted
+        elif char in _SPACE and not quoted:
+            return line[:at], line[at:].strip(_SPACE)
+    return None if quoted else (line, b"")
+
+
+def published(lines: Iterable[bytes], relay_domains: Collection[str], dead: Dead) -> Iterator[bytes]:
+    """Give the recipients that a text publishes, as lines, unsorted and perhaps twice.
+
+    Keys are folded as Postfix folds them, and otherwise taken as they stand: what another hand wrote stays what it
+    was until the guard lets it go. Both forms of an IDN domain are one recipient; ``relay_domains`` tells the folded
+    U-labels that are no longer what they were folded from. What Postfix could never find, or could not hold in every
+    table type, is counted in ``dead``.
+    """
+    folded = {normalise.u_labels(domain).casefold(): domain for domain in relay_domains if "xn--" in domain}
+    for domain in relay_domains:
+        folded.pop(domain, None)
+    for _, line in logical_lines(lines):
+        found = recipient(line, folded)
+        if found is None:
+            dead.count += 1
+        else:
+            yield found.encode() + b"\n"
+
+
+class Dead:
+    """Counts lines of a text that publish no recipient."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.count = 0
+
+
+def recipient(line: bytes, folded_domains: Mapping[str, str]) -> str | None:
+    """Give the recipient that a logical line publishes; None where Postfix drops the line, or could never match it."""
+    try:
+        line.decode()  # postmap drops the whole line, be it the value that is not UTF-8
+    except UnicodeDecodeError:
+        return None
+    key, value = split(line) or (b"", b"")
+    if len(key) > normalise.MAX_SPELLED:
+        return None
+    local, at, domain = key.decode().casefold().rpartition("@")
+    if not value or not at or not domain or any(char in local + domain for char in "\0\r\n\t"):
+        return None
+    known = normalise.within(domain, folded_domains.keys())
+    with contextlib.suppress(normalise.UnusableError):  # a malformed one stays as it is: not ours to drop
+        unfolded = domain.removesuffix(known) + folded_domains[known] if known else domain
+        domain = normalise.canonical_domain(unfolded)
+    address = f"{local}@{domain}"
+    return address if normalise.longest_key(address) <= normalise.MAX_KEY else None

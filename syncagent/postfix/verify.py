@@ -1,0 +1,127 @@
+"""Read a staged map back through Postfix: every key written is answered for, and no other key is there.
+
+postmap exits 0 though it dropped lines, so neither its status nor what it prints says whether the index is right.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from syncagent.errors import PublishError, UnansweredError
+from syncagent.files import sorted_lines as files
+from syncagent.postfix import table_text as mapfile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+_LISTABLE = ("hash", "btree", "lmdb")
+_MAX_UNANSWERED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBack:
+    """A staged map. ``postmap`` gives the command line for options; each command ends after ``limit`` seconds."""
+
+    map_type: str
+    staged: Path
+    spool: Path
+    postmap: Callable[..., list[str]]
+    limit: float
+
+    def check(self, keys: Path) -> None:
+        """Compare the keys of the map with ``keys``: sorted, one a line.
+
+        hash, btree and lmdb list their keys, cdb does not; non-ASCII keys are asked for one by one, since each
+        Postfix version folds them its own way; a texthash is parsed as Postfix parses it.
+
+        Raises UnansweredError for keys that are not there, PublishError for keys that nobody wrote.
+        """
+        if self.map_type == "texthash":
+            missing = _compare(keys, self._sorted(text_keys(self.staged)))
+        elif self.map_type in _LISTABLE:
+            missing = self._check_listing(keys)
+        else:
+            missing = self._unanswered(keys)
+        if missing:
+            raise UnansweredError(missing)
+
+    def _check_listing(self, keys: Path) -> list[bytes]:
+        with self._child("-s") as listing:
+            everything = files.write_plain(self.spool / "everything", _keys_of(listing.chunks()))
+        if files.same(keys, everything):  # lmdb and btree list in our order
+            return []
+        everything = self._sorted(files.chunks_in(everything))
+        if files.same(keys, everything):
+            return []
+        plain, foreign = self._by_alphabet(files.chunks_in(keys), "written")
+        listed, listed_foreign = self._by_alphabet(files.chunks_in(everything), "listed")
+        if _lines(listed_foreign) > _lines(foreign):
+            raise PublishError("read back", "the index has keys that were not written")
+        return _compare(plain, listed) + self._unanswered(foreign)
+
+    def _unanswered(self, keys: Path) -> list[bytes]:
+        """Ask Postfix for each key; give those it does not answer for."""
+        if not keys.stat().st_size:
+            return []
+        with keys.open("rb") as asked, self._child("-q", "-", stdin=asked.fileno()) as child:
+            answered = files.write_plain(self.spool / "answered", _keys_of(child.chunks()))
+        return _compare(keys, answered)
+
+    def _child(self, *options: str, stdin: int = subprocess.DEVNULL) -> files.Child:
+        command = self.postmap(*options, f"{self.map_type}:{self.staged}")
+        return files.Child(command, stdin, good=(0, 1), limit=self.limit)  # 1: not one key was found
+
+    def _sorted(self, chunks: Iterable[bytes]) -> Path:
+        with files.Sorter(self.spool) as sorter:
+            sorter.feed(chunks)
+            return files.write_plain(self.spool / "sorted", sorter.finish())
+
+    def _by_alphabet(self, chunks: Iterable[bytes], name: str) -> tuple[Path, Path]:
+        """Split lines into those in ASCII and the others."""
+        plain, foreign = self.spool / f"{name}-ascii", self.spool / f"{name}-others"
+        with plain.open("wb") as ascii_file, foreign.open("wb") as other_file:
+            for chunk in files.whole_lines(chunks):
+                if chunk.isascii():
+                    ascii_file.write(chunk)
+                else:
+                    for line in chunk.splitlines(keepends=True):
+                        (ascii_file if line.isascii() else other_file).write(line)
+        return plain, foreign
+
+
+def _compare(wanted: Path, found: Path) -> list[bytes]:
+    """Give what is wanted and not found. Raises PublishError for what is found and not wanted."""
+    missing: list[bytes] = []
+    with files.differences(wanted, found) as chunks:
+        for chunk in chunks:
+            keys = chunk.removesuffix(b"\n").split(b"\n")
+            unwritten = next((key for key in keys if key.startswith(b"\t")), None)
+            if unwritten:
+                key = unwritten[1:].decode(errors="backslashreplace")
+                raise PublishError("read back", f"the index has a key that was not written: {key}")
+            missing += keys
+            if len(missing) > _MAX_UNANSWERED:
+                raise PublishError("read back", f"the index lacks more than {_MAX_UNANSWERED} keys; is the disk full?")
+    return missing
+
+
+def _keys_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Turn ``key TAB OK`` lines to keys, by whole lines."""
+    for chunk in files.whole_lines(chunks):
+        yield chunk.replace(b"\tOK\n", b"\n")
+
+
+def text_keys(staged: Path) -> Iterator[bytes]:
+    """Give the keys of a text, as lines, as they are spelled there."""
+    with files.open_foreign(staged) as file:
+        for _, line in mapfile.logical_lines(files.lines_of(file)):
+            parts = mapfile.split(line)
+            if parts and parts[1]:
+                yield parts[0] + b"\n"
+
+
+def _lines(path: Path) -> int:
+    return sum(chunk.count(b"\n") for chunk in files.chunks_in(path))

@@ -1,0 +1,1 @@
+"""An HTTP API described by a recipe."""

@@ -1,0 +1,399 @@
+"""What is remembered between runs: rows in ``state.db``, lists in sorted files beside it.
+
+A file is in place, under a name of its own, before the row that refers to it is committed; so whatever no row
+refers to is an orphan of a run that did not finish, and the next run sweeps it. Losing all of it costs one full fetch
+and the history, never a recipient.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import re
+import shutil
+import sqlite3
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from syncagent.errors import DamagedError, LedgerDamagedError, LedgerError
+from syncagent.files import sorted_lines as files
+from syncagent.model import Hold, Plan, SourceState
+from syncagent.postfix.table import Identities
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS source (name TEXT PRIMARY KEY, state TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS hold (id TEXT PRIMARY KEY, state TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS run (id TEXT PRIMARY KEY, started REAL NOT NULL, finished REAL NOT NULL,
+    status TEXT NOT NULL, exit_code INTEGER NOT NULL, added INTEGER NOT NULL, removed INTEGER NOT NULL,
+    error TEXT NOT NULL, changes_file TEXT);
+CREATE TABLE IF NOT EXISTS change (run TEXT NOT NULL, at REAL NOT NULL, domain TEXT NOT NULL,
+    before INTEGER NOT NULL, added INTEGER NOT NULL, removed INTEGER NOT NULL, approved INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS change_at ON change (at);
+CREATE TABLE IF NOT EXISTS recipient (run TEXT NOT NULL, address TEXT NOT NULL, added INTEGER NOT NULL,
+    sources TEXT NOT NULL DEFAULT '');
+CREATE INDEX IF NOT EXISTS recipient_address ON recipient (address);
+"""
+_MIGRATION = "ALTER TABLE recipient ADD COLUMN sources TEXT NOT NULL DEFAULT '';"
+VERSION = 2
+_BUSY_SECONDS = 5.0
+SPOOL = ".spool-"
+_OURS = re.compile(r"-\d{8}T\d{6}Z-[0-9a-f]{6}$|^\d{8}T\d{6}Z-[0-9a-f]{6}\.gz$")
+_T = TypeVar("_T")
+
+
+class ListFile(Struct, frozen=True):
+    """A sorted file in ``lists``: its name, and the digest it must have."""
+
+    name: str
+    count: int
+    digest: str
+
+
+class Finished(Struct, frozen=True):
+    """The last run that finished: what went into it, and what came out. An equal one need not be done again."""
+
+    config: str
+    snapshots: dict[str, str]
+    failing: tuple[str, ...]
+    identities: Identities
+    kept: ListFile
+    published: ListFile
+    next_due: float | None
+    plan: Plan
+    rejected: dict[str, int] = {}
+    domains: tuple[str, ...] = ()
+    domain_identities: Identities | None = None
+
+
+class DomainRow(Struct, frozen=True):
+    """What a run changed in one domain, for the guard's window."""
+
+    domain: str
+    before: int
+    added: int
+    removed: int
+    approved: int
+
+
+class RunRow(Struct, frozen=True):
+    """A run, for the history."""
+
+    id: str
+    started: float
+    status: str
+    exit_code: int
+    added: int = 0
+    removed: int = 0
+    error: str = ""
+    changes_file: str | None = None
+
+
+class Ledger:
+    """The state directory, open. ``notes`` says what was found damaged."""
+
+    def __init__(self, directory: Path, *, write: bool = True) -> None:
+        """Open it, making what is missing; with ``write=False`` nothing is made, and what is missing is empty.
+
+        A database that SQLite cannot read is set aside, and a new one begun. Raises LedgerError.
+        """
+        self.directory, self._write = directory, write
+        self.snapshots, self.lists, self.changes = (directory / name for name in ("snapshots", "lists", "changes"))
+        self.notes: list[str] = []
+        self._file = directory / "state.db"
+        try:
+            self._open()
+        except sqlite3.OperationalError as error:
+            if "no such" in str(error):  # a table or a column
+                self.set_aside(error)
+                self._open()
+                return
+            mend = "who else has it open?"
+            if not self._write and "readonly" in str(error):  # its journal is to be rolled back
+                mend = "a run was cut off in the middle: the next `syncagent sync` puts it right"
+            raise LedgerError(f"{self._file} cannot be opened: {error}; {mend}") from error
+        except (sqlite3.DatabaseError, msgspec.DecodeError, LedgerDamagedError) as error:
+            self.set_aside(error)
+            self._open()
+        except OSError as error:
+            raise _unusable(directory, error) from error
+
+    def _open(self) -> None:
+        try:
+            self._file.stat()
+            there = True
+            for file in (self._file, self._file.with_name("state.db-journal")):  # SQLite would wait for a FIFO
+                files.check_regular(file)
+        except FileNotFoundError:  # and nothing else: where nobody may look it may well be there
+            there = False
+        uri = self._file.absolute().as_uri()
+        source = uri if self._write else f"{uri}?mode=ro" if there else ":memory:"
+        if there and not self._file.stat().st_size:
+            self.notes.append(f"{self._file} was empty: begun anew")
+        self._database = sqlite3.connect(source, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
+        self._database.execute("PRAGMA synchronous=FULL")
+        (version,) = self._database.execute("PRAGMA user_version").fetchone()
+        if not version and (self._write or not there):
+            self._database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={VERSION}; COMMIT")
+        elif version == 1 and self._write:
+            self._database.executescript(f"BEGIN IMMEDIATE; {_MIGRATION} PRAGMA user_version={VERSION}; COMMIT")
+        elif version not in {1, VERSION}:
+            text = f"{self._file} is of version {version}, this syncagent knows {VERSION}: move it away to start anew"
+            raise LedgerError(text)
+        if self._write:
+            self._file.chmod(0o640)
+        self.sources = {
+            name: _decode(state, SourceState) for name, state in self._rows("SELECT name, state FROM source")
+        }
+        self.holds = {key: _decode(state, Hold) for key, state in self._rows("SELECT id, state FROM hold")}
+        finished = self._rows("SELECT value FROM meta WHERE key = 'finished'")
+        self.finished = _decode(finished[0][0], Finished) if finished else None
+
+    def set_aside(self, error: Exception) -> None:
+        """Keep the damaged database under another name and close it. Raises LedgerError where nothing is written."""
+        with contextlib.suppress(AttributeError):
+            self._database.close()
+        if not self._write:
+            raise LedgerError(f"{self._file} is damaged ({error}): the next `syncagent sync` rebuilds it") from error
+        aside = self._file.with_name(f"state.db.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+        self._file.rename(aside)
+        with contextlib.suppress(FileNotFoundError):
+            self._file.with_name("state.db-journal").unlink()
+        self.notes.append(f"state.db was damaged ({error}): set aside as {aside.name} and begun anew")
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+    def _rows(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._database.execute(statement, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            if type(error) is sqlite3.DatabaseError:  # not one of its kinds: damage
+                raise LedgerDamagedError(str(error)) from error
+            raise
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):  # rolled back already, as where the disk is full
+                    self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            if type(error) is sqlite3.DatabaseError:  # not one of its kinds: damage
+                raise LedgerDamagedError(str(error)) from error
+            raise LedgerError(f"{self._file} cannot be written: {error}; is the disk full?") from error
+
+    def save_source(self, state: SourceState) -> None:
+        """Remember a source: its snapshot (which is in place) and its validator, in one transaction."""
+        with self._transaction() as database:
+            database.execute("INSERT OR REPLACE INTO source VALUES (?, ?)", (state.name, _encode(state)))
+        self.sources[state.name] = state
+
+    def approve(self, ids: Iterable[str], now: float) -> None:
+        """Note that a person lets these holds go."""
+        with self._transaction() as database:
+            for hold_id in ids:
+                hold = msgspec.structs.replace(self.holds[hold_id], approved_at=now)
+                database.execute("UPDATE hold SET state = ? WHERE id = ?", (_encode(hold), hold_id))
+                self.holds[hold_id] = hold
+
+    def window(self, since: float) -> dict[str, tuple[int, int]]:
+        """Give, by domain, what was added and removed since then.
+
+        What filled an empty domain is its start and not growth; what a person approved is no loss.
+        """
+        rows = self._rows(
+            "SELECT domain, SUM(CASE WHEN before = 0 THEN 0 ELSE added END), SUM(removed - approved)"
+            " FROM change WHERE at > ? GROUP BY domain",
+            (since,),
+        )
+        return {domain: (added, removed) for domain, added, removed in rows}
+
+    def oldest_change(self, since: float) -> float | None:
+        """Give when the first change since then was: what ``window`` says changes when it is past."""
+        ((found,),) = self._rows("SELECT MIN(at) FROM change WHERE at > ?", (since,))
+        return None if found is None else float(found)
+
+    def last_change(self) -> float:
+        """Give when a run last changed the map, 0 where none did."""
+        ((found,),) = self._rows("SELECT MAX(finished) FROM run WHERE status = 'published'")
+        return float(found or 0)
+
+    def standing_failure(self) -> str:
+        """Give why publishing failed, where the last run on record is one that did; else nothing."""
+        found = self._rows("SELECT status, error FROM run ORDER BY finished DESC LIMIT 1")
+        return str(found[0][1]) if found and found[0][0] == "failed" else ""
+
+    def runs(self, since: float) -> list[RunRow]:
+        """Give the runs on record since then, oldest first."""
+        rows = self._rows(
+            "SELECT id, started, status, exit_code, added, removed, error, changes_file FROM run"
+            " WHERE started >= ? ORDER BY started",
+            (since,),
+        )
+        return [RunRow(*row) for row in rows]
+
+    def first_import(self) -> str:
+        """Give the run that published when nothing was published yet, if the history has it."""
+        rows = self._rows(
+            "SELECT id FROM run WHERE status = 'published' AND id NOT IN (SELECT run FROM recipient)"
+            " AND changes_file IS NULL AND added > 0 AND removed = 0 ORDER BY started LIMIT 1"
+        )
+        return str(rows[0][0]) if rows else ""
+
+    def first_time(self) -> float:
+        """Give when the first run on record was, 0 where there is none."""
+        ((found,),) = self._rows("SELECT MIN(started) FROM run")
+        return float(found or 0)
+
+    def recipients(self, run: str, address: str | None) -> Iterator[tuple[str, int, str]]:
+        """Give what a run changed, domains first: address, whether it is new, the sources by commas."""
+        name = "sources" if self._rows("SELECT 1 FROM pragma_table_info('recipient') WHERE name = 'sources'") else "''"
+        where, values = ("", (run,)) if address is None else (" AND address = ?", (run, address))
+        query = f"SELECT address, added, {name} FROM recipient WHERE run = ?{where}"  # noqa: S608 - our own names
+        query += " ORDER BY instr(address, '@') > 0, added DESC, address"
+        yield from self._database.execute(query, values)
+
+    def settle(self, run: RunRow) -> None:
+        """Remember an unchanged run where one before it could not publish: nothing is left to be published."""
+        if self._write and self.standing_failure():
+            self.record_failure(run)
+
+    def record(
+        self,
+        run: RunRow,
+        finished: Finished,
+        holds: Iterable[Hold],
+        changes: Iterable[DomainRow],
+        recipients: Iterable[tuple[str, bool, str]],
+    ) -> None:
+        """Remember a run that finished, all of it in one transaction: what it used up (approvals) is gone with it."""
+        now = time.time()
+        with self._transaction() as database:
+            database.execute("INSERT OR REPLACE INTO meta VALUES ('finished', ?)", (_encode(finished),))
+            database.execute("DELETE FROM hold")
+            database.executemany("INSERT INTO hold VALUES (?, ?)", [(hold.id, _encode(hold)) for hold in holds])
+            gone = [(name,) for name in self.sources if name not in finished.snapshots]
+            database.executemany("DELETE FROM source WHERE name = ?", gone)
+            rows = [
+                (run.id, run.started, row.domain, row.before, row.added, row.removed, row.approved) for row in changes
+            ]
+            database.executemany("INSERT INTO change VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            database.executemany(
+                "INSERT INTO recipient VALUES (?, ?, ?, ?)", ((run.id, *change) for change in recipients)
+            )
+            _insert_run(database, run, now)
+
+    def forget(self, before: float) -> None:
+        """Forget the history before then; files that nothing refers to any more are swept by the next run."""
+        if not self._rows("SELECT 1 FROM run WHERE started < ? LIMIT 1", (before,)):
+            return
+        with self._transaction() as database:
+            database.execute("DELETE FROM recipient WHERE run IN (SELECT id FROM run WHERE started < ?)", (before,))
+            database.execute("DELETE FROM change WHERE at < ?", (before,))
+            database.execute("DELETE FROM run WHERE started < ?", (before,))
+
+    def record_failure(self, run: RunRow) -> None:
+        """Remember a run that did not finish, so that the history shows it."""
+        with self._transaction() as database:
+            _insert_run(database, run, time.time())
+
+    def new_list(self, kind: str, run_id: str, chunks: Iterable[bytes]) -> ListFile:
+        """Write a list; it counts only once ``record`` refers to it."""
+        written = files.write_sorted(self.lists / f"{kind}-{run_id}", chunks)
+        return ListFile(written.path.name, written.count, written.digest)
+
+    def keep_changes(self, run_id: str, changes: Iterable[tuple[str, bool, str]]) -> str:
+        """Keep the many changes of a run in a compressed file: ``+ADDRESS TAB SOURCES`` lines, or ``-``."""
+        file = self.changes / f"{run_id}.gz"
+        with gzip.open(file, "wb", compresslevel=1) as out:
+            lines = (f"{'+' if new else '-'}{address}\t{said}\n".encode() for address, new, said in changes)
+            for chunk in files.joined_lines(lines):
+                out.write(chunk)
+        file.chmod(0o640)
+        return file.name
+
+    def open_list(self, listed: ListFile | None, what: str) -> files.SortedFile | None:
+        """Verify a list that the last finished run left; None, and a note, where it is damaged."""
+        if listed is None:
+            return None
+        try:
+            return files.verify(self.lists / listed.name, listed.digest)
+        except DamagedError as error:
+            self.notes.append(f"{error}; {what}")
+            return None
+
+    def prepare(self) -> Path:
+        """Make the directories, sweep what unfinished runs left behind, and give a directory for this run's spool."""
+        referred = {state.snapshot.file for state in self.sources.values() if state.snapshot}
+        if self.finished:
+            referred |= {self.finished.kept.name, self.finished.published.name}
+        referred |= {row[0] for row in self._rows("SELECT changes_file FROM run WHERE changes_file IS NOT NULL")}
+        for directory in (self.snapshots, self.lists, self.changes):
+            directory.mkdir(mode=0o750, exist_ok=True)
+            for file in directory.iterdir():
+                if file.name not in referred and _OURS.search(file.name):
+                    file.unlink()
+        for left in self.directory.glob(f"{SPOOL}*"):
+            shutil.rmtree(left)
+        return Path(tempfile.mkdtemp(prefix=SPOOL, dir=self.directory))
+
+
+@contextlib.contextmanager
+def ledger_errors(state: Path) -> Iterator[None]:
+    """Turn what the state directory and SQLite raise to LedgerError."""
+    try:
+        yield
+    except OSError as error:
+        raise _unusable(state, error) from error
+    except sqlite3.Error as error:
+        raise LedgerError(f"{state}/state.db: {error}; is it locked, or the disk full?") from error
+
+
+def _unusable(state: Path, error: OSError) -> LedgerError:
+    place = f": {error.filename}" if error.filename else ""
+    return LedgerError(f"the state directory {state} cannot be used: {error.strerror}{place}; see state.directory")
+
+
+@contextlib.contextmanager
+def reading(directory: Path) -> Iterator[Ledger]:
+    """Open a state directory to read it; nothing is made. Raises LedgerError."""
+    with ledger_errors(directory), contextlib.closing(Ledger(directory, write=False)) as ledger:
+        yield ledger
+
+
+def _insert_run(database: sqlite3.Connection, run: RunRow, now: float) -> None:
+    values = (
+        run.id,
+        run.started,
+        now,
+        run.status,
+        run.exit_code,
+        run.added,
+        run.removed,
+        run.error,
+        run.changes_file,
+    )
+    database.execute("INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+
+def _encode(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _decode(text: str, kind: type[_T]) -> _T:
+    return msgspec.json.decode(text, type=kind)

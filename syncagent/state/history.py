@@ -1,0 +1,122 @@
+"""What changed when, and because of which source."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import time
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from syncagent.files import sorted_lines as files
+from syncagent.state.database import reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from syncagent.config.load import Config
+    from syncagent.state.database import Ledger
+
+SHOWN = 20
+"""How many of a run's changes are shown to people."""
+
+
+class Change(Struct, frozen=True):
+    """A recipient that came or went, or a domain of postfix.domains_map; and the sources that have or last had it."""
+
+    address: str
+    added: bool
+    sources: tuple[str, ...]
+
+    @property
+    def is_domain(self) -> bool:
+        """Tell a relay domain, which the counts of a run leave out, from a recipient."""
+        return "@" not in self.address
+
+
+class Run(Struct, frozen=True):
+    """A run that changed something, or failed to. ``changes`` is cut short unless an address was asked for, or JSON."""
+
+    run_id: str
+    at: float
+    status: str
+    exit_code: int
+    added: int
+    removed: int
+    error: str
+    changes: tuple[Change, ...]
+    first_import: bool = False
+
+
+def read(config: Config, since: float, address: str | None = None, *, shown: int | None = SHOWN) -> list[Run]:
+    """Give the runs since then, oldest first; with an address, those that changed it. Raises LedgerError."""
+    with reading(config.state.directory) as ledger:
+        first = ledger.first_import()
+        found = []
+        for row in ledger.runs(since):
+            several = list(_changes(ledger, row.id, row.changes_file, address, shown))
+            if several or (address is None and (row.added or row.removed or row.error)):
+                one = Run(
+                    run_id=row.id,
+                    at=row.started,
+                    status=row.status,
+                    exit_code=row.exit_code,
+                    added=row.added,
+                    removed=row.removed,
+                    error=row.error,
+                    changes=tuple(several),
+                    first_import=row.id == first,
+                )
+                found.append(one)
+        return found
+
+
+def of_address(config: Config, address: str) -> list[tuple[float, Change]]:
+    """Give everything that ever happened to an address, oldest first."""
+    return [(run.at, change) for run in read(config, 0, address) for change in run.changes]
+
+
+def _changes(
+    ledger: Ledger, run: str, changes_file: str | None, address: str | None, shown: int | None
+) -> Iterator[Change]:
+    if changes_file:
+        lines = _lines(ledger.changes / changes_file, address)
+    else:
+        rows = ledger.recipients(run, address)
+        lines = ((name, bool(added), said) for name, added, said in rows)
+    for count, (name, added, said) in enumerate(lines):
+        if shown is not None and count >= shown:
+            return
+        yield Change(name, added, tuple(said.split(",")) if said else ())
+
+
+def _lines(path: Path, address: str | None) -> Iterator[tuple[str, bool, str]]:
+    with (
+        contextlib.suppress(FileNotFoundError),
+        files.open_foreign(path) as file,
+        gzip.open(file, "rt", encoding="utf-8", newline="\n") as lines,
+    ):
+        for line in lines:
+            name, _, said = line[1:].rstrip("\n").partition("\t")
+            if address is None or name == address:
+                yield name, line[0] == "+", said
+
+
+def since(text: str, now: float | None = None) -> float:
+    """Read a time of day such as 2026-01-31 or 2026-01-31T02:00, or how long ago, such as 7d. Raises ValueError."""
+    import datetime as dt
+
+    from syncagent.values.types import Duration
+
+    try:
+        return (time.time() if now is None else now) - Duration.parse(text)
+    except ValueError:
+        pass
+    try:
+        return dt.datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise ValueError(
+            f"expected how long ago, such as 7d, or a time such as 2026-01-31T02:00, not {text!r}"
+        ) from None

@@ -1,0 +1,269 @@
+"""What a source says now, as a sorted file: ``address TAB key TAB label``, and its rejects.
+
+A reject is a line with no address, ``TAB key TAB label``, whose label is the spelling and the reason; a TAB sorts
+before everything that an address can start with, so that rejects come first. Key, label and spelling are the
+source's and hostile: they are escaped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from syncagent import addresses as normalise
+from syncagent.errors import FailureKind, LedgerError, SourceError
+from syncagent.files import sorted_lines as files
+from syncagent.model import Reject, Snapshot
+from syncagent.state.incremental import Amendment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from syncagent.files.sorted_lines import SortedFile
+    from syncagent.model import Entry
+
+_CLIP = 500
+_REJECTED = "\x1f"  # between spelling and reason: never in an escaped text
+_BATCH = 1000
+
+
+class SnapshotWriter:
+    """The Sink of one fetch: normalises what is put and sorts it in a child process."""
+
+    def __init__(self, spool: Path, *, ignore_catch_alls: bool) -> None:
+        """Start with nothing; what does not fit in memory goes to ``spool``."""
+        self._spool, self._ignore_catch_alls = spool, ignore_catch_alls
+        self._abandoned = False
+        self._sorter: files.Sorter | None = None
+        self._amendment: Amendment | None = None
+        self._own_spool: Path | None = None
+        self.last: tuple[Path, Snapshot] | None = None
+        """The last whole answer, which may be amended."""
+        self.ignored = 0
+
+    def put(self, entries: Iterable[Entry]) -> None:
+        """Take entries; see Sink."""
+        several = iter(entries)
+        while batch := list(islice(several, _BATCH)):
+            spelled, keys, labels = zip(*batch, strict=True)
+            plain = normalise.canonical_all(spelled) if _is_plain(keys) and _is_plain(labels) else None
+            if plain is None:
+                self._put_carefully(batch)
+            else:
+                self._write("".join([f"{a}\t{k}\t{n}\n" for a, k, n in zip(plain, keys, labels, strict=True)]))
+
+    def _put_carefully(self, entries: Iterable[Entry]) -> None:
+        lines = []
+        for spelled, key, label in entries:
+            try:
+                address = normalise.canonical(spelled)
+            except normalise.UnusableError as error:
+                self.reject(spelled, str(error), key)
+                continue
+            if address[0] == "@" and self._ignore_catch_alls:
+                self.ignored += 1
+                continue
+            lines.append(f"{address}\t{escape(key)}\t{escape(label)}\n")
+        self._write("".join(lines))
+
+    def reject(self, spelled: str, reason: str, key: str) -> None:
+        """Record a reject; see Sink."""
+        self._write(f"\t{escape(key)}\t{escape(spelled)}{_REJECTED}{escape(reason)}\n")
+
+    def ignore(self, count: int) -> None:
+        """Count what is there but not ours; see Sink."""
+        self.ignored += count
+
+    def restart(self) -> None:
+        """Forget everything; see Sink."""
+        self.close()
+        self.ignored = 0
+
+    def amend(self, *, last: bool) -> None:
+        """Change single keys from now on; see Sink."""
+        if not last:
+            with self._sorted() as chunks:
+                base: SortedFile | Path = files.write_plain(self._room() / "put", chunks)
+        elif self.last is None:
+            raise SourceError("it amends its last answer, and there is none", kind=FailureKind.BROKEN)
+        else:
+            path, snapshot = self.last
+            base = files.verify(path, snapshot.digest)
+        self._amendment = Amendment(base, self._room())
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Void keys of what is being amended; see Sink."""
+        self._amending().forget(escape(key).encode() for key in keys)
+
+    def retain(self, keys: Iterable[str]) -> None:
+        """Void the other keys of what is being amended; see Sink."""
+        self._amending().retain(escape(key).encode() for key in keys)
+
+    def _amending(self) -> Amendment:
+        if self._amendment is None:
+            raise SourceError("it voids keys of nothing", kind=FailureKind.BROKEN)
+        return self._amendment
+
+    def _write(self, text: str) -> None:
+        if self._abandoned:
+            raise SourceError("given up on: the deadline has passed")
+        try:
+            self._running().write(text.encode())
+        except (BrokenPipeError, ValueError):
+            raise LedgerError(f"what the source says cannot be sorted in {self._spool}: is the disk full?") from None
+
+    def finish(self, path: Path, *, allow_empty: bool) -> Snapshot:
+        """Write the snapshot.
+
+        Raises SourceError where the source is empty and may not be, or where nothing it says is an address.
+        """
+        counter = _RejectCounter()
+        try:
+            written = self._write_whole(path, counter)
+        except OSError as error:
+            text = f"what the source says cannot be kept: {error.strerror}: {path}; make room there"
+            raise LedgerError(text) from error
+        finally:
+            self.close()
+        snapshot = Snapshot(
+            file=path.name,
+            entries=written.count - counter.count,
+            rejected=counter.count,
+            digest=written.digest,
+            identity=files.identity(path) or (),
+        )
+        trouble = _nothing_usable(snapshot, self.ignored, allow_empty=allow_empty)
+        if trouble:
+            path.unlink()
+            raise SourceError(trouble, kind=FailureKind.BROKEN)
+        return snapshot
+
+    def _write_whole(self, path: Path, counter: _RejectCounter) -> SortedFile:
+        """Write what was put, and what stands of what was amended."""
+        with self._sorted() as chunks:
+            if self._amendment is None:
+                return files.write_sorted(path, counter.through(chunks))
+            new = files.write_plain(self._room() / "new", chunks)
+        command = ["sort", "-m", "-u", str(self._amendment.write()), str(new)]
+        with files.Child(command, files.NOTHING) as both:
+            return files.write_sorted(path, counter.through(both.chunks()))
+
+    def abandon(self) -> None:
+        """Give up, from another thread: whoever still puts gets an error, and has to ``close``."""
+        self._abandoned = True
+        if self._sorter is not None:
+            self._sorter.kill()
+
+    def close(self) -> None:
+        """Let go of what is not finished."""
+        if self._sorter is not None:
+            self._sorter.__exit__(KeyboardInterrupt, None, None)
+            self._sorter = None
+        self._amendment = None
+        if self._own_spool is not None:
+            shutil.rmtree(self._own_spool, ignore_errors=True)
+            self._own_spool = None
+
+    @contextlib.contextmanager
+    def _sorted(self) -> Iterator[Iterator[bytes]]:
+        """Give what was put since the last time, sorted."""
+        try:
+            with self._running() as sorter:
+                yield sorter.finish()
+        finally:
+            self._sorter = None
+
+    def _room(self) -> Path:
+        """Give a directory of this writer's own."""
+        if self._own_spool is None:
+            self._own_spool = Path(tempfile.mkdtemp(prefix="amend-", dir=self._spool))
+        return self._own_spool
+
+    def _running(self) -> files.Sorter:
+        """Give the sorter; a source that answers "same" never needs one."""
+        if self._sorter is None:
+            self._sorter = files.Sorter(self._spool)
+        return self._sorter
+
+
+def _nothing_usable(snapshot: Snapshot, ignored: int, *, allow_empty: bool) -> str:
+    """Say why an answer without a single address is a failure; nothing where it is none."""
+    if snapshot.entries:
+        return ""
+    if snapshot.rejected:
+        return f"none of its {snapshot.rejected} entries is an address: is it the right file, attribute or format?"
+    if allow_empty:
+        return ""
+    if ignored:
+        return f"it has {ignored} entries, and none is for us; if that is right, set allow_empty = true"
+    return "it has no entry at all, as after a lost read right; if none is right, set allow_empty = true"
+
+
+class _RejectCounter:
+    """Counts reject lines in passing chunks."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        last = b"\n"
+        for chunk in chunks:
+            self.count += chunk.count(b"\n\t") + (last == b"\n" and chunk[:1] == b"\t")
+            last = chunk[-1:]
+            yield chunk
+
+
+def escape(text: str) -> str:
+    """Make a foreign text fit a field: printable, on one line, no TAB, not over-long; ``unescape`` reads it."""
+    if len(text) <= _CLIP and text.isprintable() and "\\" not in text:
+        return text
+    return text[:_CLIP].encode("unicode_escape").decode()
+
+
+def _is_plain(texts: Sequence[str]) -> bool:
+    """Tell whether none of the texts needs to be escaped."""
+    together = "".join(texts)
+    short = len(together) <= _CLIP or max(map(len, texts)) <= _CLIP
+    return short and together.isprintable() and "\\" not in together
+
+
+def unescape(field: str) -> str:
+    """Undo ``escape``."""
+    return field.encode().decode("unicode_escape") if "\\" in field else field
+
+
+def addresses(first_fields: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Give each address once, some thousands at a time, from the first fields of merged snapshots.
+
+    Rejects, end lines and repetitions are passed over.
+    """
+    last = b""
+    for chunk in first_fields:
+        found = dict.fromkeys(chunk.split(b"\n"))
+        for nothing in (b"", last):
+            found.pop(nothing, None)
+        if b"# end " in chunk:
+            found = dict.fromkeys(address for address in found if not address.startswith(b"# end "))
+        if found:
+            last = next(reversed(found))
+            yield list(found)
+
+
+def first_rejects(path: Path, source: str, limit: int) -> list[Reject]:
+    """Read the first rejects of a snapshot, for people: the fields stay escaped."""
+    return list(islice(rejects_of(path, source), limit))
+
+
+def rejects_of(path: Path, source: str = "") -> Iterator[Reject]:
+    """Give the rejects of a snapshot; the fields stay escaped."""
+    with files.open_foreign(path) as stream:
+        for line in stream:
+            if not line.startswith(b"\t"):
+                break
+            _, key, label = line.decode().rstrip("\n").split("\t")
+            spelled, _, reason = label.partition(_REJECTED)
+            yield Reject(spelled, reason, source, key)

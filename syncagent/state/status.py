@@ -1,0 +1,245 @@
+"""How it stands: what the ledger remembers and what the agent left, whether the agent runs or not."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+from msgspec import Struct
+
+from syncagent.errors import ExitCode, LockBusyError
+from syncagent.files import sorted_lines as files
+from syncagent.model import Hold, SourceState
+from syncagent.state.database import reading
+from syncagent.values.types import spell_seconds
+
+if TYPE_CHECKING:
+    from syncagent.config.load import Config
+
+AGENT_FILE, AGENT_LOCK = "agent.json", "agent.lock"
+
+
+class Alarm(Struct, frozen=True):
+    """Something that needs a person: which, about what, and in words, with the mend."""
+
+    kind: Literal["held", "catch-all", "canary", "stale", "publish-failed", "incomplete", "configuration"]
+    subject: str
+    text: str
+
+    @property
+    def key(self) -> str:
+        """What makes it another one: not its words, which have ages and counts in them."""
+        return f"{self.kind} {self.subject}"
+
+
+class LastRun(Struct, frozen=True):
+    """What the agent's last run came to. Times are seconds since the epoch."""
+
+    run_id: str
+    finished: float
+    status: str
+    exit_code: int
+    seconds: float
+    error: str = ""
+    lacks: tuple[str, ...] = ()
+
+
+class AgentState(Struct, frozen=True):
+    """What the agent leaves for ``status``: its last run and the next, how it watches, what people were told."""
+
+    pid: int
+    started: float
+    next_run: float | None = None
+    watch: str = ""
+    watch_rebuilt: int = 0
+    runs: dict[str, int] = {}
+    last: LastRun | None = None
+    told: dict[str, dict[str, Alarm]] = {}
+    """By the way they were told: see notify.WAYS."""
+    refused: str = ""
+    """That the new configuration is, and the old one goes on: in words, with the mend."""
+
+
+class SourceStatus(Struct, frozen=True):
+    """How a source stands. ``age`` is that of what it said, in seconds; None where it never said anything."""
+
+    name: str
+    state: Literal["whole", "failing", "never asked"]
+    mode: str
+    entries: int
+    rejected: int
+    last_success: float
+    last_attempt: float
+    age: float | None
+    stale: bool
+    failing_since: float
+    error: str
+    kind: str
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """How it all stands. Times are seconds since the epoch, 0 where there was none."""
+
+    map: str
+    recipients: int
+    domains: dict[str, int]
+    last_run: float
+    last_change: float
+    oldest_data: float
+    sources: tuple[SourceStatus, ...]
+    holds: tuple[Hold, ...]
+    alarms: tuple[Alarm, ...]
+    running: bool
+    agent: AgentState | None
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """73 where publishing failed, 75 where something is stale, 78 by a refused configuration, 65 by a hold."""
+        kinds = {alarm.kind for alarm in self.alarms}
+        if "publish-failed" in kinds:
+            return ExitCode.CANNOT_PUBLISH
+        if "stale" in kinds:
+            return ExitCode.TEMPORARY
+        if "configuration" in kinds:
+            return ExitCode.CONFIG
+        return ExitCode.HELD if kinds else ExitCode.OK
+
+
+def read(config: Config, program: str, now: float | None = None, agent: AgentState | None = None) -> Status:
+    """Read it, and write nothing; ``program`` is what to type for another verb. Raises LedgerError.
+
+    ``agent`` is what it knows of itself, where it is the agent that asks.
+    """
+    now = time.time() if now is None else now
+    directory = config.state.directory
+    with reading(directory) as ledger:
+        finished, last_change, failure = ledger.finished, ledger.last_change(), ledger.standing_failure()
+        states, holds = ledger.sources, tuple(ledger.holds.values())
+    running, own = is_running(directory), agent is not None
+    agent = agent or read_agent(directory)
+    sources = tuple(_source(config, name, states.get(name, SourceState(name)), now) for name in config.sources)
+    last = agent.last if agent else None
+    attempts = [source.last_attempt for source in sources]
+    plan = finished.plan if finished else None
+    alarms = [*_stale(config, sources), *_held(holds, program)]
+    if failure:
+        alarms.append(Alarm("publish-failed", str(config.postfix.map), failure))
+    elif (
+        last and last.error and last.finished >= max((at for at in attempts if at <= now), default=0.0)
+    ):  # else one by hand was after it
+        alarms.append(Alarm("publish-failed", str(config.postfix.map), last.error))
+    if plan:
+        alarms += [_catch_all(name) for name in plan.held_catch_alls]
+        alarms += [Alarm("canary", one, f"the canary {one} is in no source: {_CANARY}") for one in plan.absent_canaries]
+    elif any(attempts) and not failure:
+        lacks = f": {'; '.join(last.lacks)}" if last and last.lacks else ""
+        alarms.append(Alarm("incomplete", str(config.postfix.map), f"nothing is published yet{lacks}: {program} plan"))
+    if agent and agent.refused and (own or running):  # the next one reads it anew, and does not begin with a bad one
+        alarms.append(Alarm("configuration", str(config.file), agent.refused))
+    return Status(
+        map=str(config.postfix.map),
+        recipients=finished.published.count if finished else 0,
+        domains={change.domain: change.after for change in plan.domains} if plan else {},
+        last_run=max([*attempts, last.finished if last else 0.0]),
+        last_change=last_change,
+        oldest_data=min(source.last_success for source in sources),
+        sources=sources,
+        holds=holds,
+        alarms=tuple(alarms),
+        running=running,
+        agent=agent,
+    )
+
+
+_MOST = 16 << 20
+"""The most octets that are read of what the agent left."""
+_CANARY = "mend the source, or limits.canaries"
+
+
+def _source(config: Config, name: str, state: SourceState, now: float) -> SourceStatus:
+    age = max(0.0, now - state.last_success) if state.last_success else None
+    since = state.last_success or state.failing_since or now
+    return SourceStatus(
+        name=name,
+        state="failing" if state.error_kind else "whole" if state.last_success else "never asked",
+        mode=state.mode,
+        entries=state.snapshot.entries if state.snapshot else 0,
+        rejected=state.snapshot.rejected if state.snapshot else 0,
+        last_success=state.last_success,
+        last_attempt=state.last_attempt,
+        age=age,
+        stale=abs(now - since) > config.max_age(name) or not state.last_attempt,  # ahead of us: noted by a wrong clock
+        failing_since=state.failing_since,
+        error=state.error,
+        kind=str(state.error_kind or ""),
+    )
+
+
+def _stale(config: Config, sources: tuple[SourceStatus, ...]) -> list[Alarm]:
+    alarms = []
+    for source in sources:
+        if source.stale:
+            limit = spell_seconds(config.max_age(source.name))
+            age = "never fetched" if source.age is None else f"{spell_seconds(source.age)} old"
+            age = age if source.age else "noted by a clock that was ahead" if source.last_success else age
+            why = f": {source.error}" if source.error else "" if source.last_attempt else ": no run has been yet"
+            text = f"what source {source.name} said is {age} (schedule.max_age {limit}){why}"
+            alarms.append(Alarm("stale", source.name, text))
+    return alarms
+
+
+def _held(holds: tuple[Hold, ...], program: str) -> list[Alarm]:
+    alarms = []
+    for hold in holds:
+        if not hold.waits:
+            kinds = " ".join(sorted({reason.kind for reason in hold.reasons} - {"source-failing"}))  # it comes and goes
+            why = "; ".join(reason.text for reason in hold.reasons)
+            mend = f"; to let them go: {program} approve {hold.id}" if hold.approvable else ""
+            text = f"held: {hold.what}: {why}{mend}"
+            alarms.append(Alarm("held", f"{hold.domain} {kinds}", text))
+    return alarms
+
+
+def _catch_all(name: str) -> Alarm:
+    text = f"{name} would accept every address of its domain: to permit it, add {name[1:]} to postfix.catch_all"
+    return Alarm("catch-all", name, text)
+
+
+def is_running(directory: Path) -> bool:
+    """Tell whether an agent holds its lock."""
+    try:
+        with files.locked(directory / AGENT_LOCK, 0, shared=True):
+            return False
+    except LockBusyError:
+        return True
+    except PermissionError:
+        return _is_flocked(directory / AGENT_LOCK)
+    except OSError:
+        return False
+
+
+def _is_flocked(path: Path) -> bool:
+    """True if somebody holds a lock on a file that we may not open, by /proc/locks (proc_locks(5))."""
+    try:
+        found = path.stat()
+        locks = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return False
+    device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    return any("FLOCK" in line and device in line.split() for line in locks)
+
+
+def read_agent(directory: Path) -> AgentState | None:
+    """Read what the agent left; None where there is none, or none that can be read."""
+    try:
+        return msgspec.json.decode(files.read_foreign(directory / AGENT_FILE, _MOST), type=AgentState)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def write_agent(directory: Path, state: AgentState) -> None:
+    """Leave it, whole or not at all."""
+    files.write_whole(directory / AGENT_FILE, msgspec.json.encode(state), 0o640)

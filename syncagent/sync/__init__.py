@@ -1,0 +1,1 @@
+"""One run, from the sources to the published table."""

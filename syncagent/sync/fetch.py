@@ -1,0 +1,323 @@
+"""Ask every source, in parallel, each under its deadline; half an answer is none.
+
+Deadline and breaker live here, once: a source only classifies its errors. What was *refused* (wrong credentials) is
+not tried again until its configuration or its secret changes or an hour has passed, since directories lock accounts
+and primaries ban hosts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from syncagent import addresses as normalise
+from syncagent import sources
+from syncagent.errors import DamagedError, FailureKind, LedgerError, SourceError, SyncagentError
+from syncagent.files import sorted_lines as files
+from syncagent.model import SourceReport, SourceState
+from syncagent.state import incremental as amend
+from syncagent.state.snapshot import SnapshotWriter, escape
+from syncagent.values.types import RecipeFile, SecretFile, spell_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from syncagent.config.load import SourceConfig
+    from syncagent.model import Snapshot
+
+DEADLINE = 120.0
+REFUSED_FOR = 3600.0
+_MOST = 1 << 20  # octets of a secret or a recipe; what is larger is no such thing, as its source will tell
+_ENDING = 1.0  # seconds; what ended the waiting of a fetch that was given up on may be why the source is asked again
+_SHOWN = 60  # characters of a foreign name in a note
+_LOOK = 0.5  # seconds; a signal that came in the instant before the wait, or to another thread, does not end the wait
+
+
+@dataclass
+class Fetched:
+    """How one source did: its report, what to remember of it, and where its snapshot is (None: there is none)."""
+
+    report: SourceReport
+    state: SourceState
+    snapshot: Path | None
+
+
+@dataclass
+class Fetcher:
+    """One run's fetches. New snapshots go to ``new``, older ones are in ``old``.
+
+    ``due`` names the sources to ask; the others stay with what they said last, or with their failure. None asks all.
+    """
+
+    old: Path
+    new: Path
+    spool: Path
+    run_id: str
+    now: float
+    report: Callable[[str, int], None]
+    notes: list[str] = field(default_factory=list)
+    due: frozenset[str] | None = None
+
+    def all(self, configured: Mapping[str, SourceConfig], remembered: Mapping[str, SourceState]) -> list[Fetched]:
+        """Fetch every source and give how each did, in the order of the configuration."""
+        attempts = [
+            _Attempt(self, source, self._usable(remembered.get(name, SourceState(name))))
+            for name, source in configured.items()
+        ]
+        try:
+            for attempt in attempts:
+                attempt.start()
+            return [attempt.outcome() for attempt in attempts]
+        finally:
+            for attempt in attempts:
+                attempt.give_up()
+
+    def _usable(self, state: SourceState) -> SourceState:
+        """Forget a snapshot whose file is not the one on record, unless its lines still are."""
+        if state.snapshot is None:
+            return state
+        path = self.old / state.snapshot.file
+        if files.identity(path) == state.snapshot.identity:
+            return state
+        try:
+            files.verify(path, state.snapshot.digest)
+        except DamagedError as error:
+            self.notes.append(f"the last list of the source {state.name} is lost: {error}; fetching it whole")
+            return replace(state, snapshot=None, validator=None)
+        return replace(state, snapshot=replace(state.snapshot, identity=files.identity(path) or ()))
+
+
+class _Attempt:
+    """One source's fetch in its own thread."""
+
+    def __init__(self, fetcher: Fetcher, source: SourceConfig, state: SourceState) -> None:
+        self._fetcher, self._source, self._state = fetcher, source, state
+        self._started = time.monotonic()
+        self._asked = False
+        self._error: SourceError | None = None
+        self._fatal: LedgerError | None = None  # no fault of the source: what it said could not be kept
+        self._writer: SnapshotWriter | None = None
+        self._done: Fetched | None = None
+        digests = (state.config_digest, state.normaliser)
+        self._last = state.snapshot if digests == (source.digest, normalise.VERSION) else None
+        self._deadline = float(source.common.deadline or DEADLINE)
+        self._thread = threading.Thread(target=self._work, name=f"fetch {source.name}", daemon=True)
+
+    def start(self) -> None:
+        if self._rests():
+            self._done = self._as_before()
+            return
+        refused = self._refused()
+        if refused:
+            self._error = SourceError(refused, kind=FailureKind.REFUSED)
+            return
+        self._writer = SnapshotWriter(self._fetcher.spool, ignore_catch_alls=self._source.common.catch_all == "ignore")
+        self._thread.start()
+
+    def _rests(self) -> bool:
+        """Tell whether it is not due, and what it said last, or its failure, is there to go on with."""
+        due = self._fetcher.due
+        return due is not None and self._source.name not in due and bool(self._last or self._state.error_kind)
+
+    def _as_before(self) -> Fetched:
+        state = self._state
+        report = SourceReport(
+            name=self._source.name,
+            state="failing" if state.error_kind else "same",
+            entries=state.snapshot.entries if state.snapshot else 0,
+            rejected=state.snapshot.rejected if state.snapshot else 0,
+            error=state.error,
+            kind=str(state.error_kind or ""),
+            mode=state.mode,
+        )
+        return Fetched(report, state, self._fetcher.old / state.snapshot.file if state.snapshot else None)
+
+    def _token(self, salt: str = "") -> str:
+        """Identify what a refusal was for: the source's configuration, its secrets and its recipe, by what they say.
+
+        What is kept of a secret notices another one, and is too little of too slow a hash to find it by.
+        """
+        salt = salt or secrets.token_hex(8)
+        values = map(partial(getattr, self._source.own), self._source.own.__struct_fields__)
+        named = [value for value in values if isinstance(value, (SecretFile, RecipeFile))]
+        said = repr([self._source.digest, *map(_content, named)]).encode()
+        return f"{salt} {hashlib.scrypt(said, salt=salt.encode(), n=2**14, r=8, p=1, dklen=4).hex()}"
+
+    def _refused(self) -> str:
+        state = self._state
+        left = REFUSED_FOR - (self._fetcher.now - state.last_attempt)
+        if (
+            state.error_kind is not FailureKind.REFUSED
+            or not 0 < left <= REFUSED_FOR
+            or state.refused_for != self._token(state.refused_for.partition(" ")[0])
+        ):
+            return ""
+        error = state.error.partition(" (not asked again")[0]
+        return f"{error} (not asked again for {spell_seconds(left)}, unless its configuration or secret is touched)"
+
+    def _work(self) -> None:
+        if not self._source.free.acquire(timeout=min(_ENDING, self._deadline / 2)):
+            self._error = SourceError("its last fetch was given up on, and has not come to its end yet")
+            return
+        self._asked = True
+        try:
+            self._done = self._fetch()
+        except SourceError as error:
+            self._error = error
+        except LedgerError as error:
+            self._fatal = error
+        except (SyncagentError, OSError) as error:
+            self._error = SourceError(str(error))
+        except BaseException as error:  # noqa: BLE001 - a source's fault must not stop the others, and is reported as one
+            self._error = SourceError(
+                f"a fault in the source: {type(error).__name__}: {error}", kind=FailureKind.BROKEN
+            )
+        finally:
+            if self._writer:
+                self._writer.close()
+            self._source.free.release()
+
+    def _fetch(self) -> Fetched:
+        name, state, fetcher, writer = self._source.name, self._state, self._fetcher, self._writer
+        assert writer is not None  # noqa: S101 - start() made it
+        validator = state.validator if self._last else None
+        if self._last and validator is not None:
+            writer.last = fetcher.old / self._last.file, self._last
+        request = sources.Request(
+            validator,
+            writer,
+            lambda step, count: fetcher.report(f"{name}: {step}", count),
+            self._started + self._deadline,
+        )
+        answer = self._source.source.fetch(request)
+        snapshot, path = state.snapshot, fetcher.old
+        if not answer.same:
+            path = fetcher.new
+            snapshot = writer.finish(path / f"{name}-{fetcher.run_id}", allow_empty=self._source.common.allow_empty)
+        if snapshot is None or (answer.same and validator is None):
+            raise SourceError("it answered “same” though there is nothing to be the same as", kind=FailureKind.BROKEN)
+        if answer.explained is not None:
+            self._compare(snapshot, path, answer.explained)
+        domains, notes = _fitting(answer.domains)
+        report = SourceReport(
+            name=name,
+            state="same" if answer.same else "whole",
+            entries=snapshot.entries,
+            rejected=snapshot.rejected,
+            ignored=writer.ignored,
+            seconds=time.monotonic() - self._started,
+            notes=(*answer.notes, *notes),
+            mode=answer.mode,
+            steps=answer.steps,
+        )
+        remembered = SourceState(
+            name=name,
+            snapshot=snapshot,
+            validator=answer.validator or (validator if answer.same else None),
+            config_digest=self._source.digest,
+            normaliser=normalise.VERSION,
+            last_success=fetcher.now,
+            last_attempt=fetcher.now,
+            mode=answer.mode,
+            domains=domains if domains is not None else state.domains if answer.same else (),
+        )
+        return Fetched(report, remembered, path / snapshot.file)
+
+    def _compare(self, snapshot: Snapshot, directory: Path, explained: frozenset[str]) -> None:
+        """Tell where a whole answer differs from the last one, though the source had told every change since."""
+        if self._last is None:
+            return
+        old = files.verify(self._fetcher.old / self._last.file, self._last.digest)
+        new = files.verify(directory / snapshot.file, snapshot.digest)
+        with tempfile.TemporaryDirectory(dir=self._fetcher.spool) as spool:
+            keys = {escape(key).encode() for key in explained}
+            count, sample = amend.differences(old, new, keys, Path(spool))
+        if count:
+            self._fetcher.notes.append(
+                f"source {self._source.name}: asked for everything, it differs in {count} addresses from what its"
+                f" changes had come to, such as {', '.join(sample)}; the whole answer counts"
+            )
+
+    def outcome(self) -> Fetched:
+        """Wait for the end or the deadline, and give how it went."""
+        until = self._started + self._deadline
+        while self._thread.is_alive() and (left := until - time.monotonic()) > 0:
+            self._thread.join(min(left, _LOOK))
+        if self._fatal:
+            raise self._fatal
+        if self._done:
+            return self._done
+        error = self._error or SourceError(f"no whole answer within {spell_seconds(self._deadline)}: see its deadline")
+        return self._failed(error)
+
+    def _failed(self, error: SourceError) -> Fetched:
+        asked = self._asked
+        state = replace(
+            self._state,
+            validator=(error.validator if self._state.validator else None) or self._state.validator,
+            error=str(error),
+            error_kind=error.kind,
+            refused_for=""
+            if error.kind is not FailureKind.REFUSED
+            else self._token()
+            if asked
+            else self._state.refused_for,
+            last_attempt=self._fetcher.now if asked else self._state.last_attempt,
+            failing_since=self._state.failing_since or self._fetcher.now,
+        )
+        report = SourceReport(
+            name=self._source.name,
+            state="failing",
+            entries=state.snapshot.entries if state.snapshot else 0,
+            rejected=state.snapshot.rejected if state.snapshot else 0,
+            seconds=time.monotonic() - self._started,
+            error=str(error),
+            kind=str(error.kind),
+        )
+        return Fetched(report, state, self._fetcher.old / state.snapshot.file if state.snapshot else None)
+
+    def give_up(self) -> None:
+        """Whatever still runs is on its own: what it puts is refused."""
+        if self._writer and not self._done:
+            self._writer.abandon()
+        if self._thread.is_alive():
+            getattr(self._source.source, "give_up", lambda: None)()
+
+
+def _fitting(domains: tuple[str, ...] | None) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
+    """Give the domains that a source serves less those that are too long to be one, and a note of these."""
+    if domains is None or not any(map(normalise.too_long, domains)):
+        return domains, ()
+    left = tuple(domain for domain in domains if not normalise.too_long(domain))
+    first = next(domain for domain in domains if normalise.too_long(domain))
+    count = len(domains) - len(left)
+    why = f"the domain that begins with {escape(first[:_SHOWN])!r} {normalise.too_long(first)}"
+    return left, (f"{count} of the domains that it serves are left out: {why}",)
+
+
+def _content(name: str) -> tuple[bytes, int]:
+    """Give what a secret or a recipe says, and when it was written, so that ``touch`` has it tried at once.
+
+    systemd writes its credentials anew for each start. What cannot be read says nothing, as its source will tell.
+    """
+    path = sources.secret_path(name)
+    try:
+        by_systemd = str(path.parent) == os.environ.get("CREDENTIALS_DIRECTORY")
+        return files.read_foreign(path, _MOST), 0 if by_systemd else path.stat().st_mtime_ns
+    except OSError:
+        return b"", 0
+
+
+def failing(fetched: Sequence[Fetched]) -> tuple[str, ...]:
+    """Give the names of the sources that failed."""
+    return tuple(one.report.name for one in fetched if one.report.state == "failing")

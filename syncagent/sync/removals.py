@@ -1,0 +1,200 @@
+"""What changes: what becomes of the recipients that no source says any more, and the plan of it all.
+
+Pure: lines in, lines and counts out. Lines are octets; an address is in its canonical form and UTF-8.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from syncagent.model import Counts, DomainChange, Hold, Plan
+from syncagent.sync.guard import hold_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from syncagent.config.load import Limits
+    from syncagent.model import Reason
+
+GRACE = b"grace"
+HOLD = b"hold:"
+CLOCK_SET = 1_577_836_800
+"""The start of 2020: an earlier time is that of a host whose clock was not set yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A recipient that is published and that no source says any more."""
+
+    address: bytes
+    since: int
+    why: bytes
+    group: str
+    approved: bool
+    due: bool
+
+    def kept_line(self, why: bytes, said: bytes) -> bytes:
+        """Give its line in ``kept``: ``address TAB since TAB why TAB said``; ``said`` by these sources last."""
+        return b"%b\t%d\t%b\t%b\n" % (self.address, self.since, why, said)
+
+
+def remembered(missing: Iterable[bytes], kept: Iterable[bytes]) -> Iterator[tuple[bytes, bytes, bytes, bytes]]:
+    """Give each missing address with what ``kept`` knows of it: since, why, who had it; empty where it is new there.
+
+    Both are sorted by address; what ``kept`` has beyond the missing is back in a source and forgotten.
+    """
+    old = ((line.rstrip(b"\n") + b"\t").split(b"\t") for line in kept)  # an older ledger has no fourth field
+    known = next(old, None)
+    for address in missing:
+        while known and known[0] < address:
+            known = next(old, None)
+        if known and known[0] == address:
+            yield address, known[1], known[2], known[3]
+        else:
+            yield address, b"", b"", b""
+
+
+@dataclass(frozen=True, slots=True)
+class Ripeness:
+    """When a missing address may go: the clock of the run, the oldest of the sources' last whole answers, approvals."""
+
+    now: float
+    oldest_answer: float
+    approved: frozenset[str]
+    limits: Limits
+
+    def missing(self, address: bytes, since: bytes, why: bytes, group: str) -> Missing:
+        """Judge one address. A clock that was set back, or not yet set, starts the grace anew, never ends it early."""
+        known = since and int(since) >= CLOCK_SET
+        start = min(int(since), int(self.now)) if known else int(self.now)
+        grace = self.limits.of(group)[2]
+        due = not grace or (self.now - start >= grace and int(self.oldest_answer) > start)
+        approved = why.startswith(HOLD) and why[len(HOLD) :].decode() in self.approved
+        return Missing(address, start, why or GRACE, group, approved, due)
+
+
+class Tally:
+    """Counts the missing and the added by relay domain, for the guard."""
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self.added: Counter[str] = Counter()
+        self.missing: Counter[str] = Counter()
+        self.approved: Counter[str] = Counter()
+        self.catch_alls: dict[str, tuple[str, ...]] = {}
+        self.unconfigured: set[str] = set()
+
+    def count(self, missing: Missing, *, configured: bool) -> None:
+        """Count one missing address."""
+        self.missing[missing.group] += 1
+        self.approved[missing.group] += missing.approved
+        if not configured:
+            self.unconfigured.add(missing.group)
+        if missing.address.startswith(b"@") and not missing.approved:
+            self.catch_alls[missing.group] = (
+                *self.catch_alls.get(missing.group, ()),
+                missing.address.decode(),
+            )
+
+    def counts(
+        self, relay_domains: Iterable[str], wanted: Mapping[str, int], window: Mapping[str, tuple[int, int]]
+    ) -> list[Counts]:
+        """Give the guard's view: every relay domain, and every other domain that still has recipients published.
+
+        ``window`` gives, by domain, what was added and removed since the window's start.
+        """
+        found = []
+        for domain in sorted({*map(str, relay_domains), *self.missing}):
+            grown, removed = window.get(domain, (0, 0))
+            before = wanted.get(domain, 0) - self.added[domain] + self.missing[domain]
+            counts = Counts(
+                domain=domain,
+                configured=domain not in self.unconfigured,
+                wanted=wanted.get(domain, 0),
+                added=self.added[domain],
+                missing=self.missing[domain],
+                approved=self.approved[domain],
+                catch_alls_missing=self.catch_alls.get(domain, ()),
+                window_start=max(before - self.approved[domain] - grown + removed, 0),
+                window_removed=removed,
+            )
+            found.append(counts)
+        return found
+
+
+class Decisions:
+    """What becomes of each missing address, once the guard has spoken."""
+
+    def __init__(self, held: Mapping[str, tuple[Reason, ...]], standing: Mapping[str, Hold], run_id: str) -> None:
+        """``held`` are the guard's reasons by domain, ``standing`` the holds of the run before by ID."""
+        self.reasons, self._standing, self._run_id = held, standing, run_id
+        self._final = {domain for domain, reasons in held.items() if not all(reason.approvable for reason in reasons)}
+        self.removed: Counter[str] = Counter()
+        self.removed_approved: Counter[str] = Counter()
+        self.kept: Counter[str] = Counter()
+        self.holds: Counter[tuple[str, str]] = Counter()
+        self.in_grace = 0
+        self.next_due: float | None = None
+
+    def why_kept(self, missing: Missing, grace: float) -> bytes | None:
+        """Give why the address stays published, or None where it goes."""
+        held = missing.group in self.reasons
+        if (missing.approved and missing.group not in self._final) or (not held and missing.due):
+            self.removed[missing.group] += 1
+            self.removed_approved[missing.group] += missing.approved
+            return None
+        self.kept[missing.group] += 1
+        if held:
+            known = self._standing.get(missing.why.removeprefix(HOLD).decode())
+            same = known is not None and known.domain == missing.group  # a domain may have been split since
+            hold = known.id if known and same else hold_id(missing.group, self._run_id)
+            self.holds[missing.group, hold] += 1
+            return HOLD + hold.encode()
+        self.in_grace += 1
+        end = missing.since + grace
+        self.next_due = end if self.next_due is None else min(end, self.next_due)
+        return GRACE
+
+
+def domain_changes(counts: Sequence[Counts], decisions: Decisions) -> tuple[DomainChange, ...]:
+    """Give what happens to each domain."""
+    return tuple(
+        DomainChange(
+            domain=one.domain,
+            before=one.before,
+            added=one.added,
+            removed=decisions.removed[one.domain],
+            kept=decisions.kept[one.domain],
+            after=one.wanted + decisions.kept[one.domain],
+        )
+        for one in counts
+    )
+
+
+def holds(decisions: Decisions, standing: Mapping[str, Hold], now: float) -> tuple[Hold, ...]:
+    """Give the holds: those that stood before keep their ID and since when they stand."""
+    found = []
+    for (domain, key), count in sorted(decisions.holds.items()):
+        known = standing.get(key)
+        since, approved = (known.since, known.approved_at) if known else (now, 0.0)
+        found.append(Hold(key, domain, count, since, decisions.reasons[domain], approved))
+    return tuple(found)
+
+
+def settled(plan: Plan) -> Plan:
+    """Give the plan as it stands once it is done: nothing added, nothing removed."""
+    after = tuple(replace(one, before=one.after, added=0, removed=0) for one in plan.domains if one.after)
+    return replace(plan, domains=after, added_sample=(), removed_sample=(), domains_added=(), domains_removed=())
+
+
+def without(plan: Plan, refused: Mapping[str, int]) -> Plan:
+    """Give the plan with so many fewer added, by domain."""
+    changes = tuple(
+        replace(one, added=one.added - refused.get(one.domain, 0), after=one.after - refused.get(one.domain, 0))
+        for one in plan.domains
+    )
+    return replace(plan, domains=changes)

@@ -1,0 +1,81 @@
+"""Which addresses are wanted here: the relay domains and below, less what is excluded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from syncagent.addresses import within
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from syncagent.config.load import Postfix
+
+_MANY_DOMAINS = 100_000
+_OTHERS = "(others)"
+_MAX_NAMED = 1000
+
+
+class Scope:
+    """Which addresses are wanted here: the relay domains and below, less what is excluded."""
+
+    def __init__(self, postfix: Postfix) -> None:
+        """Take it from the configuration."""
+        self._relay_domains = frozenset(postfix.relay_domains)
+        self._excluded = frozenset(address.encode() for address in postfix.exclude)
+        self._catch_all = frozenset(b"@" + domain.encode() for domain in postfix.catch_all)
+        self._groups: dict[bytes, str | None] = {}
+        self.wanted: Counter[str] = Counter()
+        self.out_of_scope: Counter[str] = Counter()
+        self.held_catch_alls: list[str] = []
+        self.canaries: set[str] = set()
+
+    def relay_domain(self, domain: bytes) -> str | None:
+        """Give the relay domain that covers ``domain``, or None outside of all."""
+        if domain not in self._groups:
+            if len(self._groups) > _MANY_DOMAINS:
+                self._groups.clear()
+            self._groups[domain] = within(domain.decode(), self._relay_domains)
+        return self._groups[domain]
+
+    def group(self, address: bytes) -> tuple[str, bool]:
+        """Give the name under which an address is counted, and whether that is a configured relay domain."""
+        domain = address[address.rindex(b"@") + 1 :]
+        covering = self.relay_domain(domain)
+        return (covering, True) if covering else (domain.decode(), False)
+
+    def select(self, batches: Iterable[list[bytes]], canaries: Iterable[str]) -> Iterator[bytes]:
+        """Give the wanted ones, as chunks of lines, counted by relay domain; what is left out is counted too."""
+        looked_for = frozenset(canary.encode() for canary in canaries)
+        for batch in batches:
+            lines, domains = b"\n".join(batch), _domains(batch)
+            if self._excluded or lines.startswith(b"@") or b"\n@" in lines or not all(map(self.relay_domain, domains)):
+                wanted = [address for address in batch if self._wants(address)]
+                lines, domains = b"\n".join(wanted), _domains(wanted)
+            if domains:
+                self.canaries.update(canary.decode() for canary in looked_for.intersection(batch))
+                for domain, count in domains.items():
+                    self.wanted[self.relay_domain(domain) or ""] += count
+                yield lines + b"\n"
+
+    def _wants(self, address: bytes) -> bool:
+        domain = address.rpartition(b"@")[2]
+        if self.relay_domain(domain) is None:
+            self._leave_out(domain.decode())
+            return False
+        if address in self._excluded or b"@" + domain in self._excluded:
+            return False
+        if address.startswith(b"@") and address not in self._catch_all:
+            if len(self.held_catch_alls) < _MAX_NAMED:
+                self.held_catch_alls.append(address.decode())
+            return False
+        return True
+
+    def _leave_out(self, domain: str) -> None:
+        known = domain in self.out_of_scope or len(self.out_of_scope) < _MAX_NAMED
+        self.out_of_scope[domain if known else _OTHERS] += 1
+
+
+def _domains(addresses: list[bytes]) -> Counter[bytes]:
+    return Counter([address.rpartition(b"@")[2] for address in addresses])
