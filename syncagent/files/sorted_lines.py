@@ -157,12 +157,11 @@ def read_foreign_text(path: Path | str, limit: int, errors: str = "strict") -> s
 
 
 def lines_of(file: IO[bytes]) -> Iterator[bytes]:
-    """Return the lines of a file that is open, one by one. Raise UnfitFileError for one of over a megabyte."""
-    try:
-        for chunk in whole_lines(iter(lambda: file.read(CHUNK), b"")):
-            yield from io.BytesIO(chunk)
-    except DamagedError as error:
-        raise UnfitFileError(errno.EFBIG, f"it has {error}", file.name) from error
+    """Yield the lines of an open file. Raises UnfitFileError for one of over a megabyte, of which no more is read."""
+    for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 2), b""), 1):
+        if len(line) > MAX_LINE + line.endswith(b"\n"):
+            raise UnfitFileError(errno.EFBIG, f"it has a line of over {MAX_LINE} octets, line {number}", file.name)
+        yield line
 
 
 def end_line(count: int, digest: str) -> bytes:

@@ -6,6 +6,7 @@ Rules: postmap(1) "TABLE FORMAT" and the source of postmap; measured where the t
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TYPE_CHECKING
 
 from syncagent import addresses as normalise
@@ -22,6 +23,7 @@ HEADER = (
 )
 _VALUE = b" OK\n"
 _SPACE = b" \t\v\f\r"
+_KEY = re.compile(rb'[^"\\ \t\v\f\r]*+(?:(?:\\.|"(?:[^"\\]|\\.)*+")[^"\\ \t\v\f\r]*+)*+', re.DOTALL)
 
 
 def render(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -71,18 +73,13 @@ def split(line: bytes) -> tuple[bytes, bytes] | None:
             return b"", line.strip(_SPACE)
         key, *value = line.split(None, 1)
         return key, value[0].strip(_SPACE) if value else b""
-    quoted = escaped = False
-    for at, octet in enumerate(line):
-        char = bytes((octet,))
-        if escaped:
-            escaped = False
-        elif char == b"\\":
-            escaped = True
-        elif char == b'"':
-            quoted = not quoted
-        elif char in _SPACE and not quoted:
-            return line[:at], line[at:].strip(_SPACE)
-    return None if quoted else (line, b"")
+    found = _KEY.match(line)
+    end = found.end() if found else 0
+    if line[end : end + 1] == b'"':
+        return None
+    if line[end : end + 1] == b"\\":  # the line's last octet: there is nothing that it escapes
+        end += 1
+    return line[:end], line[end:].strip(_SPACE)
 
 
 def published(lines: Iterable[bytes], relay_domains: Collection[str], dead: Dead) -> Iterator[bytes]:

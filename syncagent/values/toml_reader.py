@@ -19,8 +19,9 @@ from syncagent.values.types import VALUES, RecipeFile, SecretFile
 Keys = tuple[str, ...]
 _LONGEST_TEXT = 2000
 """Characters of a problem, which may have a value in it."""
-_MOST_PARTS = 100  # as in the next line
-_LONG_KEY = re.compile(r"""(?<![\w.'"-])(?:(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){100}""")
+_MOST_PARTS = 100
+_PART = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
+_LONG_KEY = re.compile(rf"""(?<![\w.'"-])(?:{_PART}[ \t]*\.[ \t]*){{{_MOST_PARTS}}}""")
 
 
 class Reader:

@@ -111,7 +111,8 @@ class Response:
             return _from_json(raw, partial(self._object, count(1)))
         except (ValueError, RecursionError, msgspec.DecodeError) as error:
             kind = self.headers.get("content-type", "no kind")[:100]
-            text = f"{self.url}: its answer ({kind!r}) is no JSON, or not all of it: {str(error)[:100]}"
+            why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:100]
+            text = f"{self.url}: its answer ({kind!r}) is no JSON, or not all of it: {why}"
             raise SourceError(text, kind=FailureKind.TEMPORARY if _is_cut(error) else FailureKind.BROKEN) from None
 
     def _check_cost(self, raw: bytearray) -> None:

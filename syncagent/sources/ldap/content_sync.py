@@ -128,7 +128,7 @@ def _csns(cookie: bytes) -> dict[bytes, bytes]:
 
 
 def _plain(dn: str) -> str:
-    return re.sub(r"\s*([,=])\s*", r"\1", dn.strip().lower())
+    return "".join(part.strip() for part in re.split(r"([,=])", dn.lower()))
 
 
 def _changes(pull: Pull, messages: list[dict[str, Any]], done: bytes, cookie: bytes) -> Changes:
