@@ -1,6 +1,7 @@
 """A value whose normalization would take minutes and hold the interpreter lock is a reject; nothing waits for it."""
 
 import json
+import signal
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -79,6 +80,9 @@ def test_a_freezing_value(mx: Station, server: ScriptedHTTP) -> None:
         gaps = [after - before for before, after in pairwise([began, *heard, time.monotonic()])]
         assert max(gaps) < WATCHDOG, gaps
         mx.write("odd", {ODD, f"o{FREEZING}@example.com"})
+        mark = agent.mark
+        agent.send(signal.SIGUSR1)
+        agent.wait("run", after=mark)
         stopped = agent.stop(seconds=400)
         print(f"ended after {stopped:.2f} s")  # noqa: T201 - the figure
         assert stopped < OBEYED
