@@ -17,6 +17,15 @@ _LONGEST_TEXT = 4096
 """Characters of a message, which may have foreign text in it."""
 
 
+def printable(text: str, limit: int) -> str:
+    """Return a text with unprintable characters escaped, cut to ``limit`` characters (and "...") before.
+
+    For foreign text in messages: addresses, answers of servers, file names, messages of libraries.
+    """
+    cut = text if len(text) <= limit else f"{text[:limit]}..."
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
+
+
 class ExitCode(enum.IntEnum):
     """What the command tells its caller."""
 
@@ -84,9 +93,7 @@ class SourceError(SyncagentError):
         ``validator``, if any, is remembered instead of that of the last answer, which it must stand for as well.
         """
         self.kind, self.validator = kind, validator
-        text = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
-        shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
-        super().__init__(shown)
+        super().__init__(printable(text, _LONGEST_TEXT))
 
 
 class LockBusyError(SyncagentError):

@@ -53,7 +53,8 @@ def _source(kind: str) -> dict[str, Any]:
 
 def _table(struct: type[msgspec.Struct]) -> dict[str, Any]:
     hints, told = typing.get_type_hints(struct), _told(struct)
-    fields = msgspec.structs.fields(struct)
+    own = list(struct.__annotations__)  # in the order of the source file, and before those of a base
+    fields = sorted(msgspec.structs.fields(struct), key=lambda field: [*own, field.name].index(field.name))
     return {
         "title": struct.__name__,
         "description": (struct.__doc__ or "").partition("\n")[0],

@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from syncagent.errors import FailureKind, SourceError
 from syncagent.files import sorted_lines as files
 from syncagent.sources import read_secret, secret_path
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from syncagent.values.types import SecretFile
+    from syncagent.sources.connection_keys import ConnectionKeys
 
 
 _MOST = 16 << 20
 """The most octets that a file of authorities has; OpenSSL opens it by its name, and reads it to its end."""
 
 
-class TlsConfig(Protocol):
-    """The keys of a source's configuration that TLS needs."""
-
-    @property
-    def ca_file(self) -> Path | None:
-        """The authority that is trusted; the system's unless set."""
-
-    @property
-    def client_cert_file(self) -> SecretFile | None:
-        """Our own certificate."""
-
-    @property
-    def client_key_file(self) -> SecretFile | None:
-        """Its key, unless it is in the same file."""
-
-
-def context(config: TlsConfig) -> ssl.SSLContext:
+def context(config: ConnectionKeys) -> ssl.SSLContext:
     """Give the standard library's strict context: our authority or the system's, and our own certificate if any.
 
     Raises SourceError where a file cannot be used, or a key lies open to others.

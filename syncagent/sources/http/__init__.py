@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from msgspec import Struct
-
-from syncagent.addresses import too_long
 from syncagent.sources import Watched
+from syncagent.sources.connection_keys import ConnectionKeys, UrlRules, key_problems, url_problem
 from syncagent.values.types import Domain, Duration, RecipeFile, SecretFile, Size
 
 if TYPE_CHECKING:
@@ -24,55 +22,52 @@ if TYPE_CHECKING:
     from syncagent.sources import Source
 
 
-_MOST_OF_A_LIST, _MOST_OF_A_PAGE = 1 << 30, 64 << 20
+_MAX_LIST, _MAX_PAGE = 1 << 30, 64 << 20
+_URL = UrlRules(
+    frozenset({"http", "https"}), "https://HOST/PATH", "username, password_file and token_file", has_path=True
+)
 
 
-class Config(Struct, frozen=True, kw_only=True):
+class Config(ConnectionKeys, frozen=True, kw_only=True):
     """Keys of ``type = "http"``."""
 
     url: str = ""
-    """Where the list is, https://HOST/PATH, or the API; a recipe may know it."""
+    """The URL of the list, https://HOST/PATH, or the base URL of the API, which a recipe may contain."""
     format: Literal["lines"] | None = None
-    """A plain list, and how it is written: an address a line, as in a file."""
+    """The format of a plain list: "lines" is one address a line, as in a file."""
     recipe: RecipeFile | None = None
-    """An API, and its recipe: one of syncagent's by its name, or the path of a file, with a / in it."""
-    parameters: dict[str, str] = {}
-    """What the recipe wants to know."""
+    """The recipe of an API: the name of one that syncagent brings, or the path of a file, with a / in it."""
+    parameters: dict[str, str] = {}  # noqa: RUF012 - a Struct, which copies it
+    """Values of the recipe's parameters."""
     domains: tuple[Domain, ...] = ()
-    """What completes a bare local part: each of these."""
+    """Domains that a bare local part is completed with: each of them."""
     foreign: bool = False
-    """Whether the list may lack its last line "# end COUNT SHA256", since another program writes it."""
+    """Whether the list may lack the last line "# end COUNT SHA256", because another program writes it."""
     token_file: SecretFile | None = None
-    """The file with a token, which is sent as Authorization: Bearer."""
+    """The file with a token, which is sent as Authorization: Bearer, unless the recipe has another way."""
     username: str = ""
-    """Who we are, with password_file: HTTP basic authentication."""
+    """The user name, with password_file: HTTP Basic authentication, unless the recipe has another way."""
     password_file: SecretFile | None = None
     """The file with the password of username."""
-    ca_file: Path | None = None
-    """The authority that signed the server's certificate, as PEM; the system's own authorities unless set."""
-    client_cert_file: SecretFile | None = None
-    """A client certificate, as PEM."""
-    client_key_file: SecretFile | None = None
-    """The key of the client certificate, as PEM; in the same file unless set."""
     insecure: bool = False
-    """Whether an http:// URL is asked: the list and what we send are then in the clear."""
+    """Whether an http:// URL is allowed: the list and the credentials are then sent unencrypted."""
     connect_timeout: Duration = Duration(10)
-    """How long to wait for a connection, and for its TLS."""
+    """The timeout for the connection and its TLS handshake."""
     read_timeout: Duration = Duration(60)
-    """How long to wait for the server to go on."""
+    """The timeout for each read from the server."""
     max_body: Size | None = None
-    """The most that an answer may be, as it is sent and once it is unpacked: 1G for a list, 64M for an API's page."""
+    """The maximum size of an answer, as sent and decompressed; 1G for a list and 64M for an API's page unless set."""
     max_pages: int = 10_000
-    """The most pages that a list may have."""
+    """The maximum number of pages of one list."""
     max_records: int = 10_000_000
-    """The most records that a list may have."""
+    """The maximum number of records of one list."""
     full_interval: Duration = Duration(86400)
-    """How long the server may say that a plain list is the same, until all of it is asked for."""
+    """How long the server may answer that a plain list has not changed, until it is fetched in full."""
 
     @property
     def most(self) -> int:
         """The most octets of an answer: a list streams by, an API's answer is taken to memory, many times its size."""
-        return self.max_body if self.max_body is not None else _MOST_OF_A_LIST if self.format else _MOST_OF_A_PAGE
+        return self.max_body if self.max_body is not None else _MAX_LIST if self.format else _MAX_PAGE
 
 
 def build(config: Config) -> Source:
@@ -95,19 +90,14 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
 
         yield from of_config(config)
     if config.url or config.recipe is None:
-        yield from (("url", text) for text in _url_problems(config))
-    if config.username and config.password_file is None:
-        yield "password_file", "is missing: username needs a password"
-    if config.password_file is not None and not config.username:
-        yield "username", "is missing: whose password is in password_file?"
+        yield from (("url", text) for text in _url_problems(config.url, insecure=config.insecure))
+    yield from key_problems(config, "username")
     if config.token_file is not None and config.username:
         yield "token_file", "and username are two ways to say who we are: take one"
-    if config.client_key_file is not None and config.client_cert_file is None:
-        yield "client_cert_file", "is missing: client_key_file is the key of what?"
-    for key in ("connect_timeout", "read_timeout", "max_body", "max_pages", "max_records"):
+    for key in ("max_body", "max_pages", "max_records"):
         value = getattr(config, key)
         if value is not None and value <= 0:
-            yield key, "expected more than nothing"
+            yield key, f"expected more than 0, got {value}"
 
 
 def watched(config: Config) -> Iterator[Watched]:
@@ -116,22 +106,12 @@ def watched(config: Config) -> Iterator[Watched]:
         yield Watched(Path(config.recipe))
 
 
-def _url_problems(config: Config) -> Iterator[str]:
-    if reason := too_long(config.url):  # the name of a host is normalized
-        yield reason
+def _url_problems(url: str, *, insecure: bool) -> Iterator[str]:
+    if text := url_problem(url, _URL):
+        yield text
         return
-    if "@" in urlsplit(config.url.partition("?")[0].replace("[", "").replace("]", "")).netloc:
-        yield "a URL has no user or password in it: see username, password_file and token_file"
-        return
-    try:
-        parts = urlsplit(config.url)
-        port = parts.port
-    except ValueError as error:
-        yield f"is not a URL: {error}"
-        return
-    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
-        yield f'expected https://HOST/PATH, not "{config.url}"'
-    elif parts.fragment or any(char.isspace() or not char.isprintable() for char in config.url):
-        yield f"{config.url!r} has white space or a fragment in it"
-    elif parts.scheme == "http" and not config.insecure:
-        yield "http:// sends everything in the clear: use https://, or set insecure = true"
+    parts = urlsplit(url)
+    if parts.fragment or any(char.isspace() or not char.isprintable() for char in url):
+        yield f"{url!r} contains white space or a fragment"
+    elif parts.scheme == "http" and not insecure:
+        yield "http:// sends everything unencrypted: use https://, or set insecure = true"

@@ -7,13 +7,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
-from msgspec import Struct
-
-from syncagent.addresses import too_long
+from syncagent.sources.connection_keys import ConnectionKeys, UrlRules, key_problems, url_problem
 from syncagent.values.types import Duration, SecretFile, Urls
 
 if TYPE_CHECKING:
@@ -21,11 +18,13 @@ if TYPE_CHECKING:
 
     from syncagent.sources import Source
 
-_SCHEMES = {"ldap": 389, "ldaps": 636}
+_URL = UrlRules(
+    frozenset({"ldap", "ldaps"}), "ldaps://HOST or ldap://HOST", "bind_dn and password_file", has_path=False
+)
 _MAX_PAGE = 100_000
 
 
-class Config(Struct, frozen=True, kw_only=True):
+class Config(ConnectionKeys, frozen=True, kw_only=True):
     """Keys of ``type = "ldap"``."""
 
     url: Urls
@@ -52,12 +51,8 @@ class Config(Struct, frozen=True, kw_only=True):
     """Whom to bind as, with password_file. Without it the bind is anonymous, or EXTERNAL by a client certificate."""
     password_file: SecretFile | None = None
     """The file with the password of bind_dn."""
-    ca_file: Path | None = None
-    """The authority that signed the server's certificate, as PEM; the system's own authorities unless set."""
     client_cert_file: SecretFile | None = None
     """A client certificate, as PEM. Without bind_dn the bind is SASL EXTERNAL: the certificate says who we are."""
-    client_key_file: SecretFile | None = None
-    """The key of the client certificate, as PEM; in the same file unless set."""
     insecure: bool = False
     """Whether an ldap:// URL may go without TLS: addresses and password are then sent in the clear."""
     mode: Literal["auto", "sync", "poll"] = "auto"
@@ -69,9 +64,9 @@ class Config(Struct, frozen=True, kw_only=True):
     ignore_references: bool = False
     """Whether to pass over references to other servers; otherwise they fail the source, since entries are missing."""
     connect_timeout: Duration = Duration(5)
-    """How long to wait for a connection, and for its TLS."""
+    """The timeout for the connection and its TLS handshake."""
     read_timeout: Duration = Duration(30)
-    """How long to wait for the server to go on."""
+    """The timeout for each read from the server."""
 
 
 def build(config: Config) -> Source:
@@ -97,39 +92,19 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
         yield "exclude_disabled", 'needs preset = "active-directory"; elsewhere, say it in the filter'
     if not 1 <= config.page_size <= _MAX_PAGE:
         yield "page_size", f"expected 1 to {_MAX_PAGE}, not {config.page_size}"
-    for key, value in (("connect_timeout", config.connect_timeout), ("read_timeout", config.read_timeout)):
-        if not value:
-            yield key, "expected more than no time"
 
 
 def _url_problems(url: str) -> Iterator[str]:
-    if reason := too_long(url):  # the name of a host is normalized
-        yield reason
+    if text := url_problem(url, _URL):
+        yield text
         return
-    if "@" in url:  # before anything of it is shown
-        yield "a URL has no user or password in it: see bind_dn and password_file"
-        return
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        yield f"{url!r}: {error}"
-        return
-    if parts.scheme not in _SCHEMES or not parts.hostname:
-        yield f'expected ldaps://HOST or ldap://HOST, not "{url}"'
-    elif parts.path.strip("/") or parts.query or parts.fragment:
+    parts = urlsplit(url)
+    if parts.path.strip("/") or parts.query or parts.fragment:
         yield f"{url!r} has more than a host and a port: see base, scope, filter and attributes"
-    elif port == 0:
-        yield f"{url!r}: port 0 is none"
 
 
 def _identity_problems(config: Config) -> Iterator[tuple[str, str]]:
-    if config.bind_dn and config.password_file is None:
-        yield "password_file", "is missing: bind_dn needs a password"
-    if config.password_file is not None and not config.bind_dn:
-        yield "bind_dn", "is missing: whose password is in password_file?"
-    if config.client_key_file is not None and config.client_cert_file is None:
-        yield "client_cert_file", "is missing: client_key_file is the key of what?"
+    yield from key_problems(config, "bind_dn")
     if config.client_cert_file is not None and config.insecure:
         yield "client_cert_file", "goes with TLS alone: take insecure away"
 

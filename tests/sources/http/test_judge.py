@@ -259,7 +259,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "neither": ({"recipe": None}, "format: is missing"),
     "both": ({"format": "lines"}, "format: is missing"),
     "no url": ({"url": ""}, "url: is missing: where is the API?"),
-    "http": ({"url": "http://mail.example.com"}, "url: http:// sends everything in the clear"),
+    "http": ({"url": "http://mail.example.com"}, "url: http:// sends everything unencrypted"),
     "query": ({"url": "https://mail.example.com/?a=b"}, "url: has a query"),
     "no token": ({"token_file": None}, "token_file: is missing: the recipe says who we are by a token"),
     "name": ({"username": "anna", "password_file": "x"}, "username: is not for this recipe; it has token_file"),
@@ -273,8 +273,8 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
         "parameters: more is one of yes, no, not 'true'",
     ),
     "no recipe": ({"recipe": RecipeFile("nobody")}, "recipe: nobody: there is no recipe 'nobody'"),
-    "pages": ({"max_pages": 0}, "max_pages: expected more than nothing"),
-    "records": ({"max_records": -1}, "max_records: expected more than nothing"),
+    "pages": ({"max_pages": 0}, "max_pages: expected more than 0, got 0"),
+    "records": ({"max_records": -1}, "max_records: expected more than 0, got -1"),
 }
 
 
@@ -283,6 +283,23 @@ def test_a_mistake_in_the_configuration(name: str, ours: dict[str, Any]) -> None
     """What is missing in the configuration, or is there and not for this recipe, is told."""
     keys, text = CONFIGS[name]
     assert any(one.startswith(text) for one in told_of(**{**ours, **keys})), told_of(**{**ours, **keys})
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://anna:{}@mail.example.com",
+        "anna:{}@mail.example.com",
+        "https://anna:a/{}@mail.example.com",
+        "ftp://anna/{}@mail.example.com",
+    ],
+)
+def test_a_password_in_a_url_is_not_shown(url: str, ours: dict[str, Any]) -> None:
+    """A URL with a password, mistyped or not, is refused by a text without the password."""
+    texts = told_of(**{**ours, "url": url.format("hunter2")})
+    assert texts
+    assert all(text.startswith("url: ") for text in texts)
+    assert "hunter2" not in "".join(texts)
 
 
 def test_a_name_and_a_password(tmp_path: Path) -> None:

@@ -91,16 +91,20 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
     "no host": ({"url": Urls(["ldaps://"])}, "url", "expected ldaps://HOST or ldap://HOST"),
     "no host but a port": ({"url": Urls(["ldaps://:636"])}, "url", "expected ldaps://HOST or ldap://HOST"),
     "a port that is none": ({"url": Urls(["ldaps://ldap.example.com:x"])}, "url", "ldap.example.com"),
-    "a port too high": ({"url": Urls(["ldaps://ldap.example.com:65536"])}, "url", "ort out of range"),
+    "a port too high": ({"url": Urls(["ldaps://ldap.example.com:65536"])}, "url", "invalid host or port"),
     "port 0": ({"url": Urls(["ldaps://ldap.example.com:0"])}, "url", "port 0"),
-    "a bracket": ({"url": Urls(["ldaps://[2001:db8::1"])}, "url", "Invalid IPv6"),
+    "a bracket": ({"url": Urls(["ldaps://[2001:db8::1"])}, "url", "invalid host or port"),
     "a user": ({"url": Urls(["ldaps://cn@ldap.example.com"])}, "url", "see bind_dn and password_file"),
     "a base in it": ({"url": Urls(["ldaps://ldap.example.com/dc=example"])}, "url", "see base, scope, filter"),
     "a query in it": ({"url": Urls(["ldaps://ldap.example.com?mail"])}, "url", "see base, scope, filter"),
     "the second": ({"url": Urls(["ldaps://a.example.com", "b.example.com"])}, "url", '"b.example.com"'),
-    "no password": ({"bind_dn": "cn=x"}, "password_file", "bind_dn needs a password"),
-    "nobody's password": ({"password_file": SecretFile("corp")}, "bind_dn", "whose password is in password_file?"),
-    "nobody's key": ({"client_key_file": SecretFile("k")}, "client_cert_file", "client_key_file is the key of what?"),
+    "no password": ({"bind_dn": "cn=x"}, "password_file", "the password of bind_dn"),
+    "nobody's password": (
+        {"password_file": SecretFile("corp")},
+        "bind_dn",
+        "the account whose password is in",
+    ),
+    "nobody's key": ({"client_key_file": SecretFile("k")}, "client_cert_file", "the certificate of client_key_file"),
     "a certificate without TLS": (
         {"url": Urls(["ldap://ldap.example.com"]), "client_cert_file": Path("c.pem"), "insecure": True},
         "client_cert_file",
@@ -124,8 +128,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
     "pages of nothing": ({"page_size": 0}, "page_size", "expected 1 to 100000, not 0"),
     "pages of less": ({"page_size": -1}, "page_size", "expected 1 to 100000, not -1"),
     "pages too large": ({"page_size": 100_001}, "page_size", "expected 1 to 100000, not 100001"),
-    "no time to connect": ({"connect_timeout": Duration(0)}, "connect_timeout", "expected more than no time"),
-    "no time to read": ({"read_timeout": Duration(0)}, "read_timeout", "expected more than no time"),
+    "no time to connect": ({"connect_timeout": Duration(0)}, "connect_timeout", "expected a time greater than zero"),
+    "no time to read": ({"read_timeout": Duration(0)}, "read_timeout", "expected a time greater than zero"),
 }
 
 
@@ -157,13 +161,13 @@ def test_all_mistakes_at_once() -> None:
         "url",
         "password_file",
         "client_cert_file",
+        "connect_timeout",
+        "read_timeout",
         "attributes",
         "attributes",
         "filter",
         "exclude_disabled",
         "page_size",
-        "connect_timeout",
-        "read_timeout",
     ]
 
 
@@ -231,7 +235,10 @@ read_timeout = "1m"
         (GOOD + "read_timeout = 30\n", '3: read_timeout: expected a time such as "90s"'),
         (GOOD + 'password_file = ""\n', "3: password_file: expected a path"),
         (GOOD + 'ca_file = ["ca.pem"]\n', "3: ca_file: expected a path"),
-        (GOOD + 'bind_dn = "cn=x"\n', "-1: password_file: is missing: bind_dn needs a password"),
+        (
+            GOOD + 'bind_dn = "cn=x"\n',
+            "-1: password_file: required key is missing: the file with the password",
+        ),
         (GOOD + "\n# how much\npage_size = 0\n", "5: page_size: expected 1 to 100000, not 0"),
         ('url = ["ldaps://a.example.com", "b"]\nbase = ""\n', '1: url: expected ldaps://HOST or ldap://HOST, not "b"'),
     ],
