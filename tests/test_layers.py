@@ -13,7 +13,8 @@ from tests.sources import HEAVY
 ROOT = Path(package.__file__).parent
 ORDER: tuple[frozenset[str], ...] = (
     frozenset({"errors", "addresses"}),
-    frozenset({"model", "files", "values"}),
+    frozenset({"model", "files"}),
+    frozenset({"values"}),
     frozenset({"privileges"}),
     frozenset({"postfix"}),
     frozenset({"sources"}),

@@ -1,16 +1,39 @@
-"""What a source is, and how its kind is found.
+"""The source interface: what a source kind provides, and what syncagent provides to it.
 
-Words used here:
+Terms:
 
-- A *source* says which recipients exist: a file, a directory, a primary's API.
-- An *entry* is one address as the source spells it, with the source's own key for it and a label for people.
-- A fetch is *whole* or it raises. What it put before it raised is thrown away.
-- A *validator* is what a source wants handed back next time, so that it can answer "same" cheaply: an ETag, the
-  identity of a file, a cookie. It is stored together with the whole answer that it belongs to, never without.
-- A *kind* is a module found by the entry-point group ``syncagent.sources``, under the name that ``type`` has in the
-  configuration. It has ``Config``, a frozen keyword-only msgspec Struct of its own keys, ``build(config) -> Source``,
-  may have ``problems(config)`` giving ``(key, text)`` for what no single key can show, and ``watched(config)`` giving
-  each ``Watched``.
+- A *source* lists recipients: a file, an LDAP directory, the API of the primary mail server. Its *kind* is the value
+  of ``type`` in the configuration.
+- An *entry* is one address: ``(address as spelled by the source, key, label)``. The key identifies the object that
+  has the address, such as a line or a UUID; several entries may share it. A source that amends its answers needs keys
+  that are stable between fetches. The label describes the object to people, such as a DN, and may be empty. All three
+  are ``str`` with any content: syncagent normalizes the address and escapes the rest.
+- A *fetch* is complete or it raises. What it put into its sink before raising is discarded.
+- A *validator* is an opaque string that identifies a complete answer: an ETag, file identities, a sync cookie. It is
+  stored in one transaction with the answer and passed to the next fetch, so that the source can reply "same" or send
+  only changes. It is dropped when the configuration of the source changes.
+- A *sink* receives the entries of one fetch.
+
+A kind is a module registered under the entry-point group ``syncagent.sources``. It has
+
+- ``Config``, a frozen keyword-only ``msgspec.Struct`` with the keys of the kind, besides those of ``Common``;
+- ``build(config)``, which returns a ``Source`` and accesses neither files nor network;
+- optionally ``problems(config)``, which yields ``(key, text)`` for each fault that the type of a key cannot express;
+- optionally ``watched(config)``, which yields a ``Watched`` for each path whose change makes the agent fetch at once.
+
+The module is imported when a configuration that uses the kind is read; heavy libraries belong inside functions.
+
+Lifetime: the object that ``build`` returns serves all fetches while the configuration is in force: one for ``sync``,
+many for the agent. It may keep connections between fetches. Only the validator survives a restart.
+
+Threads: each fetch runs in its own thread, beside those of other sources. A source has at most one fetch at a time.
+At the deadline the fetch is abandoned: its sink raises SourceError from then on, and ``give_up()``, if the source has
+it, is called from another thread.
+
+Errors: ``fetch`` raises SourceError (``syncagent.errors``) with a text that names the file or server, the fault and the
+remedy, never a secret. Its ``kind`` is TEMPORARY (retry), REFUSED (credentials rejected: not retried for an hour unless
+the configuration or a secret changes) or BROKEN (a person must act). Exceptions that the sink raises must propagate.
+Any other exception is reported as a fault in the source. In each case the last complete answer stays in force.
 """
 
 from __future__ import annotations
@@ -18,86 +41,105 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import math
-import os
-import stat
 import typing
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
-from syncagent.errors import FailureKind, SourceError
-from syncagent.files import sorted_lines as files
 from syncagent.model import StepReport
+from syncagent.values.secrets import read_secret, secret_path
 from syncagent.values.types import Duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from syncagent.model import Entry
 
+__all__ = [
+    "GROUP",
+    "Answer",
+    "BrokenKindError",
+    "Common",
+    "Request",
+    "Sink",
+    "Source",
+    "Watched",
+    "kinds",
+    "load",
+    "problems",
+    "read_secret",
+    "secret_path",
+    "watched",
+]
+
 GROUP = "syncagent.sources"
-MOST_OF_A_SECRET = 64 << 10
-"""The most octets that a secret has: a key, or a certificate with its chain, perhaps."""
+"""The entry-point group of source kinds."""
 
 
 class Common(Struct, frozen=True, kw_only=True):
     """Keys that every source has."""
 
     type: str
-    """Which kind of source this is."""
+    """The kind of source."""
     allow_empty: bool = False
-    """Whether an answer without a single entry is believed; otherwise it is a failure."""
+    """Whether an answer without entries is accepted; otherwise it fails the source."""
     catch_all: Literal["accept", "ignore"] = "accept"
-    """What to do with a catch-all (@domain): take it, if postfix.catch_all permits, or leave it out."""
+    """What to do with catch-alls (@domain): accept those that postfix.catch_all permits, or ignore all."""
     deadline: Duration | None = None
     """How long a fetch may take; 120s unless set."""
     every: Duration | None = None
-    """How often the agent asks it; as schedule.every or schedule.cron say unless set."""
+    """How often the agent fetches it; as schedule.every or schedule.cron say unless set."""
 
 
 class Watched(NamedTuple):
-    """A local file or directory whose change is a reason to ask; ``poll`` where the kernel does not tell (NFS)."""
+    """A local path whose change triggers a fetch; ``poll`` if the kernel reports no changes there, as on NFS."""
 
     path: Path
     poll: bool = False
 
 
 class Sink(Protocol):
-    """Where a fetch puts what it finds."""
+    """Receives the entries of one fetch.
+
+    ``put`` and ``reject`` raise SourceError once the fetch is abandoned, and LedgerError if the entries cannot be
+    stored.
+    """
 
     def put(self, entries: Iterable[Entry]) -> None:
-        """Take entries as ``(address as spelled, key, label)``; what is malformed is recorded as a reject."""
+        """Add entries. Those whose address is malformed are recorded as rejects."""
 
     def reject(self, spelled: str, reason: str, key: str) -> None:
-        """Record an entry that the adapter itself cannot make an address of."""
+        """Record a value that cannot be read as an address. The reason completes the sentence "VALUE ...": "is ..."."""
 
     def ignore(self, count: int) -> None:
-        """Count entries that are there but are none of ours: a source with nothing else is empty, and told apart."""
+        """Count values that are well-formed but not mail recipients. They do not make an empty answer acceptable."""
 
     def restart(self) -> None:
-        """Forget everything put so far."""
+        """Discard everything since the start of the fetch."""
 
     def amend(self, *, last: bool) -> None:
-        """Change single keys from now on: of the last whole answer (``last``), or else of what was put so far.
+        """Start amending: the last complete answer if ``last``, otherwise the entries put so far.
 
-        ``last`` needs a validator: it is the answer that the validator belongs to. What is put from now on is added.
+        ``last`` requires that ``Request.validator`` is not None and that nothing was put. Entries put from now on are
+        added to the amended answer, whatever their keys.
         """
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Void what is being amended, as far as it stands under these keys."""
+        """Remove the entries and rejects with these keys from the answer being amended."""
 
     def retain(self, keys: Iterable[str]) -> None:
-        """Void what is being amended, as far as it stands under any other key."""
+        """Remove the entries and rejects with any other key from the answer being amended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a fetch is given: the validator of the last whole answer (None asks for everything), and its tools.
+    """The input of a fetch.
 
-    ``ends`` is when it is given up on, by time.monotonic().
+    ``validator`` belongs to the last complete answer; None requests a complete answer. ``report(step, count)`` shows
+    progress to people. ``ends`` is the deadline on the clock of time.monotonic().
     """
 
     validator: str | None
@@ -107,12 +149,16 @@ class Request:
 
 
 class Answer(Struct, frozen=True):
-    """A whole answer, or "same as the one that the validator belongs to".
+    """The result of a fetch: a complete answer, or "same" as the answer that the request's validator belongs to.
 
-    ``mode`` names the way it was come by, where a source has several. ``explained``, if not None, says that the last
-    answer was known to be exact: what stands under keys other than these must be the same in this one. ``steps`` tell
-    how each of several lists did, for people. ``domains`` are the mail domains that the source serves, where it says
-    so; None says nothing of them.
+    ``same``: nothing was put; the validator may be a newer one, and None keeps the request's.
+    ``validator``: identifies this answer; None makes the next fetch a complete one.
+    ``notes``: remarks for people.
+    ``mode``: how the answer was obtained, if the kind has several ways, such as "sync" and "poll".
+    ``explained``: the keys that changed since the last answer, if the source knows them all. Differences under other
+    keys are then reported, and this answer counts. None: not known.
+    ``steps``: statistics of each list that the answer was made from.
+    ``domains``: mail domains that the source serves. None: it does not report any.
     """
 
     same: bool = False
@@ -125,99 +171,63 @@ class Answer(Struct, frozen=True):
 
 
 class Source(Protocol):
-    """Something that says which recipients exist.
+    """A configured source. The module's docstring has the rules on lifetime, threads and errors.
 
-    It may have ``give_up()``, called from another thread once a fetch has been given up on, to end its waiting.
+    It may have ``give_up()``, which makes a fetch that waits for the network return early.
     """
 
     def fetch(self, request: Request) -> Answer:
-        """Put every entry into ``request.sink`` and answer, or amend the last answer, or answer "same" having put none.
+        """Put a complete list into ``request.sink``, or amend the last one, or put nothing and answer "same".
 
-        The agent asks one and the same object in every run; a fetch that was given up on may still be in it.
-
-        Raises SourceError, and puts no blame on what is merely missing: half an answer is none.
+        Raises SourceError if the list would be incomplete.
         """
 
 
 class BrokenKindError(Exception):
-    """A source kind is installed but cannot be loaded."""
+    """An installed source kind cannot be loaded or used; the text names its package."""
 
 
 @lru_cache(maxsize=1)
 def kinds() -> dict[str, importlib.metadata.EntryPoint]:
-    """Give the installed kinds by name, none of them loaded."""
+    """Return the entry points of the installed kinds by name, without importing them."""
     return {entry.name: entry for entry in importlib.metadata.entry_points(group=GROUP)}
 
 
 def load(kind: str) -> Any:  # noqa: ANN401 - a module, by duck type
-    """Load an installed kind.
+    """Import an installed kind and return its module.
 
-    Raises BrokenKindError with the whole reason, since another package's fault looks like ours otherwise.
+    Raises BrokenKindError if the import fails, or if the module has no usable ``Config`` or no ``build``.
     """
-    with _blamed(kind, "cannot be loaded"):
+    with _translate_errors(kind, "cannot be loaded"):
         module = kinds()[kind].load()
         config = getattr(module, "Config", None)
         if not (isinstance(config, type) and issubclass(config, Struct)) or not callable(
             getattr(module, "build", None)
         ):
-            raise TypeError("it needs Config, a msgspec Struct, and build()")
+            raise TypeError("the module must have Config, a msgspec Struct, and build(config)")
         typing.get_type_hints(config)
     return module
 
 
 def problems(kind: str, module: Any, config: Struct) -> list[tuple[str, str]]:  # noqa: ANN401 - see load()
-    """Give what the kind itself finds wrong with a configuration: key and text. Raises BrokenKindError."""
-    with _blamed(kind, "cannot judge its configuration"):
+    """Return the (key, text) pairs of the kind's own ``problems``. Raises BrokenKindError if that raises."""
+    with _translate_errors(kind, "cannot check its configuration"):
         return list(module.problems(config)) if hasattr(module, "problems") else []
 
 
 def watched(kind: str, module: Any, config: Struct) -> tuple[Watched, ...]:  # noqa: ANN401 - see load()
-    """Give what the agent has to watch for a source. Raises BrokenKindError."""
-    with _blamed(kind, "cannot say what to watch"):
+    """Return the paths of the kind's own ``watched``. Raises BrokenKindError if that raises."""
+    with _translate_errors(kind, "cannot list the paths to watch"):
         return tuple(module.watched(config)) if hasattr(module, "watched") else ()
 
 
 @contextlib.contextmanager
-def _blamed(kind: str, what: str) -> Iterator[None]:
-    """Turn whatever a kind's package raises to an error that names the package."""
+def _translate_errors(kind: str, what: str) -> Iterator[None]:
+    """Convert any exception from a kind's package to a BrokenKindError that names the package and its version."""
     try:
         yield
     except (Exception, SystemExit) as error:
         entry = kinds()[kind]
         origin = f"{entry.value} of {entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
-        text = f"the source type {kind!r} ({origin}) {what}: {type(error).__name__}: {error}"
+        text = f'source type "{kind}" ({origin}) {what}: {type(error).__name__}: {error}'
         raise BrokenKindError(text) from error
-
-
-def secret_path(name: str) -> Path:
-    """Give the file of a secret: a bare name is a systemd credential, or lies in /etc/syncagent/credentials."""
-    if "/" in name:
-        return Path(name)
-    given = os.environ.get("CREDENTIALS_DIRECTORY")
-    return Path(given) / name if given and (Path(given) / name).exists() else Path("/etc/syncagent/credentials") / name
-
-
-def read_secret(name: str) -> str:
-    """Read a secret, less one newline at its end.
-
-    Raises SourceError where it cannot be read, is empty, or lies open to group or world. Only systemd's own
-    credentials directory is believed whatever its modes are.
-    """
-    path = secret_path(name)
-    try:
-        files.check_small(path, MOST_OF_A_SECRET)
-        with files.open_foreign(path) as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            secret = file.read(MOST_OF_A_SECRET)
-    except OSError as error:
-        raise SourceError(f"the secret {path} cannot be read: {error.strerror}", kind=FailureKind.BROKEN) from None
-    if mode & 0o077 and str(path.parent) != os.environ.get("CREDENTIALS_DIRECTORY"):
-        text = f"the secret {path} can be read by others (mode {mode:04o}): chmod 600 {path}"
-        raise SourceError(text, kind=FailureKind.BROKEN)
-    try:
-        text = secret.decode().removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError:
-        raise SourceError(f"the secret {path} is not UTF-8", kind=FailureKind.BROKEN) from None
-    if not text:
-        raise SourceError(f"the secret {path} is empty", kind=FailureKind.BROKEN)
-    return text

@@ -121,9 +121,9 @@ BROKEN = {
     "raise": ("raise RuntimeError('the moon is full')\n", "RuntimeError: the moon is full"),
     "syntax": ("def build(:\n", "SyntaxError"),
     "exit": ("import sys\nsys.exit('no licence')\n", "no licence"),
-    "config": ("def build(config): ...\n", "it needs Config"),
-    "plain config": ("class Config: ...\ndef build(config): ...\n", "it needs Config"),
-    "build": ("from msgspec import Struct\nclass Config(Struct): ...\n", "and build()"),
+    "config": ("def build(config): ...\n", "must have Config"),
+    "plain config": ("class Config: ...\ndef build(config): ...\n", "must have Config"),
+    "build": ("from msgspec import Struct\nclass Config(Struct): ...\n", "and build(config)"),
     "types": (
         """
 from __future__ import annotations
@@ -169,7 +169,7 @@ def test_broken_and_used_is_reported_whole(listed: Path, fault: str) -> None:
     env = install(listed / "site", "tiny", BROKEN[fault][0])
     config = write_config(listed, FILE + USED)
     done = syncagent("sync", config=config, env=env, check=78)
-    assert f"{config}:18: sources.t.type: the source type 'tiny' (tiny_source of tiny-source 1.2)" in done.stderr
+    assert f'{config}:18: sources.t.type: source type "tiny" (tiny_source of tiny-source 1.2)' in done.stderr
     assert BROKEN[fault][1] in done.stderr
     assert "Traceback" not in done.stderr
     assert not (listed / "map").exists()
