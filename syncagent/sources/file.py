@@ -1,6 +1,6 @@
-"""Addresses from flat files: plain lists, and the left side of Postfix tables.
+"""The source kind "file": addresses from local files, in the formats of ``line_formats``.
 
-A directory or a pattern means every file in it, and one that cannot be read fails the source: half a list is none.
+A directory or a pattern stands for all its files. If one of them cannot be read, the source fails.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from syncagent.errors import FailureKind, SourceError
-from syncagent.files import sorted_lines as files
+from syncagent.files import sorted_lines
 from syncagent.sources import Answer, Watched
 from syncagent.sources.integrity import Heading, whole_text
-from syncagent.sources.line_formats import FORMATS, Options, Reading
+from syncagent.sources.line_formats import FORMATS, FormatOptions, Input
 from syncagent.values.types import Domain
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from syncagent.sources import Request
 
 YOUNG = 2.0
-"""Seconds: a file changed more recently than this may change again without its identity showing it."""
+"""Seconds after a change during which another one may leave the identity the same: time stamps are coarse."""
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -52,40 +52,41 @@ class Config(Struct, frozen=True, kw_only=True):
 
 
 def build(config: Config) -> FileSource:
-    """Make the source."""
+    """Return the source. Reads nothing."""
     return FileSource(config)
 
 
 def problems(config: Config) -> Iterator[tuple[str, str]]:
-    """Give what no single key can show; see ``syncagent.sources``."""
+    """Yield (key, text) for each fault that the type of a key cannot express."""
     if _is_pattern(str(config.path.parent)) and not config.path.parent.exists():
-        yield "path", "only its last part may be a pattern: a directory that cannot be read must not be passed over"
+        yield "path", "only the last component may be a pattern: an unreadable directory would go unnoticed"
     if config.format in {"aliases", "passwd"} and not config.domains:
-        yield "domains", f'is missing: format = "{config.format}" has names, and they need the domains they are at'
+        text = f'required key is missing: format = "{config.format}" lists bare names; the domains to append to them'
+        yield "domains", f'{text}, such as ["example.com"]'
     if config.format == "csv" and not config.column:
-        yield "column", 'is missing: format = "csv" needs the name of the column with the addresses'
+        yield "column", 'required key is missing: the name of the column that has the addresses, such as "mail"'
     if len(config.delimiter) != 1 or config.delimiter in '"\r\n':
-        yield "delimiter", f"expected one character, not {config.delimiter!r}"
+        yield "delimiter", f'expected one character such as ";", got {config.delimiter!r}'
 
 
 def watched(config: Config) -> tuple[Watched, ...]:
-    """Give what the agent watches: the file or directory, and the directory of what looks like a pattern.
+    """Return the paths to watch: the file or directory, and for a pattern its directory as well.
 
-    Nothing is looked at for it: what is not there, may not be looked at or hangs is for the watch to find out.
+    Does not access the paths: one of them may be missing, or hang.
     """
     paths = [config.path, config.path.parent] if _is_pattern(config.path.name) else [config.path]
     return () if config.watch == "off" else tuple(Watched(path, poll=config.watch == "poll") for path in paths)
 
 
 class FileSource:
-    """Reads every file whole, and again only when one changed."""
+    """A source that reads all its files, and reads them again only if the identity of one has changed."""
 
     def __init__(self, config: Config) -> None:
-        """Read nothing yet."""
+        """Store the configuration. Reads nothing."""
         self._config = config
 
     def fetch(self, request: Request) -> Answer:
-        """See Source.fetch. A file that changes while it is read is read once more, then fails."""
+        """See Source.fetch. If a file changes meanwhile, reads once more; raises SourceError if one changes again."""
         if request.validator is not None and request.validator == self._validator(self._stats()):
             return Answer(same=True, validator=request.validator)
         for _ in range(2):
@@ -95,28 +96,31 @@ class FileSource:
                 return Answer(validator=self._validator(before), domains=domains)
             request.sink.restart()
         raise SourceError(
-            f"{self._config.path} changed while it was read, twice: write it elsewhere and rename it into place"
+            f"{self._config.path} changed while it was read, twice: write another file and rename it into place"
         )
 
     def _stats(self) -> dict[str, tuple[int, ...]]:
-        """Give the identity of every file, in order."""
+        """Return the identity of every file, in the order of their names.
+
+        Raises SourceError if there is no file, or one is not a regular file.
+        """
         path = self._config.path
         try:
             if path.is_dir():
-                found, nothing = _listed(path, "*"), f"the directory {path} has no file in it"
+                names, none = _listed(path, "*"), f"directory {path} contains no file"
             elif _is_pattern(path.name) and not path.exists():
-                found, nothing = _listed(path.parent, path.name), f"no file matches {path}"
+                names, none = _listed(path.parent, path.name), f"no file matches {path}"
             else:
-                found, nothing = [str(path)], ""
-            identities = {file: _identity(file) for file in found}
+                names, none = [str(path)], ""
+            identities = {name: _identity(name) for name in names}
         except OSError as error:
             raise SourceError(f"{error.filename} cannot be read: {error.strerror}", kind=FailureKind.BROKEN) from error
-        if not found:
-            raise SourceError(nothing, kind=FailureKind.BROKEN)
+        if not names:
+            raise SourceError(none, kind=FailureKind.BROKEN)
         return identities
 
     def _validator(self, stats: dict[str, tuple[int, ...]]) -> str | None:
-        """Give the identities as a text, or None while one is too young to be trusted."""
+        """Return a digest of the identities; None if a file changed within the last YOUNG seconds, or in the future."""
         now = time.time_ns()
         for *_, mtime, ctime in stats.values():
             if not now - max(mtime, ctime) >= YOUNG * 1e9:
@@ -124,15 +128,15 @@ class FileSource:
         return hashlib.sha256(os.fsencode(repr(sorted(stats.items())))).hexdigest()
 
     def _read_all(self, stats: dict[str, tuple[int, ...]], request: Request) -> tuple[str, ...] | None:
-        """Read every file; give the domains that their first lines name, None where none does."""
+        """Put the entries of every file; return the domains that the first lines name, None if none does."""
         config, domains = self._config, None
-        several = len(stats) > 1 or not config.path.is_file()
-        options = Options(config.domains, config.min_uid, config.column, config.delimiter)
+        has_many = len(stats) > 1 or not config.path.is_file()
+        options = FormatOptions(config.domains, config.min_uid, config.column, config.delimiter)
         done = 0
         for name in stats:
-            reading = Reading(request.sink, options, name, f"{Path(name).name}:" if several else "")
+            source = Input(request.sink, options, name, f"{Path(name).name}:" if has_many else "")
             text, heading = whole_text(_chunks(name), name, require_end=config.require_end), Heading()
-            for batch in FORMATS[config.format](heading.through(text), reading):
+            for batch in FORMATS[config.format](heading.through(text), source):
                 request.sink.put(batch)
                 done += len(batch)
                 request.report("reading", done)
@@ -143,7 +147,7 @@ class FileSource:
 
 def _chunks(name: str) -> Iterator[bytes]:
     try:
-        yield from files.chunks_in(Path(name))
+        yield from sorted_lines.chunks_in(Path(name))
     except OSError as error:
         raise SourceError(f"{name} cannot be read: {error.strerror}", kind=FailureKind.BROKEN) from error
 
@@ -153,13 +157,17 @@ def _is_pattern(text: str) -> bool:
 
 
 def _listed(directory: Path, pattern: str) -> list[str]:
-    """Give the files of a directory that match; glob() would pass over in silence what it may not read."""
+    """Return the sorted paths of the files that match, without hidden ones and backups (NAME~).
+
+    Raises OSError if the directory cannot be read; glob() would return nothing.
+    """
     names = [file.name for file in directory.iterdir() if not file.is_dir()]
-    shown = (name for name in names if not name.startswith(".") and not name.endswith("~"))
-    return sorted(str(directory / name) for name in shown if fnmatchcase(name, pattern))
+    visible = (name for name in names if not name.startswith(".") and not name.endswith("~"))
+    return sorted(str(directory / name) for name in visible if fnmatchcase(name, pattern))
 
 
 def _identity(file: str) -> tuple[int, ...]:
-    files.check_regular(file)
-    found = os.stat(file)  # noqa: PTH116 - run often
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    """Return device, inode, size, mtime and ctime. Raises OSError if there is none, or it is not a regular file."""
+    sorted_lines.check_regular(file)
+    status = os.stat(file)  # noqa: PTH116 - faster than Path.stat; a directory may have many files
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

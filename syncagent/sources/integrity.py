@@ -1,4 +1,4 @@
-"""Lines from a file or a network, as a whole text: no NUL, no torn line, and all of it where its end line says so."""
+"""Integrity of a list read from a file or a network: no NUL octets, whole lines, and an end line if one is required."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from syncagent.errors import DamagedError, FailureKind, SourceError
-from syncagent.files import sorted_lines as files
+from syncagent.files import sorted_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -16,59 +16,59 @@ _UTF8_BOM = b"\xef\xbb\xbf"
 
 
 def whole_text(chunks: Iterable[bytes], name: str, *, require_end: bool) -> Iterator[bytes]:
-    """Give a text in chunks of whole lines, without a byte order mark at its beginning.
+    """Yield the text in chunks of whole lines, without a byte order mark at its beginning.
 
-    ``require_end`` wants ``# end COUNT SHA256`` as its last line. Raises SourceError, with ``name`` in it, for a torn
-    or unfinished text: what was given until then is half of it.
+    ``require_end`` demands ``# end COUNT SHA256`` as the last line. Raises SourceError, which names ``name``, if the
+    text is damaged or incomplete; the chunks yielded until then must be discarded.
     """
     end = EndLine()
     first = True
     try:
-        for chunk in files.whole_lines(chunks):
+        for chunk in sorted_lines.whole_lines(chunks):
             if b"\0" in chunk:
-                raise SourceError(f"{name} has a NUL in it: the file is torn", kind=FailureKind.BROKEN)
+                text = f"{name} contains a NUL octet: it is damaged, or not a list of addresses"
+                raise SourceError(text, kind=FailureKind.BROKEN)
             if require_end:
                 end.update(chunk)
             yield chunk.removeprefix(_UTF8_BOM) if first else chunk
             first = False
     except DamagedError as error:
-        raise SourceError(f"{name} has {error}: is it a list of addresses?", kind=FailureKind.BROKEN) from error
+        raise SourceError(f"{name} contains {error}: is it a list of addresses?", kind=FailureKind.BROKEN) from error
     if require_end:
         end.check(name)
 
 
 class Heading:
-    """Looks for ``# domains: a, b`` in the first line of a text that passes."""
+    """The first line of a text, which may be ``# domains: a, b``."""
 
     def __init__(self) -> None:
-        """Nothing has passed yet."""
-        self._first = b""
-        self._passed = False
+        """Start before the first line."""
+        self._line = b""
+        self._is_read = False
 
     def through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Let chunks of whole lines pass."""
+        """Yield the chunks, which are whole lines, unchanged, and keep the first line."""
         for chunk in chunks:
-            if not self._passed:
-                self._first, self._passed = chunk.partition(b"\n")[0], True
+            if not self._is_read:
+                self._line, self._is_read = chunk.partition(b"\n")[0], True
             yield chunk
 
     @property
     def domains(self) -> tuple[str, ...] | None:
-        """The domains; None where the first line has none."""
-        found = re.fullmatch(rb"#\s*domains:(.*)", self._first.strip())
-        names = found[1].decode(errors="replace").replace(",", " ").split() if found else None
-        return None if names is None else tuple(names)
+        """The domains of the first line; None if it is another line. Valid once the chunks are consumed."""
+        match = re.fullmatch(rb"#\s*domains:(.*)", self._line.strip())
+        return None if match is None else tuple(match[1].decode(errors="replace").replace(",", " ").split())
 
 
 class EndLine:
-    """Checks that the last line is ``# end COUNT SHA256`` over the lines before it."""
+    """A check that the last line is ``# end COUNT SHA256`` over the lines before it."""
 
     def __init__(self) -> None:
         """Start before the first line."""
         self._digest, self._count, self._last = hashlib.sha256(), 0, b""
 
     def update(self, lines: bytes) -> None:
-        """Take whole lines."""
+        """Count and hash whole lines."""
         cut = lines.rfind(b"\n", 0, -1) + 1
         for part in (self._last, lines[:cut]):
             self._digest.update(part)
@@ -76,13 +76,14 @@ class EndLine:
         self._last = lines[cut:]
 
     def check(self, name: str) -> None:
-        """Raise SourceError where the text is not whole."""
-        end = files.parse_end(self._last)
+        """Raise SourceError if the end line is missing, or does not match the lines before it."""
+        end = sorted_lines.parse_end(self._last)
         if end is None:
-            by_windows = files.parse_end(self._last.replace(b"\r\n", b"\n"))
-            why = "its lines end in CR LF, and in LF alone is wanted" if by_windows else "it is not whole"
-            raise SourceError(f"{name}: its last line is not “# end COUNT SHA256”: {why}")
-        if end[0] != self._count:
-            raise SourceError(f"{name}: its end line promises {end[0]} lines, and there are {self._count}")
-        if end[1] != self._digest.hexdigest():
-            raise SourceError(f"{name}: its lines do not match the digest in its end line")
+            has_crlf = sorted_lines.parse_end(self._last.replace(b"\r\n", b"\n")) is not None
+            why = "its lines end in CR LF; they must end in LF" if has_crlf else "the list is incomplete"
+            raise SourceError(f'{name}: the last line is not "# end COUNT SHA256": {why}')
+        count, digest = end
+        if count != self._count:
+            raise SourceError(f"{name}: the end line counts {count} lines, but the list has {self._count}")
+        if digest != self._digest.hexdigest():
+            raise SourceError(f"{name}: the lines do not match the SHA-256 digest in the end line")

@@ -1,6 +1,7 @@
-"""What the lines of a file mean: each format turns chunks of whole lines to entries.
+"""The formats of lists: each is a function from chunks of whole lines to entries.
 
-To add one: a function here, its name in ``FORMATS`` and in the ``format`` key of ``file.py``, its tests, a README line.
+To add one: its function here and in ``FORMATS``, its name and meaning in the ``format`` key of ``file.py``, a row in
+``BAD_INPUT`` of tests/sources/test_formats.py, a line in the documentation, and ``make man``. Tests demand each.
 """
 
 from __future__ import annotations
@@ -13,30 +14,30 @@ from typing import TYPE_CHECKING
 
 from syncagent.addresses import MAX_SPELLED, UnusableError, canonical_domain, too_long
 from syncagent.errors import DamagedError, FailureKind, SourceError
-from syncagent.postfix import table_text as mapfile
+from syncagent.postfix import table_text
 
 if TYPE_CHECKING:
     from syncagent.model import Entry
     from syncagent.sources import Sink
 
 _BATCH = 10_000
-_SPACE = " \t\r\v\f\ufeff"  # the last is a byte order mark, as between two files put together
+_SPACE = " \t\r\v\f\ufeff"  # the last is a byte order mark, as in the middle of concatenated files
 _PASSWD_FIELDS, _UID_DIGITS = 7, 10
 _ALIAS = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*"|[^\s":#][^\s":]*)\s*:(?:\s*\S)')
 _SHOWN = 60
-"""Characters of a foreign name in a message."""
+"""Characters of a column name, and number of column names, in a message."""
 
 
-Format = Callable[[Iterable[bytes], "Reading"], Iterator[list["Entry"]]]
-"""Chunks of whole lines to entries, some thousands at a time.
+Format = Callable[[Iterable[bytes], "Input"], Iterator[list["Entry"]]]
+"""Yields the entries of chunks of whole lines, in batches of some thousands.
 
-Raises SourceError where the file cannot be what it is said to be.
+A malformed line becomes a reject. Raises SourceError if the text as a whole is not in this format.
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What is configured of a format: what completes a bare local part, and what single formats need."""
+class FormatOptions:
+    """The configuration keys of formats; see ``file.Config``."""
 
     domains: tuple[str, ...] = ()
     min_uid: int = 0
@@ -45,90 +46,98 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """The text being read: where its entries go, what is configured, what stands before line numbers."""
+class Input:
+    """A text being read: the sink of its entries, the options, its name, and the prefix of its keys.
+
+    The key of an entry is the prefix and the number of its line.
+    """
 
     sink: Sink
-    config: Options
+    options: FormatOptions
     name: str
     prefix: str
 
     def entries(self, spelled: str, number: int) -> Iterator[Entry]:
-        """Give the entries of one spelling: itself, or at each of the domains where it is a bare local part."""
+        """Yield the entry of an address, or one for each domain if it is a bare local part."""
         return self.completed((spelled, f"{self.prefix}{number}", ""))
 
     def completed(self, entry: Entry) -> Iterator[Entry]:
-        """Give the entry, or one at each of the domains where it is a bare local part."""
+        """Yield the entry, or one for each domain if its address is a bare local part and domains are configured."""
         local, key, label = entry
-        if "@" in local or not self.config.domains or too_long(local):
+        if "@" in local or not self.options.domains or too_long(local):
             yield entry
         else:
-            yield from ((f"{local}@{domain}", key, label) for domain in self.config.domains)
+            yield from ((f"{local}@{domain}", key, label) for domain in self.options.domains)
 
     def at_domains(self, local: str, number: int) -> Iterator[Entry]:
-        """Give the entries of a local part: it, at each of the domains."""
-        yield from ((f"{local}@{domain}", f"{self.prefix}{number}", "") for domain in self.config.domains)
+        """Yield an entry for the local part at each domain."""
+        yield from ((f"{local}@{domain}", f"{self.prefix}{number}", "") for domain in self.options.domains)
 
     def reject(self, octets: bytes, reason: str, number: int) -> None:
-        """Record what cannot be an entry, or the start of it."""
+        """Record a reject. Only the first MAX_SPELLED octets are kept."""
         self.sink.reject(octets[:MAX_SPELLED].decode(errors="backslashreplace"), reason, f"{self.prefix}{number}")
 
 
-def lines(chunks: Iterable[bytes], reading: Reading) -> Iterator[list[Entry]]:
-    """Read an address a line; ``#`` at the start of a line makes a comment."""
+def lines(chunks: Iterable[bytes], source: Input) -> Iterator[list[Entry]]:
+    """Yield the addresses of a plain list: one a line; a line that begins with ``#`` is a comment."""
     number = 0
     for chunk in chunks:
-        spelled = _decoded(chunk, reading, number)
+        spelled = _decoded(chunk, source, number)
         keys = map(str, range(number + 1, number + 1 + len(spelled)))
-        if reading.prefix:
-            keys = map(reading.prefix.__add__, keys)
+        if source.prefix:
+            keys = map(source.prefix.__add__, keys)
         batch = list(zip(spelled, keys, repeat("")))
         if b"#" in chunk or not all(spelled):
             batch = [entry for entry in batch if entry[0] and entry[0][0] != "#"]
-        yield [entry for one in batch for entry in reading.completed(one)] if reading.config.domains else batch
+        if source.options.domains:
+            batch = [completed for entry in batch for completed in source.completed(entry)]
+        yield batch
         number += len(spelled)
 
 
-def _decoded(chunk: bytes, reading: Reading, number: int) -> list[str]:
-    """Give the lines as text, less white space around them; one that is not UTF-8 is a reject, and empty."""
+def _decoded(chunk: bytes, source: Input, number: int) -> list[str]:
+    """Return the lines as text without surrounding white space; a line that is not UTF-8 is rejected, and empty."""
     if chunk.isascii() and not any(space in chunk for space in (b" ", b"\t", b"\r", b"\v", b"\f")):
         return chunk.decode().removesuffix("\n").split("\n")
     try:
         return [line.strip(_SPACE) for line in chunk.decode().removesuffix("\n").split("\n")]
     except UnicodeDecodeError:
         lines = chunk.removesuffix(b"\n").split(b"\n")
-        return [_decoded_line(line, reading, at) for at, line in enumerate(lines, number + 1)]
+        return [_decoded_line(line, source, at) for at, line in enumerate(lines, number + 1)]
 
 
-def _decoded_line(line: bytes, reading: Reading, number: int) -> str:
-    return "" if line.lstrip().startswith(b"#") else _text(line.strip(), reading, number).strip(_SPACE)
+def _decoded_line(line: bytes, source: Input, number: int) -> str:
+    return "" if line.lstrip().startswith(b"#") else _text(line.strip(), source, number).strip(_SPACE)
 
 
-def _postmap(chunks: Iterable[bytes], reading: Reading) -> Iterator[Entry]:
-    """Read the left side of a Postfix table. Bare domains, as virtual(5) has them, are passed over."""
-    for number, line in _logical(chunks, reading):
-        yield from _table_line(number, line, reading)
+def _postmap(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
+    """Yield the keys of a Postfix table that are addresses. Bare domains (virtual(5)) are ignored."""
+    for number, line in _logical(chunks, source):
+        yield from _table_line(number, line, source)
 
 
-def _table_line(number: int, line: bytes, reading: Reading) -> Iterator[Entry]:
-    parts = mapfile.split(line)
+def _table_line(number: int, line: bytes, source: Input) -> Iterator[Entry]:
+    parts = table_text.split(line)
     if parts is None:
-        reading.reject(line, "has a quote that is not closed", number)
+        source.reject(line, "has an unclosed quote", number)
         return
     key, value = parts
-    spelled = _text(key, reading, number)
+    spelled = _text(key, source, number)
     if not spelled:
         return
     if not value:
-        reading.reject(key, "has no right side: Postfix ignores such a line", number)
-    elif _is_domain(spelled, reading.config.domains):
-        reading.sink.ignore(1)
+        source.reject(key, "has no value: Postfix ignores such a line", number)
+    elif _is_domain(spelled, source.options.domains):
+        source.sink.ignore(1)
     else:
-        yield from reading.entries(spelled, number)
+        yield from source.entries(spelled, number)
 
 
 def _is_domain(key: str, own: tuple[str, ...]) -> bool:
-    """Tell a bare domain from a bare local part with a dot: where there are domains to complete it, by those."""
+    """True if a key is a bare domain, not a local part with a dot.
+
+    With domains configured only those and their subdomains count.
+    """
     if "@" in key or "." not in key:
         return False
     try:
@@ -138,99 +147,100 @@ def _is_domain(key: str, own: tuple[str, ...]) -> bool:
     return not own or any(domain == mine or domain.endswith(f".{mine}") for mine in own)
 
 
-def _aliases(chunks: Iterable[bytes], reading: Reading) -> Iterator[Entry]:
-    """Read the names of an aliases(5) file, each at each of the domains; what they stand for is not looked at."""
-    for number, line in _logical(chunks, reading):
+def _aliases(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
+    """Yield the names of an aliases(5) file at each domain; their values are not read."""
+    for number, line in _logical(chunks, source):
         name = _ALIAS.match(line)
         if name is None:
-            reading.reject(line, "is not NAME: VALUE, as aliases(5) has it", number)
-        elif spelled := _text(name[1], reading, number):
-            yield from reading.at_domains(spelled, number)
+            source.reject(line, 'is not "NAME: VALUE", see aliases(5)', number)
+        elif spelled := _text(name[1], source, number):
+            yield from source.at_domains(spelled, number)
 
 
-def _passwd(chunks: Iterable[bytes], reading: Reading) -> Iterator[Entry]:
-    """Read the login names of a passwd(5) file whose uid is at least ``min_uid``, each at each of the domains."""
+def _passwd(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
+    """Yield the login names of a passwd(5) file with a uid of at least ``min_uid``, at each domain."""
     for number, line in enumerate(_physical(chunks), 1):
         fields = line.split(b":")
         if not line.strip():
             continue
         if len(fields) != _PASSWD_FIELDS or not fields[2].isdigit() or len(fields[2]) > _UID_DIGITS:
-            name = fields[0]  # and nothing else: the next field may be a password
-            reading.reject(name, "is not NAME:PASSWORD:UID:GID:GECOS:HOME:SHELL, as passwd(5) has it", number)
-        elif int(fields[2]) < reading.config.min_uid:
-            reading.sink.ignore(1)
-        elif spelled := _text(fields[0], reading, number):
-            yield from reading.at_domains(spelled, number)
+            name = fields[0]  # the next field may be a password hash
+            source.reject(name, 'is not "NAME:PASSWORD:UID:GID:GECOS:HOME:SHELL", see passwd(5)', number)
+        elif int(fields[2]) < source.options.min_uid:
+            source.sink.ignore(1)
+        elif spelled := _text(fields[0], source, number):
+            yield from source.at_domains(spelled, number)
 
 
-def _csv(chunks: Iterable[bytes], reading: Reading) -> Iterator[Entry]:
-    """Read one named column of a CSV file (RFC 4180) whose first record has the names.
+def _csv(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
+    """Yield the values of one column of a CSV file (RFC 4180) whose first record has the column names.
 
-    Raises SourceError where the column is not there, and where quoting goes wrong: what follows could be anything.
+    Raises SourceError if the column is missing or ambiguous, or if the quoting is wrong: what follows is unreliable.
     """
     import csv
 
-    config = reading.config
+    options = source.options
     texts = (line.decode(errors="surrogateescape") + "\n" for line in _physical(chunks))
-    rows = csv.reader(texts, delimiter=config.delimiter, strict=True)
+    rows = csv.reader(texts, delimiter=options.delimiter, strict=True)
     try:
-        at = _column([head.strip() for head in next(rows, [])], reading)
+        at = _column([name.strip() for name in next(rows, [])], source)
         for row in rows:
             if any(row):
-                yield from _cell(row, at, reading, rows.line_num)
+                yield from _cell(row, at, source, rows.line_num)
     except csv.Error as error:
-        raise SourceError(f"{reading.name}: line {rows.line_num}: {error}", kind=FailureKind.BROKEN) from error
+        text = f"{source.name}: line {rows.line_num}: wrong quoting (RFC 4180): {error}"
+        raise SourceError(text, kind=FailureKind.BROKEN) from error
 
 
-def _column(heads: list[str], reading: Reading) -> int:
-    column = reading.config.column
+def _column(heads: list[str], source: Input) -> int:
+    column = source.options.column
     if heads.count(column) != 1:
-        named = ", ".join(head[:_SHOWN] for head in heads[:_SHOWN]) or "nothing"
-        text = f"{reading.name}: its first line must name the column {column!r} once, and names {named}"
+        names = ", ".join(head[:_SHOWN] for head in heads[:_SHOWN]) or "none"
+        text = f'{source.name}: the first line must name the column "{column}" once; its columns: {names}'
         raise SourceError(text, kind=FailureKind.BROKEN)
     return heads.index(column)
 
 
-def _cell(row: list[str], at: int, reading: Reading, number: int) -> Iterator[Entry]:
+def _cell(row: list[str], at: int, source: Input, number: int) -> Iterator[Entry]:
     if len(row) <= at:
-        shown = f"(a record of {len(row)} columns)".encode()  # what is in them may be secret
-        reading.reject(shown, f"has no column {reading.config.column!r}", number)
+        shown = f"(record with {len(row)} columns)".encode()  # their content may be secret
+        source.reject(shown, f'has no column "{source.options.column}"', number)
     elif not row[at].strip():
-        reading.sink.ignore(1)  # somebody without a mailbox
-    elif spelled := _text(row[at].strip(_SPACE).encode(errors="surrogateescape"), reading, number):
-        yield from reading.entries(spelled, number)
+        source.sink.ignore(1)  # a person without a mailbox
+    elif spelled := _text(row[at].strip(_SPACE).encode(errors="surrogateescape"), source, number):
+        yield from source.entries(spelled, number)
 
 
-def _logical(chunks: Iterable[bytes], reading: Reading) -> Iterator[tuple[int, bytes]]:
-    """Give the logical lines of a Postfix table, each with its number."""
+def _logical(chunks: Iterable[bytes], source: Input) -> Iterator[tuple[int, bytes]]:
+    """Yield (number, line) for each logical line of a Postfix table. Raises SourceError if one is too long."""
     try:
-        yield from mapfile.logical_lines(_physical(chunks))
+        yield from table_text.logical_lines(_physical(chunks))
     except DamagedError as error:
-        raise SourceError(f"{reading.name} has {error}: is it a Postfix table?", kind=FailureKind.BROKEN) from error
+        raise SourceError(f"{source.name} contains {error}: is it a Postfix table?", kind=FailureKind.BROKEN) from error
 
 
 def _physical(chunks: Iterable[bytes]) -> Iterator[bytes]:
     return (line for chunk in chunks for line in chunk.removesuffix(b"\n").split(b"\n"))
 
 
-def _text(octets: bytes, reading: Reading, number: int) -> str:
-    """Give a field as text, or nothing, and a reject noted, where it is not UTF-8 or too long."""
+def _text(octets: bytes, source: Input, number: int) -> str:
+    """Return a field as text; record a reject and return an empty string if it is not UTF-8 or too long."""
     try:
         text = octets.decode()
         reason = too_long(text)
     except UnicodeDecodeError:
         text, reason = "", "is not UTF-8"
     if reason:
-        reading.reject(octets, reason, number)
+        source.reject(octets, reason, number)
         return ""
     return text
 
 
-def _batches(read: Callable[[Iterable[bytes], Reading], Iterator[Entry]]) -> Format:
-    """Make a format of a function that gives one entry after another."""
+def _batches(read: Callable[[Iterable[bytes], Input], Iterator[Entry]]) -> Format:
+    """Return the format of a function that yields single entries."""
 
-    def batches(chunks: Iterable[bytes], reading: Reading) -> Iterator[list[Entry]]:
-        entries = read(chunks, reading)
+    def batches(chunks: Iterable[bytes], source: Input) -> Iterator[list[Entry]]:
+        entries = read(chunks, source)
         while batch := list(islice(entries, _BATCH)):
             yield batch
 

@@ -1,4 +1,4 @@
-"""The one TLS context of all sources: certificate and host name are verified, always."""
+"""The TLS context of all sources. Certificate and host name are always verified."""
 
 from __future__ import annotations
 
@@ -6,41 +6,53 @@ import ssl
 from typing import TYPE_CHECKING
 
 from syncagent.errors import FailureKind, SourceError
-from syncagent.files import sorted_lines as files
-from syncagent.sources import read_secret, secret_path
+from syncagent.files import sorted_lines
+from syncagent.values.secrets import read_secret, secret_path
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from syncagent.sources.connection_keys import ConnectionKeys
+    from syncagent.values import SecretFile
 
 
-_MOST = 16 << 20
-"""The most octets that a file of authorities has; OpenSSL opens it by its name, and reads it to its end."""
+_MAX_PEM = 16 << 20
+"""Octets that a PEM file may have: OpenSSL reads the whole file into memory."""
 
 
 def context(config: ConnectionKeys) -> ssl.SSLContext:
-    """Give the standard library's strict context: our authority or the system's, and our own certificate if any.
+    """Return the standard library's default client context with the configured authorities and client certificate.
 
-    Raises SourceError where a file cannot be used, or a key lies open to others.
+    Raises SourceError if a file cannot be used, or if the key file is accessible to group or others.
     """
-    try:
-        if config.ca_file:
-            files.check_small(config.ca_file, _MOST)
-        made = ssl.create_default_context(cafile=str(config.ca_file) if config.ca_file else None)
-    except (OSError, ssl.SSLError) as error:
-        text = f"ca_file {config.ca_file} cannot be used: {getattr(error, 'strerror', None) or error}"
-        raise SourceError(text, kind=FailureKind.BROKEN) from None
+    tls = _verifying(config.ca_file)
     if config.client_cert_file:
-        certificate, key = secret_path(config.client_cert_file), config.client_key_file or config.client_cert_file
-        read_secret(key)  # raises where it lies open to others
-        try:
-            files.check_small(certificate, _MOST)
-            made.load_cert_chain(certificate, secret_path(key), password=_no_password)
-        except (OSError, ssl.SSLError, ValueError) as error:
-            why = getattr(error, "strerror", None) or error
-            text = f"client_cert_file {certificate} and its key cannot be used: {why}"
-            raise SourceError(text, kind=FailureKind.BROKEN) from None
-    return made
+        _load_certificate(tls, config.client_cert_file, config.client_key_file or config.client_cert_file)
+    return tls
 
 
-def _no_password() -> str:
-    raise ValueError("the key is encrypted, and nobody is here to give its password")
+def _verifying(ca_file: Path | None) -> ssl.SSLContext:
+    try:
+        if ca_file:
+            sorted_lines.check_small(ca_file, _MAX_PEM)
+        return ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
+    except (OSError, ssl.SSLError) as error:
+        text = f"ca_file {ca_file} cannot be used: {getattr(error, 'strerror', None) or error}"
+        raise SourceError(text, kind=FailureKind.BROKEN) from None
+
+
+def _load_certificate(tls: ssl.SSLContext, certificate: SecretFile, key: SecretFile) -> None:
+    path = secret_path(certificate)
+    read_secret(key)  # raises if others can read it
+    try:
+        sorted_lines.check_small(path, _MAX_PEM)
+        tls.load_cert_chain(path, secret_path(key), password=_no_passphrase)
+    except (OSError, ssl.SSLError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        text = f"client_cert_file {path} and its key cannot be used: {why}"
+        raise SourceError(text, kind=FailureKind.BROKEN) from None
+
+
+def _no_passphrase() -> str:
+    """Raise ValueError: OpenSSL would otherwise ask for a passphrase on the terminal."""
+    raise ValueError("the key is encrypted: store it without a passphrase")

@@ -174,7 +174,7 @@ def test_not_utf8_is_one_reject(form: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [b"a@example.com OK\n\0\0\0", b"\0", b"a@example.com OK\nb@exa\0mple.com OK\nc OK\n"])
 def test_nul_is_a_torn_file(text: bytes, form: str, tmp_path: Path) -> None:
     """A NUL, as after a crash of the machine that wrote the file, fails it by name."""
-    with pytest.raises(SourceError, match=r"list\b.* has a NUL in it"):
+    with pytest.raises(SourceError, match=r"list\b.* contains a NUL octet"):
         put(text, directory=tmp_path, format=form)
 
 
@@ -238,7 +238,7 @@ def test_a_file_name_in_another_encoding(lists: Path, monkeypatch: pytest.Monkey
 def test_one_bad_file_of_several_fails_all(lists: Path) -> None:
     """Half a list is none."""
     (lists / "c.txt").write_bytes(b"c@example.com\n\0")
-    with pytest.raises(SourceError, match=r"c\.txt\b.* has a NUL"):
+    with pytest.raises(SourceError, match=r"c\.txt\b.* contains a NUL octet"):
         ask(build(Config(path=lists)))
 
 
@@ -247,7 +247,7 @@ def test_no_file_is_a_failure(tmp_path: Path) -> None:
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists" / ".hidden").touch()
     for path, text in (
-        ("lists", "has no file in it"),
+        ("lists", "contains no file"),
         ("lists/*.txt", "no file matches"),
         ("nowhere/*.txt", "nowhere cannot be read"),
         ("list", "No such file"),
@@ -328,7 +328,7 @@ def test_without_permission_it_fails(nobody: Path, pattern: str, locked: str) ->
 def test_a_pattern_passes_no_directory_over(tmp_path: Path) -> None:
     """A pattern anywhere but in the last part is a configuration error: it could miss a directory in silence."""
     config = write_config(tmp_path, '[sources.a]\ntype = "file"\npath = "*/list"')
-    assert "sources.a.path: only its last part" in syncagent("sync", config=config, check=78).stderr
+    assert "sources.a.path: only the last component" in syncagent("sync", config=config, check=78).stderr
 
 
 class Meddler(Recorder):
@@ -427,10 +427,10 @@ def test_require_end_right(tmp_path: Path) -> None:
         pytest.param(with_end(BODY)[:-1], "last line is not", id="cut by one octet"),
         pytest.param(with_end(BODY) + b"c@example.com\n", "last line is not", id="more after it"),
         pytest.param(with_end(BODY) + b"\n", "last line is not", id="a blank line after it"),
-        pytest.param(with_end(BODY, count=5), "promises 5 lines, and there are 4", id="wrong count"),
-        pytest.param(with_end(BODY, digest="0" * 64), "do not match the digest", id="wrong digest"),
-        pytest.param(with_end(BODY).replace(b"b@", b"c@"), "do not match the digest", id="altered"),
-        pytest.param(with_end(BODY).replace(b"b@example.com\n", b""), "promises 4 lines", id="a line lost"),
+        pytest.param(with_end(BODY, count=5), "counts 5 lines, but the list has 4", id="wrong count"),
+        pytest.param(with_end(BODY, digest="0" * 64), "do not match the SHA-256 digest", id="wrong digest"),
+        pytest.param(with_end(BODY).replace(b"b@", b"c@"), "do not match the SHA-256 digest", id="altered"),
+        pytest.param(with_end(BODY).replace(b"b@example.com\n", b""), "counts 4 lines", id="a line lost"),
         pytest.param(with_end(b"").replace(b" 0 ", b" -0 "), "last line is not", id="nonsense"),
     ],
 )
@@ -444,7 +444,7 @@ def test_require_end_wrong(text: bytes, why: str, form: str, tmp_path: Path) -> 
 def test_require_end_holds_for_every_file(lists: Path) -> None:
     """In a directory each file needs its own end line."""
     (lists / "a.txt").write_bytes(with_end(b"a@example.com\n"))
-    with pytest.raises(SourceError, match=r"b\.txt: its last line"):
+    with pytest.raises(SourceError, match=r"b\.txt: the last line"):
         ask(build(Config(path=lists, require_end=True)))
     (lists / "b.txt").write_bytes(with_end(b""))
     assert spelled(ask(build(Config(path=lists, require_end=True)))[1]) == ["a@example.com"]
@@ -553,5 +553,5 @@ def test_through_the_program(tmp_path: Path) -> None:
     (tmp_path / "list").write_bytes(b"info\n\0\n")
     done = syncagent("sync", config=config, check=75)
     assert f"source a is failing (broken): {tmp_path}/list" in done.stderr
-    assert "has a NUL in it" in done.stderr
+    assert "contains a NUL octet" in done.stderr
     assert map_keys(tmp_path) == ["d@example.com", "info@example.com"]

@@ -1,11 +1,14 @@
 """The formats of the file source: what their lines mean, and what bad ones come to."""
 
+import re
+import typing
 from pathlib import Path
 
 import pytest
 
 from syncagent.errors import SourceError
 from syncagent.sources.file import Config, build, problems
+from syncagent.sources.line_formats import FORMATS
 from syncagent.values.types import Domain
 from tests.sources.contract import Recorder, ask
 
@@ -53,6 +56,53 @@ Bad,no-at-all,s3cret
 """
 
 
+GOOD = ["before@example.com", "after@example.com"]
+BAD_INPUT: dict[str, tuple[bytes, dict[str, object], list[tuple[str, str]]]] = {
+    "lines": (
+        b"before@example.com\nb\xf6se@example.com\nafter@example.com\n",
+        {},
+        [("b\\xf6se@example.com", "is not UTF-8")],
+    ),
+    "postmap": (
+        (
+            b'before@example.com OK\nnone@example.com\n"open@example.com OK\nb\xf6se@example.com OK\n'
+            b"after@example.com OK\n"
+        ),
+        {},
+        [
+            ("none@example.com", "has no value: Postfix ignores such a line"),
+            ('"open@example.com OK', "has an unclosed quote"),
+            ("b\\xf6se@example.com", "is not UTF-8"),
+        ],
+    ),
+    "aliases": (
+        b"before: a\nno colon\nempty:\nb\xf6se: b\nafter: c\n",
+        {"domains": AT[:1]},
+        [
+            ("no colon", 'is not "NAME: VALUE", see aliases(5)'),
+            ("empty:", 'is not "NAME: VALUE", see aliases(5)'),
+            ("b\\xf6se", "is not UTF-8"),
+        ],
+    ),
+    "passwd": (
+        b"before:x:1000:1::/:/\nshort:hash:1001\nnan:hash:many:1::/:/\nb\xf6se:x:1002:1::/:/\nafter:x:1003:1::/:/\n",
+        {"domains": AT[:1]},
+        [
+            ("short", 'is not "NAME:PASSWORD:UID:GID:GECOS:HOME:SHELL", see passwd(5)'),
+            ("nan", 'is not "NAME:PASSWORD:UID:GID:GECOS:HOME:SHELL", see passwd(5)'),
+            ("b\\xf6se", "is not UTF-8"),
+        ],
+    ),
+    "csv": (
+        b"name,mail\nA,before@example.com\nshort\nB,b\xf6se@example.com\nC,after@example.com\n",
+        {"column": "mail"},
+        [("(record with 1 columns)", 'has no column "mail"'), ("b\\xf6se@example.com", "is not UTF-8")],
+    ),
+}
+"""By format: a text with malformed lines between two good ones, the keys to read it, and the rejects expected."""
+ROOT = Path(__file__).parents[2]
+
+
 def read(tmp_path: Path, text: str | bytes, **keys: object) -> Recorder:
     """Read a text by a file source with these keys."""
     file = tmp_path / "list"
@@ -71,8 +121,8 @@ def test_aliases_are_names_at_each_domain(tmp_path: Path) -> None:
     names = ["postmaster", "Info", "list", "script", "archive", '"john doe"', "spaced", "user@example.com"]
     assert addresses(recorder) == [f"{name}@{domain}" for name in names for domain in AT]
     assert [reason for _, reason, _ in recorder.rejects] == [
-        "is not NAME: VALUE, as aliases(5) has it",
-        "is not NAME: VALUE, as aliases(5) has it",
+        'is not "NAME: VALUE", see aliases(5)',
+        'is not "NAME: VALUE", see aliases(5)',
         "is not UTF-8",
     ]
 
@@ -96,7 +146,7 @@ def test_csv_takes_one_named_column(tmp_path: Path) -> None:
     expected = ["alice@example.com", "john@example.com", "two@example.com", "quote@example.com", "no-at-all"]
     assert addresses(recorder) == expected
     assert recorder.ignored == 1
-    assert [reason for _, reason, _ in recorder.rejects] == ["has no column 'mail'"]
+    assert [reason for _, reason, _ in recorder.rejects] == ['has no column "mail"']
     assert "s3cret" not in str(recorder.rejects) + str(recorder.entries)
 
 
@@ -111,9 +161,9 @@ def test_csv_with_another_delimiter_and_bare_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("name,e-mail\nA,a@example.com\n", "must name the column 'mail' once, and names name, e-mail"),
+        ("name,e-mail\nA,a@example.com\n", 'must name the column "mail" once; its columns: name, e-mail'),
         ("mail,mail\na@example.com,b@example.com\n", "once"),
-        ("", "names nothing"),
+        ("", "its columns: none"),
         ('mail\n"a@example.com\nb@example.com\n', "unexpected end of data"),
         ('mail\n"a@example.com"x\n', "line 2"),
     ],
@@ -157,3 +207,25 @@ def test_a_byte_order_mark_between_files_is_none_of_the_address(tmp_path: Path) 
     """Two files put together have a mark in the middle, which is no letter of a name."""
     recorder = read(tmp_path, "\ufeffa@example.com\n\ufeffb@example.com\n")
     assert addresses(recorder) == ["a@example.com", "b@example.com"]
+
+
+@pytest.mark.parametrize("form", sorted(FORMATS))
+def test_every_format_has_its_row_of_bad_input(form: str, tmp_path: Path) -> None:
+    """Every format turns each malformed line into one reject, and reads the lines around it."""
+    text, keys, rejects = BAD_INPUT[form]
+    recorder = read(tmp_path, text, format=form, **keys)
+    assert [(spelled, reason) for spelled, reason, _ in recorder.rejects] == rejects
+    assert addresses(recorder) == GOOD
+
+
+def test_the_tables_name_the_same_formats() -> None:
+    """The formats, the values of the key `format` and the rows of bad input are the same."""
+    assert set(FORMATS) == set(BAD_INPUT) == set(typing.get_args(typing.get_type_hints(Config)["format"]))
+
+
+@pytest.mark.parametrize("form", sorted(FORMATS))
+def test_every_format_is_documented(form: str) -> None:
+    """Every format has a list item or a table row of its own in the documentation."""
+    files = [ROOT / "README.md", *(ROOT / "contrib" / "docs").glob("*.md")]
+    text = "\n".join(file.read_text("utf-8") for file in files)
+    assert re.search(rf'^(?:[-*] |\| )`(?:format = )?"?{form}"?`', text, re.MULTILINE), form

@@ -18,7 +18,7 @@ from syncagent.errors import FailureKind, SourceError
 from syncagent.sources import Answer
 from syncagent.sources.http.asking import Asking
 from syncagent.sources.integrity import Heading, whole_text
-from syncagent.sources.line_formats import FORMATS, Options, Reading
+from syncagent.sources.line_formats import FORMATS, FormatOptions, Input
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,10 +96,10 @@ class ListSource(Asking):
             if response.status == _NOT_MODIFIED:
                 return Answer(same=True, validator=request.validator)
             self._judge(response)
-            reading = Reading(request.sink, Options(config.domains), response.url, "")
+            source = Input(request.sink, FormatOptions(config.domains), response.url, "")
             text, heading = whole_text(response.body(), response.url, require_end=not config.foreign), Heading()
             done = 0
-            for batch in FORMATS[config.format or "lines"](heading.through(text), reading):
+            for batch in FORMATS[config.format or "lines"](heading.through(text), source):
                 request.sink.put(batch)
                 done += len(batch)
                 request.report("lines", done)

@@ -70,12 +70,12 @@ class Failure:
 _BROKEN, _REFUSED = FailureKind.BROKEN, FailureKind.REFUSED
 HALF = LIST[: len(LIST) // 2]
 FAILURES = {
-    "no end line": Failure(lambda _: answer(b"a@example.com\n"), "its last line is not"),
+    "no end line": Failure(lambda _: answer(b"a@example.com\n"), "the last line is not"),
     "CR LF": Failure(lambda _: answer(LIST.replace(b"\n", b"\r\n")), "its lines end in CR LF"),
-    "end line cut": Failure(lambda _: answer(LIST[:-5]), "its last line is not"),
-    "wrong count": Failure(lambda _: answer(LIST.replace(b"# end 200", b"# end 201")), "promises 201 lines"),
-    "wrong digest": Failure(lambda _: answer(LIST.replace(b"user7@", b"user8@")), "do not match the digest"),
-    "a line less": Failure(lambda _: answer(LIST.replace(b"user7@example.com\n", b"")), "promises 200 lines"),
+    "end line cut": Failure(lambda _: answer(LIST[:-5]), "the last line is not"),
+    "wrong count": Failure(lambda _: answer(LIST.replace(b"# end 200", b"# end 201")), "counts 201 lines"),
+    "wrong digest": Failure(lambda _: answer(LIST.replace(b"user7@", b"user8@")), "do not match the SHA-256 digest"),
+    "a line less": Failure(lambda _: answer(LIST.replace(b"user7@example.com\n", b"")), "counts 200 lines"),
     "foreign, no length": Failure(
         lambda _: answer(b"a@example.com\n", length=False), "nobody can tell", _BROKEN, foreign=True
     ),
@@ -84,7 +84,7 @@ FAILURES = {
     "html as text": Failure(
         lambda _: answer("<html>\n<body>\n", content_type="text/plain"), "none of its", _BROKEN, foreign=True
     ),
-    "nul": Failure(lambda _: answer(b"a@example.com\n\0\0\0\n"), "has a NUL", _BROKEN, foreign=True),
+    "nul": Failure(lambda _: answer(b"a@example.com\n\0\0\0\n"), "contains a NUL octet", _BROKEN, foreign=True),
     "a line without end": Failure(lambda _: answer(b"a" * 3_000_000), "is it a list", _BROKEN, foreign=True),
     "empty": Failure(lambda _: answer(ended([])), "no entry at all", _BROKEN),
     "cut with a length": Failure(
@@ -95,7 +95,7 @@ FAILURES = {
         "incomplete chunked",
         foreign=True,
     ),
-    "cut without a length": Failure(lambda _: [head("connection: close"), HALF, "fin"], "its last line is not"),
+    "cut without a length": Failure(lambda _: [head("connection: close"), HALF, "fin"], "the last line is not"),
     "reset": Failure(lambda _: [head(f"content-length: {len(LIST)}"), HALF, "rst"], "list"),
     "stall": Failure(lambda _: [head(f"content-length: {len(LIST)}"), HALF, "stall"], "no answer in time"),
     "no answer": Failure(lambda _: ["stall"], "no answer in time"),
