@@ -202,7 +202,8 @@ def test_killed_while_a_hand_made_map_is_copied(tmp_path: Path) -> None:
     half = tmp_path / "half.py"
     half.write_text(
         "import os, signal\n"
-        "from syncagent import cli, files\n"
+        "from syncagent.cli import main as cli\n"
+        "from syncagent.files import sorted_lines as files\n"
         "write_plain = files.write_plain\n"
         "def write_half(path, chunks):\n"
         "    if path.name != 'half':\n"

@@ -24,7 +24,7 @@ from tests.support.scripted_http import ScriptedHTTP, answer
 from tests.support.terminal import Terminal
 
 SAYS = """
-from syncagent import log
+from syncagent.agent import log
 logger = log.set_up("info")
 log.in_run("run-1")
 logger.debug("not shown")

@@ -278,7 +278,8 @@ def test_a_running_agent_of_roots_notices_a_new_owner(place: Path) -> None:
     lib = directory(place / "lib")
     configure(place, lib / "relay_recipients", lib / "state")
     script = (
-        "import sys, os; from pathlib import Path; from syncagent import config, sync\n"
+        "import sys, os; from pathlib import Path; from syncagent.config import load as config\n"
+        "from syncagent.sync import run as sync\n"
         "loaded = config.load(Path(sys.argv[1])); sync.sync_once(loaded, sync.Options())\n"
         f"os.chown({str(lib)!r}, {ids(NOBODY)[0]}, 0); sync.sync_once(loaded, sync.Options())"
     )

@@ -42,7 +42,7 @@ for name in ("stat", "lstat", "scandir", "listdir", "readlink", "access", "open"
     setattr(os, name, hangs(getattr(os, name)))
 builtins.open = io.open = hangs(open)
 inotify_c.inotify_add_watch = hangs(inotify_c.inotify_add_watch, 1)
-from syncagent import cli
+from syncagent.cli import main as cli
 cli.main()
 """
 """The program where all below $HUNG hangs while $HUNG_NOW is there, as what is on a mount whose server is gone."""
@@ -215,8 +215,8 @@ class TestADeadMount:
 
 FAULTY = """
 import os
-from syncagent import cli
-from syncagent.agent import loop, schedule, watch
+from syncagent.cli import main as cli
+from syncagent.agent import file_watch as watch, loop, schedule
 if os.environ["FAULTY"] == "schedule":
     def look_at_clock(self):
         raise RuntimeError("the moon is full")
@@ -251,8 +251,8 @@ def test_a_fault_is_told_once(mx: Station, where: str) -> None:
 
 DYING = """
 import threading
-from syncagent import cli
-from syncagent.agent import watch
+from syncagent.cli import main as cli
+from syncagent.agent import file_watch as watch
 seen = []
 real = watch._identity
 def identity(path):

@@ -17,7 +17,8 @@ FAST, SLOW, LATE = people(40), people(5, first=900), "late@example.com"
 
 IMPATIENT = """
 import os
-from syncagent import cli, sync
+from syncagent.cli import main as cli
+from syncagent.sync import run as sync
 from syncagent.agent import loop
 loop._LOCK_TIMEOUT = 0.2
 real = sync.sync_once

@@ -105,7 +105,8 @@ def test_a_postmap_that_hangs(mx: Station, phase: str) -> None:
 
 STUCK = """
 import os, sys, time
-from syncagent import cli, sync
+from syncagent.cli import main as cli
+from syncagent.sync import run as sync
 from syncagent.agent import loop
 loop._SLACK = 2.0
 real = sync.sync_once
@@ -153,7 +154,8 @@ def _alive(agent: Agent, told: int) -> int:
 
 DEAF = """
 import os, sys, time
-from syncagent import cli, sync
+from syncagent.cli import main as cli
+from syncagent.sync import run as sync
 real = sync.sync_once
 def sync_once(*args):
     open(os.environ["STUCK"] + ".in", "w").close()
@@ -224,7 +226,8 @@ def test_a_fault_in_a_run_is_told_and_survived(mx: Station) -> None:
     """A fault of our own in a run is an error in the log with its trace, and the next run goes on."""
     script, faulty = mx.directory / "faulty.py", mx.directory / "faulty"
     script.write_text(
-        "import os\nfrom syncagent import cli, sync\nreal = sync.sync_once\n"
+        "import os\nfrom syncagent.cli import main as cli\nfrom syncagent.sync import run as sync\n"
+        "real = sync.sync_once\n"
         "def sync_once(*args):\n"
         "    if os.path.exists(os.environ['FAULTY']):\n"
         "        raise RuntimeError('the moon is full')\n"

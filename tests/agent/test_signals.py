@@ -161,7 +161,7 @@ def _cpu_seconds(agent: Agent) -> float:
 
 BEGINS_SLOWLY = """
 import sys, time
-from syncagent import cli
+from syncagent.cli import main as cli
 from syncagent.agent import loop
 real = loop.run
 def run(config, logger):

@@ -24,7 +24,10 @@ from tests.support.postfix import PrivatePostfix
 from tests.support.programs import wait_until
 from tests.support.scripted_http import ScriptedHTTP, answer
 
-TOLD = "from syncagent import cli\nfrom syncagent.agent import watch\nwatch.LOOK = 3600.0\ncli.main()"
+TOLD = (
+    "from syncagent.cli import main as cli\nfrom syncagent.agent import file_watch as watch\n"
+    "watch.LOOK = 3600.0\ncli.main()"
+)
 """The program, but for its looking now and then: what it notices, the kernel told."""
 OLD, LATE = people(40), "late@example.com"
 NEW = OLD | {LATE}
@@ -348,7 +351,7 @@ def test_no_inotify_left(mx: Station, limit: str) -> None:
 
 DYING = """
 import threading, time
-from syncagent import cli
+from syncagent.cli import main as cli
 from syncagent.agent.watch import _Hints
 
 class Dies(Exception): ...
