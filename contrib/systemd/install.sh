@@ -27,14 +27,21 @@ fi
 [ ! -e "$destdir$prefix" ] || [ -e "$destdir$prefix/pyvenv.cfg" ] || fail "$prefix is there, and not of my making"
 
 # The system's own Python first: one in a home directory cannot be seen by the service (ProtectHome).
-python=
-for name in /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do
-    if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-        python=$name
-        break
-    fi
-done
-[ "$python" ] || fail "no Python >= 3.11; install one (Debian 12 and later: apt-get install python3)"
+find_python() {
+    python=
+    for name in /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do
+        if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            python=$name
+            return
+        fi
+    done
+}
+find_python
+if [ -z "$python" ]; then
+    .ci/setup python3 python3-venv
+    find_python
+fi
+[ "$python" ] || fail "no Python >= 3.11; install it (Debian 12 and later: apt-get install python3 python3-venv)"
 can_venv() { "$python" -c 'import ensurepip, venv' 2>/dev/null; }
 can_venv || .ci/setup python3-venv
 can_venv || fail "$python cannot make virtual environments; install its venv module (Debian: apt-get install python3-venv)"
