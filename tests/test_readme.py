@@ -79,7 +79,7 @@ def test_from_nothing_to_postfix_answering(tmp_path: Path) -> None:
         (tmp_path / "etc" / "syncagent.toml").write_text(example)
         addresses = ["postmaster@example.com", "postmaster@example.org", "Info@Example.ORG"]
         (tmp_path / "etc" / "recipients").write_text("\n".join(addresses) + "\n")
-        said = [_run(line, places, postfix) for line in _blocks("sh")[2].splitlines()]
+        said = [_run(line, places, postfix) for line in _blocks("sh")[3].splitlines()]
         assert said[-1] == "OK\n", "the last command asks the map"
         assert postfix.verdict("info@example.org").code == 250
         assert postfix.verdict("nobody@example.org").code == 450

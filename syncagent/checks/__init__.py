@@ -20,7 +20,7 @@ from syncagent.checks.context import PARAMETERS, Host, Options, UnaskedError
 from syncagent.checks.finding import Finding, error, skipped, warning
 from syncagent.errors import ExitCode, LayoutError, LedgerError, SyncagentError
 from syncagent.model import SourceReport
-from syncagent.postfix.commands import tool
+from syncagent.postfix.commands import create_main_cf, tool
 from syncagent.state.database import reading
 from syncagent.sync import fetch
 
@@ -148,7 +148,8 @@ def _main_cf_is_understood(host: Host) -> Iterator[Finding]:
 def _no_postfix(host: Host) -> Iterator[Finding]:
     directory = host.config.postfix.config_directory
     text = f"{'; '.join(host.main.notes) or 'postconf says nothing'}: neither Postfix nor DNS nor SMTP is looked at"
-    yield warning(str(directory), text, "# see postfix.config_directory; or: apt-get install postfix")
+    mend = create_main_cf(directory) or "# see postfix.config_directory; or: apt-get install postfix"
+    yield warning(str(directory), text, mend)
 
 
 def _offline(_host: Host) -> Iterator[Finding]:

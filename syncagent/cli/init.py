@@ -14,6 +14,7 @@ import click
 
 from syncagent import addresses as normalise
 from syncagent.errors import ExitCode, SyncagentError
+from syncagent.postfix.commands import create_main_cf
 from syncagent.postfix.main_cf import MainConf
 from syncagent.privileges import AGENT, has_agent
 from syncagent.values.types import INDEX_SUFFIX, Domain, MapName
@@ -254,6 +255,8 @@ def _other_maps(start: Start) -> Iterator[str]:
 
 def _left(start: Start) -> Iterator[str]:
     """Give the commands to type, and what to do between them as comments of the shell."""
+    if create := create_main_cf(start.main.directory):
+        yield create
     if not start.domains:
         yield f"# in {start.file}, your domains for {_PLACEHOLDER}, which is only an example"
     yield f"# in {start.recipients}, the valid addresses; or in {start.file}, where else they are"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from syncagent.errors import PublishError
 from syncagent.files import sorted_lines as files
 from syncagent.postfix import table_text as mapfile
-from syncagent.postfix.commands import tool
+from syncagent.postfix.commands import create_main_cf, tool
 from syncagent.postfix.table import publish_step
 from syncagent.postfix.verify import ReadBack
 
@@ -144,7 +144,9 @@ def _index(target: Target, stage: Path, staged: Path) -> str:
     if done.returncode:
         said = done.stderr.decode(errors="backslashreplace").strip()[-1000:]
         package = f": is the package postfix-{target.type} installed?" if "unsupported dictionary type" in said else ""
-        raise PublishError("index", f"postmap failed ({done.returncode}): {said or 'no message'}{package}")
+        create = create_main_cf(target.settings.config_directory)
+        hint = f"; to create it: {create}" if create else package
+        raise PublishError("index", f"postmap failed ({done.returncode}): {said or 'no message'}{hint}")
     made = sorted(path for path in stage.iterdir() if path != staged)
     if len(made) != 1:
         found = ", ".join(path.name for path in made) or "none"
