@@ -14,7 +14,7 @@ from syncagent.files.sorted_lines import UnfitFileError
 from syncagent.postfix import table_text as mapfile
 from syncagent.sources.http.client import Response
 from syncagent.sources.http.recipe import json_path as paths
-from syncagent.sources.line_formats import FORMATS, Options, Reading
+from syncagent.sources.line_formats import FORMATS, FormatOptions, Input
 from syncagent.values import toml_reader as reader
 from tests.scenario import Scenario, people
 from tests.support.awkward import Sink
@@ -85,7 +85,7 @@ def test_an_adopted_map_with_such_a_line(tmp_path: Path, start: bytes) -> None:
 @pytest.mark.parametrize("name", ["postmap", "aliases"])
 def test_a_table_source_with_such_a_line(name: str) -> None:
     """The source fails: what the line begins and where it ends is not guessed."""
-    reading = Reading(Sink(), Options(("example.com",)), "corp.list", "")  # type: ignore[arg-type]
+    reading = Input(Sink(), FormatOptions(("example.com",)), "corp.list", "")  # type: ignore[arg-type]
     with pytest.raises(SourceError, match=r"corp\.list has a line of over 1048576 octets") as caught:
         list(FORMATS[name]([b"a: x\n", *[b" b\n"] * 600_000], reading))
     assert caught.value.kind is FailureKind.BROKEN

@@ -34,7 +34,7 @@ from syncagent.sources.integrity import Heading, whole_text
 from syncagent.sources.ldap import content_sync as syncrepl
 from syncagent.sources.ldap import entries as addresses
 from syncagent.sources.ldap import full_search as pull
-from syncagent.sources.line_formats import FORMATS, Options, Reading
+from syncagent.sources.line_formats import FORMATS, FormatOptions, Input
 from syncagent.state import snapshot
 from syncagent.sync import relay_domains as domains
 from syncagent.values import toml_reader as reader
@@ -230,13 +230,13 @@ def _chunks(octets: bytes, size: int) -> Iterator[bytes]:
 def _format(name: str, text: str) -> None:
     many = tuple(f"d{number}.example" for number in range(3))
     for own in ((), many):
-        config = Options(own, 1000, "mail", ",")
+        config = FormatOptions(own, 1000, "mail", ",")
         for start in ("", "mail\n") if name == "csv" else ("",):
             for size in (1 << 18, 64):
                 chunks = whole_text(_chunks(_raw(start + text), size), "x", require_end=False)
                 sink: Any = Sink()
                 with contextlib.suppress(wrong.SyncagentError):
-                    for batch in FORMATS[name](chunks, Reading(sink, config, "x", "")):
+                    for batch in FORMATS[name](chunks, Input(sink, config, "x", "")):
                         sink.put(batch)
 
 
