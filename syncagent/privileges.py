@@ -238,7 +238,7 @@ def become_least_owner(config: Config) -> tuple[str, ...]:
     """
     if os.geteuid() != 0:
         return ()
-    os.environ["PATH"] = safe_path(os.environ.get("PATH", ""))
+    _clean_environment()
     places, layout = Places.of(config), look(config)
     _refuse(layout, places)
     notes = tuple(f"warning: {one}; refused from version 1.0 on" for one in layout.loose)
@@ -296,6 +296,17 @@ def _may_write(directory: Path, uid: int, name: str, group: int) -> bool:
         os.seteuid(0)
         os.setegid(0)
         os.setgroups(groups)
+
+
+def _clean_environment() -> None:
+    """Leave nothing in the environment that leads root to another user's programs or temporary files.
+
+    su(1) keeps the variables of whoever called it.
+    """
+    os.environ["PATH"] = safe_path(os.environ.get("PATH", ""))
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        if not _is_roots(Path(os.environ.get(name, "/"))):
+            del os.environ[name]
 
 
 def safe_path(path: str) -> str:

@@ -86,7 +86,7 @@ def test_an_adopted_map_with_such_a_line(tmp_path: Path, start: bytes) -> None:
 def test_a_table_source_with_such_a_line(name: str) -> None:
     """The source fails: what the line begins and where it ends is not guessed."""
     reading = Input(Sink(), FormatOptions(("example.com",)), "corp.list", "")  # type: ignore[arg-type]
-    with pytest.raises(SourceError, match=r"corp\.list has a line of over 1048576 octets") as caught:
+    with pytest.raises(SourceError, match=r"corp\.list contains a line of over 1048576 octets") as caught:
         list(FORMATS[name]([b"a: x\n", *[b" b\n"] * 600_000], reading))
     assert caught.value.kind is FailureKind.BROKEN
 

@@ -301,6 +301,17 @@ def test_no_command_of_another_users_directory(place: Path) -> None:
     assert not list(place.glob("was-run-by-*"))
 
 
+@pytest.mark.parametrize("verb", ["sync", "plan", "check --offline"])
+def test_no_temporary_files_in_another_users_directory(place: Path, verb: str) -> None:
+    """Whoever called su(1) may have a TMPDIR: what root puts there could be exchanged."""
+    lib = directory(place / "lib")
+    configure(place, lib / "relay_recipients", lib / "state")
+    theirs = directory(place / "tmp", NOBODY, 0o700)
+    before = theirs.stat().st_mtime_ns
+    syncagent(*verb.split(), config=place / "syncagent.toml", env={"TMPDIR": str(theirs)})
+    assert theirs.stat().st_mtime_ns == before
+
+
 # --- locks
 
 
