@@ -102,7 +102,7 @@ ANYWHERE = {
     "half a pair": says(rb'[{"address": "a\ud800@example.com"}]', BROKEN, "is no JSON"),
     "not UTF-8": says(b'[{"address": "\xff@example.com"}]', BROKEN, "is no JSON"),
     "UTF-16": says(GOOD.decode().encode("utf-16"), BROKEN, "is no JSON"),
-    "deep": says(b"[" * 100_000 + b"]" * 200_000, BROKEN, "deeply"),
+    "deep": says(b"[" * 100_000 + b"]" * 100_000, BROKEN, "deeply"),
     "a name twice": says(GOOD[:-1] + b', "success": true}', BROKEN, "a name twice"),
     "204": says("", BROKEN, "answers 204", 204),
     "206": says(GOOD, BROKEN, "answers 206", 206),
