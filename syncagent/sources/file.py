@@ -34,21 +34,21 @@ class Config(Struct, frozen=True, kw_only=True):
     """Keys of ``type = "file"``."""
 
     path: Path
-    """A file, a directory (every file in it, hidden ones and NAME~ apart), or a pattern such as lists/*.txt."""
+    """A file, a directory (all its files except hidden ones and NAME~), or a pattern such as lists/*.txt."""
     format: Literal["lines", "postmap", "aliases", "passwd", "csv"] = "lines"
-    """How its lines are read: an address each, a Postfix table, aliases(5), passwd(5), or one column of a CSV file."""
+    """The format: one address per line, keys of a Postfix table, aliases(5), passwd(5), or a column of a CSV file."""
     domains: tuple[Domain, ...] = ()
-    """What completes a bare local part: each of these."""
+    """The domains that are appended to a bare local part, each."""
     min_uid: int = 1000
-    """passwd: the least uid that counts."""
+    """passwd: the lowest uid of a mail user."""
     column: str = ""
     """csv: the name of the column that has the addresses."""
     delimiter: str = ","
-    """csv: what stands between two columns."""
+    """csv: the character between two columns."""
     require_end: bool = False
-    """Whether the last line must be "# end COUNT SHA256" over the lines before it."""
+    """Whether the last line must be "# end COUNT SHA256": number and digest of the lines before it."""
     watch: Literal["auto", "poll", "off"] = "auto"
-    """How the agent notices a change: told by the kernel, by looking (NFS), or only when it is due."""
+    """How the agent notices a change: by inotify, by polling (for NFS), or only when it is due."""
 
 
 def build(config: Config) -> FileSource:

@@ -31,9 +31,7 @@ from syncagent.sources.http.recipe import pagination as walk
 from syncagent.sources.http.recipe import validate as judge
 from syncagent.sources.http.recipe.run import Limits, follow
 from syncagent.sources.integrity import Heading, whole_text
-from syncagent.sources.ldap import content_sync as syncrepl
-from syncagent.sources.ldap import entries as addresses
-from syncagent.sources.ldap import full_search as pull
+from syncagent.sources.ldap import content_sync, entries, full_search
 from syncagent.sources.line_formats import FORMATS, FormatOptions, Input
 from syncagent.state import snapshot
 from syncagent.sync import relay_domains as domains
@@ -420,22 +418,22 @@ def ldap(text: str) -> None:
     """An entry of a directory."""
     octets = _raw(text)
     sink: Any = Sink()
-    several: tuple[addresses.Attributes, ...] = (
+    several: tuple[entries.Attributes, ...] = (
         {"mail": [octets, b"smtp:" + octets], "entryUUID": [octets]},
         {text: [b"a"]},
         {f"mail;{text}": [b"a"]},
     )
     for attributes in several:
-        found = addresses.Found(text, attributes)
-        reading = addresses.Reading(sink, ("mail", "proxyAddresses"), "entryUUID")
-        _each([functools.partial(reading.entries, key="k")], [found])
+        found = entries.DirectoryEntry(text, attributes)
+        reading = entries.AddressReader(sink, ("mail", "proxyAddresses"), "entryUUID")
+        _each([functools.partial(reading.addresses, key="k")], [found])
         _each([lambda one: one.key("entryUUID")], [found])
-        _each([pull.Pull(SimpleNamespace(url="x"), None, "")._completed], [found])  # type: ignore[arg-type]
+        _each([full_search.FullSearch(SimpleNamespace(url="x"), None, "")._with_all_values], [found])  # type: ignore[arg-type]
     schema: Any = SimpleNamespace(read=lambda *_: {"subschemaSubentry": [octets]})
-    _each([lambda one: pull.unknown_attributes(one, ["a"], "(a=b)")], [schema])
-    with contextlib.suppress(ValueError, IndexError):  # as its caller does
-        list(syncrepl._items(octets))
-    _each([syncrepl._plain, pull.names_in], [text])
+    _each([lambda one: full_search.unknown_attributes(one, ["a"], "(a=b)")], [schema])
+    with contextlib.suppress(ValueError):  # as its caller does
+        list(content_sync._items(octets))
+    _each([content_sync._plain, full_search.names_in], [text])
 
 
 @_parser

@@ -1,7 +1,7 @@
-"""One bound connection to one server, whose searches are whole or raise. ldap3 is imported here and in ``tls`` alone.
+"""One bound connection to one LDAP server. Only this module and ``tls`` import ldap3.
 
-ldap3's own defaults are not used: they check no certificate, follow referrals to any host with our password, and end
-quietly where a server cuts a list short. Result codes are those of RFC 4511, appendix A.
+ldap3's defaults are not used: they verify no certificate, follow referrals to any host with our password, and return
+partial results when a server ends a search early. Result codes are those of RFC 4511, appendix A.
 """
 
 from __future__ import annotations
@@ -23,63 +23,67 @@ from ldap3.core.exceptions import (
 )
 
 from syncagent.errors import FailureKind, SourceError
-from syncagent.sources import read_secret
 from syncagent.sources.ldap.tls import StrictTls
 from syncagent.sources.tls import context
+from syncagent.values.secrets import read_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from syncagent.sources.ldap import Config
 
-PAGED = "1.2.840.113556.1.4.319"  # RFC 2696
+PAGED_RESULTS = "1.2.840.113556.1.4.319"
+"""The paging control (RFC 2696)."""
 _SCOPES = {"sub": ldap3.SUBTREE, "one": ldap3.LEVEL, "base": ldap3.BASE}
-_CLIP = 300
-_OK = 0
-_ELSEWHERE = frozenset({51, 52})  # busy, unavailable: another server may do
-_REFUSED = frozenset({19, 48, 49, 53})  # at a bind: locked (19, 53 in 389 Directory Server), not so, not you
+_MAX_TEXT = 300
+"""Characters of a server's text in a message."""
+_SUCCESS = 0
+_TRY_NEXT_SERVER = frozenset({51, 52})  # busy, unavailable
+_BIND_REJECTED = frozenset({19, 48, 49, 53})  # account locked (19; 53 in 389 Directory Server), method, credentials
 _TEMPORARY = frozenset({1, 3, 80})
-_MENDS = {
-    1: "Active Directory says so to an anonymous search: see bind_dn",
-    3: "its time limit is too short for this account or filter",
-    4: "it gives this account only so many entries: raise the account's size limit, the total of a paged search too",
-    8: "it wants TLS or a stronger bind: use ldaps://",
-    10: "the base is on another server: name that one in url",
-    11: "its limits are too low for this account: see page_size, and the account's limits and indexes",
-    12: "it cannot page (RFC 2696)",
-    13: "it wants TLS: use ldaps://",
-    32: "there is no such base, or this account may not see it",
+_NOT_READABLE = frozenset({10, 32, 34, 50})  # referral, no such object, invalid DN, insufficient access
+_REMEDIES = {
+    1: "Active Directory answers so to an anonymous search: set bind_dn",
+    3: "the server's time limit is too short for this account or filter",
+    4: "the server limits what this account may read: raise the account's size limit, and the total of a paged search",
+    8: "the server requires TLS or a stronger bind: use ldaps://",
+    10: "the base is on another server: put that one in url",
+    11: "the server's limits are too low: check page_size, and the account's limits and indexes",
+    12: "the server does not support paging (RFC 2696)",
+    13: "the server requires TLS: use ldaps://",
+    32: "the base does not exist, or this account may not see it",
     34: "base is not a well-formed DN",
-    50: "this account may not read that",
+    50: "this account has no read access",
 }
 _AD_CODES = {
     "525": "no such user",
     "52e": "wrong user or password",
-    "530": "not at this hour",
-    "531": "not from this host",
+    "530": "logon not permitted at this time",
+    "531": "logon not permitted from this host",
     "532": "the password has expired",
     "533": "the account is disabled",
     "701": "the account has expired",
     "773": "the password must be changed first",
     "775": "the account is locked",
 }
+"""What "data CODE" means in the text of Active Directory's invalidCredentials."""
 
 _PLAIN_DICTS = ("CASE_INSENSITIVE_ATTRIBUTE_NAMES", False)
 ldap3.set_config_parameter(*_PLAIN_DICTS)  # 10 % faster
 
 
 class UnreachableError(Exception):
-    """One server cannot be asked now; another may, and so may this one later, unless ``kind`` is BROKEN."""
+    """One server cannot answer now. Another may, and so may this one later, unless ``kind`` is BROKEN."""
 
     def __init__(self, text: str, *, kind: FailureKind = FailureKind.TEMPORARY, validator: str | None = None) -> None:
-        """``text`` says which server, and why; ``validator`` is what is to be remembered of it."""
+        """``text`` names the server and the fault; ``validator``, if not None, replaces the stored one."""
         self.kind, self.validator = kind, validator
         super().__init__(text)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a search gave: messages as ldap3 has them, and the result with its code 0 or one that was asked for."""
+class SearchResult:
+    """The messages of a search, and its result, both as ldap3 decodes them. The code is 0 or an accepted one."""
 
     messages: list[dict[str, Any]]
     result: dict[str, Any]
@@ -90,27 +94,28 @@ class Found:
         return int(self.result["result"])
 
     def control(self, oid: str) -> Any:  # noqa: ANN401 - as ldap3 decodes it
-        """Give the value of a control of the result, None where there is none."""
-        found = (self.result.get("controls") or {}).get(oid)
-        return None if found is None else found["value"]
+        """Return the value of a response control, None if the result has no such control."""
+        control = (self.result.get("controls") or {}).get(oid)
+        return None if control is None else control["value"]
 
 
-class Session:
-    """A connection, opened and bound.
+class Connection:
+    """A connection to one server: opened, encrypted unless ``insecure``, and bound.
 
-    Raises UnreachableError, and SourceError for what another server would not mend.
+    Every method that talks to the server raises UnreachableError if another server may be able to answer, and
+    SourceError otherwise.
     """
 
-    def __init__(self, config: Config, url: str, begun: Callable[[Session], None] = lambda _: None) -> None:
-        """Connect and bind to the server at ``url``; ``begun`` is told before, so that it may be cut short."""
+    def __init__(self, config: Config, url: str, on_start: Callable[[Connection], None] = lambda _: None) -> None:
+        """Connect and bind to the server at ``url``. ``on_start`` is called before, so that ``cut`` is possible."""
         self.url, self._config = url, config
         parts = urlsplit(url)
-        self._secure = parts.scheme == "ldaps"
-        self._tls = StrictTls(context(config)) if self._secure or not config.insecure else None
+        self._is_ldaps = parts.scheme == "ldaps"
+        self._tls = StrictTls(context(config)) if self._is_ldaps or not config.insecure else None
         server = ldap3.Server(
             host=parts.hostname,
-            port=parts.port or (636 if self._secure else 389),
-            use_ssl=self._secure,
+            port=parts.port or (636 if self._is_ldaps else 389),
+            use_ssl=self._is_ldaps,
             tls=self._tls,
             get_info=ldap3.NONE,
             connect_timeout=float(config.connect_timeout),
@@ -124,57 +129,61 @@ class Session:
             return_empty_attributes=False,
             auto_range=False,
             auto_referrals=False,
-            raise_exceptions=False,  # it would not raise for all codes: each result is judged here
-            **_identity(config),
+            raise_exceptions=False,  # it would not raise for all codes: each result is checked here
+            **_credentials(config),
         )
-        begun(self)
+        on_start(self)
         try:
             self._open()
+            self._bind()
         except BaseException:
             self.close()
             raise
 
     def _open(self) -> None:
-        with self._blamed():
+        with self._translate_errors():
             self._connection.open(read_server_info=False)
         sock = self._connection.socket
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if self._tls and not self._secure:
-            with self._blamed():
+        if self._tls and not self._is_ldaps:
+            with self._translate_errors():
                 self._connection.start_tls(read_server_info=False)
-            if not isinstance(self._connection.socket, ssl.SSLSocket):  # nothing of ours goes without
-                raise SourceError(f"{self.url}: StartTLS did not come about", kind=FailureKind.BROKEN)
+            if not isinstance(self._connection.socket, ssl.SSLSocket):  # credentials must not be sent in the clear
+                raise SourceError(f"{self.url}: connection not encrypted after StartTLS", kind=FailureKind.BROKEN)
         self._connection.socket.settimeout(float(self._config.read_timeout))
-        with self._blamed():
+
+    def _bind(self) -> None:
+        with self._translate_errors():
             self._connection.bind(read_server_info=False)
         result = self._connection.result
-        code = int(result["result"])
-        if code in _REFUSED:
-            raise SourceError(self._turned_down(result), kind=FailureKind.REFUSED)
-        self._require(result, "bind")
+        if int(result["result"]) in _BIND_REJECTED:
+            raise SourceError(self._rejection(result), kind=FailureKind.REFUSED)
+        self._require_success(result, "bind")
 
-    def _turned_down(self, result: dict[str, Any]) -> str:
-        who, see = self._config.bind_dn, "bind_dn and password_file"
-        if not who and self._config.client_cert_file:
-            who, see = "the client certificate", "client_cert_file, and how the server maps it to an account"
-        elif not who:
-            who, see = "the anonymous bind", "bind_dn"
-        said = clean(result["message"])
-        detail = next((f": {text}" for code, text in _AD_CODES.items() if f"data {code}," in said), "")
-        return (
-            f"{self.url} turns down {who}: {result['description']} ({result['result']}{detail})"
-            f"{_quoted(said)}; see {see}"
-        )
+    def _rejection(self, result: dict[str, Any]) -> str:
+        """Return the message for a bind result that rejects the credentials."""
+        bind, check = f"bind as {self._config.bind_dn}", "bind_dn and password_file"
+        if not self._config.bind_dn and self._config.client_cert_file:
+            bind, check = (
+                "bind with the client certificate",
+                "client_cert_file, and how the server maps it to an account",
+            )
+        elif not self._config.bind_dn:
+            bind, check = "anonymous bind", "bind_dn"
+        text = printable(result["message"])
+        detail = next((f": {meaning}" for code, meaning in _AD_CODES.items() if f"data {code}," in text), "")
+        code = f"{result['description']} ({result['result']}{detail})"
+        return f"{self.url}: {bind} rejected: {code}{_quoted(text)}; check {check}"
 
     def cut(self) -> None:
-        """End whatever is being waited for, from another thread: the next octet never comes."""
+        """Shut the socket down, from another thread: a pending read returns at once."""
         sock = self._connection.socket
         if sock is not None:
             with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not that of TLS, which would take its leave first
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # that of SSLSocket would wait for the peer
 
     def close(self) -> None:
-        """Let go of the connection; whether the server hears of it does not matter."""
+        """Close the connection. Errors are ignored: nothing is lost."""
         with contextlib.suppress(LDAPException, OSError):
             self._connection.strategy.close()
         sock = self._connection.socket
@@ -185,23 +194,23 @@ class Session:
         self,
         base: str,
         scope: str,
-        wanted: str,
+        filter_text: str,
         attributes: Sequence[str],
         *,
         page: tuple[int, bytes | None] | None = None,
         controls: list[tuple[str, bool, bytes]] | None = None,
         size_limit: int = 0,
-        bearable: frozenset[int] = frozenset(),
-    ) -> Found:
-        """Search, and give all that came once the result has come. ``page`` is page size and cookie.
+        accept: frozenset[int] = frozenset(),
+    ) -> SearchResult:
+        """Search, wait for the result, and return it with all messages. ``page`` is page size and cookie.
 
-        Raises as the class does, for every result but success and those that are ``bearable``.
+        Raises, as the class does, for every result code but success and those in ``accept``.
         """
         size, cookie = page or (None, None)
-        with self._blamed():
+        with self._translate_errors(filter_text):
             self._connection.search(
                 base,
-                wanted,
+                filter_text,
                 _SCOPES[scope],
                 dereference_aliases=ldap3.DEREF_NEVER,
                 attributes=list(attributes),
@@ -213,55 +222,57 @@ class Session:
             )
         result, messages = self._connection.result, self._connection.response
         if result["type"] != "searchResDone":
-            raise SourceError(f"{self.url} ended a search with {result['type']}", kind=FailureKind.BROKEN)
-        if result["result"] not in bearable:
-            self._require(result, f"search in {clean(base) or 'the root'}")
-        return Found(messages, result)
+            raise SourceError(f"{self.url}: search ended by a {result['type']} message", kind=FailureKind.BROKEN)
+        if result["result"] not in accept:
+            self._require_success(result, f"search in {printable(base) or 'the root'}")
+        return SearchResult(messages, result)
 
     def read(self, dn: str, attributes: Sequence[str]) -> dict[str, list[bytes]]:
-        """Give attributes of one entry; none where there is no such entry, or none that we may see."""
-        found = self.search(dn, "base", "(objectClass=*)", attributes, bearable=frozenset({10, 32, 34, 50}))
-        entries = [message for message in found.messages if message["type"] == "searchResEntry"]
+        """Return attributes of one entry; an empty dict if it does not exist or is not readable."""
+        result = self.search(dn, "base", "(objectClass=*)", attributes, accept=_NOT_READABLE)
+        entries = [message for message in result.messages if message["type"] == "searchResEntry"]
         return {name: values or [] for name, values in entries[0]["raw_attributes"].items()} if entries else {}
 
-    def _require(self, result: dict[str, Any], what: str) -> None:
-        """Raise for any result but success."""
+    def _require_success(self, result: dict[str, Any], operation: str) -> None:
+        """Raise for any result code but success."""
         code = int(result["result"])
-        if code == _OK:
+        if code == _SUCCESS:
             return
-        elsewhere = f" ({', '.join(map(clean, result['referrals']))})" if result.get("referrals") else ""
-        mend = f"; {_MENDS[code]}{elsewhere}" if code in _MENDS else elsewhere
-        text = f"{self.url}: {what}: {result['description']} ({code}){_quoted(clean(result['message']))}{mend}"
-        if code in _ELSEWHERE:
+        referrals = f" ({', '.join(map(printable, result['referrals']))})" if result.get("referrals") else ""
+        remedy = f"; {_REMEDIES[code]}{referrals}" if code in _REMEDIES else referrals
+        said = _quoted(printable(result["message"]))
+        text = f"{self.url}: {operation}: {result['description']} ({code}){said}{remedy}"
+        if code in _TRY_NEXT_SERVER:
             raise UnreachableError(text)
         raise SourceError(text, kind=FailureKind.TEMPORARY if code in _TEMPORARY else FailureKind.BROKEN)
 
     @contextlib.contextmanager
-    def _blamed(self) -> Iterator[None]:
-        """Turn what ldap3 raises to our two errors. Its texts are about sockets; they have no password in them."""
+    def _translate_errors(self, filter_text: str = "") -> Iterator[None]:
+        """Convert exceptions of ldap3 to UnreachableError and SourceError. Their texts contain no password."""
         try:
             yield
         except (LDAPCommunicationError, LDAPResponseTimeoutError, LDAPStartTLSError) as error:
-            trouble, kind = (self._tls.trouble, self._tls.kind) if self._tls else ("", FailureKind.TEMPORARY)
-            if isinstance(error, LDAPStartTLSError) and not trouble:
-                trouble, kind = f"{clean(error)}; if it does not offer StartTLS, use ldaps://", FailureKind.BROKEN
-            raise UnreachableError(f"{self.url}: {trouble or _told(error)}", kind=kind) from None
+            text, kind = (self._tls.error, self._tls.kind) if self._tls else ("", FailureKind.TEMPORARY)
+            if isinstance(error, LDAPStartTLSError) and not text:
+                text, kind = f"{printable(error)}; if it does not offer StartTLS, use ldaps://", FailureKind.BROKEN
+            raise UnreachableError(f"{self.url}: {text or _reasons(error)}", kind=kind) from None
         except OSError as error:
-            raise UnreachableError(f"{self.url}: {error.strerror or clean(error)}") from None
+            raise UnreachableError(f"{self.url}: {error.strerror or printable(error)}") from None
         except LDAPInvalidFilterError:
-            raise SourceError(f"the filter {self._config.filter!r} is malformed", kind=FailureKind.BROKEN) from None
+            text = f"filter {printable(filter_text)} is malformed (RFC 4515)"
+            raise SourceError(text, kind=FailureKind.BROKEN) from None
         except (LDAPException, LookupError, ValueError, TypeError, AttributeError) as error:
-            text = f"{self.url}: its answer cannot be understood: {type(error).__name__}: {clean(error)}"
+            text = f"{self.url}: malformed answer: {printable(error)}"
             raise SourceError(text, kind=FailureKind.BROKEN) from None
 
 
-def _identity(config: Config) -> dict[str, Any]:
-    """Give who we say we are, as arguments of a Connection."""
+def _credentials(config: Config) -> dict[str, Any]:
+    """Return the arguments of ldap3.Connection that authenticate: simple, SASL EXTERNAL, or anonymous."""
     if config.bind_dn:
-        assert config.password_file is not None  # noqa: S101 - problems() sees to it
+        assert config.password_file is not None  # noqa: S101 - problems() requires it
         return {
             "user": config.bind_dn,
-            "password": read_secret(config.password_file).encode(),  # a text would be changed by SASLprep
+            "password": read_secret(config.password_file).encode(),  # ldap3 applies SASLprep to a str
             "authentication": ldap3.SIMPLE,
         }
     if config.client_cert_file:
@@ -269,17 +280,17 @@ def _identity(config: Config) -> dict[str, Any]:
     return {"authentication": ldap3.ANONYMOUS}
 
 
-def _told(error: Exception) -> str:
-    """Give the text of an error; where several addresses of a host were tried, that of each."""
-    several = error.args[1] if len(error.args) > 1 and isinstance(error.args[1], list) else []
-    return "; ".join(f"{clean(one)} ({where[0]})" for one, where in several) or clean(error)
+def _reasons(error: Exception) -> str:
+    """Return the text of an error; if ldap3 tried several addresses of a host, the text for each address."""
+    attempts = error.args[1] if len(error.args) > 1 and isinstance(error.args[1], list) else []
+    return "; ".join(f"{printable(reason)} ({address[0]})" for reason, address in attempts) or printable(error)
 
 
-def clean(text: object) -> str:
-    """Make a foreign text fit a line of ours."""
+def printable(text: object) -> str:
+    """Return the start of a foreign text on one line, without control characters."""
     shown = "".join(char if char.isprintable() else " " for char in str(text or ""))
-    return " ".join(shown.split())[:_CLIP]
+    return " ".join(shown.split())[:_MAX_TEXT]
 
 
-def _quoted(said: str) -> str:
-    return f" “{said}”" if said else ""
+def _quoted(text: str) -> str:
+    return f' "{text}"' if text else ""

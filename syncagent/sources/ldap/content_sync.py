@@ -1,6 +1,6 @@
-"""What changed since a cookie: content synchronisation, refreshOnly (RFC 4533).
+"""Content synchronization, mode refreshOnly (RFC 4533): the changes since a cookie.
 
-The controls are BER that ldap3 does not know; this reads and writes the little of it that is needed.
+ldap3 does not know the BER of these controls; this module encodes and decodes the necessary part of it.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from syncagent.errors import FailureKind, SourceError
-from syncagent.sources.ldap.connection import clean
-from syncagent.sources.ldap.entries import Found
+from syncagent.sources.ldap.connection import printable
+from syncagent.sources.ldap.entries import DirectoryEntry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from syncagent.sources.ldap.connection import Session
-    from syncagent.sources.ldap.full_search import Pull
+    from syncagent.sources.ldap.connection import Connection
+    from syncagent.sources.ldap.full_search import FullSearch
 
-REQUEST, STATE, DONE = (f"1.3.6.1.4.1.4203.1.9.1.{number}" for number in (1, 2, 3))
-INFO = "1.3.6.1.4.1.4203.1.9.1.4"
-MOST = 2_000
-"""Entries that may have changed: beyond them, asking for everything takes less memory."""
+SYNC_REQUEST, SYNC_STATE, SYNC_DONE, SYNC_INFO = (f"1.3.6.1.4.1.4203.1.9.1.{number}" for number in (1, 2, 3, 4))
+MAX_CHANGES = 2_000
+"""Entries that a refresh may return; a full search needs less memory for more."""
 
 _REFRESH_ONLY = 1
 _PRESENT, _ADD, _MODIFY, _DELETE = range(4)
@@ -31,152 +30,173 @@ _SEQUENCE, _OCTETS, _BOOLEAN, _ENUMERATED, _SET = 0x30, 0x04, 0x01, 0x0A, 0x31
 _ID_SET = 0xA3
 _UUID_LENGTH = 16
 _REFRESH_REQUIRED = 4096
-_LOST = {
-    2: "it does not take the cookie",
-    4: f"more changed than it lists at once, or than {MOST}",
-    12: "it does not offer content synchronisation for this base (overlay syncprov)",
-    50: "this account may not use content synchronisation",
-    _REFRESH_REQUIRED: "it has lost what the cookie stands for",
+_NO_CHANGES = {
+    2: "it rejects the cookie",
+    4: f"too many entries changed: more than {MAX_CHANGES}, or than the account's size limit",
+    12: "it does not offer content synchronization for this base (overlay syncprov)",
+    50: "this account may not use content synchronization",
+    _REFRESH_REQUIRED: "it has no record of the changes since the cookie",
 }
-LAGGING = 53
-"""slapd's "consumer state is newer than provider"."""
+"""By result code: why the server does not report changes."""
+BEHIND = 53
+"""unwillingToPerform: slapd's "consumer state is newer than provider"."""
 
 
-class LostError(Exception):
-    """The server cannot say what changed; asking for everything can. The text says why."""
+class NoChangesError(Exception):
+    """The server cannot report the changes since the cookie; a full search is necessary. The text has the reason."""
 
 
-class LaggingError(Exception):
-    """The server is behind what we know from it: a replica that has not caught up, or one that was restored."""
+class BehindError(Exception):
+    """The server's state is older than the cookie: a lagging replica, or a restored server."""
 
 
 @dataclass(slots=True)
 class Changes:
-    """What changed: entries by UUID, None for those that are gone, and the cookie to ask with next time.
+    """The result of a refresh: added and modified entries by UUID, None for deleted ones, and the new cookie.
 
-    ``present``, unless None, are the UUIDs of what did not change: what is neither there nor in ``entries`` is gone.
+    ``present`` has the UUIDs of a present phase; every entry that is neither there nor in ``entries`` is deleted. None:
+    there was no present phase, ``entries`` has every deletion.
     """
 
     cookie: bytes
-    entries: dict[str, Found | None] = field(default_factory=dict)
+    entries: dict[str, DirectoryEntry | None] = field(default_factory=dict)
     present: set[str] | None = None
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing changed."""
+        """True if nothing changed."""
         return not self.entries and self.present is None
 
-    def lose(self, attributes: Sequence[str]) -> bool:
-        """Tell whether anybody is gone by them, or without a value; an account that lost its right sees the same."""
+    def remove_addresses(self, attributes: Sequence[str]) -> bool:
+        """True if the changes remove entries or empty their attributes.
+
+        Losing read access looks the same, so the caller must verify.
+        """
         return self.present is not None or any(
-            found is None or not any(map(found.values, attributes)) for found in self.entries.values()
+            entry is None or not any(map(entry.values, attributes)) for entry in self.entries.values()
         )
 
     @property
     def count(self) -> int:
-        """How many entries were named as changed or gone."""
+        """The number of entries in the refresh, deleted ones included."""
         return len(self.entries)
 
 
-def refresh(pull: Pull, cookie: bytes, attributes: Sequence[str]) -> Changes:
-    """Ask what changed since ``cookie``.
+def refresh(search: FullSearch, cookie: bytes, attributes: Sequence[str]) -> Changes:
+    """Return the changes since ``cookie`` to the entries that the search finds.
 
-    Raises LostError, LaggingError, SourceError and UnreachableError.
+    Raises NoChangesError, BehindError, SourceError and UnreachableError.
     """
-    found = pull.session.search(
-        pull.config.base,
-        pull.config.scope,
-        pull.filter,
+    result = search.connection.search(
+        search.config.base,
+        search.config.scope,
+        search.filter,
         attributes,
-        controls=[(REQUEST, True, _request(cookie))],
-        size_limit=MOST,
-        bearable=frozenset({*_LOST, LAGGING}),
+        controls=[(SYNC_REQUEST, True, _request(cookie))],
+        size_limit=MAX_CHANGES,
+        accept=frozenset({*_NO_CHANGES, BEHIND}),
     )
-    if found.code == LAGGING:
-        raise LaggingError(clean(found.result["message"]))
-    if found.code:
-        raise LostError(_LOST[found.code])
-    done = found.control(DONE)
+    if result.code == BEHIND:
+        raise BehindError(printable(result.result["message"]))
+    if result.code:
+        raise NoChangesError(_NO_CHANGES[result.code])
+    done = result.control(SYNC_DONE)
     if done is None:
-        raise LostError("it passed over the request for changes")
+        raise NoChangesError("it ignores the sync request control")
     try:
-        return _changes(pull, found.messages, done, cookie)
-    except (ValueError, IndexError, StopIteration) as error:
-        text = f"{pull.session.url}: its answer about changes cannot be understood: {error}"
+        return _changes(search, result.messages, done, cookie)
+    except ValueError as error:
+        text = f"{search.connection.url}: malformed sync answer (RFC 4533): {error}"
         raise SourceError(text, kind=FailureKind.BROKEN) from None
 
 
-def context_cookie(session: Session, base: str) -> bytes | None:
-    """Make a cookie of where the server stands now (contextCSN of the suffix, slapo-syncprov(5)); None without one."""
-    root = session.read("", ["namingContexts"])
+def context_cookie(connection: Connection, base: str) -> bytes | None:
+    """Return a cookie for the current state of the server: contextCSN of the suffix, slapo-syncprov(5).
+
+    None if it is missing or not readable.
+    """
+    root = connection.read("", ["namingContexts"])
     suffixes = [value.decode(errors="replace") for name, values in root.items() for value in values if name]
     above = [suffix for suffix in suffixes if suffix and f",{_plain(base)}".endswith(f",{_plain(suffix)}")]
     suffix = max(above, key=len, default=base)
-    csns = [value for values in session.read(suffix, ["contextCSN"]).values() for value in values]
+    csns = [value for values in connection.read(suffix, ["contextCSN"]).values() for value in values]
     return b"rid=000,csn=" + b";".join(sorted(csns)) if csns else None
 
 
 def is_behind(cookie: bytes, known: bytes) -> bool:
-    """Tell whether a cookie lacks what another stands for: by the CSN of each server ID, TIME#COUNT#SID#MOD."""
-    has, wanted = _csns(cookie), _csns(known)
-    return any(has.get(sid, b"") < csn for sid, csn in wanted.items())
+    """True if ``cookie`` is older than ``known`` in the CSN (TIME#COUNT#SID#MOD) of any server ID."""
+    csns = _csns(cookie)
+    return any(csns.get(sid, b"") < csn for sid, csn in _csns(known).items())
 
 
 def _csns(cookie: bytes) -> dict[bytes, bytes]:
+    """Return the CSNs of a cookie by server ID."""
     csns = cookie.partition(b"csn=")[2].partition(b",")[0].split(b";")
     return {csn.split(b"#")[2]: csn for csn in csns if csn.count(b"#") == 3}  # noqa: PLR2004 - its four fields
 
 
 def _plain(dn: str) -> str:
+    """Return a DN in lower case, without spaces around commas and equals signs."""
     return "".join(part.strip() for part in re.split(r"([,=])", dn.lower()))
 
 
-def _changes(pull: Pull, messages: list[dict[str, Any]], done: bytes, cookie: bytes) -> Changes:
+def _changes(search: FullSearch, messages: list[dict[str, Any]], done: bytes, cookie: bytes) -> Changes:
+    """Return the changes in the messages of a refresh. Raises ValueError if a message is malformed."""
     changes = Changes(cookie)
     present: set[str] = set()
     for message in messages:
         if message["type"] == "searchResEntry":
-            _note_entry(message, changes, present)
-        elif message["type"] == "intermediateResponse" and message["responseName"] == INFO:
-            _note_set(message["responseValue"], changes, present)
-    list(pull.entries(message for message in messages if message["type"] == "searchResRef"))  # raises for references
-    fields = dict(_items(next(_items(done))[1]))
+            _add_entry(message, changes, present)
+        elif message["type"] == "intermediateResponse" and message["responseName"] == SYNC_INFO:
+            _add_id_set(message["responseValue"], changes, present)
+    list(search.entries(message for message in messages if message["type"] == "searchResRef"))  # raises for references
+    fields = dict(_items(_first(done)[1]))
     changes.cookie = fields.get(_OCTETS, cookie)
-    deletes_told = fields.get(_BOOLEAN, b"\0") != b"\0"
-    if deletes_told or (changes.cookie == cookie and not present):
+    refresh_deletes = fields.get(_BOOLEAN, b"\0") != b"\0"
+    if refresh_deletes or (changes.cookie == cookie and not present):
         return changes
     if not present or changes.cookie == cookie:
-        raise LostError("it names nothing that is still there, or no cookie for it, and that is not believed")
+        raise NoChangesError("its present phase has no entry, or no new cookie")
     changes.present = present
     return changes
 
 
-def _note_entry(message: dict[str, Any], changes: Changes, present: set[str]) -> None:
-    value = message["controls"][STATE]["value"]
-    (_, state), (_, uuid), *_ = _items(next(_items(value))[1])
-    key, kind = _uuid(uuid), int.from_bytes(state, "big")
-    if kind in (_ADD, _MODIFY):
-        changes.entries[key] = Found.of(message)
-    elif kind == _DELETE:
+def _add_entry(message: dict[str, Any], changes: Changes, present: set[str]) -> None:
+    """Add an entry of a refresh by its sync state."""
+    state, key = _sync_state(message)
+    if state in (_ADD, _MODIFY):
+        changes.entries[key] = DirectoryEntry.of(message)
+    elif state == _DELETE:
         changes.entries[key] = None
-    elif kind == _PRESENT:
+    elif state == _PRESENT:
         present.add(key)
     else:
-        raise ValueError(f"an entry's state is {kind}")
+        raise ValueError(f"unknown sync state {state}")
 
 
-def _note_set(value: bytes, changes: Changes, present: set[str]) -> None:
-    """Read a syncIdSet; the other messages of a refresh are cookies on the way, which are not to be kept."""
-    tag, content = next(_items(value))
+def _sync_state(message: dict[str, Any]) -> tuple[int, str]:
+    """Return state and UUID of an entry's sync state control (RFC 4533, 2.3). Raises ValueError if it has none."""
+    control = (message.get("controls") or {}).get(SYNC_STATE)
+    if control is None:
+        raise ValueError("entry without sync state")
+    fields = list(_items(_first(control["value"])[1]))
+    if len(fields) < 2:  # noqa: PLR2004 - state and UUID; a cookie may follow
+        raise ValueError("sync state without entryUUID")
+    return int.from_bytes(fields[0][1], "big"), _uuid(fields[1][1])
+
+
+def _add_id_set(value: bytes, changes: Changes, present: set[str]) -> None:
+    """Add the UUIDs of a syncIdSet (RFC 4533, 2.5). Other messages have intermediate cookies, which are not used."""
+    tag, content = _first(value)
     if tag != _ID_SET:
         return
-    deleted = False
+    is_deleted = False
     for inner, octets in _items(content):
         if inner == _BOOLEAN:
-            deleted = octets != b"\0"
+            is_deleted = octets != b"\0"
         elif inner == _SET:
             keys = [_uuid(uuid) for _, uuid in _items(octets)]
-            if deleted:
+            if is_deleted:
                 changes.entries.update(dict.fromkeys(keys))
             else:
                 present.update(keys)
@@ -184,7 +204,7 @@ def _note_set(value: bytes, changes: Changes, present: set[str]) -> None:
 
 def _uuid(octets: bytes) -> str:
     if len(octets) != _UUID_LENGTH:
-        raise ValueError(f"an entryUUID has {len(octets)} octets")
+        raise ValueError(f"entryUUID with {len(octets)} octets")
     return str(UUID(bytes=octets))
 
 
@@ -193,7 +213,7 @@ def _request(cookie: bytes) -> bytes:
 
 
 def _tlv(tag: int, value: bytes) -> bytes:
-    """Write one BER value."""
+    """Return a BER value: tag, length and content."""
     length = bytes((len(value),))
     if len(value) > 127:  # noqa: PLR2004 - the long form of a length (X.690, 8.1.3.5)
         octets = len(value).to_bytes((len(value).bit_length() + 7) // 8, "big")
@@ -201,17 +221,24 @@ def _tlv(tag: int, value: bytes) -> bytes:
     return bytes((tag,)) + length + value
 
 
+def _first(octets: bytes) -> tuple[int, bytes]:
+    """Return tag and content of the first BER value. Raises ValueError if there is none, or it is truncated."""
+    for item in _items(octets):
+        return item
+    raise ValueError("missing BER value")
+
+
 def _items(octets: bytes) -> Iterator[tuple[int, bytes]]:
-    """Read BER values that stand one after the other. Raises ValueError where one is cut."""
+    """Yield tag and content of consecutive BER values. Raises ValueError if one is truncated."""
     at = 0
     while at < len(octets):
-        tag, length = octets[at], octets[at + 1]
+        tag, length = octets[at], int.from_bytes(octets[at + 1 : at + 2], "big")
         at += 2
         if length & 0x80:
             count = length & 0x7F
             length = int.from_bytes(octets[at : at + count], "big")
             at += count
         if at + length > len(octets):
-            raise ValueError("a value is cut short")
+            raise ValueError("truncated BER value")
         yield tag, octets[at : at + length]
         at += length

@@ -1,4 +1,4 @@
-"""Which addresses an entry has: the directory's own syntax is undone here, Postfix's rules are not known here."""
+"""Entries of a directory, and the addresses in their attributes. Postfix's rules for addresses are not known here."""
 
 from __future__ import annotations
 
@@ -18,32 +18,35 @@ if TYPE_CHECKING:
     from syncagent.sources import Sink
 
 Attributes = dict[str, list[bytes] | None]
-"""As the server spells them: ``mail``, ``mail;lang-de``; None where an attribute has no value."""
+"""Values by attribute description as the server spells it: ``mail``, ``mail;lang-de``; None for no value."""
 
 _UUID_LENGTH = 16
 _SHOWN = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class DirectoryEntry:
     """An entry of the directory: its DN, and its attributes as octets."""
 
     dn: str
     attributes: Attributes
 
     @classmethod
-    def of(cls, response: Mapping[str, Any]) -> Found:
-        """Take it from an entry as ldap3 gives it."""
-        return cls(response["dn"], response["raw_attributes"])
+    def of(cls, message: Mapping[str, Any]) -> DirectoryEntry:
+        """Return the entry of a searchResEntry message as ldap3 decodes it."""
+        return cls(message["dn"], message["raw_attributes"])
 
     def values(self, name: str) -> list[bytes]:
-        """Give the values of an attribute, its options (``;lang-de``) included; the server may spell it another way."""
+        """Return the values of an attribute, including those with options (``;lang-de``). Names ignore case."""
         wanted = _base_name(name)
-        several = [values for spelled, values in self.attributes.items() if values and _base_name(spelled) == wanted]
-        return several[0] if len(several) == 1 else [value for values in several for value in values]
+        matches = [values for spelled, values in self.attributes.items() if values and _base_name(spelled) == wanted]
+        return matches[0] if len(matches) == 1 else [value for values in matches for value in values]
 
     def key(self, attribute: str) -> str | None:
-        """Give the entry's own key: a UUID, as octets (objectGUID, least significant first) or as text, or a text."""
+        """Return the identifier of the entry in lower case, None if the attribute has no value.
+
+        objectGUID is 16 octets with the first three fields in little-endian order; other attributes are text.
+        """
         values = self.values(attribute)
         if not values:
             return None
@@ -53,61 +56,73 @@ class Found:
 
 
 def _base_name(spelled: str) -> str:
-    """Return an attribute's name without options, in lower case; of one over the limit, the start."""
-    return _known_name(spelled[:MAX_SPELLED])
+    """Return an attribute's name without options, in lower case, cut to MAX_SPELLED characters."""
+    return _cached_base_name(spelled[:MAX_SPELLED])
 
 
 @lru_cache(maxsize=256)
-def _known_name(spelled: str) -> str:
+def _cached_base_name(spelled: str) -> str:
     return spelled.partition(";")[0].lower()
 
 
 @dataclass(slots=True)
-class Reading:
-    """Reads the addresses of entries, and tells the sink of what is none."""
+class AddressReader:
+    """Reads the addresses of entries from ``attributes``, and records rejects and ignored values in the sink."""
 
     sink: Sink
     attributes: tuple[str, ...]
-    identity: str
+    key_attribute: str
 
-    def entries(self, found: Found, key: str) -> list[Entry]:
-        """Give the addresses of one entry, each once.
+    def addresses(self, entry: DirectoryEntry, key: str) -> list[Entry]:
+        """Return the addresses of one entry, each once, as entries of a source.
 
-        Raises SourceError for an attribute that nobody asked for by that name: a server answers by the first of an
-        attribute's names, or with one that is derived from it (RFC 4512, 2.5).
+        Raises SourceError if the entry has an attribute that was not requested by that name: a server may answer with
+        another name of the same attribute, or with a subtype of it (RFC 4512, 2.5).
         """
-        foreign_names = set(map(_base_name, found.attributes)).difference(
-            map(_base_name, (*self.attributes, self.identity))
-        )
-        if foreign_names:
-            name = "".join(char for char in min(foreign_names)[:_SHOWN] if char.isprintable())
-            text = f"the server answers with {name!r}, which attributes does not name: give it by that name"
-            raise SourceError(text, kind=FailureKind.BROKEN)
-        taken: dict[Entry, None] = {}
+        self._check_names(entry)
+        entries: dict[Entry, None] = {}
         foreign = 0
         for name in self.attributes:
             prefixed = _base_name(name) in PREFIXED
-            for octets in found.values(name):
-                try:
-                    spelled = octets.decode()
-                except UnicodeDecodeError:
-                    self.sink.reject(octets[:MAX_SPELLED].decode(errors="backslashreplace"), "is not UTF-8", key)
-                    continue
-                if reason := too_long(spelled):
-                    self.sink.reject(spelled, reason, key)
+            for octets in entry.values(name):
+                spelled = self._text(octets, key)
+                if spelled is None:
                     continue
                 address = _of_mail(spelled) if prefixed else spelled
                 if address is None:
                     foreign += 1
                 else:
-                    taken[address, key, found.dn] = None
-        if foreign or not taken:
+                    entries[address, key, entry.dn] = None
+        if foreign or not entries:
             self.sink.ignore(foreign or 1)
-        return list(taken)
+        return list(entries)
+
+    def _check_names(self, entry: DirectoryEntry) -> None:
+        requested = set(map(_base_name, (*self.attributes, self.key_attribute)))
+        foreign = set(map(_base_name, entry.attributes)) - requested
+        if foreign:
+            name = "".join(char for char in min(foreign)[:_SHOWN] if char.isprintable())
+            text = f'the server returned attribute "{name}", which was not requested: use that name in attributes'
+            raise SourceError(text, kind=FailureKind.BROKEN)
+
+    def _text(self, octets: bytes, key: str) -> str | None:
+        """Return a value as text; record a reject and return None if it is not UTF-8 or too long."""
+        try:
+            text = octets.decode()
+        except UnicodeDecodeError:
+            self.sink.reject(octets[:MAX_SPELLED].decode(errors="backslashreplace"), "is not UTF-8", key)
+            return None
+        if reason := too_long(text):
+            self.sink.reject(text, reason, key)
+            return None
+        return text
 
 
 def _of_mail(value: str) -> str | None:
-    """Give the mail address of a proxyAddresses value: ``smtp:`` in any case, or no type at all; else None."""
+    """Return the mail address in a proxyAddresses value; None if its type is not ``smtp:``, or it is a GUID in braces.
+
+    A value without a type is a mail address.
+    """
     kind, colon, rest = value.partition(":")
     if not colon or "@" in kind:
         rest = value

@@ -1,6 +1,7 @@
-"""Everything, page by page, or an error: our own loop, since ldap3's ends quietly where a server cuts the list.
+"""A full search: all entries, page by page, or an error.
 
-Paging is RFC 2696; ranges of values (``member;range=0-1499``) are Active Directory's, [MS-ADTS] 3.1.1.3.1.3.3.
+Paging is RFC 2696; ldap3's own loop returns partial results when a server ends a search early. Ranges of values
+(``member;range=0-1499``) are Active Directory's, [MS-ADTS] 3.1.1.3.1.3.3.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from syncagent.errors import FailureKind, SourceError
-from syncagent.sources.ldap.connection import PAGED, clean
-from syncagent.sources.ldap.entries import Found
+from syncagent.sources.ldap.connection import PAGED_RESULTS, printable
+from syncagent.sources.ldap.entries import DirectoryEntry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from syncagent.sources.ldap import Config
-    from syncagent.sources.ldap.connection import Session
+    from syncagent.sources.ldap.connection import Connection
 
-_A_FEW = 10
-_CUT = frozenset({4, 11})  # there are more
+_PROBE = 10
+"""Entries that ``returns_addresses`` asks for."""
+_LIMIT_EXCEEDED = frozenset({4, 11})  # sizeLimitExceeded, adminLimitExceeded
 _RANGE = re.compile(r"(?P<name>[^;]+(?:;[^;=]+)*);range=(?P<low>[0-9]{1,18})-(?P<high>[0-9]{1,18}|\*)", re.IGNORECASE)
 _NAMES = re.compile(r"\bNAME\s+(?:'([^']*)'|\(((?:\s*'[^']*')+)\s*\))")
 _OID = re.compile(r"^\(\s*([0-9.]+)")
@@ -28,58 +30,57 @@ _IN_FILTER = re.compile(r"\(\s*([A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)+)(?:;[A
 
 
 @dataclass(slots=True)
-class Pull:
-    """A whole search. ``references`` counts what was passed over, where that is allowed."""
+class FullSearch:
+    """A search below the configured base. ``references`` counts the search references that were ignored."""
 
-    session: Session
+    connection: Connection
     config: Config
     filter: str
     references: int = 0
 
-    def pages(self, attributes: Sequence[str]) -> Iterator[list[Found]]:
-        """Give the entries of each page.
+    def pages(self, attributes: Sequence[str]) -> Iterator[list[DirectoryEntry]]:
+        """Yield the entries of each page.
 
-        Raises SourceError where a page is not whole, and UnreachableError.
+        Raises SourceError if a page is incomplete, and UnreachableError.
         """
         cookie = None
         while True:
-            found = self.session.search(
+            result = self.connection.search(
                 self.config.base, self.config.scope, self.filter, attributes, page=(self.config.page_size, cookie)
             )
-            control = found.control(PAGED)
+            control = result.control(PAGED_RESULTS)
             if control is None:
-                text = "answered a page without saying whether it is the last: its list may be cut short"
-                raise SourceError(f"{self.session.url} {text}", kind=FailureKind.BROKEN)
-            yield [self._completed(entry) for entry in self.entries(found.messages)]
-            if control["cookie"] and control["cookie"] == cookie and not found.messages:
-                raise SourceError(f"{self.session.url} gives the same empty page again and again")
+                text = "a page came without the paging control (RFC 2696): the list may be incomplete"
+                raise SourceError(f"{self.connection.url}: {text}", kind=FailureKind.BROKEN)
+            yield [self._with_all_values(entry) for entry in self.entries(result.messages)]
+            if control["cookie"] and control["cookie"] == cookie and not result.messages:
+                raise SourceError(f"{self.connection.url}: the server repeats an empty page: paging does not advance")
             cookie = control["cookie"]
             if not cookie:
                 return
 
-    def shows_somebody(self, attributes: Sequence[str]) -> bool:
-        """Tell whether a look at a few entries shows anybody with an address, as it does while there is a right."""
-        found = self.session.search(
-            self.config.base, self.config.scope, self.filter, attributes, size_limit=_A_FEW, bearable=_CUT
+    def returns_addresses(self, attributes: Sequence[str]) -> bool:
+        """True if one of the first few entries has a value: the account still has read access."""
+        result = self.connection.search(
+            self.config.base, self.config.scope, self.filter, attributes, size_limit=_PROBE, accept=_LIMIT_EXCEEDED
         )
-        return any(any(map(entry.values, attributes)) for entry in self.entries(found.messages))
+        return any(any(map(entry.values, attributes)) for entry in self.entries(result.messages))
 
-    def entries(self, messages: Iterable[dict[str, Any]]) -> Iterator[Found]:
-        """Give the entries among the messages. Raises SourceError for a reference, unless they are to be ignored."""
+    def entries(self, messages: Iterable[dict[str, Any]]) -> Iterator[DirectoryEntry]:
+        """Yield the entries among the messages. Raises SourceError for a reference, unless ignore_references is set."""
         for message in messages:
             if message["type"] == "searchResEntry":
-                yield Found.of(message)
+                yield DirectoryEntry.of(message)
             elif message["type"] == "searchResRef" and self.config.ignore_references:
                 self.references += 1
             elif message["type"] == "searchResRef":
-                where = clean(", ".join(map(str, message.get("uri") or ["?"])))
-                text = (
-                    f"has part of the list elsewhere ({where}): search there as well, or set ignore_references = true"
-                )
-                raise SourceError(f"{self.session.url} {text}", kind=FailureKind.BROKEN)
+                where = printable(", ".join(map(str, message.get("uri") or ["?"])))
+                text = f"some entries are on another server ({where})"
+                text += ": add a source for it, or set ignore_references = true"
+                raise SourceError(f"{self.connection.url}: {text}", kind=FailureKind.BROKEN)
 
-    def _completed(self, entry: Found) -> Found:
-        """Give the entry with the rest of the values of which the server showed a range."""
+    def _with_all_values(self, entry: DirectoryEntry) -> DirectoryEntry:
+        """Return the entry after reading the values that the server left out of a range."""
         for spelled in list(entry.attributes):
             match = _RANGE.fullmatch(spelled) if ";" in spelled else None
             if match:
@@ -91,44 +92,54 @@ class Pull:
         return entry
 
     def _rest(self, dn: str, name: str, low: int) -> list[bytes]:
-        """Ask for the values from ``low`` on, until the server says that they are the last."""
+        """Return the values from number ``low`` on, of as many ranges as the server needs."""
         rest: list[bytes] = []
         while True:
-            answer = self.session.read(dn, [f"{name};range={low}-*"])
-            found = [(_RANGE.fullmatch(spelled), values) for spelled, values in answer.items()]
-            match, values = next(((match, values) for match, values in found if match and values), (None, []))
+            attributes = self.connection.read(dn, [f"{name};range={low}-*"])
+            ranges = [(_RANGE.fullmatch(spelled), values) for spelled, values in attributes.items()]
+            match, values = next(((match, values) for match, values in ranges if match and values), (None, []))
             if match is None or match["name"].lower() != name.lower() or int(match["low"]) != low:
-                text = f"does not give the values of {name} from {low} on, of {clean(dn)}"
-                raise SourceError(f"{self.session.url} {text}")
+                text = f"{printable(dn)}: the values of {name} from number {low} on are missing"
+                raise SourceError(f"{self.connection.url}: {text}")
             rest += values
             if match["high"] == "*":
                 return rest
             if int(match["high"]) != low + len(values) - 1:
-                raise SourceError(f"{self.session.url} promises other values of {name} than it gives, of {clean(dn)}")
+                text = f"{printable(dn)}: the number of values of {name} differs from its range"
+                raise SourceError(f"{self.connection.url}: {text}")
             low += len(values)
 
 
-def names_in(text: str) -> list[str]:
-    """Give the attributes that a filter names (RFC 4515)."""
-    return _IN_FILTER.findall(text)
+def names_in(filter_text: str) -> list[str]:
+    """Return the attribute names in a filter (RFC 4515)."""
+    return _IN_FILTER.findall(filter_text)
 
 
-def unknown_attributes(session: Session, names: Iterable[str], text: str) -> list[str]:
-    """Give those of the attributes, and of those in the filter ``text``, that the server's schema does not have.
+def unknown_attributes(connection: Connection, names: Iterable[str], filter_text: str) -> list[str]:
+    """Return those of the names, and of the names in the filter, that are not in the server's schema.
 
-    A server answers a filter with a misspelled attribute with success and no entry. None where the schema may not be
-    read, or comes in part.
+    Servers answer a search for a misspelled attribute with success and no entry. Returns an empty list if the schema
+    is not readable, or is incomplete.
     """
-    root = session.read("", ["subschemaSubentry"])
+    root = connection.read("", ["subschemaSubentry"])
     where = next((values[0] for name, values in root.items() if name.lower() == "subschemasubentry" and values), None)
     if where is None:
         return []
-    schema = session.read(where.decode(errors="replace"), ["attributeTypes"])
+    schema = connection.read(where.decode(errors="replace"), ["attributeTypes"])
     types = [value.decode(errors="replace") for values in schema.values() for value in values]
-    known = {oid[1] for oid in map(_OID.match, types) if oid}
-    for one in types:
-        for single, several in _NAMES.findall(one):
-            known.update(name.lower() for name in [single, *re.findall(r"'([^']*)'", several)] if name)
-    asked = dict.fromkeys([*names, *names_in(text)])
-    whole = types and not any(";" in name for name in schema)
-    return [name for name in asked if name.lower() not in known] if whole else []
+    is_complete = types and not any(";" in name for name in schema)
+    known = _known_names(types)
+    requested = dict.fromkeys([*names, *names_in(filter_text)])
+    return [name for name in requested if name.lower() not in known] if is_complete else []
+
+
+def _known_names(types: Iterable[str]) -> set[str]:
+    """Return the OIDs, and the names in lower case, of attribute type descriptions (RFC 4512, 4.1.2)."""
+    known: set[str] = set()
+    for description in types:
+        oid = _OID.match(description)
+        if oid:
+            known.add(oid[1])
+        for name, names in _NAMES.findall(description):
+            known.update(spelled.lower() for spelled in [name, *re.findall(r"'([^']*)'", names)] if spelled)
+    return known

@@ -1,7 +1,7 @@
-"""What to ask each directory product for: a filter, the attributes that have addresses, and the key of an entry.
+"""Presets of directory products: the filter, the attributes that have addresses, and the identifier of an entry.
 
 Active Directory: Microsoft's "Active Directory Schema" (proxyAddresses, mail, userAccountControl). FreeIPA: the
-mailRecipient class of 389 Directory Server. Zimbra: the look-ups of its own Postfix (ldap-vmm, ldap-vam).
+mailRecipient class of 389 Directory Server. Zimbra: the LDAP tables of its own Postfix (ldap-vmm, ldap-vam).
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ if TYPE_CHECKING:
     from syncagent.sources.ldap import Config
 
 ENTRY_UUID = "entryUUID"
-"""RFC 4530; the key that sync mode needs."""
+"""The identifier of an entry (RFC 4530), which sync mode requires."""
 
 PREFIXED = frozenset({"proxyaddresses"})
-"""Attributes whose values begin with a type: ``SMTP:`` or ``smtp:``, and others that are no mail addresses."""
+"""Attributes in lower case whose values begin with a type: ``smtp:`` in any case, or one that is not mail."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A filter, attributes with addresses, the one that identifies an entry, and what leaves out disabled ones."""
+    """What to search for: the filter, the attributes with addresses, and the attribute that identifies an entry.
+
+    ``enabled`` is a filter for accounts that are not disabled.
+    """
 
     filter: str
     attributes: tuple[str, ...]
@@ -31,7 +34,7 @@ class Preset:
 
 PRESETS = {
     "active-directory": Preset(
-        filter="(|(proxyAddresses=*)(mail=*))",  # users, groups, contacts, rooms, public folders: whatever has mail
+        filter="(|(proxyAddresses=*)(mail=*))",  # users, groups, contacts, rooms, public folders
         attributes=("proxyAddresses", "mail"),
         key="objectGUID",
         # groups and contacts have no userAccountControl; 2 is ACCOUNTDISABLE
@@ -57,16 +60,17 @@ PRESETS = {
 }
 
 
-def wanted(config: Config) -> Preset:
-    """Give what to ask for: the preset's, but for what the configuration says itself."""
+def resolve(config: Config) -> Preset:
+    """Return what to search for: the preset, with filter and attributes replaced by those of the configuration."""
     preset = PRESETS[config.preset] if config.preset else Preset("", ("mail",), ENTRY_UUID)
     attributes = config.attributes or preset.attributes
-    chosen = config.filter or (preset.filter if not config.attributes else "") or _any_of(attributes)
+    filter_text = config.filter or (preset.filter if not config.attributes else "") or _any_of(attributes)
     if config.exclude_disabled:
-        chosen = f"(&{chosen}{preset.enabled})"
-    return Preset(chosen, attributes, preset.key, preset.enabled)
+        filter_text = f"(&{filter_text}{preset.enabled})"
+    return Preset(filter_text, attributes, preset.key, preset.enabled)
 
 
 def _any_of(attributes: tuple[str, ...]) -> str:
+    """Return a filter for entries that have one of the attributes."""
     presence = "".join(f"({name}=*)" for name in attributes)
     return presence if len(attributes) == 1 else f"(|{presence})"

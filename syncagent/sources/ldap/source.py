@@ -1,7 +1,7 @@
-"""The order of it all: which server, changes or everything, and what is remembered until next time.
+"""The LDAP source: it selects a server, and asks it for changes or for everything.
 
-Sync mode asks with a cookie what changed, which is the whole cost of a run; a full pull is made exact by asking what
-changed since just before it. Poll mode asks for everything each time.
+Sync mode asks for the changes since a cookie, so a run costs what changed. A full search in sync mode is followed by a
+refresh from a cookie taken before it, which makes the answer exact. Poll mode does a full search each time.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from msgspec.structs import replace
 
 from syncagent.errors import FailureKind, SourceError
 from syncagent.sources import Answer
-from syncagent.sources.ldap.entries import Reading
-from syncagent.sources.ldap.presets import ENTRY_UUID, wanted
+from syncagent.sources.ldap.entries import AddressReader
+from syncagent.sources.ldap.presets import ENTRY_UUID, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,152 +26,169 @@ if TYPE_CHECKING:
     from syncagent.model import Entry
     from syncagent.sources import Request
     from syncagent.sources.ldap import Config
-    from syncagent.sources.ldap.connection import Session, UnreachableError
+    from syncagent.sources.ldap.connection import Connection, UnreachableError
     from syncagent.sources.ldap.content_sync import Changes
-    from syncagent.sources.ldap.entries import Found
-    from syncagent.sources.ldap.full_search import Pull
+    from syncagent.sources.ldap.entries import DirectoryEntry
+    from syncagent.sources.ldap.full_search import FullSearch
     from syncagent.sources.ldap.presets import Preset
 
-_PATIENCE = 3600.0
-"""Seconds for which a server that is behind our cookie is waited for, before it is asked for everything."""
-_UNTOLD = frozenset({"memberof", "ismemberof", "nsrole"})
-"""Attributes that a server works out by itself: that they change is told to nobody."""
+_MAX_LAG = 3600.0
+"""Seconds to wait for a server that is behind the cookie, before a full search of it is accepted."""
+_COMPUTED = frozenset({"memberof", "ismemberof", "nsrole"})
+"""Attributes that servers compute: content synchronization does not report their changes."""
 
 
-class Known(Struct, frozen=True):
-    """The validator: the cookie, the server that it is of, and when that last gave everything.
+class SyncState(Struct, frozen=True, rename={"full_search_at": "pulled", "behind_since": "behind"}):
+    """The validator in sync mode: the cookie, the server that issued it, and the time of its last full search.
 
-    ``behind`` is since when servers were seen to be behind the cookie, 0 where none was: until everything was asked
-    for again, no change that they tell is believed.
+    ``behind_since`` is the time when a server was first behind the cookie, 0 if none is. No refresh is believed from
+    then on until a full search has succeeded. Times are seconds since the epoch.
     """
 
     url: str
     cookie: str
-    pulled: float
-    behind: float = 0.0
+    full_search_at: float
+    behind_since: float = 0.0
 
     @classmethod
-    def read(cls, validator: str | None) -> Known | None:
-        """Read it; None where it is none of ours."""
+    def read(cls, validator: str | None) -> SyncState | None:
+        """Parse a validator; None if it is not a valid one of this class."""
         try:
-            known = msgspec.json.decode(validator or "", type=cls)
-            bytes.fromhex(known.cookie)
+            state = msgspec.json.decode(validator or "", type=cls)
+            bytes.fromhex(state.cookie)
         except (msgspec.DecodeError, ValueError):
             return None
-        return known
+        return state
 
     def write(self) -> str:
-        """Write it."""
+        """Return the validator."""
         return msgspec.json.encode(self).decode()
 
     def is_fresh(self, now: float, interval: float) -> bool:
-        """Tell whether everything was asked for within the interval; a clock that went back says no."""
-        return 0 <= now - self.pulled < interval
+        """True if the last full search is less than ``interval`` ago. False if it is in the future."""
+        return 0 <= now - self.full_search_at < interval
 
 
 class LdapSource:
-    """Asks one of the servers, and keeps the connection for the next time in sync mode."""
+    """A source that asks the first server that answers. In sync mode it keeps the connection for the next fetch."""
 
     def __init__(self, config: Config) -> None:
-        """Ask nothing yet."""
-        self._config, self._wanted = config, wanted(config)
-        self._warm: Session | None = None
-        self._live: Session | None = None
-        self._names_known = not (config.attributes or config.filter)
+        """Store the configuration. Connects to nothing."""
+        self._config, self._selection = config, resolve(config)
+        self._kept: Connection | None = None
+        self._current: Connection | None = None
+        self._names_checked = not (config.attributes or config.filter)
 
     def __del__(self) -> None:
-        """Close the connection with the source: that is gone when another configuration is in force."""
-        if self._warm is not None and not sys.is_finalizing():
-            self._warm.close()
+        """Close the connection that was kept: the source is dropped when its configuration changes."""
+        if self._kept is not None and not sys.is_finalizing():
+            self._kept.close()
 
     def fetch(self, request: Request) -> Answer:
-        """See Source.fetch. Goes on to the next server where one cannot be reached, not where it turns us down."""
+        """See Source.fetch. Tries the next server if one is unreachable, not if it rejects the credentials."""
         from syncagent.sources.ldap.connection import UnreachableError
-        from syncagent.sources.ldap.full_search import Pull
 
-        known = Known.read(request.validator)
-        self._names_known |= known is not None  # it was asked for everything by this configuration before
-        told: list[UnreachableError] = []
-        for session in self._sessions(known, told):
+        state = SyncState.read(request.validator)
+        self._names_checked |= state is not None  # a full search with this configuration has succeeded before
+        errors: list[UnreachableError] = []
+        for connection in self._connections(state, errors):
             try:
-                self._check_names(session)
-                pull = Pull(session, self._config, self._wanted.filter)
-                answer = _Fetch(self._config, self._wanted, pull, request, known).answer()
-                answer = replace(answer, domains=self._domains(session))
+                answer = self._fetch_from(connection, request, state)
             except UnreachableError as error:
-                told.append(error)
-                session.close()
+                errors.append(error)
+                connection.close()
                 request.sink.restart()
             except BaseException:
-                session.close()
+                connection.close()
                 raise
             else:
-                self._keep(session, answer)
+                self._keep(connection, answer)
                 return answer
-        broken = all(error.kind is FailureKind.BROKEN for error in told)
-        text = "no server gives a whole answer: " + "; ".join(dict.fromkeys(map(str, told)))
-        kind = FailureKind.BROKEN if broken else FailureKind.TEMPORARY
-        raise SourceError(text, kind=kind, validator=next((one.validator for one in told if one.validator), None))
+        raise _no_server(errors)
 
-    def _sessions(self, known: Known | None, told: list[UnreachableError]) -> Iterator[Session]:
-        """Give the connection that is open, then one to each server: first to that of the cookie."""
-        from syncagent.sources.ldap.connection import Session, UnreachableError
+    def _fetch_from(self, connection: Connection, request: Request, state: SyncState | None) -> Answer:
+        from syncagent.sources.ldap.full_search import FullSearch
 
-        warm, self._warm = self._warm, None  # a fetch that was given up on may still be using what it took
-        if warm is not None:
-            self._live = warm
-            yield warm
+        self._check_names(connection)
+        search = FullSearch(connection, self._config, self._selection.filter)
+        answer = _Fetch(self._config, self._selection, search, request, state).answer()
+        return replace(answer, domains=self._domains(connection))
+
+    def _connections(self, state: SyncState | None, errors: list[UnreachableError]) -> Iterator[Connection]:
+        """Yield the connection that was kept, then a new one to each server, that of the cookie first.
+
+        Servers that cannot be connected to are added to ``errors``.
+        """
+        from syncagent.sources.ldap.connection import Connection, UnreachableError
+
+        kept, self._kept = self._kept, None  # an abandoned fetch may still be using what it took
+        if kept is not None:
+            self._current = kept
+            yield kept
         urls = list(self._config.url)
-        if known and known.url in urls:
-            urls.sort(key=lambda url: url != known.url)
+        if state and state.url in urls:
+            urls.sort(key=lambda url: url != state.url)
         for url in urls:
             try:
-                session = Session(self._config, url, self._begin)
+                connection = Connection(self._config, url, self._set_current)
             except UnreachableError as error:
-                told.append(error)
+                errors.append(error)
             else:
-                yield session
+                yield connection
 
-    def _domains(self, session: Session) -> tuple[str, ...] | None:
-        """Ask for the domains that are served, each time: they are few. Raises SourceError where there is none."""
-        from syncagent.sources.ldap.full_search import Pull
+    def _domains(self, connection: Connection) -> tuple[str, ...] | None:
+        """Return the values of domain_attribute, None if that is not configured. Raises SourceError if there is none.
+
+        They are searched in each fetch, also in sync mode: there are few.
+        """
+        from syncagent.sources.ldap.full_search import FullSearch
 
         config, name = self._config, self._config.domain_attribute
         if not name:
             return None
         where = replace(config, base=config.domain_base or config.base, scope="sub")
-        pull = Pull(session, where, config.domain_filter or f"({name}=*)")
-        found = [value for page in pull.pages([name]) for entry in page for value in entry.values(name)]
-        if not found:
-            text = f"has no domain in {name}: see domain_attribute, domain_filter and domain_base"
-            raise SourceError(f"{session.url} {text}", kind=FailureKind.BROKEN)
-        return tuple(dict.fromkeys(value.decode(errors="replace") for value in found))
+        search = FullSearch(connection, where, config.domain_filter or f"({name}=*)")
+        values = [value for page in search.pages([name]) for entry in page for value in entry.values(name)]
+        if not values:
+            text = f"no entry has a value of {name}: check domain_attribute, domain_filter and domain_base"
+            raise SourceError(f"{connection.url}: {text}", kind=FailureKind.BROKEN)
+        return tuple(dict.fromkeys(value.decode(errors="replace") for value in values))
 
-    def _begin(self, session: Session) -> None:
-        self._live = session
+    def _set_current(self, connection: Connection) -> None:
+        self._current = connection
 
     def give_up(self) -> None:
-        """Cut the connection of a fetch that was given up on: a server that drips octets would hold it for ever."""
-        if self._live is not None:
-            self._live.cut()
+        """Cut the connection of an abandoned fetch: a server that sends an octet now and then would hold it forever."""
+        if self._current is not None:
+            self._current.cut()
 
-    def _check_names(self, session: Session) -> None:
-        """Look once whether the server has the attributes that were configured: it would not say so itself."""
+    def _check_names(self, connection: Connection) -> None:
+        """Raise SourceError if the schema lacks a configured attribute. Checked once: a search would not fail."""
         from syncagent.sources.ldap.full_search import unknown_attributes
 
-        if self._names_known:
+        if self._names_checked:
             return
-        unknown = unknown_attributes(session, self._config.attributes, self._config.filter)
+        unknown = unknown_attributes(connection, self._config.attributes, self._config.filter)
         if unknown:
-            text = f"{session.url} knows no attribute {', '.join(unknown)}: see attributes and filter"
+            text = f"{connection.url}: unknown attribute {', '.join(unknown)}: check attributes and filter"
             raise SourceError(text, kind=FailureKind.BROKEN)
-        self._names_known = True
+        self._names_checked = True
 
-    def _keep(self, session: Session, answer: Answer) -> None:
-        if answer.mode == "sync" and self._warm is None:
-            self._warm = session
+    def _keep(self, connection: Connection, answer: Answer) -> None:
+        if answer.mode == "sync" and self._kept is None:
+            self._kept = connection
         else:
-            session.close()
+            connection.close()
+
+
+def _no_server(errors: list[UnreachableError]) -> SourceError:
+    """Return the error of a fetch that no server answered: BROKEN only if each of them is."""
+    is_broken = all(error.kind is FailureKind.BROKEN for error in errors)
+    return SourceError(
+        "no server returned a complete answer: " + "; ".join(dict.fromkeys(map(str, errors))),
+        kind=FailureKind.BROKEN if is_broken else FailureKind.TEMPORARY,
+        validator=next((error.validator for error in errors if error.validator), None),
+    )
 
 
 @dataclass(slots=True)
@@ -179,60 +196,72 @@ class _Fetch:
     """One fetch from one server."""
 
     config: Config
-    wanted: Preset
-    pull: Pull
+    selection: Preset
+    search: FullSearch
     request: Request
-    known: Known | None
+    state: SyncState | None
+
+    @property
+    def url(self) -> str:
+        return self.search.connection.url
 
     def answer(self) -> Answer:
         changes, why = self._changes()
-        if changes is not None and self.known is not None:
-            if self.known.behind:
-                changes, why = None, "it was behind what it said before, and is so no longer"
-            elif self.known.is_fresh(time.time(), self.config.full_interval):
-                return self._amended(changes, self.known)
+        if changes is not None and self.state is not None:
+            if self.state.behind_since:
+                changes, why = None, f"{self.url} was behind its last cookie and has caught up"
+            elif self.state.is_fresh(time.time(), self.config.full_interval):
+                return self._amended(changes, self.state)
             else:
-                why = "full_interval has passed"
-        return self._whole(changes, why)
+                why = "full_interval has elapsed"
+        return self._full(changes, why)
 
     def _changes(self) -> tuple[Changes | None, str]:
-        """Ask what changed since the cookie; None, and why, where only asking for everything can tell."""
-        from syncagent.sources.ldap.connection import UnreachableError
-        from syncagent.sources.ldap.content_sync import LaggingError, LostError, refresh
+        """Return the changes since the cookie; None, and the reason for people, if a full search is necessary.
 
-        url = self.pull.session.url
-        if self.known is None or self.config.mode == "poll":
+        Raises UnreachableError while the server is behind the cookie.
+        """
+        from syncagent.sources.ldap.connection import UnreachableError
+        from syncagent.sources.ldap.content_sync import BehindError, NoChangesError, refresh
+
+        if self.state is None or self.config.mode == "poll":
             return None, ""
         try:
-            if self.known.url != url:
-                self._catch_up(self.known)
-                return None, f"{self.known.url} knew what changed, and {url} answers"
-            changes = refresh(self.pull, bytes.fromhex(self.known.cookie), self._attributes(ENTRY_UUID))
-            if changes.lose(self.wanted.attributes) and not self.pull.shows_somebody(self.wanted.attributes):
-                return None, f"{url} names entries as gone, and shows nobody: may this account still read?"
-        except LostError as error:
-            return None, f"{url} cannot say what changed: {error}"
-        except LaggingError as error:
-            text = f"{url} is behind what was known before ({error}): a replica that lags, or one that was restored"
-            since = self.known.behind or time.time()
-            if time.time() - since < _PATIENCE:
-                raise UnreachableError(text, validator=replace(self.known, behind=since).write()) from None
+            if self.state.url != self.url:
+                self._require_caught_up(self.state)
+                return None, f"{self.url} answers instead of {self.state.url}"
+            changes = refresh(self.search, bytes.fromhex(self.state.cookie), self._attributes(ENTRY_UUID))
+            if self._may_have_lost_access(changes):
+                text = "server reports deletions but returns no entries: did the account lose read access?"
+                return None, f"{self.url}: {text}"
+        except NoChangesError as error:
+            return None, f"{self.url} cannot report changes: {error}"
+        except BehindError as error:
+            text = f"{self.url} is behind the last cookie ({error}): a lagging replica, or a restored server"
+            since = self.state.behind_since or time.time()
+            if time.time() - since < _MAX_LAG:
+                raise UnreachableError(text, validator=replace(self.state, behind_since=since).write()) from None
             return None, text
         return changes, ""
 
-    def _catch_up(self, known: Known) -> None:
-        """Raise LaggingError where another server has not got all that the cookie stands for."""
-        from syncagent.sources.ldap.content_sync import LaggingError, context_cookie, is_behind
+    def _may_have_lost_access(self, changes: Changes) -> bool:
+        """True if the changes remove addresses, and a probe finds none either."""
+        attributes = self.selection.attributes
+        return changes.remove_addresses(attributes) and not self.search.returns_addresses(attributes)
 
-        cookie = context_cookie(self.pull.session, self.config.base)
-        if cookie is not None and is_behind(cookie, bytes.fromhex(known.cookie)):
-            raise LaggingError("its contextCSN is an older one")
+    def _require_caught_up(self, state: SyncState) -> None:
+        """Raise BehindError if this server's contextCSN is older than the cookie of another."""
+        from syncagent.sources.ldap.content_sync import BehindError, context_cookie, is_behind
+
+        cookie = context_cookie(self.search.connection, self.config.base)
+        if cookie is not None and is_behind(cookie, bytes.fromhex(state.cookie)):
+            raise BehindError("its contextCSN is older")
 
     def _attributes(self, key: str) -> list[str]:
-        return [*self.wanted.attributes, key]
+        return [*self.selection.attributes, key]
 
-    def _amended(self, changes: Changes, known: Known) -> Answer:
-        validator = replace(known, cookie=changes.cookie.hex()).write()
+    def _amended(self, changes: Changes, state: SyncState) -> Answer:
+        validator = replace(state, cookie=changes.cookie.hex()).write()
         if changes.is_empty:
             return Answer(same=True, validator=validator, mode="sync")
         self.request.sink.amend(last=True)
@@ -240,86 +269,103 @@ class _Fetch:
         return Answer(validator=validator, mode="sync", notes=(f"entries changed: {changes.count}",))
 
     def _apply(self, changes: Changes) -> None:
+        """Put the changes into the sink, which is amending."""
         sink = self.request.sink
         sink.forget(changes.entries)
         if changes.present is not None:
             sink.retain(changes.present)
-        reading = self._reading(ENTRY_UUID)
-        for key, found in changes.entries.items():
-            if found is not None:
-                sink.put(reading.entries(found, key))
+        reader = self._reader(ENTRY_UUID)
+        for key, entry in changes.entries.items():
+            if entry is not None:
+                sink.put(reader.addresses(entry, key))
 
-    def _whole(self, changes: Changes | None, why: str) -> Answer:
-        """Ask for everything; in sync mode, then also for what changed meanwhile, so that the answer is exact."""
-        from syncagent.sources.ldap.content_sync import LaggingError, LostError, refresh
-
-        now, start = time.time(), changes
+    def _full(self, changes: Changes | None, why: str) -> Answer:
+        """Do a full search; in sync mode, then a refresh for what changed meanwhile, so that the answer is exact."""
+        started_at, start = time.time(), changes
         if start is None and self.config.mode != "poll":
-            start, reason = self._offered()
-            if start is None and self.config.mode == "sync":
-                text = f"{self.pull.session.url} has no sync mode: {reason}; mend that, or set mode to auto or poll"
-                raise SourceError(text, kind=FailureKind.BROKEN)
-        self._pull_all(ENTRY_UUID if start is not None else self.wanted.key, exact=start is not None)
-        notes = [f"asked for everything: {why}"] if why else []
-        if self.pull.references:
-            notes.append(
-                f"references to other servers that were ignored: {self.pull.references}; what is there is not here"
-            )
+            start = self._probe_sync()
+        self._search_all(ENTRY_UUID if start is not None else self.selection.key, exact=start is not None)
+        notes = (*([f"full search: {why}"] if why else []), *self._reference_notes())
         if start is None:
-            return Answer(mode="poll", notes=tuple(notes))
-        try:
-            meanwhile = refresh(self.pull, start.cookie, self._attributes(ENTRY_UUID))
-        except (LostError, LaggingError) as error:
-            raise SourceError(f"{self.pull.session.url} changed too much while it was read: {error}") from None
+            return Answer(mode="poll", notes=notes)
+        meanwhile = self._refresh_after(start)
         self.request.sink.amend(last=False)
         self._apply(meanwhile)
-        validator = Known(self.pull.session.url, meanwhile.cookie.hex(), now).write()
-        return Answer(validator=validator, mode="sync", notes=tuple(notes), explained=_explained(changes, meanwhile))
+        validator = SyncState(self.url, meanwhile.cookie.hex(), started_at).write()
+        return Answer(validator=validator, mode="sync", notes=notes, explained=_explained(changes, meanwhile))
 
-    def _pull_all(self, key: str, *, exact: bool) -> None:
-        sink, reading = self.request.sink, self._reading(key)
+    def _reference_notes(self) -> list[str]:
+        count = self.search.references
+        return [f"ignored references to other servers: {count}; their entries are missing here"] if count else []
+
+    def _refresh_after(self, start: Changes) -> Changes:
+        """Return the changes during the full search. Raises SourceError if the server cannot report them."""
+        from syncagent.sources.ldap.content_sync import BehindError, NoChangesError, refresh
+
+        try:
+            return refresh(self.search, start.cookie, self._attributes(ENTRY_UUID))
+        except (NoChangesError, BehindError) as error:
+            raise SourceError(f"{self.url}: too many changes during the full search: {error}") from None
+
+    def _search_all(self, key: str, *, exact: bool) -> None:
+        """Put all entries into the sink, under the attribute ``key`` or their DN.
+
+        Raises SourceError if ``exact`` and an entry has no key, or if the deadline has passed.
+        """
+        sink, reader = self.request.sink, self._reader(key)
         count = 0
-        for page in self.pull.pages(self._attributes(key)):
+        for page in self.search.pages(self._attributes(key)):
             entries: list[Entry] = []
-            for found in page:
-                own = found.key(key)
-                if own is None and exact:
-                    self._lacks(key, found)
-                entries += reading.entries(found, own or found.dn)
+            for entry in page:
+                own_key = entry.key(key)
+                if own_key is None and exact:
+                    self._raise_for_missing(key, entry)
+                entries += reader.addresses(entry, own_key or entry.dn)
             sink.put(entries)
             if time.monotonic() > self.request.ends:
-                raise SourceError(f"{self.pull.session.url} takes longer than the source's deadline")
+                raise SourceError(f"{self.url}: the full search takes longer than the source's deadline")
             count += len(page)
             self.request.report("entries", count)
 
-    def _reading(self, key: str) -> Reading:
-        return Reading(self.request.sink, self.wanted.attributes, key)
+    def _reader(self, key: str) -> AddressReader:
+        return AddressReader(self.request.sink, self.selection.attributes, key)
 
-    def _lacks(self, key: str, found: Found) -> NoReturn:
-        from syncagent.sources.ldap.connection import clean
+    def _raise_for_missing(self, key: str, entry: DirectoryEntry) -> NoReturn:
+        from syncagent.sources.ldap.connection import printable
 
-        text = f"{key} of {clean(found.dn)} may not be read, and sync mode needs it: grant it, or set mode to poll"
-        raise SourceError(f"{self.pull.session.url}: {text}", kind=FailureKind.BROKEN)
+        text = f"{key} of {printable(entry.dn)} is not readable, and sync mode requires it"
+        raise SourceError(f'{self.url}: {text}: grant access, or set mode = "poll"', kind=FailureKind.BROKEN)
+
+    def _probe_sync(self) -> Changes | None:
+        """Return an empty refresh from the server's current state, None if it does not support sync mode.
+
+        Raises SourceError instead of returning None if mode = "sync".
+        """
+        changes, reason = self._offered()
+        if changes is None and self.config.mode == "sync":
+            text = f'{self.url} does not support sync mode: {reason}; fix that, or set mode = "auto" or "poll"'
+            raise SourceError(text, kind=FailureKind.BROKEN)
+        return changes
 
     def _offered(self) -> tuple[Changes | None, str]:
-        """Find out whether sync mode is there for this base, by asking what changed since now; else say why not."""
-        from syncagent.sources.ldap.content_sync import LaggingError, LostError, context_cookie, refresh
+        """Return a refresh from the server's current state; None, and the reason, if sync mode is not possible."""
+        from syncagent.sources.ldap.content_sync import BehindError, NoChangesError, context_cookie, refresh
         from syncagent.sources.ldap.full_search import names_in
 
-        untold = [name for name in names_in(self.pull.filter) if name.lower() in _UNTOLD]
-        if untold:
-            return None, f"the filter names {untold[0]}, whose changes no server tells"
-        cookie = context_cookie(self.pull.session, self.config.base)
+        computed = [name for name in names_in(self.search.filter) if name.lower() in _COMPUTED]
+        if computed:
+            return None, f"the filter uses {computed[0]}, whose changes are not reported"
+        cookie = context_cookie(self.search.connection, self.config.base)
         if cookie is None:
-            return None, f"contextCSN of the suffix of {self.config.base} is not there, or may not be read"
+            return None, f"contextCSN of the suffix of {self.config.base} is missing or not readable"
         try:
-            return refresh(self.pull, cookie, self._attributes(ENTRY_UUID)), ""
-        except (LostError, LaggingError) as error:
+            return refresh(self.search, cookie, self._attributes(ENTRY_UUID)), ""
+        except (NoChangesError, BehindError) as error:
             return None, str(error)
 
 
 def _explained(changes: Changes | None, meanwhile: Changes) -> frozenset[str] | None:
-    """Give what changed since the last answer; None where that is not known one by one."""
+    """Return the keys of all changes since the last answer; None if a present phase hides which were deleted."""
     if changes is None or changes.present is not None or meanwhile.present is not None:
         return None
     return frozenset({*changes.entries, *meanwhile.entries})

@@ -1,4 +1,4 @@
-"""TLS as the standard library has it by default: certificate and host name are verified, always."""
+"""TLS for ldap3 by the standard library's default context, which verifies certificate and host name."""
 
 from __future__ import annotations
 
@@ -11,24 +11,27 @@ from syncagent.errors import FailureKind
 
 
 class StrictTls(ldap3.Tls):  # type: ignore[misc] # untyped
-    """TLS by the standard library's default context, which checks certificate and host name itself."""
+    """An ldap3.Tls that uses the given context. ``error`` and ``kind`` describe the last failed handshake."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         super().__init__(validate=ssl.CERT_REQUIRED)
-        self.context, self.trouble, self.kind = context, "", FailureKind.TEMPORARY
+        self.context, self.error, self.kind = context, "", FailureKind.TEMPORARY
 
     def wrap_socket(self, connection: Any, do_handshake: bool = False) -> None:  # noqa: ARG002, ANN401, FBT001, FBT002
-        """Put TLS on the connection's socket, handshake and all; ldap3 calls this, for ldaps and StartTLS."""
+        """Start TLS on the connection's socket and do the handshake. ldap3 calls this for ldaps and for StartTLS.
+
+        Closes the socket and raises OSError (ssl.SSLError is one) if that fails.
+        """
         plain, host = connection.socket, connection.server.host
         try:
             connection.socket = self.context.wrap_socket(plain, server_hostname=host)
         except (ssl.SSLError, OSError) as error:
             plain.close()
-            self.trouble = f"no TLS: {getattr(error, 'reason', None) or error}; is it a port for TLS?"
+            self.error = f"TLS handshake failed: {getattr(error, 'reason', None) or error}; is this a TLS port?"
             if isinstance(error, ssl.SSLCertVerificationError):
                 self.kind = FailureKind.BROKEN
-                self.trouble = (
-                    f"its certificate is not accepted: {error.verify_message.rstrip('.')}; see ca_file, and whether"
-                    f" the certificate is for {host} and still valid"
+                self.error = (
+                    f"server certificate rejected: {error.verify_message.rstrip('.')}; check ca_file, and that the"
+                    f" certificate is for {host} and has not expired"
                 )
             raise

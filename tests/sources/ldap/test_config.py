@@ -10,7 +10,7 @@ import pytest
 from syncagent.config.load import load
 from syncagent.errors import ConfigError, FailureKind
 from syncagent.sources.ldap import Config, problems
-from syncagent.sources.ldap.presets import PRESETS, Preset, wanted
+from syncagent.sources.ldap.presets import PRESETS, Preset, resolve
 from syncagent.values.types import Duration, SecretFile, Urls
 from tests.sources.ldap import Asked
 from tests.support.authority import Authority
@@ -108,26 +108,35 @@ MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
     "a certificate without TLS": (
         {"url": Urls(["ldap://ldap.example.com"]), "client_cert_file": Path("c.pem"), "insecure": True},
         "client_cert_file",
-        "goes with TLS alone: take insecure away",
+        "requires TLS: remove insecure",
     ),
-    "a space in an attribute": ({"attributes": ("mail ",)}, "attributes", "'mail ' is not the name of an attribute"),
-    "an option": ({"attributes": ("mail;lang-de",)}, "attributes", "'mail;lang-de' is not the name of an attribute"),
-    "a star": ({"attributes": ("*",)}, "attributes", "'*' is not the name of an attribute"),
-    "an empty attribute": ({"attributes": ("",)}, "attributes", "'' is not the name of an attribute"),
-    "no parentheses": ({"filter": "mail=*"}, "filter", "'mail=*' is not a filter in parentheses"),
-    "one too few": ({"filter": "(&(mail=*)"}, "filter", "is not a filter in parentheses"),
-    "one too many": ({"filter": "(mail=*))"}, "filter", "is not a filter in parentheses"),
+    "a space in an attribute": (
+        {"attributes": ("mail ",)},
+        "attributes",
+        "expected the name of an attribute such as \"mail\", got 'mail '",
+    ),
+    "an option": ({"attributes": ("mail;lang-de",)}, "attributes", "got 'mail;lang-de'"),
+    "a star": ({"attributes": ("*",)}, "attributes", "got '*'"),
+    "an empty attribute": ({"attributes": ("",)}, "attributes", "got ''"),
+    "a domain attribute": ({"domain_attribute": "a b"}, "domain_attribute", "got 'a b'"),
+    "no parentheses": (
+        {"filter": "mail=*"},
+        "filter",
+        "expected a filter in parentheses such as \"(mail=*)\", got 'mail=*'",
+    ),
+    "one too few": ({"filter": "(&(mail=*)"}, "filter", "expected a filter in parentheses"),
+    "one too many": ({"filter": "(mail=*))"}, "filter", "expected a filter in parentheses"),
     "a bad escape": ({"filter": r"(cn=\zz)"}, "filter", "two hexadecimal digits"),
-    "two filters": ({"filter": "(mail=*)(cn=*)"}, "filter", "is not a filter in parentheses"),
-    "disabled, elsewhere": ({"exclude_disabled": True}, "exclude_disabled", 'needs preset = "active-directory"'),
+    "two filters": ({"filter": "(mail=*)(cn=*)"}, "filter", "expected a filter in parentheses"),
+    "disabled, elsewhere": ({"exclude_disabled": True}, "exclude_disabled", 'requires preset = "active-directory"'),
     "disabled, of another product": (
         {"preset": "freeipa", "exclude_disabled": True},
         "exclude_disabled",
-        "elsewhere, say it in the filter",
+        "for other products exclude them by filter",
     ),
-    "pages of nothing": ({"page_size": 0}, "page_size", "expected 1 to 100000, not 0"),
-    "pages of less": ({"page_size": -1}, "page_size", "expected 1 to 100000, not -1"),
-    "pages too large": ({"page_size": 100_001}, "page_size", "expected 1 to 100000, not 100001"),
+    "pages of nothing": ({"page_size": 0}, "page_size", "expected 1 to 100000, got 0"),
+    "pages of less": ({"page_size": -1}, "page_size", "expected 1 to 100000, got -1"),
+    "pages too large": ({"page_size": 100_001}, "page_size", "expected 1 to 100000, got 100001"),
     "no time to connect": ({"connect_timeout": Duration(0)}, "connect_timeout", "expected a time greater than zero"),
     "no time to read": ({"read_timeout": Duration(0)}, "read_timeout", "expected a time greater than zero"),
 }
@@ -239,7 +248,7 @@ read_timeout = "1m"
             GOOD + 'bind_dn = "cn=x"\n',
             "-1: password_file: required key is missing: the file with the password",
         ),
-        (GOOD + "\n# how much\npage_size = 0\n", "5: page_size: expected 1 to 100000, not 0"),
+        (GOOD + "\n# how much\npage_size = 0\n", "5: page_size: expected 1 to 100000, got 0"),
         ('url = ["ldaps://a.example.com", "b"]\nbase = ""\n', '1: url: expected ldaps://HOST or ldap://HOST, not "b"'),
     ],
 )
@@ -361,7 +370,7 @@ def test_what_is_asked_for(what: str) -> None:
     keys, text, attributes, key = WANTED[what]
     own = given(**keys)
     assert list(problems(own)) == []
-    found = wanted(own)
+    found = resolve(own)
     assert (found.filter, found.attributes, found.key) == (text, attributes, key)
     assert list(problems(given(filter=found.filter, attributes=found.attributes))) == []
 
@@ -398,8 +407,8 @@ def test_the_readme_s_examples(preset: str, block: str, tmp_path: Path) -> None:
     own = load(file).sources["corp"].own
     assert own.preset == preset
     assert not own.insecure
-    assert wanted(own) == PRESETS[preset]
-    assert isinstance(wanted(own), Preset)
+    assert resolve(own) == PRESETS[preset]
+    assert isinstance(resolve(own), Preset)
 
 
 # Secrets

@@ -183,11 +183,11 @@ def test_without_the_overlay_everything_is_asked_for(slapd: Slapd, asked: Asked)
     fetched = asked.whole()
     assert fetched.report.mode == "poll"
     assert dn(4) not in by_label(fetched)
-    assert any("asked for everything" in note for note in fetched.report.notes), fetched.report.notes
+    assert any("full search: " in note for note in fetched.report.notes), fetched.report.notes
     asked.configure(slapd.url, base=PEOPLE, mode="sync")
     failed = asked.fetch()
     assert failed.report.kind == FailureKind.BROKEN
-    assert "has no sync mode" in failed.report.error
+    assert "does not support sync mode" in failed.report.error
     assert "overlay syncprov" in failed.report.error
 
 
@@ -283,16 +283,16 @@ def test_a_small_limit_asks_for_everything(slapd: Slapd, asked: Asked) -> None:
     fetched = asked.whole()
     assert fetched.report.mode == "sync"
     assert "n9@example.com" in by_label(fetched)[dn(9)]
-    assert any("more changed" in note for note in fetched.report.notes)
+    assert any("too many entries changed" in note for note in fetched.report.notes)
 
 
 def test_more_than_is_held_in_memory_is_pulled(slapd: Slapd, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refresh never brings more entries than a bound that we set ourselves: beyond it, pages are asked for."""
-    monkeypatch.setattr("syncagent.sources.ldap.content_sync.MOST", 5)
+    monkeypatch.setattr("syncagent.sources.ldap.content_sync.MAX_CHANGES", 5)
     for number in range(10):
         slapd.modify(dn(number), mail=f"n{number}@example.com")
     fetched = asked.whole()
-    assert any("more changed" in note for note in fetched.report.notes)
+    assert any("too many entries changed" in note for note in fetched.report.notes)
     assert "n9@example.com" in by_label(fetched)[dn(9)]
     assert asked.whole().report.state == "same"
 
@@ -397,7 +397,7 @@ def test_a_server_that_cannot_tell_is_asked_for_everything(how: str, scripted: t
     fetched = asked.whole()
     assert len(by_label(fetched)) == 5
     assert _pulls(server) == 1
-    assert any("cannot say what changed" in note for note in fetched.report.notes)
+    assert any("cannot report changes" in note for note in fetched.report.notes)
 
 
 BROKEN: dict[str, SyncAnswer] = {
@@ -438,7 +438,7 @@ def test_a_lagging_replica_is_waited_for(scripted: tuple[ScriptedLDAP, Asked], m
     server.sync_answers = [lags, lags]
     failed = asked.fetch()
     assert failed.report.kind == FailureKind.TEMPORARY
-    assert "is behind what was known before" in failed.report.error
+    assert "is behind the last cookie" in failed.report.error
     assert not _pulls(server)
     later = time.time() + 3700
     monkeypatch.setattr(time, "time", lambda: later)
@@ -453,7 +453,7 @@ def test_changes_while_it_is_pulled_that_cannot_be_told(scripted: tuple[Scripted
     server.sync_answers = [[SyncDone(code=4096)], [SyncDone()], [SyncDone(code=4096)]]
     failed = asked.fetch()
     assert failed.report.state == "failing"
-    assert "changed too much while it was read" in failed.report.error
+    assert "too many changes during the full search" in failed.report.error
 
 
 def test_states_of_entries(scripted: tuple[ScriptedLDAP, Asked]) -> None:
@@ -522,7 +522,7 @@ def test_a_replica_that_lags_does_not_take_over(slapd: Slapd, asked: Asked) -> N
         slapd.stop()
         failed = asked.fetch()
         assert failed.report.state == "failing"
-        assert "is behind what was known before" in failed.report.error
+        assert "is behind the last cookie" in failed.report.error
         assert f"uid=neu,{PEOPLE}" in by_label(failed)
         replica.add(f"uid=neu,{PEOPLE}", uid="neu", mail="neu@example.com")
         assert f"uid=neu,{PEOPLE}" in asked.entries()
@@ -531,8 +531,8 @@ def test_a_replica_that_lags_does_not_take_over(slapd: Slapd, asked: Asked) -> N
 def test_a_filter_on_what_no_server_tells_is_polled(slapd: Slapd, tmp_path: Path) -> None:
     """A filter on memberOf, which changes without a word, is asked whole each time."""
     asked = Asked(tmp_path, slapd.url, attributes=("mail",), filter="(&(mail=*)(!(memberOf=cn=x)))", mode="sync")
-    asked.configured.source._names_known = True  # type: ignore[attr-defined] # this schema has no memberOf
-    assert "the filter names memberOf" in asked.fetch().report.error
+    asked.configured.source._names_checked = True  # type: ignore[attr-defined] # this schema has no memberOf
+    assert "the filter uses memberOf" in asked.fetch().report.error
 
 
 @pytest.mark.parametrize("name", ["rfc822Mailbox", "0.9.2342.19200300.100.1.3"])
@@ -540,7 +540,7 @@ def test_an_attribute_by_another_name(name: str, slapd: Slapd, tmp_path: Path) -
     """A server that answers by another name of an attribute fails the source, which says the name; nobody is missed."""
     failed = Asked(tmp_path, slapd.url, attributes=("proxyAddresses", name)).fetch()
     assert failed.report.kind == FailureKind.BROKEN
-    assert "'mail'" in failed.report.error
+    assert '"mail"' in failed.report.error
 
 
 def test_a_present_phase_without_a_cookie(scripted: tuple[ScriptedLDAP, Asked]) -> None:
