@@ -24,7 +24,7 @@ from syncagent.values.types import INDEX_SUFFIX
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from syncagent.config.load import Config
+    from syncagent.config.tables import Config
 
 
 AGENT = "syncagent"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from syncagent.config import load as configuration
-from syncagent.config.load import SourceConfig
+from syncagent.config.tables import SourceConfig
 from syncagent.model import SourceState
 from syncagent.sync.fetch import Fetcher
 from tests.bench_ldap import alone

@@ -14,7 +14,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from syncagent.config import load as configuration
-from syncagent.config.load import SourceConfig
+from syncagent.config.tables import SourceConfig
 from syncagent.model import SourceState
 from syncagent.sync.fetch import Fetched, Fetcher
 from tests.support.postmap import minimal_config

@@ -20,18 +20,19 @@ from msgspec.structs import replace
 from syncagent.agent.retries import FIRST, Retries
 from syncagent.agent.schedule import triggers
 from syncagent.config import load as configuration
+from syncagent.config.tables import Config
 from syncagent.errors import ConfigError, FailureKind, SourceError
 from syncagent.model import SourceReport, SyncResult
 from syncagent.sources import Answer, Request
 from syncagent.state.database import Ledger
 from syncagent.sync import run as sync_module
-from syncagent.values.types import Cron
+from syncagent.values.cron import Cron
 from tests.scenario import HOUR, MINUTE, START, Scenario, people
 from tests.support.fetching import Says, fails, whole
 from tests.support.programs import wait_until
 
 if TYPE_CHECKING:
-    from syncagent.config.load import SourceConfig
+    from syncagent.config.tables import SourceConfig
 
 OK, TEMPORARY = 0, 75
 
@@ -375,7 +376,7 @@ path = "a"
 """
 
 
-def loaded(directory: Path, text: str) -> configuration.Config:
+def loaded(directory: Path, text: str) -> Config:
     """Read a configuration with this at its end."""
     file = directory / "syncagent.toml"
     file.write_text(CONFIG + text, "utf-8")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncagent.config.load import DomainLimits, Limits, Postfix
+from syncagent.config.tables import DomainLimits, Limits, Postfix
 from syncagent.model import Counts, Hold, Reason, SourceReport
 from syncagent.sync.guard import first_run, hold_id, judge
 from syncagent.sync.removals import CLOCK_SET, GRACE, HOLD, Decisions, Missing, Ripeness, Tally, remembered

@@ -14,6 +14,7 @@ import pytest
 from syncagent.addresses import u_labels, within
 from syncagent.cli import init
 from syncagent.config import load as config
+from syncagent.config import tables
 from syncagent.errors import ExitCode
 from syncagent.postfix import main_cf as mainconf
 from syncagent.values.types import Domain, MapName
@@ -316,9 +317,9 @@ def test_what_it_prepared_loads_as_well(postfix: Begin) -> None:
     file.write_text(everything)
     read = config.load(file)
     assert read.limits.canaries == ("postmaster@example.net",)
-    assert config.Limits(canaries=read.limits.canaries) == read.limits, "what is prepared is the default"
-    assert read.schedule == config.Schedule()
-    assert read.state == config.State()
+    assert tables.Limits(canaries=read.limits.canaries) == read.limits, "what is prepared is the default"
+    assert read.schedule == tables.Schedule()
+    assert read.state == tables.State()
 
 
 @pytest.mark.parametrize("name", ["syncagent.toml", "recipients"])

@@ -15,7 +15,7 @@ from syncagent.postfix import table_text as mapfile
 from syncagent.sources.http.client import Response
 from syncagent.sources.http.recipe import json_path as paths
 from syncagent.sources.line_formats import FORMATS, FormatOptions, Input
-from syncagent.values import toml_reader as reader
+from syncagent.values import toml_syntax
 from tests.scenario import Scenario, people
 from tests.support.awkward import Sink
 
@@ -205,7 +205,7 @@ def test_toml(what: str) -> None:
     """What Python's parser is slow or wordless on is refused."""
     text, why = TOML[what]
     with pytest.raises(ValueError, match=why):
-        reader.tables(text)
+        toml_syntax.parse(text)
 
 
 def test_lines_of_a_file(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from syncagent import sources
 from syncagent.cli.main import command
 from syncagent.config import json_schema as schema
 from syncagent.config import load as config
+from syncagent.config import tables
 from tests.support.need import need_program
 from tests.support.run import syncagent
 
@@ -100,12 +101,12 @@ def test_every_key_is_there_with_its_text() -> None:
     """Each key of each table is in its section, and says what its docstring says."""
     page = rendered("syncagent.toml.5")
     described = schema.schema()
-    tables = [*described["properties"].values(), *described["$defs"].values()]
-    keys = {name: node for table in tables for name, node in table.get("properties", {}).items()}
+    described_tables = [*described["properties"].values(), *described["$defs"].values()]
+    keys = {name: node for table in described_tables for name, node in table.get("properties", {}).items()}
     for name, node in keys.items():
         assert f" {name} (" in page
         assert " ".join(node.get("description", "").replace("`", "").split()) in page, name
-    for struct in (config.Postfix, config.GeneralLimits, config.Schedule, config.State, config.Notify, config.Metrics):
+    for struct in (tables.Postfix, tables.GeneralLimits, tables.Schedule, tables.State, tables.Notify, tables.Metrics):
         assert set(struct.__struct_fields__) <= keys.keys()
     for kind in ("file", "http", "ldap"):
         assert {*sources.Common.__struct_fields__, *sources.load(kind).Config.__struct_fields__} <= keys.keys()

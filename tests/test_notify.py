@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from syncagent.agent import notify
 from syncagent.agent.notify import UntoldError, deliver, event, news
-from syncagent.config.load import Notify
+from syncagent.config.tables import Notify
 from syncagent.state.status import AGENT_FILE, Alarm, LastRun, read_agent
 from syncagent.values.types import Duration, SecretFile
 from tests.agent import Station

@@ -12,6 +12,7 @@ import pytest
 from syncagent import sources
 from syncagent.cli.main import command
 from syncagent.config import load as config
+from syncagent.config import tables
 from syncagent.errors import ExitCode
 from syncagent.sources.http.recipe import validate as judge
 from tests.support.need import need_postfix
@@ -170,10 +171,10 @@ def test_verbs_and_exit_statuses_are_those_of_the_program() -> None:
 
 def test_every_config_key_has_its_row() -> None:
     """A key that the README does not tell of is a key that nobody finds."""
-    structs = (config.Postfix, config.DomainLimits, config.Limits, config.Schedule, config.State)
+    structs = (tables.Postfix, tables.DomainLimits, tables.Limits, tables.Schedule, tables.State)
     for struct in structs:
         for name in struct.__struct_fields__:
-            if (struct, name) != (config.Limits, "domains"):
+            if (struct, name) != (tables.Limits, "domains"):
                 assert f"| `{name}` |" in README or f"`{name}`" in README, f"{struct.__name__}.{name}"
     for kind in ("file", "http", "ldap"):
         for name in sources.load(kind).Config.__struct_fields__:

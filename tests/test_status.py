@@ -19,7 +19,7 @@ from syncagent import privileges
 from syncagent.cli import main as cli
 from syncagent.cli import output as render
 from syncagent.config import load as configuration
-from syncagent.config.load import Config
+from syncagent.config.tables import Config
 from syncagent.errors import LedgerError
 from syncagent.files import sorted_lines as files
 from syncagent.state import database as ledger

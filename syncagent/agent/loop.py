@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-    from syncagent.config.load import Config
+    from syncagent.config.tables import Config
     from syncagent.model import SyncResult
 
 _CONFIGURATION = ""  # the name under which the watch knows the configuration; no source has it
@@ -226,7 +226,7 @@ class _Agent:
         try:
             config = configuration.load(self.config.file)
         except ConfigError as error:
-            check = f"{configuration.program(self.config.file)} check"
+            check = self.config.command("check")
             self._refuse([str(problem) for problem in error.problems], f"what is wrong with it: {check}")
             return
         if config.state.directory != self.config.state.directory:

@@ -22,7 +22,7 @@ from syncagent.sources.http.cancel import Connections
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from syncagent.config.load import Notify
+    from syncagent.config.tables import Notify
     from syncagent.state.status import Alarm
 
 

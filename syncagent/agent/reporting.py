@@ -12,14 +12,13 @@ from msgspec.structs import replace
 
 from syncagent.agent import notify
 from syncagent.agent.supervisor import tell_systemd
-from syncagent.config.load import program
 from syncagent.errors import ExitCode, LedgerError
 from syncagent.state import status
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from syncagent.config.load import Config
+    from syncagent.config.tables import Config
     from syncagent.model import SourceReport, SyncResult
     from syncagent.state.status import Alarm, LastRun, Status
 
@@ -69,7 +68,7 @@ class Reporter:
             self._teller = notify.Teller(self._state.told, keep, self._goes_wrong, self._goes_right)
         self._keep(config)
         try:
-            now = status.read(config, program(config.file), agent=self._state)
+            now = status.read(config, config.command(), agent=self._state)
         except LedgerError as error:  # who is configured is told of that too; what stood stands
             failed = status.Alarm("publish-failed", str(config.postfix.map), last.error or str(error))
             self._tell_of({**self._alarms, failed.key: failed}, config, self._teller)

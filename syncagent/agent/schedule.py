@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from apscheduler.events import JobExecutionEvent
 
-    from syncagent.config.load import Config
+    from syncagent.config.tables import Config
 
 Trigger: TypeAlias = IntervalTrigger | CronTrigger | OrTrigger
 _STEP = 5.0

@@ -27,7 +27,7 @@ from syncagent.sync import fetch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from syncagent.config.load import Config
+    from syncagent.config.tables import Config
 
     Check = Callable[[Host], Iterator[Finding]]
 

@@ -28,7 +28,7 @@ from syncagent.values.types import INDEX_SUFFIX
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from syncagent.config.load import Config
+    from syncagent.config.tables import Config
     from syncagent.model import SourceReport
     from syncagent.state.database import Ledger
     from syncagent.values.types import MapName

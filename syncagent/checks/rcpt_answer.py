@@ -20,7 +20,7 @@ from syncagent.checks.smtpd import unlisted_are_rejected
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from syncagent.config.load import Config
+    from syncagent.config.tables import Config
 
 _RELAY = "relay_domains"
 _CLASSES = (

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from syncagent.config.load import Config
+    from syncagent.config.tables import Config
     from syncagent.state.database import Finished
 
 _SHOWN = 60

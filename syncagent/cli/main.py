@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from click.shell_completion import CompletionItem
 
-    from syncagent.config.load import Config
+    from syncagent.config.tables import Config
     from syncagent.sync.run import Options
     from syncagent.values.types import Domain, MapName
 
@@ -500,9 +500,9 @@ def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = Fa
 
 def _program(config_file: Path) -> str:
     """Give the command line to type for another verb on the same configuration."""
-    from syncagent.config import load as config
+    from syncagent.config import tables
 
-    return config.program(config_file)
+    return tables.command(config_file)
 
 
 def main() -> NoReturn:

@@ -1,27 +1,24 @@
-"""The JSON Schema of the configuration, for editors, made from the types that read it."""
+"""The JSON Schema of the configuration, made from the types that read it; editors complete and validate by it."""
 
 from __future__ import annotations
 
-import ast
-import inspect
-import itertools
-import textwrap
-import types
 import typing
 from typing import Any
 
 import msgspec
 
 from syncagent import sources
-from syncagent.config import load as config
+from syncagent.config.tables import DomainLimits, Tables
+from syncagent.values.field_docs import field_docs
+from syncagent.values.toml_reader import optional
 from syncagent.values.types import VALUES
 
 
 def schema() -> dict[str, Any]:
-    """Give the schema, with every installed kind of source that can be loaded."""
-    tables = {name: _table(table) for name, table in typing.get_type_hints(config.Tables).items()}
-    tables["limits"]["additionalProperties"] = _table(config.DomainLimits)
-    kinds = {f"source-{kind}": _source(kind) for kind in sorted(sources.kinds()) if _is_whole(kind)}
+    """Return the schema, with every installed kind of source that can be loaded."""
+    tables = {name: _table(table) for name, table in typing.get_type_hints(Tables).items()}
+    tables["limits"]["additionalProperties"] = _table(DomainLimits)
+    kinds = {f"source-{kind}": _source(kind) for kind in sorted(sources.kinds()) if _can_be_loaded(kind)}
     one_of = [{"$ref": f"#/$defs/{name}"} for name in kinds]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -35,7 +32,7 @@ def schema() -> dict[str, Any]:
     }
 
 
-def _is_whole(kind: str) -> bool:
+def _can_be_loaded(kind: str) -> bool:
     try:
         sources.load(kind)
     except sources.BrokenKindError:
@@ -44,7 +41,7 @@ def _is_whole(kind: str) -> bool:
 
 
 def _source(kind: str) -> dict[str, Any]:
-    """Give the table of one kind of source: what all have, and its own keys."""
+    """Return the table of one kind of source: the common keys and its own."""
     common, own = _table(sources.Common), _table(sources.load(kind).Config)
     properties = common["properties"] | own["properties"]
     properties["type"] = properties["type"] | {"const": kind}
@@ -52,7 +49,7 @@ def _source(kind: str) -> dict[str, Any]:
 
 
 def _table(struct: type[msgspec.Struct]) -> dict[str, Any]:
-    hints, told = typing.get_type_hints(struct), _told(struct)
+    hints, docs = typing.get_type_hints(struct), field_docs(struct)
     own = list(struct.__annotations__)  # in the order of the source file, and before those of a base
     fields = sorted(msgspec.structs.fields(struct), key=lambda field: [*own, field.name].index(field.name))
     return {
@@ -60,7 +57,7 @@ def _table(struct: type[msgspec.Struct]) -> dict[str, Any]:
         "description": (struct.__doc__ or "").partition("\n")[0],
         "type": "object",
         "properties": {
-            field.name: _described(_type(hints[field.name]), told.get(field.name, "")) | _default(field.default)
+            field.name: _described(_type(hints[field.name]), docs.get(field.name, "")) | _default(field.default)
             for field in fields
         },
         "required": [field.name for field in fields if field.required],
@@ -68,36 +65,17 @@ def _table(struct: type[msgspec.Struct]) -> dict[str, Any]:
     }
 
 
-def _told(struct: type[msgspec.Struct]) -> dict[str, str]:
-    """Give the docstrings of a table's keys, which are nowhere but in the source; none where there is no source."""
-    told: dict[str, str] = {}
-    for owner in reversed(struct.__mro__):
-        if not issubclass(owner, msgspec.Struct) or owner is msgspec.Struct:
-            continue
-        try:
-            (definition,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
-        except (OSError, TypeError):
-            continue
-        body = definition.body if isinstance(definition, ast.ClassDef) else []
-        for key, text in itertools.pairwise(body):
-            match key, text:
-                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
-                    told[name] = " ".join(words.split())
-    return told
-
-
-def _described(node: dict[str, Any], told: str) -> dict[str, Any]:
-    """Add a key's docstring, before what there is to say of its type."""
+def _described(node: dict[str, Any], doc: str) -> dict[str, Any]:
+    """Return a key's schema with its docstring before the description of its type."""
     more = node.get("description", "")
-    text = " ".join(filter(None, (told, f"{more[:1].upper()}{more[1:]}." if told and more else more)))
+    text = " ".join(filter(None, (doc, f"{more[:1].upper()}{more[1:]}." if doc and more else more)))
     return node | {"description": text} if text else node
 
 
 def _type(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - any field's type
-    arguments = [one for one in typing.get_args(kind) if one not in (types.NoneType, msgspec.UnsetType)]
-    origin = typing.get_origin(kind)
-    if origin in (types.UnionType, typing.Union) and len(arguments) == 1:
-        return _type(arguments[0])
+    if inner := optional(kind):
+        return _type(inner)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple:
         return {"type": "array", "items": _type(arguments[0])}
     if origin is dict:
@@ -108,7 +86,7 @@ def _type(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - any field's type
 
 
 def _default(value: object) -> dict[str, Any]:
-    """Give a default as it would be spelled; none where there is none to spell."""
+    """Return a default as TOML spells it; nothing if TOML has no spelling for it."""
     if value in (msgspec.NODEFAULT, msgspec.UNSET, None, ()):
         return {}
     return {"default": str(value) if type(value) in VALUES or hasattr(value, "parts") else value}

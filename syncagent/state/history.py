@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from syncagent.config.load import Config
+    from syncagent.config.tables import Config
     from syncagent.state.database import Ledger
 
 SHOWN = 20

@@ -17,7 +17,7 @@ from syncagent.state.database import reading
 from syncagent.values.types import spell_seconds
 
 if TYPE_CHECKING:
-    from syncagent.config.load import Config
+    from syncagent.config.tables import Config
 
 AGENT_FILE, AGENT_LOCK = "agent.json", "agent.lock"
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from syncagent.config.load import Config
+    from syncagent.config.tables import Config
     from syncagent.files.search import Finder
 
 _MANY = 10_000

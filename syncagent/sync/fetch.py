@@ -32,7 +32,7 @@ from syncagent.values.types import RecipeFile, SecretFile, spell_seconds
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from syncagent.config.load import SourceConfig
+    from syncagent.config.tables import SourceConfig
     from syncagent.model import Snapshot
 
 DEADLINE = 120.0

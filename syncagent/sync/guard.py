@@ -15,7 +15,7 @@ from syncagent.values.types import spell_seconds
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from syncagent.config.load import Limits
+    from syncagent.config.tables import Limits
     from syncagent.model import Counts, SourceReport
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from syncagent.config.load import Postfix
+    from syncagent.config.tables import Postfix
     from syncagent.model import Plan
     from syncagent.postfix.table import Identities
     from syncagent.state.database import Finished

@@ -17,7 +17,7 @@ from syncagent.sync.guard import hold_id
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from syncagent.config.load import Limits
+    from syncagent.config.tables import Limits
     from syncagent.model import Reason
 
 GRACE = b"grace"

@@ -47,7 +47,7 @@ from syncagent.values.types import Domain
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from syncagent.config.load import Config
+    from syncagent.config.tables import Config
 
 _EMPTY = "there is no recipient at all; an empty map refuses everybody, and is never published"
 _FEW_REFUSED = 10

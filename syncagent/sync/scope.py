@@ -10,7 +10,7 @@ from syncagent.addresses import within
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from syncagent.config.load import Postfix
+    from syncagent.config.tables import Postfix
 
 _MANY_DOMAINS = 100_000
 _OTHERS = "(others)"

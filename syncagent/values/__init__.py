@@ -1,10 +1,10 @@
-"""Values of the configuration, as a plug-in's Config may use them, and how a TOML table is read."""
+"""Types of configuration values for the ``Config`` of a source kind, and the reading of TOML tables."""
 
+from syncagent.values.cron import Cron
 from syncagent.values.types import (
     INDEX_SUFFIX,
     VALUES,
     Address,
-    Cron,
     Domain,
     Duration,
     MapName,

@@ -19,7 +19,7 @@ from syncagent.agent import supervisor as keeper
 from syncagent.agent.retries import FIRST, Retries
 from syncagent.agent.schedule import Schedule, offset, triggers
 from syncagent.config import load as configuration
-from syncagent.config.load import Config
+from syncagent.config.tables import Config
 from tests.support.programs import wait_until
 
 START = datetime(2026, 11, 24, 12, 0, 0, 250_000, tzinfo=UTC)

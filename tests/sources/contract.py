@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from msgspec import Struct
 
-from syncagent.config.load import SourceConfig
+from syncagent.config.tables import SourceConfig
 from syncagent.errors import SourceError
 from syncagent.model import Entry, SourceState
 from syncagent.sources import Answer, Common, Request, Source

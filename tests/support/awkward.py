@@ -19,7 +19,7 @@ from typing import Any
 
 from syncagent import addresses as normalise
 from syncagent import errors as wrong
-from syncagent.config.load import Config
+from syncagent.config.tables import Config
 from syncagent.postfix import main_cf as mainconf
 from syncagent.postfix import table_text as mapfile
 from syncagent.sources.http import client as transport
@@ -37,6 +37,7 @@ from syncagent.state import snapshot
 from syncagent.sync import relay_domains as domains
 from syncagent.values import toml_reader as reader
 from syncagent.values import types as values
+from syncagent.values.cron import Cron
 
 SMALL, BIG = 128 << 10, 1 << 20
 """Octets: the big one has eight times the small one's."""
@@ -401,7 +402,7 @@ def toml(text: str) -> None:
 @_parser
 def value(text: str) -> None:
     """A value of the configuration."""
-    kinds = (values.Duration, values.Size, values.Cron, values.MapName, values.Urls)
+    kinds = (values.Duration, values.Size, Cron, values.MapName, values.Urls)
     for one in (text, f"{text} * * * *", f"* * * * {text}", f"lmdb:/{text}"):
         for kind in kinds:
             _each([kind.parse], [one])

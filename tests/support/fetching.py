@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from syncagent.config.load import SourceConfig
+from syncagent.config.tables import SourceConfig
 from syncagent.sources import Answer, Common, Request
 from syncagent.sync.fetch import Fetched, Fetcher
 from syncagent.values.types import Duration, SecretFile

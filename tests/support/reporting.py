@@ -9,7 +9,7 @@ from typing import Any
 from syncagent.agent import log
 from syncagent.agent.reporting import Reporter
 from syncagent.config import load as configuration
-from syncagent.config.load import Config
+from syncagent.config.tables import Config
 from syncagent.errors import SyncagentError
 from syncagent.model import SyncResult
 from syncagent.state.status import LastRun

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from syncagent.config.load import SourceConfig
+from syncagent.config.tables import SourceConfig
 from syncagent.sources import Common
 from syncagent.sources.http import Config, build, problems
 from syncagent.sync.fetch import Fetched

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from syncagent.config.load import SourceConfig
+from syncagent.config.tables import SourceConfig
 from syncagent.sources import Common
 from syncagent.sources.ldap import Config, build, problems
 from syncagent.sync.fetch import Fetched

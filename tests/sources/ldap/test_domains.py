@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from syncagent.config.load import SourceConfig
+from syncagent.config.tables import SourceConfig
 from syncagent.sources import Common, ldap
 from syncagent.sync.fetch import Fetched
 from syncagent.values.types import SecretFile, Urls

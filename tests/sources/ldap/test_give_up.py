@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from syncagent.config.load import SourceConfig
+from syncagent.config.tables import SourceConfig
 from syncagent.sources import Common, ldap
 from syncagent.values.types import Duration, Urls
 from tests.support.fetching import Runs

@@ -14,7 +14,8 @@ from syncagent.files import sorted_lines as files
 from syncagent.sources.http.recipe import conditions as rules
 from syncagent.sources.http.recipe import json_path as paths
 from syncagent.sources.http.recipe.model import PLACEHOLDER, Recipe, bound, filled, parameters
-from syncagent.values.toml_reader import Reader, tables
+from syncagent.values.toml_reader import Reader
+from syncagent.values.toml_syntax import parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -48,7 +49,7 @@ def load(name: str) -> Recipe:
     file = _file(name)
     try:
         text = files.read_foreign_text(file, _MOST)
-        raw = tables(text)
+        raw = parse(text)
     except OSError as error:
         if file.parent == _shipped():
             text = f"there is no recipe {name!r}; there are: {', '.join(names())}; one of your own has a / in its path"

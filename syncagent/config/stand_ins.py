@@ -1,0 +1,83 @@
+"""The problems that a kind of source reports of a table of which some keys have no usable value.
+
+A kind's ``problems(config)`` wants a whole Config. It gets several, with different values in the place of the unusable
+keys; a problem that it reports whatever stands there does not depend on them, and is the only kind to be shown.
+"""
+
+from __future__ import annotations
+
+import typing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from syncagent import sources
+from syncagent.values.partial import UnusableError, default
+from syncagent.values.toml_reader import optional
+from syncagent.values.types import VALUES, RecipeFile, SecretFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from msgspec import Struct
+
+    from syncagent.values.partial import Partial
+
+_SIMPLE: dict[Any, tuple[Any, ...]] = {
+    bool: (False, True),
+    int: (1, 2),
+    float: (1.0, 2.0),
+    str: ("", "x"),
+    Path: (Path("/x"), Path("/y")),
+    SecretFile: (SecretFile("x"),),
+    RecipeFile: (RecipeFile("x"),),
+}
+
+
+def problems(kind: str, module: Any, table: Partial) -> list[tuple[str, str]]:  # noqa: ANN401 - see sources.load()
+    """Return the problems, key and message, that do not depend on the unusable keys."""
+    hints = typing.get_type_hints(table.struct)
+    values = {name: value for name, value in table.values.items() if name not in table.unusable}
+    common: list[tuple[str, str]] | None = None
+    for stand_ins in _combinations({name: _candidates(table.struct, name, hints[name]) for name in table.unusable}):
+        try:
+            reported = sources.problems(kind, module, table.struct(**values, **stand_ins))
+        except (sources.BrokenKindError, TypeError):  # of a package that wants other values than these
+            return []
+        common = reported if common is None else [problem for problem in common if problem in reported]
+    return [(key, text) for key, text in common or [] if key not in table.unusable]
+
+
+def _combinations(candidates: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    """Yield assignments: every candidate of all keys side by side, and every candidate beside the others' first."""
+    if not all(candidates.values()):
+        return
+    first = {name: several[0] for name, several in candidates.items()}
+    for number in range(max(map(len, candidates.values()))):
+        yield {name: several[min(number, len(several) - 1)] for name, several in candidates.items()}
+    for name, several in candidates.items():
+        yield from (first | {name: value} for value in several[1:])
+
+
+def _candidates(struct: type[Struct], name: str, kind: Any) -> list[Any]:  # noqa: ANN401 - any field's type
+    """Return values that a field may have: its default and others; empty if none can be made."""
+    values = [*_of_type(kind)]
+    try:
+        usual = default(struct, name)
+    except UnusableError:
+        return values
+    return [usual, *(value for value in values if value != usual)]
+
+
+def _of_type(kind: Any) -> tuple[Any, ...]:  # noqa: ANN401 - any field's type
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if inner := optional(kind):
+        return (None, *_of_type(inner))
+    if origin is typing.Literal:
+        return arguments
+    if origin is tuple:
+        return ((), *((value,) for value in _of_type(arguments[0])[:1]))
+    if origin is dict:
+        return ({},)
+    if kind in _SIMPLE:
+        return _SIMPLE[kind]
+    return tuple(kind.parse(example) for example in VALUES.get(kind, {}).get("examples", ()))

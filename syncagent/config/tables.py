@@ -1,0 +1,216 @@
+"""The tables of the configuration as typed, immutable values.
+
+The string below a field is the manual's text for that key: it is in syncagent.toml(5) and in `syncagent schema`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import threading
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from syncagent import DEFAULT_CONFIG, sources
+from syncagent.postfix.table import TableSettings
+from syncagent.values.cron import Cron
+from syncagent.values.types import Address, Domain, Duration, MapName, SecretFile
+
+_LEAST_MAX_AGE = 3600.0
+"""Seconds: ``schedule.max_age`` unless set, where every source is asked at least twice in that time."""
+
+
+class Postfix(Struct, frozen=True, kw_only=True):
+    """The tables to publish, and the relay domains they are for."""
+
+    map: MapName
+    """The table to publish, as relay_recipient_maps in main.cf names it."""
+    relay_domains: tuple[Domain, ...]
+    """The domains to publish recipients for; their subdomains are in scope as well."""
+    catch_all: tuple[Domain, ...] = ()
+    """Domains for which a source may report that every address is valid."""
+    domains_map: MapName | None = None
+    """A second table, for relay_domains in main.cf: relay_domains, and the domains that the sources report."""
+    allow_domains: tuple[str, ...] = ()
+    """Domains that a source may add to domains_map, as patterns such as *.example.com."""
+    exclude: tuple[Address, ...] = ()
+    """Addresses, or whole domains as @domain, that are never published."""
+    config_directory: Path = Path("/etc/postfix")
+    """The directory of main.cf."""
+    reload: bool = True
+    """Reload Postfix after a texthash table changed, if run by root; other types need no reload."""
+    postmap_timeout: Duration = Duration(900)
+    """Timeout of postmap; when it expires, publishing fails and the old table stays."""
+
+    def settings(self, table: MapName | None = None) -> TableSettings:
+        """Return the settings of a table, by default of the recipients'."""
+        return TableSettings(table or self.map, self.config_directory, float(self.postmap_timeout), self.reload)
+
+
+class DomainLimits(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Limits of one relay domain, where they differ from those of [limits]."""
+
+    removed_percent: float | UnsetType = UNSET
+    removed_floor: int | UnsetType = UNSET
+    removal_grace: Duration | UnsetType = UNSET
+
+
+class GeneralLimits(Struct, frozen=True, kw_only=True):
+    """When removals are held for a person's approval."""
+
+    removed_percent: float = 10.0
+    """A domain, or the whole, has its removals held if it would lose more than this percentage of its recipients ..."""
+    removed_floor: int = 5
+    """... and more than this number of recipients."""
+    removed_window: Duration = Duration(86400)
+    """Removals of this time before a run count towards both limits."""
+    removal_grace: Duration = Duration(3600)
+    """How long an address must be missing, in two complete answers or more, before it is removed; "0s": at once."""
+    canaries: tuple[Address, ...] = ()
+    """Addresses that the sources always list; if one is missing, all removals are held."""
+
+
+class Limits(GeneralLimits, frozen=True, kw_only=True):
+    """The general limits, and those of single relay domains."""
+
+    domains: dict[Domain, DomainLimits] = {}
+    """Limits per relay domain, written as [limits."example.org"]."""
+
+    def of(self, domain: str) -> tuple[float, int, float]:
+        """Return removed_percent, removed_floor and removal_grace (seconds) of a relay domain."""
+        own = self.domains.get(Domain(domain), DomainLimits())
+        return (
+            self.removed_percent if own.removed_percent is UNSET else own.removed_percent,
+            self.removed_floor if own.removed_floor is UNSET else own.removed_floor,
+            self.removal_grace if own.removal_grace is UNSET else own.removal_grace,
+        )
+
+
+class Schedule(Struct, frozen=True, kw_only=True):
+    """When the agent runs."""
+
+    every: Duration = Duration(300)
+    """Interval between two runs."""
+    cron: Cron | None = None
+    """When to run instead, in UTC, as in crontab(5): minute, hour, day of the month, month, day of the week."""
+    max_age: Duration | None = None
+    """Age at which a source's data counts as stale; unless set 1h, or twice the source's interval if that is longer."""
+
+
+class Notify(Struct, frozen=True, kw_only=True):
+    """Notifications: when something needs a person, and when that is over."""
+
+    command: tuple[str, ...] = ()
+    """Program and arguments to run; it reads the event as JSON on its standard input."""
+    url: str = ""
+    """URL to which the event is posted as JSON."""
+    url_file: SecretFile | None = None
+    """File with that URL, if the URL is a secret."""
+    ping_url: str = ""
+    """URL that is requested after each successful run, for a service that raises an alarm when the requests stop."""
+    timeout: Duration = Duration(30)
+    """Timeout of a notification."""
+
+
+class Metrics(Struct, frozen=True, kw_only=True):
+    """Metrics for Prometheus."""
+
+    textfile: Path | None = None
+    """File to write for the textfile collector of node_exporter; its name must end in .prom."""
+
+
+class State(Struct, frozen=True, kw_only=True):
+    """State that is kept between runs."""
+
+    directory: Path = Path("/var/lib/syncagent/state")
+    """The state directory; created with mode 0750 if it is missing."""
+    history: Duration = Duration(400 * 86400)
+    """How long the history of changes is kept; at least limits.removed_window."""
+
+
+class Tables(Struct, frozen=True, kw_only=True):
+    """The tables of the configuration, without those of the sources."""
+
+    postfix: Postfix
+    limits: GeneralLimits = GeneralLimits()
+    schedule: Schedule = Schedule()
+    state: State = State()
+    notify: Notify = Notify()
+    metrics: Metrics = Metrics()
+
+
+class SourceConfig(Struct, frozen=True, kw_only=True, dict=True):
+    """A configured source: the keys that all kinds share, and the configuration of its own kind."""
+
+    name: str
+    common: sources.Common
+    own: Any
+    digest: str
+    build: Callable[[Any], sources.Source]
+    watched: tuple[sources.Watched, ...] = ()
+
+    @cached_property
+    def source(self) -> sources.Source:
+        """The source: one object for the lifetime of this configuration, so that it can keep a connection open."""
+        return self.build(self.own)
+
+    @cached_property
+    def free(self) -> threading.Lock:
+        """The lock of a fetch: after a timeout its thread may still be running when the next run begins."""
+        return threading.Lock()
+
+    def same_as(self, other: SourceConfig) -> bool:
+        """True if the other source has the same name, type and configuration."""
+        return (self.name, self.common.type, self.digest) == (other.name, other.common.type, other.digest)
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """The whole configuration."""
+
+    postfix: Postfix
+    limits: Limits
+    schedule: Schedule
+    state: State
+    sources: dict[str, SourceConfig]
+    file: Path
+    notify: Notify = Notify()
+    metrics: Metrics = Metrics()
+
+    def every(self, name: str) -> float | None:
+        """Return the interval of a source in seconds; None if schedule.cron applies."""
+        own = self.sources[name].common.every
+        return own if own is not None else None if self.schedule.cron else self.schedule.every
+
+    def max_age(self, name: str) -> float:
+        """Return the age at which a source's data is stale, in seconds."""
+        return self.schedule.max_age or max(_LEAST_MAX_AGE, 2 * self._longest_interval(name))
+
+    def _longest_interval(self, name: str) -> float:
+        """Return the longest time between two fetches of a source, in seconds."""
+        every, cron = self.every(name), self.schedule.cron
+        return every if every is not None else cron.longest() if cron else 0.0
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that decides what is published: tables, limits and sources."""
+        parts = (self.postfix, self.limits, {name: source.digest for name, source in self.sources.items()})
+        return digest(parts)
+
+    def command(self, *words: str) -> str:
+        """Return the command line to type for a verb with this configuration, quoted for a shell."""
+        return command(self.file, *words)
+
+
+def command(file: Path, *words: str) -> str:
+    """Return the command line to type for a verb with a configuration file, quoted for a shell."""
+    return shlex.join(["syncagent", *([] if file == Path(DEFAULT_CONFIG) else ["--config", str(file)]), *words])
+
+
+def digest(value: object) -> str:
+    """Return the SHA-256 of a value's JSON, independent of the order of its keys."""
+    return hashlib.sha256(msgspec.json.encode(value, enc_hook=str, order="sorted")).hexdigest()

@@ -1,0 +1,229 @@
+"""What no single key shows: rules over several keys of the tables, one function a rule.
+
+A rule yields ``(path, message)``. A table may be a Partial: a rule that uses a key without a usable value ends there,
+since whatever it would say might be wrong once that key is put right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET
+
+from syncagent.addresses import within
+from syncagent.values.partial import UnusableError, elements
+from syncagent.values.types import Domain, spell_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from syncagent.config.tables import DomainLimits, GeneralLimits, Metrics, Notify, Postfix, Schedule, State
+    from syncagent.sources import Common
+    from syncagent.values.toml_reader import Keys
+
+    Problems = Iterator[tuple[Keys, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The tables as far as they could be read: each is of its type or a Partial of it.
+
+    ``domains`` has the limits of single domains by domain, ``sources`` the common keys of each source by its name.
+    """
+
+    postfix: Postfix
+    limits: GeneralLimits
+    schedule: Schedule
+    state: State
+    notify: Notify
+    metrics: Metrics
+    domains: dict[Domain, DomainLimits]
+    sources: dict[str, Common]
+
+
+def problems(parts: Parts) -> Problems:
+    """Yield the problems that the rules find, as far as the keys they use are there."""
+    for rule in RULES:
+        with contextlib.suppress(UnusableError):
+            yield from rule(parts)
+    for domain in parts.domains:
+        for domain_rule in DOMAIN_RULES:
+            with contextlib.suppress(UnusableError):
+                yield from domain_rule(parts, domain)
+    for name in parts.sources:
+        for source_rule in SOURCE_RULES:
+            with contextlib.suppress(UnusableError):
+                yield from source_rule(parts, name)
+
+
+def _no_domain(parts: Parts) -> Problems:
+    if not parts.postfix.relay_domains:
+        yield (
+            ("postfix", "relay_domains"),
+            'expected a domain at least, such as ["example.com"]',
+        )
+
+
+def _catch_all_outside(parts: Parts) -> Problems:
+    scope = frozenset(parts.postfix.relay_domains)
+    for domain in () if parts.postfix.allow_domains else elements(parts.postfix, "catch_all"):
+        if not within(domain, scope):
+            yield ("postfix", "catch_all"), f"{domain} is outside relay_domains"
+
+
+def _canary_outside(parts: Parts) -> Problems:
+    scope = frozenset(parts.postfix.relay_domains)
+    for canary in elements(parts.limits, "canaries"):
+        if not within(canary.rpartition("@")[2], scope) and not _is_excluded(parts, canary):
+            yield ("limits", "canaries"), f"{canary} is outside relay_domains, so that it is never published"
+
+
+def _canary_excluded(parts: Parts) -> Problems:
+    for canary in elements(parts.limits, "canaries"):
+        if _is_excluded(parts, canary):
+            yield ("limits", "canaries"), f"{canary} is in postfix.exclude, so that it is never published"
+
+
+def _is_excluded(parts: Parts, address: str) -> bool:
+    return bool({address, f"@{address.rpartition('@')[2]}"} & {*elements(parts.postfix, "exclude")})
+
+
+def _allowed_without_map(parts: Parts) -> Problems:
+    if parts.postfix.allow_domains and parts.postfix.domains_map is None:
+        yield ("postfix", "allow_domains"), "needs domains_map, the table to add domains to"
+
+
+def _one_table_for_two(parts: Parts) -> Problems:
+    domains_map = parts.postfix.domains_map
+    if domains_map and domains_map.path == parts.postfix.map.path:
+        yield ("postfix", "domains_map"), "is the same table as map: recipients and domains need a table each"
+
+
+def _no_pattern(parts: Parts) -> Problems:
+    for pattern in elements(parts.postfix, "allow_domains"):
+        if not re.fullmatch(r"[A-Za-z0-9_.*?-]+", pattern):
+            yield ("postfix", "allow_domains"), f"{pattern!r} is no pattern such as *.example.com, in A-labels"
+
+
+def _percent(parts: Parts) -> Problems:
+    yield from _percent_problem(("limits",), parts.limits.removed_percent)
+
+
+def _floor(parts: Parts) -> Problems:
+    yield from _floor_problem(("limits",), parts.limits.removed_floor)
+
+
+def _interval(parts: Parts) -> Problems:
+    """The agent's own interval, or the longest time between two times of its crontab line."""
+    schedule = parts.schedule
+    if schedule.cron:
+        yield from _interval_problem(parts, ("schedule", "cron"), schedule.cron.longest())
+    elif schedule.every < 1:
+        yield ("schedule", "every"), 'expected "1s" or more'
+    else:
+        yield from _interval_problem(parts, ("schedule", "every"), schedule.every)
+
+
+def _no_max_age(parts: Parts) -> Problems:
+    if parts.schedule.max_age is not None and not parts.schedule.max_age:
+        yield ("schedule", "max_age"), 'expected a time of more than "0s"'
+
+
+def _notify_url(parts: Parts) -> Problems:
+    yield from _url_problem("url", parts.notify.url)
+
+
+def _ping_url(parts: Parts) -> Problems:
+    yield from _url_problem("ping_url", parts.notify.ping_url)
+
+
+def _two_urls(parts: Parts) -> Problems:
+    if parts.notify.url and parts.notify.url_file:
+        yield ("notify", "url_file"), "is there beside url: keep one of the two"
+
+
+def _history_too_short(parts: Parts) -> Problems:
+    if parts.state.history < parts.limits.removed_window:
+        yield ("state", "history"), "is shorter than limits.removed_window, whose removals it has to keep"
+
+
+def _metrics_name(parts: Parts) -> Problems:
+    file = parts.metrics.textfile
+    if file and file.suffix != ".prom":
+        yield ("metrics", "textfile"), f'node_exporter reads only files named *.prom, got "{file.name}"'
+
+
+RULES = (
+    _no_domain,
+    _catch_all_outside,
+    _canary_outside,
+    _canary_excluded,
+    _allowed_without_map,
+    _one_table_for_two,
+    _no_pattern,
+    _percent,
+    _floor,
+    _interval,
+    _no_max_age,
+    _notify_url,
+    _ping_url,
+    _two_urls,
+    _history_too_short,
+    _metrics_name,
+)
+
+
+def _limited_outside(parts: Parts, domain: Domain) -> Problems:
+    if domain not in parts.postfix.relay_domains:
+        yield ("limits", domain), f"{domain} is not one of relay_domains"
+
+
+def _domain_percent(parts: Parts, domain: Domain) -> Problems:
+    percent = parts.domains[domain].removed_percent
+    if percent is not UNSET:
+        yield from _percent_problem(("limits", domain), percent)
+
+
+def _domain_floor(parts: Parts, domain: Domain) -> Problems:
+    floor = parts.domains[domain].removed_floor
+    if floor is not UNSET:
+        yield from _floor_problem(("limits", domain), floor)
+
+
+DOMAIN_RULES = (_limited_outside, _domain_percent, _domain_floor)
+
+
+def _source_interval(parts: Parts, name: str) -> Problems:
+    every = parts.sources[name].every
+    if every is not None and every < 1:
+        yield ("sources", name, "every"), 'expected "1s" or more'
+    elif every is not None:
+        yield from _interval_problem(parts, ("sources", name, "every"), every)
+
+
+SOURCE_RULES = (_source_interval,)
+
+
+def _percent_problem(table: Keys, percent: float) -> Problems:
+    if not 0 <= percent <= 100:  # noqa: PLR2004 - a percentage
+        yield (*table, "removed_percent"), f"expected 0 to 100, got {percent:g}"
+
+
+def _floor_problem(table: Keys, floor: int) -> Problems:
+    if floor < 0:
+        yield (*table, "removed_floor"), f"expected 0 or more, got {floor}"
+
+
+def _interval_problem(parts: Parts, path: Keys, every: float) -> Problems:
+    max_age = parts.schedule.max_age
+    if max_age and every > max_age:
+        text = f"data that is fetched every {spell_seconds(every)} is often older than schedule.max_age, {max_age}"
+        yield path, text
+
+
+def _url_problem(key: str, url: str) -> Problems:
+    if url and not url.startswith(("https://", "http://")):
+        yield ("notify", key), "expected https://HOST/PATH"

@@ -1,0 +1,41 @@
+"""The docstrings below the fields of a Struct: the one place where a configuration key is described.
+
+Python compiles a string below an assignment to nothing, so these are read from the module's source, with ast. Other
+ways were weighed: a generated file would be a second copy to keep in step and would not cover the kinds of other
+packages; ``Annotated[..., Meta(description=...)]`` would hide each field's type behind its text. Nothing that decides
+needs them: only ``syncagent schema``, the manual, and the message for a missing key ask. Where a package is installed
+without source there are none, and all three do without.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import itertools
+import textwrap
+from functools import cache
+
+from msgspec import Struct
+
+
+@cache
+def field_docs(struct: type[Struct]) -> dict[str, str]:
+    """Return the docstring of each field that has one, in one line, those of base classes included."""
+    docs: dict[str, str] = {}
+    for owner in reversed(struct.__mro__):
+        if issubclass(owner, Struct) and owner is not Struct:
+            docs |= _own(owner)
+    return docs
+
+
+def _own(struct: type[Struct]) -> dict[str, str]:
+    try:
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(struct))).body
+    except (OSError, TypeError):
+        return {}
+    docs: dict[str, str] = {}
+    for field, text in itertools.pairwise(definition.body if isinstance(definition, ast.ClassDef) else []):
+        match field, text:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
+                docs[name] = " ".join(words.split())
+    return docs
