@@ -24,7 +24,8 @@ from syncagent.errors import ConfigError, Problem
 from syncagent.sources import file as file_source
 from syncagent.sources import http as http_source
 from syncagent.sources import ldap as ldap_source
-from syncagent.values.toml_reader import Reader, lines_of, near
+from syncagent.values.toml_reader import Reader, near
+from syncagent.values.toml_syntax import lines_of
 from syncagent.values.types import Address, Domain, Duration, MapName, SecretFile, spell_seconds
 from tests.support.run import syncagent
 

@@ -118,7 +118,9 @@ def _sources(reader: Reader, raw: dict[str, Any]) -> dict[str, Any]:
     """Return the tables of the sources by name."""
     tables = raw.get("sources")
     if isinstance(tables, list):
-        reader.problem(("sources",), "expected a table for each source: write [sources.NAME] instead of [[sources]]")
+        named = next((table["name"] for table in tables if isinstance(table, dict) and "name" in table), "NAME")
+        text = f"expected a table for each source: write [sources.{named}] instead of [[sources]]"
+        reader.problem(("sources",), text)
     elif not isinstance(tables, dict) or not tables:
         if ("sources",) not in reader.unusable:
             reader.problem(("sources",), "no source is configured: add a table such as [sources.extra]")

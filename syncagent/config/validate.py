@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from syncagent.config.tables import DomainLimits, GeneralLimits, Metrics, Notify, Postfix, Schedule, State
     from syncagent.sources import Common
-    from syncagent.values.toml_reader import Keys
+    from syncagent.values.toml_syntax import Keys
 
     Problems = Iterator[tuple[Keys, str]]
 

@@ -16,9 +16,9 @@ from msgspec import Struct
 from syncagent.errors import Problem
 from syncagent.values.partial import Partial
 from syncagent.values.quoting import quoted
+from syncagent.values.toml_syntax import Keys, lines_of
 from syncagent.values.types import VALUES, RecipeFile, SecretFile
 
-Keys = tuple[str, ...]
 _LONGEST_TEXT = 2000
 """Characters of a problem, which may have a value in it."""
 _NEAR, _SURE = 0.5, 0.7
@@ -169,28 +169,6 @@ def near(name: str, known: typing.Iterable[str]) -> str:
     """Return ``, did you mean "..."?`` if a known name is near, else an empty string."""
     matches = difflib.get_close_matches(name, list(known), 1, _NEAR)
     return f', did you mean "{matches[0]}"?' if matches else ""
-
-
-def lines_of(text: str) -> dict[Keys, int]:
-    """Return the line of each table and key, exact enough to point at it."""
-    part = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
-    lines: dict[Keys, int] = {}
-    table: Keys = ()
-    for number, line in enumerate(text.split("\n"), 1):
-        header = re.match(r"\s*\[+([^\[\]]+)\]+\s*(?:#.*)?$", line)
-        key = re.match(rf"\s*({part}(?:\s*\.\s*{part})*)\s*=", line)
-        if header:
-            table = _keys(header[1])
-            lines.setdefault(table, number)
-        elif key:
-            path = _keys(key[1])
-            for end in range(1, len(path) + 1):
-                lines.setdefault((*table, *path[:end]), number)
-    return lines
-
-
-def _keys(dotted: str) -> Keys:
-    return tuple(key.strip("\"'") for key in re.findall(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""", dotted))
 
 
 def _dotted(path: Keys) -> str:

@@ -16,22 +16,17 @@ _WIDTH = 100
 """Characters of a line that are shown."""
 _BOOLEANS = {"yes": "true", "on": "true", "True": "true", "TRUE": "true"}
 _BOOLEANS |= {"no": "false", "off": "false", "False": "false", "FALSE": "false"}
-_REWORDED = (
-    (
-        r"Cannot declare \((.*?),?\) twice",
-        "{0} is there a second time: put all its keys in one place",
-    ),
-    (r"Cannot overwrite a value", "this key has a value already: keep one of the two lines"),
-    (r"Expected '=' after a key in a key/value pair", "expected = after the key"),
-    (r"Expected ']' at the end of a table declaration", "expected ] at the end of the table's name"),
-    (r"Expected newline or end of document after a statement", "expected the end of the line"),
-    (r"Illegal character '\\n'", "the string has no closing quote on its line"),
-    (r"Unescaped '\\\\' in a string", "a \\ in \"...\" begins an escape: write the string in '...'"),
-    (r"Unclosed array", "the array has no closing ]"),
-    (r"Unterminated string", "the string has no closing quotes"),
-    (r"Invalid value", "expected a value"),
-)
-"""What tomllib reports, as a pattern, and how it is told: its words are those of a parser, and of Python."""
+_REWORDED = {
+    "Expected '=' after a key": "expected = after the key",
+    "Expected ']' at the end of a table declaration": "expected ] at the end of the table's name",
+    "Expected newline or end of document after a statement": "expected the end of the line",
+    "Illegal character '\\n'": "the string has no closing quotation mark in its line",
+    "Unescaped '\\' in a string": "a \\ begins an escape in \"...\": write the string in '...'",
+    "Invalid value": "expected a value",
+}
+"""The start of a report of tomllib, whose words are those of a parser, and how it is put here."""
+Keys = tuple[str, ...]
+"""The way to a key from the top: tables, and the key."""
 
 
 class TomlError(ValueError):
@@ -63,36 +58,50 @@ def parse(text: str) -> dict[str, Any]:
 def _located(reported: str, text: str) -> TomlError:
     """Return the error with its place, from what tomllib reports."""
     place = _PLACE.search(reported)
-    fault = _reworded(_PLACE.sub("", reported))
     if place is None or place[1] is None:
-        return TomlError(f"{fault} (at the end of the file)")
+        return TomlError("the file ends within a value or a name: is a closing ], } or quotation mark missing?")
     number, column = int(place[1]), int(place[2])
-    line = (text.split("\n")[number - 1 :] or [""])[0]
-    return TomlError(f"{_advice(line, column) or fault}\n{_excerpt(line, column)}", number)
+    lines = text.split("\n")
+    line = lines[number - 1]
+    fault = _advice(line, column) or _twice(_PLACE.sub("", reported), lines, number) or _reworded(reported)
+    return TomlError(f"{fault}\n{_excerpt(line, column)}", number)
 
 
 def _reworded(reported: str) -> str:
-    for pattern, words in _REWORDED:
-        if match := re.search(pattern, reported):
-            keys = [part.strip().strip("'\"") for part in match.groups()[0].split(",")] if match.groups() else []
-            return words.format(".".join(keys)) if keys else words
-    return reported[:1].lower() + reported[1:]
+    for start, words in _REWORDED.items():
+        if reported.startswith(start):
+            return words
+    text = _PLACE.sub("", reported)
+    return text[:1].lower() + text[1:]
+
+
+def _twice(reported: str, lines: list[str], number: int) -> str:
+    """Return the message for a table or key that is there a second time, with its first line; empty for others."""
+    if declared := re.match(r"Cannot declare (\(.*\)) twice", reported):
+        keys = tuple(re.findall(r"'([^']*)'", declared[1]))
+        first = lines_of("\n".join(lines[: number - 1])).get(keys)
+        place = f" (first in line {first})" if first else ""
+        return f"[{'.'.join(keys)}] is there a second time{place}: put all its keys below the first"
+    if not reported.startswith("Cannot overwrite a value"):
+        return ""
+    key = lines[number - 1].partition("=")[0].strip()
+    earlier = [at for at in range(1, number) if lines[at - 1].partition("=")[0].strip() == key]
+    place = f" (line {earlier[-1]})" if earlier else ""
+    return f"{key} has a value already{place}: keep one of the two"
 
 
 def _advice(line: str, column: int) -> str:
     """Return what to write instead, for the mistakes that are often made; empty for others."""
-    if quote := _SMART_QUOTES.search(line):
+    quote = _SMART_QUOTES.match(line, column - 1) or (column > len(line) and _SMART_QUOTES.search(line))
+    if quote:
         return f'{quote[0]} is a typographic quotation mark: write " instead'
-    if line[:1] == _BYTE_ORDER_MARK:
-        return "a byte order mark (U+FEFF) in the middle of the file: remove it"
-    word = re.match(r"[^\s,\]#=\"']+", line[column - 1 :])
-    if re.fullmatch(r"\s*[\w.-]+\s*=\s*\[?\s*", line[: column - 1]) and word:
-        if word[0] in _BOOLEANS:
-            return f"expected a value, got {word[0]}: write {_BOOLEANS[word[0]]}"
-        return f'expected a value, got {word[0][:_WIDTH]}: write "{word[0][:_WIDTH]}", in quotation marks'
     if re.match(r"\s*[\w-]+\s*:", line):
         return "expected KEY = VALUE, with = and not with :"
-    return ""
+    word = re.match(r"[^\s,\]#=\"']+", line[column - 1 :])
+    if not word or not re.fullmatch(r"\s*[\w.-]+\s*=\s*\[?\s*", line[: column - 1]):
+        return ""
+    shown = word[0][:_WIDTH]
+    return f"expected a value, got {shown}: write " + (_BOOLEANS.get(shown) or f'"{shown}", in quotation marks')
 
 
 def _excerpt(line: str, column: int) -> str:
@@ -100,3 +109,25 @@ def _excerpt(line: str, column: int) -> str:
     start = max(0, column - 1 - _WIDTH // 2)
     shown = "".join(char if char.isprintable() else " " for char in line[start : start + _WIDTH])
     return f"  {shown}\n  {' ' * (column - 1 - start)}^"
+
+
+def lines_of(text: str) -> dict[Keys, int]:
+    """Return the line of each table and key, exact enough to point at it."""
+    part = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
+    lines: dict[Keys, int] = {}
+    table: Keys = ()
+    for number, line in enumerate(text.split("\n"), 1):
+        header = re.match(r"\s*\[+([^\[\]]+)\]+\s*(?:#.*)?$", line)
+        key = re.match(rf"\s*({part}(?:\s*\.\s*{part})*)\s*=", line)
+        if header:
+            table = _keys(header[1])
+            lines.setdefault(table, number)
+        elif key:
+            path = _keys(key[1])
+            for end in range(1, len(path) + 1):
+                lines.setdefault((*table, *path[:end]), number)
+    return lines
+
+
+def _keys(dotted: str) -> Keys:
+    return tuple(key.strip("\"'") for key in re.findall(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""", dotted))

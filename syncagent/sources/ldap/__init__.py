@@ -30,7 +30,7 @@ class Config(ConnectionKeys, frozen=True, kw_only=True):
     url: Urls
     """The servers, tried in this order: ldaps://HOST, or ldap://HOST with StartTLS."""
     base: str
-    """The DN to search below."""
+    """The DN to search below, such as "dc=example,dc=com"."""
     preset: Literal["active-directory", "openldap", "freeipa", "zimbra"] | None = None
     """The product, which sets filter and attributes."""
     scope: Literal["sub", "one", "base"] = "sub"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from syncagent.sources.http import Config
     from syncagent.sources.http.recipe.model import Auth, Emit, Join, Step
-    from syncagent.values.toml_reader import Keys
+    from syncagent.values.toml_syntax import Keys
 
 _MOST = 1 << 20
 """The most octets that a recipe has."""
