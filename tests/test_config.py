@@ -683,25 +683,6 @@ def test_every_key_is_in_the_readme(struct: type[Struct], name: str) -> None:
     assert f"`{name}`" in readme
 
 
-@pytest.mark.parametrize(("struct", "name"), [key for key in KEYS if key[0] is not DomainLimits])
-def test_every_key_has_a_docstring(struct: type[Struct], name: str) -> None:
-    """Each key says what it means where it is defined."""
-    import ast
-    import inspect
-    import textwrap
-
-    owner = next(base for base in struct.__mro__ if name in inspect.get_annotations(base))
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
-    assert isinstance(definition, ast.ClassDef)
-    documented = {
-        before.target.id
-        for before, after in zip(definition.body, definition.body[1:], strict=False)
-        if isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name)
-        if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str)
-    }
-    assert name in documented
-
-
 # Whatever is written there.
 
 NAMES = st.sampled_from(

@@ -101,7 +101,7 @@ BAD: list[tuple[type[Struct], str, str, str, str]] = [
     (Metrics, "metrics", "textfile", '"/var/x"', 'node_exporter reads only files named *.prom, got "x"'),
     (State, "state", "directory", '["x"]', "expected a path, got an array"),
     (State, "state", "history", '"1h"', "is shorter than limits.removed_window"),
-    (sources.Common, "sources.f", "type", '"active-directory"', 'no source type "active-directory" is installed: write '),
+    (sources.Common, "sources.f", "type", '"active-directory"', 'no source type "active-directory" is installed'),
     (sources.Common, "sources.f", "allow_empty", '"yes"', 'expected true or false, got "yes": write true'),
     (sources.Common, "sources.f", "catch_all", '"maybe"', 'expected one of "accept", "ignore", got "maybe"'),
     (sources.Common, "sources.f", "deadline", "5", "expected a time such as"),
@@ -157,7 +157,7 @@ BAD: list[tuple[type[Struct], str, str, str, str]] = [
     (http_source.Config, "sources.h", "full_interval", "3", "expected a time such as"),
 ]  # fmt: skip
 """A bad value for every key: its Struct, table and name, the value ("" leaves it out), and how its problem begins."""
-STRUCTS = {
+STRUCTS: tuple[type[Struct], ...] = (
     Postfix,
     Limits,
     DomainLimits,
@@ -169,7 +169,7 @@ STRUCTS = {
     file_source.Config,
     http_source.Config,
     ldap_source.Config,
-}
+)
 KEYS = [
     (struct, name) for struct in STRUCTS for name in struct.__struct_fields__ if (struct, name) != (Limits, "domains")
 ]
