@@ -35,7 +35,7 @@ from syncagent.sources.ldap import content_sync, entries, full_search
 from syncagent.sources.line_formats import FORMATS, FormatOptions, Input
 from syncagent.state import snapshot
 from syncagent.sync import relay_domains as domains
-from syncagent.values import toml_reader as reader
+from syncagent.values import toml_syntax
 from syncagent.values import types as values
 from syncagent.values.cron import Cron
 
@@ -396,7 +396,7 @@ def toml(text: str) -> None:
             file.write_bytes(_raw(one))
             _each([config.load], [file])
         _each([lambda one: judge.load(str(one))], [file])
-        reader.lines_of(text)
+        toml_syntax.lines_of(text)
 
 
 @_parser
