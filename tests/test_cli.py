@@ -19,7 +19,7 @@ from syncagent.cli import main as cli
 from syncagent.errors import ExitCode
 from syncagent.files.sorted_lines import identity
 from tests.sources import HEAVY, install, map_keys, write_config
-from tests.support.programs import wait_until
+from tests.support.programs import PATIENCE, wait_until
 from tests.support.run import syncagent
 
 VERBS = sorted(cli.command.commands)
@@ -38,7 +38,7 @@ runpy.run_module("syncagent", run_name="__main__", alter_sys=True)
 def modules_after(told: Path, *args: str | Path) -> tuple[int, set[str]]:
     """Run the program; give its exit status and the top-level names of what it had imported in the end."""
     command = [sys.executable, "-c", _TELL_MODULES, str(told), *map(str, args)]
-    done = subprocess.run(command, check=False, capture_output=True, timeout=60)
+    done = subprocess.run(command, check=False, capture_output=True, timeout=PATIENCE)
     return done.returncode, {name.partition(".")[0] for name in told.read_text(encoding="utf-8").splitlines()}
 
 
@@ -267,13 +267,13 @@ def test_interrupted(config: Path, number: signal.Signals, verb: str) -> None:
     (directory / "list").write_text("new@example.com\n", encoding="utf-8")
     command = [sys.executable, "-m", "syncagent", "--config", str(config), verb]
     with subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8", env=os.environ | env) as process:
-        assert wait_until((directory / "started").exists, 20)
+        assert wait_until((directory / "started").exists)
         process.send_signal(number)
-        _, stderr = process.communicate(timeout=10)
+        _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, stderr
     assert stderr.strip() == "syncagent: interrupted; nothing is half done"
     assert identity(directory / "map") == before
-    assert wait_until(lambda: not list(_commands(str(directory / "state"))), 5)
+    assert wait_until(lambda: not list(_commands(str(directory / "state"))))
     write_config(directory, FILE)
     syncagent("sync", "--lock-timeout", "0", config=config, check=0)
     assert "new@example.com" in map_keys(directory)
@@ -311,7 +311,7 @@ def test_a_reader_that_has_seen_enough(args: list[str], code: int, unbuffered: s
     command = [sys.executable, "-m", "syncagent", "--config", str(config), *args]
     env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with os.fdopen(writing, "wb") as pipe:
-        done = subprocess.run(command, check=False, stdout=pipe, stderr=subprocess.PIPE, env=env, timeout=60)
+        done = subprocess.run(command, check=False, stdout=pipe, stderr=subprocess.PIPE, env=env, timeout=PATIENCE)
     assert done.stderr == b""
     assert done.returncode == code
     assert config.with_name("map").exists() is (args[0] == "sync" and "--help" not in args)
@@ -320,7 +320,7 @@ def test_a_reader_that_has_seen_enough(args: list[str], code: int, unbuffered: s
 def test_through_a_real_head(config: Path) -> None:
     """`syncagent sync --json | head -1` prints a line and nothing else."""
     command = f"{sys.executable} -m syncagent --config {config} sync --json | head -1"
-    done = subprocess.run(["sh", "-c", command], check=True, capture_output=True, encoding="utf-8", timeout=60)
+    done = subprocess.run(["sh", "-c", command], check=True, capture_output=True, encoding="utf-8", timeout=PATIENCE)
     assert (done.stdout, done.stderr) == ("{\n", "")
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.sources import write_config
 from tests.support.need import need_program
+from tests.support.programs import PATIENCE
 from tests.support.run import syncagent
 from tests.support.terminal import Terminal
 
@@ -97,7 +98,7 @@ def test_in_fish(typed: str, completed: str, place: Path, hold: str) -> None:
         env=os.environ | surroundings(place),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=True,
     )
     words = [line.partition("\t")[0] for line in done.stdout.splitlines()]
@@ -121,5 +122,5 @@ def test_the_script_is_one(shell: str) -> None:
     """What the verb prints is a script that the shell itself finds no fault with."""
     script = syncagent("completion", shell, check=0).stdout
     program = need_program(shell)
-    done = subprocess.run([program, "-n"], input=script, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([program, "-n"], input=script, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stderr) == (0, "")

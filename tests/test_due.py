@@ -266,7 +266,7 @@ def test_a_fetch_that_was_given_up_on_blocks_its_own_source(runs: Runs) -> None:
         assert len(runs.published()) == 20
     finally:
         release.set()
-    assert wait_until(lambda: not any(one.name == "fetch slow" for one in threading.enumerate()), 10)
+    assert wait_until(lambda: not any(one.name == "fetch slow" for one in threading.enumerate()))
     assert report(runs.run(every_one=True), "slow").state == "whole"
     assert runs.counts() == [6, 2]
 

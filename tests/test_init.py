@@ -21,7 +21,7 @@ from syncagent.values.types import Domain, MapName
 from tests.support.need import need_postfix
 from tests.support.postfix import PrivatePostfix, available_map_types
 from tests.support.postmap import postmap_build, run_postfix, settle
-from tests.support.programs import find_program
+from tests.support.programs import PATIENCE, find_program
 from tests.support.run import syncagent
 from tests.support.terminal import Terminal
 
@@ -69,7 +69,7 @@ def commands(said: str, *programs: str) -> list[str]:
 def typed(line: str) -> None:
     """Do as a line says, in a shell."""
     program, rest = line.split(maxsplit=1)
-    subprocess.run(["sh", "-ec", f"{find_program(program)} {rest}"], check=True, timeout=30, capture_output=True)
+    subprocess.run(["sh", "-ec", f"{find_program(program)} {rest}"], check=True, timeout=PATIENCE, capture_output=True)
 
 
 def table(here: PrivatePostfix, name: str, kind: str, text: str) -> Path:

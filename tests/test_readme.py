@@ -17,7 +17,7 @@ from syncagent.errors import ExitCode
 from syncagent.sources.http.recipe import validate as judge
 from tests.support.need import need_postfix
 from tests.support.postfix import PrivatePostfix
-from tests.support.programs import find_program
+from tests.support.programs import PATIENCE, find_program
 from tests.support.run import syncagent
 
 ROOT = Path(__file__).parent.parent
@@ -52,7 +52,7 @@ def test_make_demo(tmp_path: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -106,7 +106,7 @@ def _run(line: str, places: dict[str, str], postfix: PrivatePostfix) -> str:
     program, rest = line.split(maxsplit=1)
     assert program in {"postconf", "postmap"}, f"the README has a command that no test runs: {line}"
     words = ["sh", "-c", f"{find_program(program)} -c {postfix.config_directory} {_placed(rest, places)}"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=True)
     if program == "postconf":
         main_cf = postfix.config_directory / "main.cf"
         os.utime(main_cf, (time.time() - 10, time.time() - 10))
@@ -149,7 +149,7 @@ def test_the_end_line_as_the_readme_makes_it_is_believed(tmp_path: Path) -> None
     """The shell lines that end a list with its count and digest make one that `require_end` takes."""
     (tmp_path / "list").write_text("# ours\na@example.com\nb@example.com\n")
     script = next(block for block in _blocks("sh") if "sha256sum" in block)
-    subprocess.run(["sh", "-ec", script], cwd=tmp_path, check=True, timeout=30)
+    subprocess.run(["sh", "-ec", script], cwd=tmp_path, check=True, timeout=PATIENCE)
     file = tmp_path / "syncagent.toml"
     file.write_text(
         f'[postfix]\nmap = "lmdb:{tmp_path}/m"\nrelay_domains = ["example.com"]\nconfig_directory = "{tmp_path}"\n'

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from tests.support.postfix import PrivatePostfix
 from tests.support.postmap import run_postfix, settle
-from tests.support.programs import find_program
+from tests.support.programs import PATIENCE, find_program
 from tests.support.run import syncagent
 
 DOMAINS = ("example.com", "example.org")
@@ -127,7 +127,9 @@ path = "recipients"
             shutil.copyfile("/etc/postfix/dynamicmaps.cf", self.postfix.config_directory / "dynamicmaps.cf")
             return
         found = f"{shlex.quote(sys.executable)} -m syncagent" if program == "syncagent" else find_program(program)
-        done = subprocess.run(["sh", "-c", f"{found or program} {rest}"], check=False, capture_output=True, timeout=60)
+        done = subprocess.run(
+            ["sh", "-c", f"{found or program} {rest}"], check=False, capture_output=True, timeout=PATIENCE
+        )
         assert done.returncode in {0, 65}, f"{line}: {done.stderr.decode()}"
 
 

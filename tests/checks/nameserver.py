@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.support.ports import free_port
-from tests.support.programs import ProgramError, find_program, wait_until
+from tests.support.programs import PATIENCE, ProgramError, find_program, wait_until
 
 HERE = "backup.example.net"
 PRIMARY = ("host-record=primary.example.com,192.0.2.1",)
@@ -44,7 +44,7 @@ class Nameserver:
         self._file.write_text("".join(f"{line}\n" for line in lines))
         command = [find_program("dnsmasq") or "dnsmasq", f"--conf-file={self._file}"]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        if not wait_until(self._answers, 10):
+        if not wait_until(self._answers):
             self.__exit__(None, None, None)
             raise ProgramError(f"dnsmasq does not answer: {self._said!r}")
         return self
@@ -54,7 +54,7 @@ class Nameserver:
     ) -> None:
         """Stop it."""
         self._process.terminate()
-        _, self._said = self._process.communicate(timeout=10)
+        _, self._said = self._process.communicate(timeout=PATIENCE)
 
     def _answers(self) -> bool:
         """Whether it takes connections."""

@@ -24,7 +24,7 @@ from tests.support.postmap import (
     settle,
     write_parameters,
 )
-from tests.support.programs import ProgramError, wait_until
+from tests.support.programs import PATIENCE, ProgramError, allowed, wait_until
 from tests.support.smtp import Client, SmtpError, Verdict
 
 __all__ = [
@@ -40,9 +40,7 @@ __all__ = [
 ]
 
 _TRIES = 5
-_START_SECONDS = 30.0
-_STOP_SECONDS = 10.0
-_PATIENCE_SECONDS = 2.0
+_BEFORE_KILL_SECONDS = 2.0
 _TOLD_LOG_LINES = 40
 
 _QUEUES = (
@@ -174,7 +172,7 @@ class PrivatePostfix:
         reloads = self.log.count(": reload ")
         before = self._named("smtpd", "proxymap", "trivial-rewrite")
         run_postfix("postfix", "-c", self.config_directory, "reload")
-        if not wait_until(lambda: self.log.count(": reload ") > reloads, _STOP_SECONDS):
+        if not wait_until(lambda: self.log.count(": reload ") > reloads):
             raise ProgramError(self._with_log("master has not noticed the reload"))
         # An smtpd with an open session lives on to its end: then this wait is in vain, and no error.
         wait_until(lambda: not before & self.processes(), 1.0)
@@ -207,7 +205,7 @@ class PrivatePostfix:
             for made in sorted(staged.parent.iterdir()):
                 made.replace(self.map_path.with_name(made.name))
 
-    def client(self, *, timeout: float = 30) -> Client:
+    def client(self, *, timeout: float = PATIENCE) -> Client:
         """Give an SMTP session, for a `with` block, that goes on until it is closed."""
         return Client(self.port, timeout=timeout)
 
@@ -261,13 +259,13 @@ class PrivatePostfix:
 
     def _wait_for_smtpd(self) -> None:
         """Wait until smtpd really answers."""
-        if not wait_until(self._answers, _START_SECONDS):
-            raise ProgramError(self._with_log(f"smtpd does not answer after {_START_SECONDS:.0f} s"))
+        if not wait_until(self._answers):
+            raise ProgramError(self._with_log(f"smtpd does not answer after {PATIENCE:.0f} s"))
 
     def _answers(self) -> bool:
         """Whether smtpd greets and takes EHLO."""
         try:
-            with Client(self.port, timeout=1):
+            with Client(self.port, timeout=allowed(1)):
                 return True
         except SmtpError:
             return False
@@ -277,10 +275,10 @@ class PrivatePostfix:
         running = self.processes()
         for pid in self._named("master"):
             _signal(pid, signal.SIGTERM)
-        if not wait_until(lambda: not self._left(running), _PATIENCE_SECONDS):
+        if not wait_until(lambda: not self._left(running), allowed(_BEFORE_KILL_SECONDS)):
             for pid in self.processes():
                 _signal(pid, signal.SIGKILL)
-            if not wait_until(lambda: not self._left(running), _STOP_SECONDS):
+            if not wait_until(lambda: not self._left(running)):
                 raise ProgramError(self._with_log(f"processes {self._left(running)} do not end"))
 
     def _left(self, known: frozenset[int]) -> list[int]:

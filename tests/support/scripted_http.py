@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import BinaryIO, Self, cast
 from urllib.parse import parse_qs, urlsplit
 
+from tests.support.programs import PATIENCE
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -77,7 +79,7 @@ class ScriptedHTTP:
                 one.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for thread in self._threads:
-            thread.join(5)
+            thread.join(PATIENCE)
 
     @property
     def url(self) -> str:

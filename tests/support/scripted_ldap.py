@@ -32,6 +32,7 @@ from tests.support.ldap_wire import (
     result,
     sync_message,
 )
+from tests.support.programs import PATIENCE
 
 __all__ = [
     "Attributes",
@@ -50,8 +51,6 @@ __all__ = [
 
 SUCCESS, PROTOCOL_ERROR, SIZE_LIMIT_EXCEEDED, AUTH_METHOD_NOT_SUPPORTED = 0, 2, 4, 7
 UNAVAILABLE_CRITICAL_EXTENSION, NO_SUCH_OBJECT, INVALID_CREDENTIALS, OTHER = 12, 32, 49, 80
-
-_JOIN_SECONDS = 5.0
 
 
 class _HangUp(Exception):  # noqa: N818  # it is no error
@@ -93,7 +92,7 @@ class ScriptedLDAP(Script):
                 one.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for thread in self._threads:
-            thread.join(_JOIN_SECONDS)
+            thread.join(PATIENCE)
 
     def _run(self, work: Callable[[], None]) -> None:
         """Do it in a thread, which holds nobody up."""

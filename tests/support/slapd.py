@@ -15,7 +15,7 @@ from typing import Any, Self, TypedDict, Unpack
 from tests.support.authority import Authority
 from tests.support.need import need, need_program
 from tests.support.ports import free_ports
-from tests.support.programs import ProgramError, wait_until
+from tests.support.programs import PATIENCE, ProgramError, allowed, wait_until
 
 SUFFIX = "dc=example,dc=com"
 PEOPLE = f"ou=people,{SUFFIX}"
@@ -30,8 +30,6 @@ _MODULES = Path("/usr/lib/ldap")
 _SCHEMAS = Path("/etc/ldap/schema")
 _APPARMOR = Path("/etc/apparmor.d/usr.sbin.slapd")
 _TRIES = 5
-_START_SECONDS = 20.0
-_STOP_SECONDS = 10.0
 _LOG_SECONDS = 0.3
 _TOLD_LOG_LINES = 30
 
@@ -224,11 +222,11 @@ class Slapd:
         process.send_signal(signal)
         process.send_signal(SIGCONT)
         try:
-            process.wait(_STOP_SECONDS)
+            process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            raise ProgramError(f"slapd had not ended {_STOP_SECONDS:.0f} s after {signal.name}") from None
+            raise ProgramError(f"slapd had not ended {PATIENCE:.0f} s after {signal.name}") from None
 
     def kill(self) -> None:
         """End it at once, without a chance to write anything."""
@@ -280,7 +278,7 @@ class Slapd:
         One is `SRCH base="…" scope=2 deref=0 filter="…" attr=mail err=0 nentries=3`.
         """
         # slapd may log a result a little after it has sent it; only a persistent search never has one.
-        wait_until(lambda: all(" err=" in search for search in self._searches()), _LOG_SECONDS)
+        wait_until(lambda: all(" err=" in search for search in self._searches()), allowed(_LOG_SECONDS))
         return self._searches()
 
     def forget_operations(self) -> None:
@@ -310,7 +308,7 @@ class Slapd:
         import ldap3
 
         if self._admin is None or self._admin.closed:
-            server = ldap3.Server(self.url, get_info=ldap3.NONE, connect_timeout=10)
+            server = ldap3.Server(self.url, get_info=ldap3.NONE, connect_timeout=PATIENCE)
             self._admin = ldap3.Connection(
                 server,
                 user=ADMIN,
@@ -318,7 +316,7 @@ class Slapd:
                 auto_bind=True,
                 raise_exceptions=True,
                 check_names=False,
-                receive_timeout=10,
+                receive_timeout=PATIENCE,
             )
         getattr(self._admin, operation)(dn, **arguments)
 
@@ -348,7 +346,7 @@ class Slapd:
             # It logs this when the ports are its own, and a little before it listens.
             return "slapd starting" in self._printed(before) and all(map(_listens, ports.values()))
 
-        wait_until(lambda: process.poll() is not None or up(), _START_SECONDS, pause=0.005)
+        wait_until(lambda: process.poll() is not None or up(), PATIENCE, pause=0.005)
         if process.poll() is None and up():
             return True
         self.kill()

@@ -9,6 +9,7 @@ import pytest
 
 from tests.sources.ldap import Asked
 from tests.support.need import need_program, need_root
+from tests.support.programs import PATIENCE
 from tests.support.slapd import PEOPLE, Slapd, need_slapd, people
 
 README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
@@ -63,7 +64,7 @@ def test_cn_config(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(PATIENCE)
     written = "".join(file.read_text("utf-8") for file in (tmp_path / "config").rglob("*.ldif"))
     for setting in (
         "olcSpSessionlog: 10000",
