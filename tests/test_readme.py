@@ -18,9 +18,9 @@ from syncagent.errors import ExitCode
 from syncagent.sources.http.recipe import validate
 from syncagent.sources.line_formats import FORMATS
 from tests.support.authority import Authority
-from tests.support.need import need, need_postfix, need_program
+from tests.support.need import need_postfix, need_program
 from tests.support.pages import PAGES, README, ROOT, Block, block, blocks, page, section
-from tests.support.programs import find_program
+from tests.support.promtool import need_promtool
 from tests.support.run import syncagent
 from tests.support.throwaway import CRON_PATH, ThrowawayHost
 
@@ -214,10 +214,9 @@ def _metrics_directory(shown: Block, _: Path) -> list[str]:
 
 def _alert_rules(shown: Block, _: Path) -> list[str]:
     """The rules are where Prometheus looks, and its own tool finds nothing wrong with them."""
-    promtool = ROOT / ".venv" / "bin" / "promtool"
-    found = str(promtool) if promtool.exists() else need_program("promtool")
+    promtool = need_promtool()
     with ThrowawayHost() as host:
-        host.run(f"ln -sf '{found}' /usr/local/bin/promtool")
+        host.run(f"ln -sf '{promtool}' /usr/local/bin/promtool")
         assert "5 rules found" in [host.type(line, cwd=str(ROOT)) for line in shown.commands][-1]
         return host.typed
 
@@ -228,7 +227,10 @@ def _relay_domains(shown: Block, _: Path) -> list[str]:
         host.typed.clear()
         source = block("toml", "[sources.extra]", of="contrib/docs/sources-file.md")
         host.write("/etc/syncagent/syncagent.toml", block("toml", "[postfix]\nmap", of=shown.page) + source)
-        host.write("/etc/syncagent/recipients", "# domains: mail.example.net, example.org\ninfo@mail.example.net\n" + RECIPIENTS)
+        host.write(
+            "/etc/syncagent/recipients",
+            "# domains: mail.example.net, example.org\ninfo@mail.example.net\n" + RECIPIENTS,
+        )
         host.run("runuser -u syncagent -- syncagent sync")
         for line in shown.commands:
             host.type(line)
@@ -243,7 +245,7 @@ def _completion(shown: Block, _: Path) -> list[str]:
     """A shell that has run it completes the command."""
     with _installed() as host:
         host.typed.clear()
-        host.type(shown.commands[0] + "\ncomplete -p syncagent", shell="bash")
+        host.type(shown.commands[0] + "\ncomplete -p syncagent", by="bash")
         return [line.partition("\n")[0] for line in host.typed]
 
 
@@ -299,7 +301,7 @@ def test_completion_of_fish() -> None:
     ((line, *_),) = (one.commands for one in blocks("fish"))
     need_program("fish")
     with _installed() as host:
-        assert "approve" in host.type(f"{line}\ncomplete --do-complete 'syncagent '", shell="fish")
+        assert "approve" in host.type(f"{line}\ncomplete --do-complete 'syncagent '", by="fish")
 
 
 # --- configurations, units, events

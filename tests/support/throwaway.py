@@ -65,7 +65,7 @@ class ThrowawayHost:
         need_root()
         need("namespaces and an overlay of the file system", _possible())
         self.typed: list[str] = []
-        self._place = Path(tempfile.mkdtemp(prefix="throwaway-", dir="/tmp"))  # noqa: S108 - not pytest's, which is closed to others
+        self._place = Path(tempfile.mkdtemp(prefix="throwaway-", dir="/tmp"))
         self._process = _start(self._place)
 
     def __enter__(self) -> Self:
@@ -112,15 +112,16 @@ class ThrowawayHost:
         )
         return int(self.run(f"'{sys.executable}' -", stdin=script))
 
-    def type(self, line: str, *, stdin: str = "", shell: str = "sh", cwd: str = "/root", path: str = PATH) -> str:
+    def type(self, line: str, *, stdin: str = "", by: str = "sh", cwd: str = "/root", path: str = PATH) -> str:
         """Run a line of the documentation as it stands there; return what it prints."""
         self.typed.append(line)
-        return self.run(line, stdin=stdin, shell=shell, cwd=cwd, path=path)
+        return self.run(line, stdin=stdin, by=by, cwd=cwd, path=path)
 
-    def run(self, script: str, *, stdin: str = "", shell: str = "sh", cwd: str = "/", path: str = PATH) -> str:
-        """Run a script in it, in an environment of its own; return what it prints. Raises AssertionError if it fails."""
+    def run(self, script: str, *, stdin: str = "", by: str = "sh", cwd: str = "/", path: str = PATH) -> str:
+        """Run a script in an environment of its own; return what it prints. Raises AssertionError if it fails."""
         enter = ["nsenter", "--target", str(self._inside), "--mount", "--net", "--pid", "--root", f"--wdns={cwd}"]
-        words = [*enter, "env", "-i", "HOME=/root", "SHELL=/bin/sh", f"PATH={path}", shell, *(["-c"] if shell == "fish" else ["-ec"]), script]
+        words = [*enter, "env", "-i", "HOME=/root", "SHELL=/bin/sh", f"PATH={path}", by]
+        words += ["-c" if by == "fish" else "-ec", script]
         done = subprocess.run(
             [str(find_program(words[0])), *words[1:]],
             input=stdin,
@@ -173,7 +174,7 @@ def _possible() -> bool:
     """True if one can be made here, by trying it."""
     if not all(map(find_program, ("unshare", "nsenter", "mount", "chroot"))):
         return False
-    with tempfile.TemporaryDirectory(prefix="throwaway-", dir="/tmp") as name:  # noqa: S108 - as above
+    with tempfile.TemporaryDirectory(prefix="throwaway-", dir="/tmp") as name:
         try:
             process = _start(Path(name))
         except OSError:
