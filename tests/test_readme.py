@@ -148,6 +148,18 @@ def _install(_: Block, __: Path) -> list[str]:
         return host.typed
 
 
+def _main_cf(shown: Block, _: Path) -> list[str]:
+    """A Postfix without a main.cf has one then, and starts."""
+    need_postfix("lmdb")
+    with ThrowawayHost() as host:
+        host.put_master_cf()
+        host.run("rm -f /etc/postfix/main.cf /var/spool/postfix/pid/*")
+        for line in shown.commands:
+            host.type(line)
+        host.run("postfix status; postconf -n")
+        return host.typed
+
+
 def _quick_start(shown: Block, _: Path) -> list[str]:
     """At its end smtpd answers by the map: known recipients are accepted, unknown ones may try again."""
     with _published() as host:
@@ -262,6 +274,7 @@ def _recipe(shown: Block, tmp_path: Path) -> list[str]:
 RUN: dict[str, Callable[[Block, Path], list[str]]] = {
     "make demo": _the_two_commands,
     "apt-get install postfix-lmdb python3-venv": _install,
+    "cp --no-clobber": _main_cf,
     "runuser -u syncagent -- syncagent check": _quick_start,
     "postconf -X unknown_relay_recipient_reject_code": _first_week,
     "{ cat list;": _end_line,

@@ -96,11 +96,15 @@ class ThrowawayHost:
         """Write a file, and its directory where that is missing."""
         self.run(f"mkdir -p '{Path(path).parent}'; cat >'{path}'; chmod {mode} '{path}'", stdin=text)
 
+    def put_master_cf(self) -> None:
+        """Give Postfix Debian's master.cf, where it has none."""
+        self.run("test -s /etc/postfix/master.cf || cp /usr/share/postfix/master.cf.dist /etc/postfix/master.cf")
+
     def start_postfix(self) -> None:
         """Configure Postfix and start it, on port 25."""
         need_postmap("lmdb")
         text = "".join(f"{name} = {value}\n" for name, value in _MAIN_CF.items())
-        self.run("test -s /etc/postfix/master.cf || cp /usr/share/postfix/master.cf.dist /etc/postfix/master.cf")
+        self.put_master_cf()
         self.write("/etc/postfix/main.cf", text)
         self.run("rm -f /var/spool/postfix/pid/*; touch -d '1 minute ago' /etc/postfix/main.cf; postfix start")
 
