@@ -1,5 +1,6 @@
 """The README and the pages in contrib/docs: every block is run, validated, or listed with the reason why not."""
 
+import ast
 import json
 import os
 import re
@@ -135,6 +136,7 @@ def _the_two_commands(_: Block, tmp_path: Path) -> list[str]:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "with 250" in done.stdout
     assert "with 550" in done.stdout
+    assert re.search(r"nothing to do|unchanged", done.stdout)
     assert re.search(r"The map is (lmdb|hash|btree|cdb|texthash):", done.stdout)
     return ["make demo"]
 
@@ -355,6 +357,36 @@ def test_the_event_shown() -> None:
     """The JSON of an event has the fields that are sent, in their order."""
     (shown,) = blocks("json", of="contrib/docs/monitoring.md")
     assert tuple(json.loads(shown.text)) == Event.__struct_fields__
+
+
+def test_what_check_prints() -> None:
+    """The example has findings and remedies of a real run, in its order; the words of a finding are left out."""
+    (shown,) = blocks("text", of="contrib/docs/operations.md")
+    with _published() as host:
+        host.run("postconf -e 'relay_domains = example.com'; touch -d '1 minute ago' /etc/postfix/main.cf")
+        printed = iter(host.run("runuser -u syncagent -- syncagent check --offline || test $? = 1").splitlines())
+        for line in shown.text.splitlines():
+            beginning = line.partition("...")[0]
+            assert any(one.startswith(beginning) for one in printed), line
+
+
+def test_errors_quoted_are_those_of_the_program() -> None:
+    """Each message in the table of errors is one that the LDAP source may give: who looks for it finds it."""
+    table = section("contrib/docs/sources-ldap.md", "## Errors and remedies")
+    quoted = {
+        text for row in re.findall(r"^\| (.+?) \|", table, re.MULTILINE) for text in re.findall(r"`([^`]+)`", row)
+    }
+    assert len(quoted) > 10
+    texts = {
+        node.value
+        for module in (ROOT / "syncagent").rglob("*.py")
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    for message in quoted:
+        for part in filter(None, (part.strip() for part in message.split("…"))):
+            words = re.sub(r" ?\w+ \(\d+\)", "", part).strip()  # the name of a result code is the server's
+            assert any(words in text for text in texts), words
 
 
 # --- tables
