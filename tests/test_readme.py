@@ -468,3 +468,24 @@ def test_every_package_is_in_the_map(name: str) -> None:
     for package in (ROOT / "syncagent").iterdir():
         if (package / "__init__.py").exists():
             assert f"| `syncagent/{package.name}/` |" in page(name), package.name
+
+
+def test_names_in_start_here_are_there() -> None:
+    """Each name that a row of "To add X, start here" gives beside a file is in one of the files of that row."""
+    rows = [line for line in section("CONTRIBUTING.md", "## To add X, start here").splitlines() if line[:1] == "|"][2:]
+    assert len(rows) > 10
+    for row in rows:
+        ticked = re.findall(r"`([^`]+)`", row)
+        files = [file for name in ticked for file in _files(name)]
+        text = "\n".join(file.read_text(encoding="utf-8") for file in files)
+        for name in ticked:
+            if re.fullmatch(r"[A-Za-z_]+", name):
+                assert re.search(rf"\b{name}\b", text), f"{name} is in none of the files of: {row}"
+
+
+def _files(name: str) -> list[Path]:
+    """Return the text files of a path in the repository, none if it is no path."""
+    path = ROOT / name
+    if path.is_dir():
+        return sorted(path.rglob("*.py"))
+    return [path] if path.is_file() else []
