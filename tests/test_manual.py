@@ -1,4 +1,4 @@
-"""The manual pages: they say all that the program says, troff finds no fault, and the package brings them."""
+"""The manual pages: complete, up to date, without a warning of troff, and in the package."""
 
 import re
 import subprocess
@@ -27,7 +27,7 @@ PAGES = ["syncagent.8", "syncagent.toml.5"]
 
 @cache
 def rendered(page: str) -> str:
-    """Give a page as a reader sees it, in one line."""
+    """Return a page as a reader sees it, in one line."""
     done = subprocess.run(
         [need_program("groff"), "-man", "-Tascii", "-P-cbou", str(MAN / page)],
         capture_output=True,
@@ -40,7 +40,7 @@ def rendered(page: str) -> str:
 
 
 def test_they_are_up_to_date(tmp_path: Path) -> None:
-    """What stands in the repository is what the texts of the program come to now; else: make man."""
+    """The committed pages are those that `make man` makes of the present texts."""
     subprocess.run([sys.executable, MAN / "generate.py", tmp_path], check=True, timeout=PATIENCE, cwd=ROOT)
     for page in PAGES:
         assert (MAN / page).read_text() == (tmp_path / page).read_text(), "type: make man"
@@ -57,7 +57,7 @@ def test_they_are_up_to_date(tmp_path: Path) -> None:
     ids=lambda words: words[0],
 )
 def test_troff_finds_no_fault(formatter: list[str], page: str) -> None:
-    """Neither troff warns of anything; that there is no date is meant."""
+    """No formatter warns; the missing date is intended."""
     command = [need_program(formatter[0]), *formatter[1:], str(MAN / page)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     output = done.stderr + (done.stdout if formatter[0] == "mandoc" else "")
@@ -65,7 +65,7 @@ def test_troff_finds_no_fault(formatter: list[str], page: str) -> None:
 
 
 def verbs(group: click.Group, *above: str) -> Iterator[tuple[str, click.Command]]:
-    """Give every verb that does something."""
+    """Yield the name and the command of every verb that is no group."""
     for name, verb in group.commands.items():
         if isinstance(verb, click.Group):
             yield from verbs(verb, *above, name)

@@ -131,7 +131,7 @@ def test_a_volume_of_a_user_without_a_name(place: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["hash", "lmdb"])
 def test_a_map_in_roots_directory_by_root(place: Path, kind: str) -> None:
-    """As README has it for /etc/postfix: everything is root's, and a map that is another user's stays that user's."""
+    """As documented for /etc/postfix: everything is root's, and a map that is another user's stays that user's."""
     need_postmap(kind)
     etc = directory(place / "etc")
     text = etc / "relay_recipients"

@@ -30,8 +30,8 @@ _RECIPIENTS = "recipients"
 
 _TEXT = """\
 # syncagent's configuration, begun by `syncagent init`{origin}.
-# What a line begins with # for is not in force. `syncagent check` says what is wrong, and syncagent.toml(5) and the
-# README what else there is.
+# What a line begins with # for is not in force. `syncagent check` says what is wrong, and the manual
+# page syncagent.toml(5) what else there is.
 
 [postfix]
 # The table that syncagent writes: TYPE:PATH, the same as relay_recipient_maps in main.cf.
@@ -74,7 +74,7 @@ path = "recipients"         # beside this file: one address a line
 
 #[sources.primary]
 #type = "http"
-#recipe = "mailcow"          # the README lists the others
+#recipe = "mailcow"          # contrib/docs/sources-http.md lists the others
 #url = "https://mail.example.com"
 #token_file = "primary"      # /etc/syncagent/credentials/primary
 """

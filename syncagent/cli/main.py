@@ -441,7 +441,7 @@ def completion(shell: str) -> int:
 
 @command.group()
 def recipe() -> None:
-    """Work on a recipe, the description of a primary's API (see the README).
+    """Work on a recipe, the description of a primary's API (see contrib/docs/recipes.md).
 
     A recipe is one of syncagent's own by its name, or a file of yours by its path, with a / in it.
     """

@@ -1,6 +1,5 @@
 """The configuration of the LDAP source: each mistake is named with its key, and what is asked for is what it says."""
 
-import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from syncagent.sources.ldap.presets import PRESETS, Preset, resolve
 from syncagent.values.types import Duration, SecretFile, Urls
 from tests.sources.ldap import Asked
 from tests.support.authority import Authority
+from tests.support.pages import blocks
 from tests.support.scripted_ldap import ScriptedLDAP
 from tests.support.slapd import SUFFIX
 
-README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
 HEAD = """\
 [postfix]
 map = "lmdb:/var/lib/syncagent/relay_recipients"
@@ -387,21 +386,20 @@ def test_it_is_what_the_server_is_asked(what: str, tmp_path: Path) -> None:
         assert search.base == SUFFIX
 
 
-def readme_examples() -> list[tuple[str, str]]:
-    """Give the README's examples of this source, and the preset that each is of."""
-    chapter = README.partition('\n### `type = "ldap"`\n')[2].partition("\n### ")[0]
-    blocks = re.findall(r"^```toml\n(.*?)^```$", chapter, re.MULTILINE | re.DOTALL)
-    return [(tomllib.loads(block)["sources"]["corp"]["preset"], block) for block in blocks]
+def examples() -> list[tuple[str, str]]:
+    """Return the documentation's examples of this source, and the preset that each is of."""
+    shown = blocks("toml", of="contrib/docs/sources-ldap.md")
+    return [(tomllib.loads(one.text)["sources"]["corp"]["preset"], one.text) for one in shown]
 
 
-def test_the_readme_has_an_example_of_each_preset() -> None:
+def test_there_is_an_example_of_each_preset() -> None:
     """No preset is without an example, and none is there twice."""
-    assert sorted(preset for preset, _ in readme_examples()) == sorted(PRESETS)
+    assert sorted(preset for preset, _ in examples()) == sorted(PRESETS)
 
 
-@pytest.mark.parametrize(("preset", "block"), readme_examples(), ids=[preset for preset, _ in readme_examples()])
-def test_the_readme_s_examples(preset: str, block: str, tmp_path: Path) -> None:
-    """The README's examples are right as they stand, verify TLS, and ask for what the preset says."""
+@pytest.mark.parametrize(("preset", "block"), examples(), ids=[preset for preset, _ in examples()])
+def test_the_examples(preset: str, block: str, tmp_path: Path) -> None:
+    """The examples are right as they stand, verify TLS, and ask for what the preset says."""
     file = tmp_path / "syncagent.toml"
     file.write_text(HEAD.partition("[sources")[0] + block, encoding="utf-8")
     own = load(file).sources["corp"].own
