@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from syncagent.errors import FailureKind
+from syncagent.sources.ldap.source import SyncState
 from syncagent.sync.fetch import Fetched
 from tests.sources.ldap import Asked, by_label, searched
 from tests.support.ldap_wire import Attributes
@@ -549,3 +550,10 @@ def test_a_present_phase_without_a_cookie(scripted: tuple[ScriptedLDAP, Asked]) 
     server.sync_answers = [[SyncIds(UUIDS[:2]), SyncDone()], [SyncDone()], [SyncDone()]]
     assert len(asked.entries()) == 5
     assert _pulls(server) == 1
+
+
+def test_the_stored_form_of_the_validator() -> None:
+    """The validator is stored under the names that 0.1.0 gave its parts; another form would cost a full search."""
+    stored = '{"url":"ldap://a.example","cookie":"00ff","pulled":1.5,"behind":2.5}'
+    state = SyncState("ldap://a.example", "00ff", full_search_at=1.5, behind_since=2.5)
+    assert (state.write(), SyncState.read(stored)) == (stored, state)
