@@ -299,7 +299,7 @@ class Slapd(Service):
         import ldap3
 
         if self._admin is None or self._admin.closed:
-            server = ldap3.Server(self.url, get_info=ldap3.NONE, connect_timeout=PATIENCE)
+            server = ldap3.Server(self.url, get_info=ldap3.NONE, connect_timeout=int(PATIENCE))
             self._admin = ldap3.Connection(
                 server,
                 user=ADMIN,
@@ -307,7 +307,7 @@ class Slapd(Service):
                 auto_bind=True,
                 raise_exceptions=True,
                 check_names=False,
-                receive_timeout=PATIENCE,
+                receive_timeout=int(PATIENCE),
             )
         getattr(self._admin, operation)(dn, **arguments)
 
