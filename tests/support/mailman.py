@@ -14,12 +14,12 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from secrets import token_hex
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tests.support.need import need
 from tests.support.ports import free_port
 from tests.support.programs import PATIENCE, ProgramError, wait_until
+from tests.support.service import Service
 
 _VENV = Path(__file__).parents[2] / ".venv" / "mailman"
 _TRIES = 5
@@ -56,7 +56,7 @@ def need_mailman() -> Path:
     return _VENV / "bin" / "master"
 
 
-class Mailman:
+class Mailman(Service):
     """A Mailman in a temporary folder, gone after a `with` block; `stop` and `start` keep what it holds.
 
     `username` and `password` are the ones of its REST API, at `url`, `password` another one each time.
@@ -73,24 +73,6 @@ class Mailman:
         self._printed.touch()
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
-
-    def __enter__(self) -> Self:
-        """Start it."""
-        try:
-            self.start()
-        except BaseException:
-            self._remove()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop it."""
-        try:
-            self.stop()
-        finally:
-            self._remove()
 
     @property
     def url(self) -> str:
@@ -123,6 +105,13 @@ class Mailman:
             os.killpg(process.pid, 9)  # the session that it leads
             process.wait()
             raise ProgramError(f"Mailman had not ended after {PATIENCE:.0f} s\n{self._told()}") from None
+
+    def close(self) -> None:
+        """End it, and remove its folder."""
+        try:
+            self.stop()
+        finally:
+            self._remove()
 
     def add_domain(self, domain: str, alias_domain: str | None = None) -> None:
         """Create a domain; `alias_domain` is another that Mailman takes mail for in its place."""

@@ -8,8 +8,6 @@ import signal
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.support.ports import free_port
 from tests.support.postmap import (
@@ -25,6 +23,7 @@ from tests.support.postmap import (
     write_parameters,
 )
 from tests.support.programs import PATIENCE, ProgramError, allowed, wait_until
+from tests.support.service import Service
 from tests.support.smtp import Client, SmtpError, Verdict
 
 __all__ = [
@@ -76,7 +75,7 @@ postlog unix-dgram n - n - 1 postlogd
 """
 
 
-class PrivatePostfix:
+class PrivatePostfix(Service):
     """A whole Postfix on 127.0.0.1 that is nobody's but the test's; needs root.
 
     It takes mail for `relay_domains` to recipients in `relay_recipient_maps` (TYPE:PATH, `proxy:` allowed;
@@ -116,21 +115,6 @@ class PrivatePostfix:
             self._remove()
             raise
 
-    def __enter__(self) -> Self:
-        """Start it."""
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop it."""
-        self.stop()
-
     @property
     def map_path(self) -> Path:
         """Where the text of the map is, or is to be."""
@@ -161,6 +145,10 @@ class PrivatePostfix:
             self._kill()
         finally:
             self._remove()
+
+    def close(self) -> None:
+        """As `stop`."""
+        self.stop()
 
     def restart(self) -> None:
         """End all of its processes and start it again, on the same port."""

@@ -9,13 +9,13 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Signals
-from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from tests.support.authority import Authority
 from tests.support.need import need, need_program
 from tests.support.ports import free_ports
 from tests.support.programs import PATIENCE, ProgramError, allowed, wait_until
+from tests.support.service import Service
 
 SUFFIX = "dc=example,dc=com"
 PEOPLE = f"ou=people,{SUFFIX}"
@@ -122,7 +122,7 @@ def people(count: int, *, first: int = 0) -> Iterator[str]:
         )
 
 
-class Slapd:
+class Slapd(Service):
     """A slapd with one database, dc=example,dc=com, in a temporary folder, gone after a `with` block.
 
     It has the sync account `SYNC`, which may read everything without limits, and an empty ou=people. `sessionlog` is
@@ -150,22 +150,6 @@ class Slapd:
         except BaseException:
             self._remove()
             raise
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self._remove()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.kill()
-        finally:
-            self._remove()
 
     @property
     def url(self) -> str:
@@ -231,6 +215,13 @@ class Slapd:
     def kill(self) -> None:
         """End it at once, without a chance to write anything."""
         self.stop(SIGKILL)
+
+    def close(self) -> None:
+        """End it, and remove its folder."""
+        try:
+            self.kill()
+        finally:
+            self._remove()
 
     def pause(self) -> None:
         """Have it stand still: it takes connections, since the kernel does, and answers nothing."""
@@ -308,7 +299,7 @@ class Slapd:
         import ldap3
 
         if self._admin is None or self._admin.closed:
-            server = ldap3.Server(self.url, get_info=ldap3.NONE, connect_timeout=PATIENCE)
+            server = ldap3.Server(self.url, get_info=ldap3.NONE, connect_timeout=int(PATIENCE))
             self._admin = ldap3.Connection(
                 server,
                 user=ADMIN,
@@ -316,7 +307,7 @@ class Slapd:
                 auto_bind=True,
                 raise_exceptions=True,
                 check_names=False,
-                receive_timeout=PATIENCE,
+                receive_timeout=int(PATIENCE),
             )
         getattr(self._admin, operation)(dn, **arguments)
 

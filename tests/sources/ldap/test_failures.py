@@ -26,7 +26,7 @@ from tests.sources.ldap import Asked, by_label, secret
 from tests.support.authority import Authority
 from tests.support.fetching import NOW
 from tests.support.ldap_wire import Attributes, notice
-from tests.support.programs import allowed
+from tests.support.programs import allowed, wait_until
 from tests.support.scripted_ldap import Entry, ScriptedLDAP, SyncAnswer, SyncDone, Trouble, What
 from tests.support.slapd import PEOPLE, SUFFIX, SYNC, SYNC_PASSWORD, Slapd, people
 
@@ -909,7 +909,7 @@ def test_all_servers_are_named(two: Two, authority: Authority, tmp_path: Path) -
 
 def drop(server: ScriptedLDAP, how: str) -> None:
     """End the connections that are open, as a server, or something on the way, does while nothing is asked."""
-    for connection in server._open.copy():
+    for connection in server.open_sockets.copy():
         if how == "notice":
             connection.sendall(notice())
         if how == "RST":
@@ -917,10 +917,7 @@ def drop(server: ScriptedLDAP, how: str) -> None:
             connection.shutdown(socket.SHUT_RD)  # wakes its thread, which closes it
         else:
             connection.shutdown(socket.SHUT_RDWR)
-    deadline = time.monotonic() + 5
-    while server._open and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert not server._open
+    assert wait_until(lambda: not server.open_sockets, pause=0.001)
 
 
 @pytest.mark.parametrize("how", ["FIN", "RST", "notice"])
