@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from syncagent.checks.context import UnaskedError
-from syncagent.checks.rcpt_answer import Smtpd
+from syncagent.cli.explain import explain
 from syncagent.config import load as config
 from syncagent.files.search import SortedLines
+from syncagent.postfix.commands import Cause, CommandError
 from syncagent.state import history
 from tests.scenario import HOUR, START, Scenario, only_hold, people
 from tests.support.postmap import COMPATIBILITY_LEVEL, write_parameters
@@ -132,7 +132,7 @@ def test_without_postfix_there_is_no_verdict(scene: Scenario) -> None:
     """Where main.cf is not there or cannot be read, nothing is made up."""
     scene.sync_unchecked(0)
     (scene.postfix_directory / "main.cf").unlink()
-    assert "cannot be told here: postconf knows nothing of" in explained(scene, "user@example.com")["verdict"]
+    assert "cannot query Postfix: postconf -c" in explained(scene, "user@example.com")["verdict"]
 
 
 def test_what_only_root_may_read_is_no_451(scene: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,12 +140,12 @@ def test_what_only_root_may_read_is_no_451(scene: Scenario, monkeypatch: pytest.
     scene.sync_unchecked(0)
 
     def refuse(*_: object) -> dict[str, str]:
-        raise UnaskedError("postmap: fatal: open database /m.lmdb: Permission denied")
+        raise CommandError("postmap: fatal: open database /m.lmdb: Permission denied", Cause.PERMISSION)
 
-    monkeypatch.setattr("syncagent.checks.context.Host.look_up", refuse)
+    monkeypatch.setattr("syncagent.postfix.live.LivePostfix.look_up", refuse)
     monkeypatch.setattr("os.geteuid", lambda: 65534)
-    smtpd = Smtpd(config.load(scene.configure()))
-    assert smtpd.answers("user@example.com").startswith("what Postfix answers cannot be told by this user: relay_")
+    verdict = explain(config.load(scene.configure()), "user@example.com", "syncagent").verdict
+    assert verdict.startswith("cannot query Postfix as this user: relay_")
 
 
 def test_an_address_that_is_held_and_one_in_grace(scene: Scenario) -> None:

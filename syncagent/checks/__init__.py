@@ -16,11 +16,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncagent.checks import dns, local, postfix, relay, smtp, smtpd
-from syncagent.checks.context import PARAMETERS, Host, Options, UnaskedError
+from syncagent.checks.context import Context, Options
 from syncagent.checks.finding import Finding, error, skipped, warning
 from syncagent.errors import ExitCode, LayoutError, LedgerError, SyncagentError
 from syncagent.model import SourceReport
-from syncagent.postfix.commands import create_main_cf, tool
+from syncagent.postfix.commands import CommandError, create_main_cf, tool
+from syncagent.postfix.live import PARAMETERS
 from syncagent.state.database import reading
 from syncagent.sync import fetch
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from syncagent.config.tables import Config
 
-    Check = Callable[[Host], Iterator[Finding]]
+    Check = Callable[[Context], Iterator[Finding]]
 
 __all__ = ["Checked", "Finding", "Options", "run"]
 
@@ -49,15 +50,15 @@ class Checked(Struct, frozen=True):
 
 def run(config: Config, options: Options) -> Checked:
     """Run every check. Nothing is written; what fails is a finding."""
-    host = Host(config, options)
-    found = [*_run(_remembered, host), *_run(_asked, host)]
-    several: list[Check] = [*local.CHECKS, *_of_the_host(host)]
+    context = Context(config, options)
+    found = [*_run(_remembered, context), *_run(_asked, context)]
+    several: list[Check] = [*local.CHECKS, *_of_the_host(context)]
     for check in several:
-        ready = check in local.CHECKS or host.begun
-        found += (one if ready else _left_to_do(one) for one in _run(check, host))
+        ready = check in local.CHECKS or context.map_in_use
+        found += (one if ready else _left_to_do(one) for one in _run(check, context))
     errors, warnings = (sum(one.severity == severity for one in found) for severity in ("error", "warning"))
     code = ExitCode.PROBLEMS if errors else ExitCode.OK
-    return Checked(tuple(found), host.reports, errors, warnings, _then(host, found), code)
+    return Checked(tuple(found), context.reports, errors, warnings, _then(context, found), code)
 
 
 def refused(refusal: LayoutError) -> Checked:
@@ -66,7 +67,7 @@ def refused(refusal: LayoutError) -> Checked:
     return Checked((finding,), (), 1, 0, "", ExitCode.PROBLEMS)
 
 
-def _then(host: Host, found: Sequence[Finding]) -> str:
+def _then(context: Context, found: Sequence[Finding]) -> str:
     """Say what brings the mends of main.cf into force, and of tables: one that was not there is not looked for again.
 
     inet_interfaces is read at the start only (postconf(5)).
@@ -74,38 +75,38 @@ def _then(host: Host, found: Sequence[Finding]) -> str:
     lines = [line for one in found for line in one.mend.splitlines()]
     changes = [line for line in lines if line.startswith(("postconf", "postmap"))]
     if any("inet_interfaces" in line for line in changes):
-        return f"{host.command('postfix', 'stop')} && {host.command('postfix', 'start')}"
-    return host.command("postfix", "reload") if changes else ""
+        return f"{context.command('postfix', 'stop')} && {context.command('postfix', 'start')}"
+    return context.command("postfix", "reload") if changes else ""
 
 
-def _remembered(host: Host) -> Iterator[Finding]:
+def _remembered(context: Context) -> Iterator[Finding]:
     """Nothing that is remembered is damaged."""
     try:
-        with reading(host.config.state.directory) as host.ledger:
+        with reading(context.config.state.directory) as context.ledger:
             pass
     except LedgerError as trouble:
-        yield error(str(host.config.state.directory), str(trouble), host.sync)
+        yield error(str(context.config.state.directory), str(trouble), context.sync)
 
 
-def _asked(host: Host) -> Iterator[Finding]:
+def _asked(context: Context) -> Iterator[Finding]:
     """Every source was asked."""
     try:
-        host.reports = tuple(_sources(host))
+        context.reports = tuple(_sources(context))
     except (SyncagentError, OSError) as trouble:
         yield error("", f"what the sources say cannot be kept: {trouble}")
 
 
-def _sources(host: Host) -> Sequence[SourceReport]:
+def _sources(context: Context) -> Sequence[SourceReport]:
     """Ask every source for everything, as a first run would; what it answers is thrown away.
 
     The breaker holds here too: a source that refused our credentials within the hour is not asked.
     """
     with tempfile.TemporaryDirectory(prefix="syncagent-check-") as directory:
         spool = Path(directory)
-        known = host.ledger.sources if host.ledger else {}
+        known = context.ledger.sources if context.ledger else {}
         remembered = {name: replace(state, snapshot=None, validator=None) for name, state in known.items()}
-        fetcher = fetch.Fetcher(spool, spool, spool, "check", time.time(), host.options.report)
-        return [one.report for one in fetcher.all(host.config.sources, remembered)]
+        fetcher = fetch.Fetcher(spool, spool, spool, "check", time.time(), context.options.report)
+        return [one.report for one in fetcher.all(context.config.sources, remembered)]
 
 
 def _left_to_do(finding: Finding) -> Finding:
@@ -113,56 +114,57 @@ def _left_to_do(finding: Finding) -> Finding:
     return replace(finding, severity="warning") if finding.severity == "error" else finding
 
 
-def _of_the_host(host: Host) -> Iterator[Check]:
+def _of_the_host(context: Context) -> Iterator[Check]:
     """Give the checks of Postfix, DNS and SMTP that can be made here."""
-    if not host.values:
-        yield _main_cf_is_understood if _has_main_cf(host) else _no_postfix
+    if not context.live.values:
+        yield _main_cf_is_understood if _has_main_cf(context) else _no_postfix
         return
     yield from (*postfix.CHECKS, *relay.CHECKS, *smtpd.CHECKS)
-    if host.options.offline:
+    if context.options.offline:
         yield _offline
     else:
         yield from (*dns.CHECKS, *smtp.CHECKS)
 
 
-def _has_main_cf(host: Host) -> bool:
+def _has_main_cf(context: Context) -> bool:
     """Whether there is a Postfix, and a main.cf that may be read: then it is its fault if it cannot be."""
-    return tool("postconf") is not None and os.access(host.config.postfix.config_directory / "main.cf", os.R_OK)
+    return tool("postconf") is not None and os.access(context.config.postfix.config_directory / "main.cf", os.R_OK)
 
 
-def _main_cf_is_understood(host: Host) -> Iterator[Finding]:
+def _main_cf_is_understood(context: Context) -> Iterator[Finding]:
     """Postfix understands its configuration."""
-    directory = str(host.config.postfix.config_directory)
+    directory = str(context.config.postfix.config_directory)
     try:
-        host.ask("postconf", "-x", *PARAMETERS)
-    except UnaskedError as trouble:
+        context.live.ask("postconf", "-x", *PARAMETERS)
+    except CommandError as trouble:
         text = (
             f"Postfix does not understand it, and all that needs it fails: {trouble}; nothing else of it is looked at"
         )
         mend = f"# mend main.cf or master.cf in {directory}, until this is quiet:"
-        yield error(directory, text, f"{mend}\n{host.command('postconf', '-x')} >/dev/null")
+        yield error(directory, text, f"{mend}\n{context.command('postconf', '-x')} >/dev/null")
     else:
-        yield warning(directory, "it was not understood a moment ago, and is now", f"{host.options.program} check")
+        yield warning(directory, "it was not understood a moment ago, and is now", f"{context.options.program} check")
 
 
-def _no_postfix(host: Host) -> Iterator[Finding]:
-    directory = host.config.postfix.config_directory
-    text = f"{'; '.join(host.main.notes) or 'postconf says nothing'}: neither Postfix nor DNS nor SMTP is looked at"
+def _no_postfix(context: Context) -> Iterator[Finding]:
+    directory = context.config.postfix.config_directory
+    why = "; ".join(map(str, context.live.main.notes)) or "postconf printed nothing"
+    text = f"{why}: neither Postfix nor DNS nor SMTP is looked at"
     mend = create_main_cf(directory) or "# see postfix.config_directory; or: apt-get install postfix"
     yield warning(str(directory), text, mend)
 
 
-def _offline(_host: Host) -> Iterator[Finding]:
+def _offline(_host: Context) -> Iterator[Finding]:
     yield skipped("DNS", "not asked: --offline")
     yield skipped("SMTP", "not asked: --offline")
 
 
-def _run(check: Check, host: Host) -> Iterator[Finding]:
+def _run(check: Check, context: Context) -> Iterator[Finding]:
     """Run a check: what it finds, or that all is well, or that it failed."""
     name = check.__name__.strip("_").replace("_", "-")
     count = 0
     try:
-        for finding in check(host):
+        for finding in check(context):
             count += 1
             yield replace(finding, check=name)
     except (SyncagentError, OSError, UnicodeError) as trouble:

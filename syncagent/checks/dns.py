@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from syncagent.checks import context as hosts
+from syncagent.checks.context import server_name
 from syncagent.checks.finding import error, ok, warning
 from syncagent.checks.identity import Here
 from syncagent.errors import SyncagentError
@@ -13,7 +13,7 @@ from syncagent.errors import SyncagentError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from syncagent.checks.context import Host
+    from syncagent.checks.context import Context
     from syncagent.checks.finding import Finding
 
 _SECONDS = 5.0
@@ -118,44 +118,44 @@ def _silent(trouble: Exception) -> bool:
     return isinstance(trouble, (OSError, dns.resolver.NoResolverConfiguration))
 
 
-def mx_records(host: Host) -> Iterator[Finding]:
+def mx_records(context: Context) -> Iterator[Finding]:
     """Every relay domain has an MX record that leads to this host."""
-    names = Names(host.options.dns)
-    deaf = set(host.listed("inet_interfaces")) <= {"loopback-only", "localhost"}
+    names = Names(context.options.dns)
+    deaf = set(context.live.listed("inet_interfaces")) <= {"loopback-only", "localhost"}
     if deaf:
-        text = f"{host.values.get('inet_interfaces')}: whatever MX records say, no mail reaches this host"
-        yield error("inet_interfaces", text, host.postconf("inet_interfaces", "all"))
+        text = f"{context.live.values.get('inet_interfaces')}: whatever MX records say, no mail reaches this host"
+        yield error("inet_interfaces", text, context.postconf("inet_interfaces", "all"))
     try:
-        here = Here.of(host, names.addresses)
+        here = Here.of(context, names.addresses)
         here.everywhere |= deaf  # the rest is judged as with the mend
-        yield from _domains(host, names, here)
+        yield from _domains(context, names, here)
     except (NoAnswerError, SilentError) as trouble:
-        text = f"{_server(host)} gives no answer: {trouble}; MX records are not looked at, or not all of them"
-        yield warning("DNS", text, f"{host.options.program} check --dns SERVER")
+        text = f"{_server(context)} gives no answer: {trouble}; MX records are not looked at, or not all of them"
+        yield warning("DNS", text, f"{context.options.program} check --dns SERVER")
 
 
-def _server(host: Host) -> str:
-    return hosts.spelled(host.options.dns) if host.options.dns else "the resolver of this host"
+def _server(context: Context) -> str:
+    return server_name(context.options.dns) if context.options.dns else "the resolver of this host"
 
 
-def _domains(host: Host, names: Names, here: Here) -> Iterator[Finding]:
+def _domains(context: Context, names: Names, here: Here) -> Iterator[Finding]:
     """Judge every domain. Raises NoAnswerError where there is no answer for any of them."""
     unanswered = {}
-    for at, domain in enumerate(sorted(host.scope)):
-        host.options.report("DNS", at)
+    for at, domain in enumerate(sorted(context.scope)):
+        context.options.report("DNS", at)
         try:
             yield from _domain(domain, names, here)
         except NoAnswerError as trouble:
             unanswered[domain] = trouble
-    if len(unanswered) == len(host.scope) > 1:
+    if len(unanswered) == len(context.scope) > 1:
         raise next(iter(unanswered.values()))
     for domain, why in unanswered.items():
-        text = f"{_server(host)} gives no answer for its MX records: {why}"
-        yield warning(domain, text, _another(host, domain))
+        text = f"{_server(context)} gives no answer for its MX records: {why}"
+        yield warning(domain, text, _another(context, domain))
 
 
-def _another(host: Host, name: str) -> str:
-    return f"# see to the servers of {name}; or ask another: {host.options.program} check --dns SERVER"
+def _another(context: Context, name: str) -> str:
+    return f"# see to the servers of {name}; or ask another: {context.options.program} check --dns SERVER"
 
 
 @dataclass
@@ -194,7 +194,7 @@ def _domain(domain: str, names: Names, here: Here) -> Iterator[Finding]:
     for mx in records:
         if mx.trouble:
             text = f"the MX of {domain}: where it leads is not known: {mx.trouble}"
-            problems.append(warning(mx.name, text, _another(here.host, mx.name)))
+            problems.append(warning(mx.name, text, _another(here.context, mx.name)))
         elif mx.ours:
             problems += _target(mx, here)
     problems += _others(domain, others)
@@ -263,7 +263,7 @@ def _target(mx: Mx, here: Here) -> Iterator[Finding]:
         yield error(mx.name, "it is what an MX names, and has neither A nor AAAA", "\n".join(here.records()))
     elif not any(map(here.has, mx.addresses)):
         text = f"it is this host's name, but {', '.join(mx.addresses)} is none of its addresses; behind NAT, say so:"
-        yield warning(mx.name, text, here.host.with_entries("proxy_interfaces", mx.addresses))
+        yield warning(mx.name, text, here.context.with_entries("proxy_interfaces", mx.addresses))
 
 
 CHECKS = (mx_records,)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from syncagent.checks.context import Host
+    from syncagent.checks.context import Context
 
 _EVERYWHERE = {"all", "::", "0.0.0.0"}  # noqa: S104 - as inet_interfaces may have it; nothing is opened
 _ADDRESS = "THE.ADDRESS.OF.THIS.HOST"
@@ -21,24 +21,25 @@ _ADDRESS = "THE.ADDRESS.OF.THIS.HOST"
 class Here:
     """By which names and addresses this host is known; ``everywhere``: by whatever its interfaces have."""
 
-    host: Host
+    context: Context
     name: str
     names: frozenset[str]
     addresses: frozenset[str]
     everywhere: bool
 
     @classmethod
-    def of(cls, host: Host, addresses: Callable[[str], list[str]]) -> Here:
+    def of(cls, context: Context, addresses: Callable[[str], list[str]]) -> Here:
         """Work it out from inet_interfaces, proxy_interfaces and myhostname; ``addresses`` asks for those of a name."""
-        name = host.values.get("myhostname", "").lower()
+        name = context.live.values.get("myhostname", "").lower()
         listed = {
-            entry.strip("[]").lower() for entry in host.listed("inet_interfaces") + host.listed("proxy_interfaces")
+            entry.strip("[]").lower()
+            for entry in context.live.listed("inet_interfaces") + context.live.listed("proxy_interfaces")
         }
         literal = {entry for entry in listed if _is_address(entry)}
         named = listed - literal - {"all", "loopback-only"}
         found = {str(ipaddress.ip_address(one)) for one in literal}
         found |= {str(ipaddress.ip_address(one)) for other in named for one in addresses(other)}
-        return cls(host, name, frozenset({name, *named}), frozenset(found), bool(listed & _EVERYWHERE))
+        return cls(context, name, frozenset({name, *named}), frozenset(found), bool(listed & _EVERYWHERE))
 
     def has(self, address: str) -> bool:
         """Tell whether an address is one of this host's: what can be bound is."""

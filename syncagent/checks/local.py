@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from syncagent.checks.context import Host
+    from syncagent.checks.context import Context
     from syncagent.checks.finding import Finding
 
 
-def configuration(host: Host) -> Iterator[Finding]:
+def configuration(context: Context) -> Iterator[Finding]:
     """Say that the configuration is right, since it was read."""
-    yield ok(str(host.config.file), "the configuration is right")
+    yield ok(str(context.config.file), "the configuration is right")
 
 
-def secrets_are_kept(host: Host) -> Iterator[Finding]:
+def secrets_are_kept(context: Context) -> Iterator[Finding]:
     """Every secret can be read, by nobody else."""
-    for where, name in _secrets(host):
+    for where, name in _secrets(context):
         path = sources.secret_path(name)
         try:
             sources.read_secret(name)
@@ -47,54 +47,54 @@ def _mended(secret: Path) -> str:
     return f"chmod 600 {_quote(secret)}" if secret.stat().st_mode & 0o077 else f"# write it to {secret} anew"
 
 
-def _secrets(host: Host) -> Iterator[tuple[str, SecretFile]]:
-    for name, source in host.config.sources.items():
+def _secrets(context: Context) -> Iterator[tuple[str, SecretFile]]:
+    for name, source in context.config.sources.items():
         for key in source.own.__struct_fields__:
             value = getattr(source.own, key)
             public = key == "client_cert_file" and getattr(source.own, "client_key_file", None)
             if isinstance(value, SecretFile) and not public:
                 yield f"sources.{name}.{key}", value
-    if host.config.notify.url_file:
-        yield "notify.url_file", host.config.notify.url_file
+    if context.config.notify.url_file:
+        yield "notify.url_file", context.config.notify.url_file
 
 
-def state_is_ours(host: Host) -> Iterator[Finding]:
+def state_is_ours(context: Context) -> Iterator[Finding]:
     """Nobody else looks into the state directory, which can be written."""
-    directory = host.config.state.directory
+    directory = context.config.state.directory
     if not directory.exists():
-        yield from _can_be_made(host, directory, "0750")
+        yield from _can_be_made(context, directory, "0750")
         return
-    yield from _writable(host, directory, "0750")
+    yield from _writable(context, directory, "0750")
     mode = stat.S_IMODE(directory.stat().st_mode)
     if mode & 0o007:
         yield warning(str(directory), f"others may look into it (mode {mode:04o})", f"chmod 750 {_quote(directory)}")
 
 
-def paths_are_ours(host: Host) -> Iterator[Finding]:
+def paths_are_ours(context: Context) -> Iterator[Finding]:
     """Nobody else can change what the paths to the state and the tables lead to."""
-    layout = privileges.look(host.config)
+    layout = privileges.look(context.config)
     for one in layout.loose:
         found = error if one.refused or one.kind == "everybody" else warning
         yield found(one.path, f"can be changed by {one.who}", one.remedy)
 
 
-def map_can_be_written(host: Host) -> Iterator[Finding]:
+def map_can_be_written(context: Context) -> Iterator[Finding]:
     """The map's directory is there, and syncagent may write it."""
-    for table in (host.config.postfix.map, host.config.postfix.domains_map):
+    for table in (context.config.postfix.map, context.config.postfix.domains_map):
         if table is None:
             continue
         directory = table.path.parent
         if not directory.exists():
             text = "it is not there, and is not made by itself"
-            yield error(str(directory), text, _make(host, directory, "0755"))
+            yield error(str(directory), text, _make(context, directory, "0755"))
             continue
-        yield from _writable(host, directory, "0755")
+        yield from _writable(context, directory, "0755")
 
 
-def tables_are_files(host: Host) -> Iterator[Finding]:
+def tables_are_files(context: Context) -> Iterator[Finding]:
     """Nothing but a file is in the place of a table."""
-    for table in host.tables:
-        target = host.target(table)
+    for table in context.tables:
+        target = context.target(table)
         for path in dict.fromkeys((target.text, target.index(INDEX_SUFFIX[target.type]))):
             try:
                 files.check_regular(path)
@@ -106,25 +106,25 @@ def _moved(path: Path) -> str:
     return f"# move {path} away"
 
 
-def _can_be_made(host: Host, directory: Path, mode: str) -> Iterator[Finding]:
+def _can_be_made(context: Context, directory: Path, mode: str) -> Iterator[Finding]:
     above = next(one for one in directory.absolute().parents if one.exists())
     if not os.access(above, os.W_OK | os.X_OK):
-        yield error(str(directory), f"it is not there, and {_user()} may not make it", _make(host, directory, mode))
+        yield error(str(directory), f"it is not there, and {_user()} may not make it", _make(context, directory, mode))
 
 
-def _writable(host: Host, directory: Path, mode: str) -> Iterator[Finding]:
+def _writable(context: Context, directory: Path, mode: str) -> Iterator[Finding]:
     if not directory.is_dir():
         yield error(str(directory), "it is no directory", _moved(directory))
     elif not os.access(directory, os.W_OK | os.X_OK):
         owner = directory.stat().st_uid
         yield error(
-            str(directory), f"{_user()} may not write there; it is {_name(owner)}'s", _make(host, directory, mode)
+            str(directory), f"{_user()} may not write there; it is {_name(owner)}'s", _make(context, directory, mode)
         )
 
 
-def _make(host: Host, directory: Path, mode: str) -> str:
+def _make(context: Context, directory: Path, mode: str) -> str:
     """Give the command that makes a directory, before the first run by root for the agent: as `syncagent init` does."""
-    fresh = os.geteuid() == 0 and not host.config.state.directory.exists()
+    fresh = os.geteuid() == 0 and not context.config.state.directory.exists()
     owner = f"{AGENT} -g {AGENT}" if fresh and has_agent() else _user()
     return f"install -d -o {owner} -m {mode} {_quote(directory)}"
 
@@ -144,9 +144,9 @@ def _quote(path: Path) -> str:
     return shlex.quote(str(path))
 
 
-def lock_is_free(host: Host) -> Iterator[Finding]:
+def lock_is_free(context: Context) -> Iterator[Finding]:
     """No other run holds the lock."""
-    lock = host.config.state.directory / "sync.lock"
+    lock = context.config.state.directory / "sync.lock"
     try:
         with files.locked(lock, 0, shared=True):
             pass
@@ -162,15 +162,15 @@ def lock_is_free(host: Host) -> Iterator[Finding]:
         )
 
 
-def postmap_is_there(host: Host) -> Iterator[Finding]:
+def postmap_is_there(context: Context) -> Iterator[Finding]:
     """postmap, which indexes the map, is installed."""
-    if host.config.postfix.map.type != "texthash" and tool("postmap") is None:
+    if context.config.postfix.map.type != "texthash" and tool("postmap") is None:
         yield error("postmap", "it is not installed: nothing can be published", "apt-get install postfix")
 
 
-def sources_answer(host: Host) -> Iterator[Finding]:
+def sources_answer(context: Context) -> Iterator[Finding]:
     """Every source gives its whole answer."""
-    for report in host.reports:
+    for report in context.reports:
         if report.error:
             yield error(report.name, f"failing ({report.kind}): {report.error}")
         else:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import smtplib
 from typing import TYPE_CHECKING, Self
 
 from syncagent import addresses as normalise
-from syncagent.checks import context as hosts
-from syncagent.checks import networks
+from syncagent.checks import remedies
+from syncagent.checks.context import DEFAULT_RESTRICTIONS, server_name
 from syncagent.checks.finding import error, ok, skipped, warning
 from syncagent.errors import SyncagentError
+from syncagent.postfix import mynetworks
+from syncagent.postfix.live import unused_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from syncagent.checks.context import Host
+    from syncagent.checks.context import Context
     from syncagent.checks.finding import Finding
 
 DEFAULT = ("127.0.0.1", 25)
@@ -88,33 +89,33 @@ class Dialogue:
         return code, said.decode(errors="backslashreplace").replace("\n", " ")
 
 
-def verdicts(host: Host) -> Iterator[Finding]:
+def verdicts(context: Context) -> Iterator[Finding]:
     """Known recipients are taken by the smtpd of this host, and no others."""
-    server = host.options.smtp or DEFAULT
-    spelled = hosts.spelled(server)
+    server = context.options.smtp or DEFAULT
+    spelled = server_name(server)
     try:
-        with Dialogue(server, host.values.get("myhostname", "localhost")) as dialogue:
-            domains = sorted(host.scope)
+        with Dialogue(server, context.live.values.get("myhostname", "localhost")) as dialogue:
+            domains = sorted(context.scope)
             for at, domain in enumerate(domains[:_DOMAINS]):
-                host.options.report("SMTP", at)
-                yield from _known(host, dialogue, domain)
-                yield from _unknown(host, dialogue, domain)
+                context.options.report("SMTP", at)
+                yield from _known(context, dialogue, domain)
+                yield from _unknown(context, dialogue, domain)
             if domains[_DOMAINS:]:
                 yield skipped(spelled, f"{len(domains) - _DOMAINS:,} more domains are not asked about")
-            yield from _foreign(host, dialogue)
+            yield from _foreign(context, dialogue)
     except NoDialogueError as trouble:
         text = f"no dialogue with it: {trouble}"
-        mend = host.command("postfix", "start") if host.values else ""
-        yield (error if host.options.smtp else warning)(spelled, text, mend)
+        mend = context.command("postfix", "start") if context.live.values else ""
+        yield (error if context.options.smtp else warning)(spelled, text, mend)
 
 
-def _known(host: Host, dialogue: Dialogue, domain: str) -> Iterator[Finding]:
+def _known(context: Context, dialogue: Dialogue, domain: str) -> Iterator[Finding]:
     """Ask for some that the map has."""
     examples = [
         address
-        for name, several in host.published.examples.items()
+        for name, several in context.published.examples.items()
         for address in several
-        if name.isascii() and normalise.within(normalise.domain_or_same(name), host.scope) == domain
+        if name.isascii() and normalise.within(normalise.domain_or_same(name), context.scope) == domain
     ]
     taken = 0
     for address in examples[:3]:
@@ -122,33 +123,33 @@ def _known(host: Host, dialogue: Dialogue, domain: str) -> Iterator[Finding]:
         taken += code == _TAKEN
         if code != _TAKEN:
             say = warning if _passes(code, said) or _is_about_us(said) else error
-            yield say(address, f"the map has it, and smtpd answers {code} {said}", _mend(host, code, said))
+            yield say(address, f"the map has it, and smtpd answers {code} {said}", _mend(context, code, said))
     if taken:
         yield ok(domain, f"{taken} known recipients are taken")
 
 
-def _unknown(host: Host, dialogue: Dialogue, domain: str) -> Iterator[Finding]:
+def _unknown(context: Context, dialogue: Dialogue, domain: str) -> Iterator[Finding]:
     """Ask for one that nobody has."""
-    wanted = int(host.values.get("unknown_relay_recipient_reject_code", "550"))
-    if host.values.get("soft_bounce") == "yes" and wanted >= _PERMANENT:
+    wanted = int(context.live.values.get("unknown_relay_recipient_reject_code", "550"))
+    if context.live.values.get("soft_bounce") == "yes" and wanted >= _PERMANENT:
         wanted -= 100
-    code, said = dialogue.verdict(hosts.invented(domain))
+    code, said = dialogue.verdict(unused_address(domain))
     if code == wanted:
         yield ok(domain, f"an unknown recipient gets {code}")
-    elif code == _TAKEN and f"@{domain}" in map(str.casefold, host.published.catch_alls):
+    elif code == _TAKEN and f"@{domain}" in map(str.casefold, context.published.catch_alls):
         yield ok(domain, "an unknown recipient is taken, since the map has a catch-all")
     elif code == _TAKEN:
         text = "an unknown recipient is taken: mail to it bounces later (backscatter); is what is above in force?"
-        yield error(domain, text, host.command("postfix", "reload"))
+        yield error(domain, text, context.command("postfix", "reload"))
     else:
-        yield warning(domain, f"an unknown recipient gets {code} {said}, not {wanted}", _mend(host, code, said))
+        yield warning(domain, f"an unknown recipient gets {code} {said}, not {wanted}", _mend(context, code, said))
 
 
-def _mend(host: Host, code: int, said: str) -> str:
+def _mend(context: Context, code: int, said: str) -> str:
     """Give what helps against an answer. Only an smtpd that knows an older main.cf or map is helped by a reload."""
-    reload = host.command("postfix", "reload")
+    reload = context.command("postfix", "reload")
     if "lookup" in said.lower():
-        return f"{host.sync}\n{reload}"
+        return f"{context.sync}\n{reload}"
     if any(word in said.lower() for word in _STALE):
         return reload
     return "# try again later" if _passes(code, said) else "# see the mail log"
@@ -164,31 +165,21 @@ def _is_about_us(said: str) -> bool:
     return any(word in said.lower() for word in ("helo command", "client host", "sender address"))
 
 
-def _foreign(host: Host, dialogue: Dialogue) -> Iterator[Finding]:
+def _foreign(context: Context, dialogue: Dialogue) -> Iterator[Finding]:
     """Ask for a domain that is not ours."""
     code, said = dialogue.verdict("nobody@syncagent-check.invalid")
     if code != _TAKEN:
         yield ok("a foreign domain", f"it is refused: {code} {said}")
-    elif everybody := networks.trusts_the_world(host):
+    elif everybody := mynetworks.entry_for_everybody(context.live):
         text = f"it is taken, since mynetworks trusts everybody by {everybody}: this host relays for everybody"
-        yield error("a foreign domain", text, networks.mend(host, everybody))
-    elif _trusted(host, dialogue.from_address):
+        yield error("a foreign domain", text, remedies.networks(context, everybody))
+    elif mynetworks.has(context.live, dialogue.from_address):
         text = f"asked from {dialogue.from_address}, which mynetworks permits to relay: nothing is learned from that"
         yield skipped("a foreign domain", text)
     else:
         text = f"it is taken from {dialogue.from_address}: this host relays for everybody"
-        mend = host.postconf("smtpd_relay_restrictions", hosts.DEFAULT_RESTRICTIONS)
+        mend = context.postconf("smtpd_relay_restrictions", DEFAULT_RESTRICTIONS)
         yield error("a foreign domain", text, mend)
-
-
-def _trusted(host: Host, address: str) -> bool:
-    """Tell whether mynetworks has an address, as far as it is spelled there."""
-    for entry in host.listed("mynetworks"):
-        with contextlib.suppress(ValueError):
-            bare = entry.replace("[", "").replace("]", "")
-            if ipaddress.ip_address(address) in ipaddress.ip_network(bare, strict=False):
-                return True
-    return False
 
 
 CHECKS = (verdicts,)

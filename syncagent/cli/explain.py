@@ -9,11 +9,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncagent import addresses as normalise
-from syncagent.checks.context import UnaskedError
-from syncagent.checks.rcpt_answer import Smtpd
 from syncagent.files import sorted_lines as files
 from syncagent.files.search import Finder, SortedLines
-from syncagent.postfix import table_text as mapfile
+from syncagent.postfix import table_text
+from syncagent.postfix.commands import CommandError
+from syncagent.postfix.live import LivePostfix, unused_address
+from syncagent.postfix.rcpt_answer import Smtpd
 from syncagent.postfix.table import Target
 from syncagent.state import history
 from syncagent.state.database import ledger_errors, reading
@@ -77,7 +78,7 @@ def explain(config: Config, spelled: str, program: str) -> Explanation:
         snapshots = {name: ledger.snapshots / one.file for name, one in held.items()}
         finished, holds, first = ledger.finished, ledger.holds, ledger.first_time()
     config = _with_domains(config, finished)
-    smtpd, sent = Smtpd(config), _as_sent(spelled, address)
+    smtpd, sent = _smtpd(config), _as_sent(spelled, address)
     said: tuple[Said, ...] = ()
     covering = tuple(_by_base(snapshots, smtpd.without_extension(address)))
     if address:
@@ -130,6 +131,12 @@ def _with_domains(config: Config, finished: Finished | None) -> Config:
     more = finished.domains if finished and config.postfix.domains_map else ()
     names = dict.fromkeys((*config.postfix.relay_domains, *map(Domain, more)))
     return replace(config, postfix=replace(config.postfix, relay_domains=tuple(names)))
+
+
+def _smtpd(config: Config) -> Smtpd:
+    """Return the smtpd that reads this configuration's main.cf."""
+    domain = min(config.postfix.relay_domains, default="example.invalid")
+    return Smtpd(LivePostfix(config.postfix.config_directory, lambda: unused_address(domain)), config.postfix.map)
 
 
 def _said(snapshots: dict[str, Path], address: str) -> tuple[Said, ...]:
@@ -200,7 +207,7 @@ def _asked(config: Config, smtpd: Smtpd, sent: str, address: str) -> Iterator[As
     trouble = ""
     try:
         there = _in_texthash(config, forms) if config.postfix.map.type == "texthash" else smtpd.look_up(forms)
-    except (UnaskedError, OSError) as error:
+    except (CommandError, OSError) as error:
         trouble = str(error)
     yield from (Asked(form, there.get(form), trouble) for form in forms)
 
@@ -210,8 +217,8 @@ def _in_texthash(config: Config, keys: list[str]) -> dict[str, str]:
     wanted = {key.casefold(): key for key in keys}
     found: dict[str, str] = {}
     with files.open_foreign(Target(config.postfix.settings()).text) as file:
-        for _, line in mapfile.logical_lines(files.lines_of(file)):
-            pair = mapfile.split(line)
+        for _, line in table_text.logical_lines(files.lines_of(file)):
+            pair = table_text.split(line)
             key = wanted.get(pair[0].decode(errors="replace").casefold()) if pair else None
             if pair and pair[1] and key:
                 found.setdefault(key, pair[1].decode(errors="replace"))

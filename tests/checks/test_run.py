@@ -12,7 +12,7 @@ import pytest
 
 from syncagent import checks
 from syncagent.checks import local, postfix, smtpd
-from syncagent.checks.context import Host
+from syncagent.checks.context import Context
 from syncagent.config import load as config
 from tests.checks import Backup, problems
 from tests.sources import write_config
@@ -76,7 +76,7 @@ def test_every_problem_at_once(backup: Backup) -> None:
 def test_a_check_that_fails(backup: Backup, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault in a check is a finding, and the others are made."""
 
-    def faulty(_host: Host) -> Iterator[checks.Finding]:
+    def faulty(_context: Context) -> Iterator[checks.Finding]:
         raise RuntimeError("the moon is full")
 
     monkeypatch.setattr(smtpd, "CHECKS", (faulty, *smtpd.CHECKS))
@@ -219,7 +219,7 @@ def test_the_agent_is_another_user(there: bool, backup: Backup, monkeypatch: pyt
 
     monkeypatch.setattr(pwd, "getpwnam", find)
     options = checks.Options("syncagent", lambda _step, _count: None, offline=True)
-    (found,) = local.map_can_be_written(Host(config.load(backup.file), options))
+    (found,) = local.map_can_be_written(Context(config.load(backup.file), options))
     owner = ["-o", "syncagent", "-g", "syncagent"] if there else ["-o", "root"]
     assert found.mend.split() == ["install", "-d", *owner, "-m", "0755", str(backup.postfix.map_path.parent)]
 
@@ -244,13 +244,13 @@ def test_hash_where_it_is_leaving(trouble: str) -> None:
     try:
         backup.publish()
         options = checks.Options("syncagent", lambda _step, _count: None, offline=True)
-        host = Host(config.load(backup.file), options)
+        context = Context(config.load(backup.file), options)
         if trouble == "redirection":
-            host.level_of_migration = "enable-redirect"
-            (found,) = postfix.not_redirected(host)
+            context.live.migration_level = "enable-redirect"
+            (found,) = postfix.not_redirected(context)
         else:
-            host.main.types = frozenset({"cdb", "lmdb", "texthash"})
-            (found,) = postfix.type_is_there(host)
+            context.live.main.types = frozenset({"cdb", "lmdb", "texthash"})
+            (found,) = postfix.type_is_there(context)
         assert found.severity == ("warning" if trouble == "redirection" else "error")
         backup.type_in(found.mend.replace("syncagent sync", f"syncagent --config {backup.file} sync"))
         assert problems(backup.check("--offline")) == []
