@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syncagent import addresses as normalise
+from syncagent.checks.finding import File, Needs, Shell
 from syncagent.postfix import commands
 from syncagent.postfix.live import TABLES, LivePostfix, patterns_of, unused_address, without_exclamation
 from syncagent.postfix.table import Target, is_same_file, is_same_table
@@ -135,41 +136,57 @@ class Context:
         foreign = indexed and not any(is_same_file(pattern, ours) for ours in self.tables)
         return str(table) if foreign and Path(table.rest).is_file() else ""
 
-    def postconf(self, name: str, value: str) -> str:
+    def postconf(self, name: str, value: str) -> Shell:
         """Return the command that sets a parameter."""
-        return self.command("postconf", "-e", f"{name} = {value}".rstrip())
+        return self.change("postconf", "-e", f"{name} = {value}".rstrip(), needs=needs_of(name))
 
-    def unset(self, name: str) -> str:
+    def unset(self, name: str) -> Shell:
         """Return the command that restores Postfix's default of a parameter."""
-        return self.command("postconf", "-X", name)
+        return self.change("postconf", "-X", name, needs=needs_of(name))
+
+    def change(self, program: str, *args: str, needs: Needs = Needs.RELOAD) -> Shell:
+        """Return a command that changes main.cf, master.cf or a table."""
+        return Shell(command=self.command(program, *args), needs=needs)
 
     def command(self, program: str, *args: str) -> str:
         """Return a command line of Postfix's to type."""
         return commands.shell(self.config.postfix.config_directory, program, *args)
 
-    def with_entries(self, name: str, more: Iterable[str], gone: Iterable[str] = ()) -> str:
+    def with_entries(self, name: str, more: Iterable[str], gone: Iterable[str] = ()) -> Shell:
         """Return the command that adds entries to a list, and removes others (as expanded) and the lost ones.
 
         The new entries come first where the list may have exceptions.
         """
         leaving = {*gone, *self.lost(name)}
         pairs = zip(self.live.listed_raw(name), self.live.listed(name), strict=True)
-        there = [spelled for spelled, entry in pairs if entry not in leaving]
-        both = (more, there) if any(entry.startswith(("!", "/")) for entry in there) else (there, more)
-        return self.postconf(name, ", ".join(dict.fromkeys(entry for several in both for entry in several)))
+        staying = [raw for raw, entry in pairs if entry not in leaving]
+        new_first = any(entry.startswith(("!", "/")) for entry in staying)
+        entries = [*more, *staying] if new_first else [*staying, *more]
+        return self.postconf(name, ", ".join(dict.fromkeys(entries)))
 
-    def without(self, name: str, gone: Iterable[str]) -> str:
+    def without(self, name: str, gone: Iterable[str]) -> Shell:
         """Return the command that removes entries, as expanded, from a list."""
         return self.with_entries(name, (), gone)
 
-    def setting(self, name: str, value: object) -> str:
+    def setting(self, name: str, value: object, when: str = "") -> File:
         """Return the line to write in [postfix] of the configuration; strings and arrays in JSON are TOML."""
-        return f"in {self.config.file}, [postfix]: {name} = {json.dumps(value, ensure_ascii=False)}"
+        write = f"{name} = {json.dumps(value, ensure_ascii=False)}"
+        return File(path=str(self.config.file), section="postfix", write=write, when=when)
 
     @property
-    def sync(self) -> str:
+    def sync(self) -> Shell:
         """The command that publishes the map."""
-        return f"{self.options.program} sync"
+        return Shell(command=f"{self.options.program} sync")
+
+    @property
+    def reload(self) -> Shell:
+        """The command that has Postfix read its configuration again."""
+        return Shell(command=self.command("postfix", "reload"))
+
+
+def needs_of(parameter: str) -> Needs:
+    """Return what brings a parameter into force: inet_interfaces is read at the start only (postconf(5))."""
+    return Needs.RESTART if parameter == "inet_interfaces" else Needs.RELOAD
 
 
 def server_name(server: tuple[str, int]) -> str:

@@ -1,4 +1,4 @@
-"""The configuration's surroundings: secrets, directories, the lock, and each source, asked for real."""
+"""Checks of secrets, directories and the lock, and of the answers of the sources."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from syncagent import privileges, sources
-from syncagent.checks.finding import error, ok, skipped, warning
+from syncagent.checks.finding import Check, Person, Shell, error, ok, skipped, warning
 from syncagent.errors import LockBusyError, SourceError
 from syncagent.files import sorted_lines as files
 from syncagent.postfix.commands import tool
@@ -21,30 +21,32 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from syncagent.checks.context import Context
-    from syncagent.checks.finding import Finding
+    from syncagent.checks.finding import Finding, Step
 
 
 def configuration(context: Context) -> Iterator[Finding]:
-    """Say that the configuration is right, since it was read."""
+    """Report the configuration as right: otherwise it could not have been loaded."""
     yield ok(str(context.config.file), "the configuration is right")
 
 
 def secrets_are_kept(context: Context) -> Iterator[Finding]:
-    """Every secret can be read, by nobody else."""
+    """Find secrets that cannot be read, or that others can read."""
     for where, name in _secrets(context):
         path = sources.secret_path(name)
         try:
             sources.read_secret(name)
-        except SourceError as trouble:
-            yield error(where, str(trouble), _mended(path))
+        except SourceError as failure:
+            yield error(where, str(failure), _readable_secret(path))
 
 
-def _mended(secret: Path) -> str:
+def _readable_secret(secret: Path) -> Step:
     if not secret.exists():
-        return f"install -m 600 -o {_user()} /dev/stdin {_quote(secret)}"
+        return Shell(command=f"install -m 600 -o {_user()} /dev/stdin {_quote(secret)}")
     if not os.access(secret, os.R_OK):
-        return f"chown {_user()} {_quote(secret)}"
-    return f"chmod 600 {_quote(secret)}" if secret.stat().st_mode & 0o077 else f"# write it to {secret} anew"
+        return Shell(command=f"chown {_user()} {_quote(secret)}")
+    if secret.stat().st_mode & 0o077:
+        return Shell(command=f"chmod 600 {_quote(secret)}")
+    return Person(text=f"write it to {secret} anew")
 
 
 def _secrets(context: Context) -> Iterator[tuple[str, SecretFile]]:
@@ -59,7 +61,7 @@ def _secrets(context: Context) -> Iterator[tuple[str, SecretFile]]:
 
 
 def state_is_ours(context: Context) -> Iterator[Finding]:
-    """Nobody else looks into the state directory, which can be written."""
+    """Find a state directory that cannot be written or made, or that others can read."""
     directory = context.config.state.directory
     if not directory.exists():
         yield from _can_be_made(context, directory, "0750")
@@ -67,22 +69,21 @@ def state_is_ours(context: Context) -> Iterator[Finding]:
     yield from _writable(context, directory, "0750")
     mode = stat.S_IMODE(directory.stat().st_mode)
     if mode & 0o007:
-        yield warning(str(directory), f"others may look into it (mode {mode:04o})", f"chmod 750 {_quote(directory)}")
+        remedy = Shell(command=f"chmod 750 {_quote(directory)}")
+        yield warning(str(directory), f"others may look into it (mode {mode:04o})", remedy)
 
 
 def paths_are_ours(context: Context) -> Iterator[Finding]:
-    """Nobody else can change what the paths to the state and the tables lead to."""
+    """Find components of the paths to the state and the tables that another user can change."""
     layout = privileges.look(context.config)
-    for one in layout.loose:
-        found = error if one.refused or one.kind == "everybody" else warning
-        yield found(one.path, f"can be changed by {one.who}", one.remedy)
+    for loose in layout.loose:
+        finding = error if loose.refused or loose.kind == "everybody" else warning
+        yield finding(loose.path, f"can be changed by {loose.who}", Shell(command=loose.remedy))
 
 
 def map_can_be_written(context: Context) -> Iterator[Finding]:
-    """The map's directory is there, and syncagent may write it."""
-    for table in (context.config.postfix.map, context.config.postfix.domains_map):
-        if table is None:
-            continue
+    """Find directories of tables that are missing, or that cannot be written."""
+    for table in context.tables:
         directory = table.path.parent
         if not directory.exists():
             text = "it is not there, and is not made by itself"
@@ -92,18 +93,18 @@ def map_can_be_written(context: Context) -> Iterator[Finding]:
 
 
 def tables_are_files(context: Context) -> Iterator[Finding]:
-    """Nothing but a file is in the place of a table."""
+    """Find FIFOs, directories and the like in the place of a table."""
     for table in context.tables:
         target = context.target(table)
         for path in dict.fromkeys((target.text, target.index(INDEX_SUFFIX[target.type]))):
             try:
                 files.check_regular(path)
-            except files.UnfitFileError as trouble:
-                yield error(str(path), f"{trouble.strerror}: nothing is published there", _moved(path))
+            except files.UnfitFileError as failure:
+                yield error(str(path), f"{failure.strerror}: nothing is published there", _moved(path))
 
 
-def _moved(path: Path) -> str:
-    return f"# move {path} away"
+def _moved(path: Path) -> Person:
+    return Person(text=f"move {path} away")
 
 
 def _can_be_made(context: Context, directory: Path, mode: str) -> Iterator[Finding]:
@@ -122,11 +123,11 @@ def _writable(context: Context, directory: Path, mode: str) -> Iterator[Finding]
         )
 
 
-def _make(context: Context, directory: Path, mode: str) -> str:
-    """Give the command that makes a directory, before the first run by root for the agent: as `syncagent init` does."""
+def _make(context: Context, directory: Path, mode: str) -> Shell:
+    """Return the command that makes a directory: before root's first run for the agent, as `syncagent init` does."""
     fresh = os.geteuid() == 0 and not context.config.state.directory.exists()
     owner = f"{AGENT} -g {AGENT}" if fresh and has_agent() else _user()
-    return f"install -d -o {owner} -m {mode} {_quote(directory)}"
+    return Shell(command=f"install -d -o {owner} -m {mode} {_quote(directory)}")
 
 
 def _user() -> str:
@@ -145,7 +146,7 @@ def _quote(path: Path) -> str:
 
 
 def lock_is_free(context: Context) -> Iterator[Finding]:
-    """No other run holds the lock."""
+    """Report a run that holds the lock; find a lock that is no file."""
     lock = context.config.state.directory / "sync.lock"
     try:
         with files.locked(lock, 0, shared=True):
@@ -154,8 +155,8 @@ def lock_is_free(context: Context) -> Iterator[Finding]:
         return
     except LockBusyError:
         yield ok(str(lock), "a run is under way")
-    except files.UnfitFileError as trouble:
-        yield error(str(lock), str(trouble.strerror), _moved(lock))
+    except files.UnfitFileError as failure:
+        yield error(str(lock), str(failure.strerror), _moved(lock))
     except PermissionError:
         yield skipped(
             str(lock), f"it is {_name(lock.stat().st_uid)}'s: {_user()} cannot tell whether a run is under way"
@@ -163,13 +164,15 @@ def lock_is_free(context: Context) -> Iterator[Finding]:
 
 
 def postmap_is_there(context: Context) -> Iterator[Finding]:
-    """postmap, which indexes the map, is installed."""
+    """Find a missing postmap."""
     if context.config.postfix.map.type != "texthash" and tool("postmap") is None:
-        yield error("postmap", "it is not installed: nothing can be published", "apt-get install postfix")
+        yield error(
+            "postmap", "it is not installed: nothing can be published", Shell(command="apt-get install postfix")
+        )
 
 
 def sources_answer(context: Context) -> Iterator[Finding]:
-    """Every source gives its whole answer."""
+    """Report how each source answered."""
     for report in context.reports:
         if report.error:
             yield error(report.name, f"failing ({report.kind}): {report.error}")
@@ -179,14 +182,19 @@ def sources_answer(context: Context) -> Iterator[Finding]:
             yield ok(report.name, f"whole: {mode}{report.entries:,} entries{rejected} in {report.seconds:.2f}s")
 
 
-CHECKS = (
-    configuration,
-    secrets_are_kept,
-    state_is_ours,
+PATHS_ARE_OURS = Check(
+    "paths-are-ours",
+    "Nobody else can change what the paths to the state and the tables lead to",
     paths_are_ours,
-    map_can_be_written,
-    tables_are_files,
-    lock_is_free,
-    postmap_is_there,
-    sources_answer,
+)
+CHECKS = (
+    Check("configuration", "The configuration is right", configuration),
+    Check("secrets-are-kept", "Every secret can be read, by nobody else", secrets_are_kept),
+    Check("state-is-ours", "Nobody else looks into the state directory, which can be written", state_is_ours),
+    PATHS_ARE_OURS,
+    Check("map-can-be-written", "The map's directory is there, and syncagent may write it", map_can_be_written),
+    Check("tables-are-files", "Nothing but a file is in the place of a table", tables_are_files),
+    Check("lock-is-free", "No other run holds the lock", lock_is_free),
+    Check("postmap-is-there", "postmap, which indexes the map, is installed", postmap_is_there),
+    Check("sources-answer", "Every source gives its whole answer", sources_answer),
 )

@@ -1,4 +1,4 @@
-"""Our map in main.cf, and its index: postconf(5), DATABASE_README."""
+"""Checks of the map in main.cf, and of its index: postconf(5), DATABASE_README."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from syncagent.checks import remedies as wanted
-from syncagent.checks.finding import error, skipped, warning
+from msgspec.structs import replace
+
+from syncagent.checks import remedies
+from syncagent.checks.finding import Check, Person, Shell, error, skipped, warning
 from syncagent.errors import LedgerError, PublishError, UnansweredError
 from syncagent.files import sorted_lines as files
 from syncagent.postfix.commands import tool
@@ -21,12 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from syncagent.checks.context import Context
-    from syncagent.checks.finding import Finding
+    from syncagent.checks.finding import Finding, Step
     from syncagent.postfix.table import Identities, Target
 
 
 def map_is_named(context: Context) -> Iterator[Finding]:
-    """relay_recipient_maps names the map, with its type."""
+    """Compare relay_recipient_maps with the map that is written."""
     table = context.config.postfix.map
     named = context.live.listed("relay_recipient_maps")
     if context.names_the_map:
@@ -38,100 +40,105 @@ def map_is_named(context: Context) -> Iterator[Finding]:
         text = f"relay_recipient_maps is {', '.join(named)}: what is written is not looked at"
     else:
         text = "relay_recipient_maps is empty: every recipient is accepted, and unknown ones bounce later (backscatter)"
-    yield error(str(table), text, wanted.recipient_maps(context))
+    yield error(str(table), text, *remedies.recipient_maps(context))
 
 
 def tables_can_be_asked(context: Context) -> Iterator[Finding]:
-    """Every table that Postfix asks before it takes a recipient can be asked, as far as they are not syncagent's."""
-    for pattern, trouble in context.live.unreadable.items():
+    """Find tables that Postfix queries before it accepts a recipient, and that cannot be queried; not syncagent's."""
+    for pattern, reason in context.live.unreadable.items():
         if context.is_ours(pattern):
             continue
-        where = [
+        lists = [
             name for name in TABLES if pattern in (without_exclamation(entry) for entry in context.live.listed(name))
         ]
-        text = f"{' and '.join(where) or 'a file of a list'} has it, and it says nothing here: {trouble.text}"
-        if trouble.missing:
-            mend = _opened(context, pattern, where)
-            yield error(pattern, f"{text}; what nothing before it decides gets 451", mend)
+        text = f"{' and '.join(lists) or 'a file of a list'} has it, and it says nothing here: {reason.text}"
+        if reason.missing:
+            text += "; what nothing before it decides gets 451"
+            yield error(pattern, text, *_restored_or_removed(context, pattern, lists))
         else:
             yield (skipped if os.geteuid() else warning)(pattern, text)
 
 
-def _opened(context: Context, pattern: str, where: list[str]) -> str:
-    """Give what makes a table one that can be opened, or does without it."""
+def _restored_or_removed(context: Context, pattern: str, lists: list[str]) -> Iterator[Step]:
+    """Yield the steps after which a missing table can be opened, or is not named any more."""
     unindexed = context.unindexed(pattern)
     if unindexed:
-        return context.command("postmap", unindexed)
-    if not where:
-        files = [entry for name in TABLES for entry in context.live.listed(name) if pattern in patterns_of(entry)]
-        return "\n".join(f"# take {pattern} out of {file}" for file in dict.fromkeys(files))
-    commands = {
-        "relay_recipient_maps": lambda: wanted.recipient_maps(context),
-        "relay_domains": lambda: wanted.relay_domains(context),
-    }
-    set_here = [name for name in where if context.live.is_set(name)] or where
-    mends = (commands[name]() if name in commands else context.without(name, ()) for name in set_here)
-    return "\n".join([f"# have {pattern} there again; or do without:", *mends])
+        yield context.change("postmap", unindexed)
+        return
+    if not lists:
+        entries = [entry for name in TABLES for entry in context.live.listed(name) if pattern in patterns_of(entry)]
+        yield from (Person(text=f"take {pattern} out of {file}") for file in dict.fromkeys(entries))
+        return
+    yield Person(text=f"have {pattern} there again; or do without:")
+    for name in [name for name in lists if context.live.is_set(name)] or lists:
+        if name == "relay_recipient_maps":
+            yield from remedies.recipient_maps(context)
+        elif name == "relay_domains":
+            yield from remedies.relay_domains(context)
+        else:
+            yield context.without(name, ())
 
 
 def no_other_tables(context: Context) -> Iterator[Finding]:
-    """relay_recipient_maps names no other tables."""
+    """Find other tables in relay_recipient_maps."""
     table, harmless = context.config.postfix.map, []
     for entry in context.live.listed("relay_recipient_maps"):
         if is_same_table(entry, table):
             continue
-        domain = wanted.takes_all_of(context, entry)
+        domain = remedies.accepts_a_domain(context, entry)
         if is_same_file(entry, table):
             text = "it is asked beside the map, of whose file it has an index of its own, which nobody keeps current"
-            yield error(entry, text, wanted.recipient_maps(context))
+            yield error(entry, text, *remedies.recipient_maps(context))
         elif domain:
             text = f"it is asked beside the map, and accepts every recipient of {domain}"
-            yield error(entry, text, wanted.recipient_maps(context))
+            yield error(entry, text, *remedies.recipient_maps(context))
         elif entry not in context.live.unreadable:
             harmless.append(entry)
     text = "it is asked beside the map: what it has stays valid, and is none of syncagent's. Once a source has it:"
     for entry in harmless if context.names_the_map else ():
-        yield warning(entry, text, wanted.recipient_maps(context, alone=True))
+        yield warning(entry, text, *remedies.recipient_maps(context, alone=True))
 
 
 def type_is_there(context: Context) -> Iterator[Finding]:
-    """Postfix has the type of the map."""
+    """Find tables of ours whose type this Postfix lacks."""
     types = context.live.main.types
     missing = [table for table in context.tables if types and table.type not in types]
     for table in missing:
         text = f"this Postfix has no {table.type} tables: it has {', '.join(sorted(types & INDEX_SUFFIX.keys()))}"
         if table.type in {"lmdb", "cdb"}:
-            yield error(str(table), text, f"apt-get install postfix-{table.type}")
+            yield error(str(table), text, Shell(command=f"apt-get install postfix-{table.type}"))
         else:
             text += "; it was built without Berkeley DB (NON_BERKELEYDB_README)"
-            yield error(str(table), text, _another_type(context, missing))
+            yield error(str(table), text, *_another_type(context, missing))
 
 
 def not_redirected(context: Context) -> Iterator[Finding]:
-    """Postfix does not turn the map into one of another type."""
+    """Find tables of ours that Postfix replaces by another type (NON_BERKELEYDB_README)."""
     level = context.live.migration_level
     redirected = [table for table in context.tables if table.type in {"hash", "btree"} and level.startswith("enable")]
     for table in redirected:
         text = f"non_bdb_migration_level = {level}: Postfix takes another type in its place (NON_BERKELEYDB_README)"
-        yield warning(str(table), text, _another_type(context, redirected))
+        yield warning(str(table), text, *_another_type(context, redirected))
 
 
-def _another_type(context: Context, tables: list[MapName]) -> str:
-    """Propose the best type there is, for all the tables at once."""
-    best = next((kind for kind in ("lmdb", "cdb") if kind in context.live.main.types), "lmdb")
-    install = [f"apt-get install postfix-{best}"] if best not in context.live.main.types else []
-    settings, lines = [], []
+def _another_type(context: Context, tables: list[MapName]) -> list[Step]:
+    """Return the steps that change all the tables to the best type that is available."""
+    types = context.live.main.types
+    best = next((kind for kind in ("lmdb", "cdb") if kind in types), "lmdb")
+    install: list[Step] = [] if best in types else [Shell(command=f"apt-get install postfix-{best}")]
+    settings: list[Step] = []
+    commands: list[Step] = []
     for table in tables:
-        new, is_map = MapName.parse(f"{best}:{table.path}"), table is context.config.postfix.map
+        new = MapName.parse(f"{best}:{table.path}")
+        is_map = table is context.config.postfix.map
         settings.append(context.setting("map" if is_map else "domains_map", str(new)))
-        lines.append(
-            wanted.recipient_maps(context, instead=new) if is_map else wanted.relay_domains(context, instead=new)
-        )
-    return "\n".join(dict.fromkeys([*install, *settings, context.sync, *"\n".join(lines).splitlines()]))
+        change = remedies.recipient_maps if is_map else remedies.relay_domains
+        commands += change(context, instead=new)
+    return list(dict.fromkeys([*install, *settings, context.sync, *commands]))
 
 
 def index_is_current(context: Context) -> Iterator[Finding]:
-    """Nothing is wrong with the index: it is there, no older than its text, and has what the text has."""
+    """Compare the index of each table of ours with its text."""
     finished = context.ledger.finished if context.ledger else None
     first, second = context.config.postfix.map, context.config.postfix.domains_map
     yield from _index(context, first, finished.identities if finished else None, asked=context.names_the_map)
@@ -141,23 +148,21 @@ def index_is_current(context: Context) -> Iterator[Finding]:
 
 
 def _index(context: Context, table: MapName, recorded: Identities | None, *, asked: bool) -> Iterator[Finding]:
-    """Judge the index of a table. A daemon that did not find it when it began does not look again."""
+    """Compare a table's index with its text. ``asked``: main.cf names it; a running daemon looks for it only once."""
     target = context.target(table)
     for path in (target.text, target.index(INDEX_SUFFIX[target.type])):
         files.check_regular(path)
-    again = (
-        f"{context.sync}\n# then, since Postfix asks it: {context.command('postfix', 'reload')}"
-        if asked
-        else context.sync
-    )
+    again = [context.sync]
+    if asked:
+        again.append(replace(context.reload, when="then, since Postfix asks it:"))
     if not target.text.exists():
         text = "nothing is published yet" + (", and Postfix asks it: all get 451" if asked else "")
-        yield error(str(target.text), text, again)
+        yield error(str(target.text), text, *again)
     elif target.type != "texthash":
         suffixes = dict.fromkeys((INDEX_SUFFIX[target.type], *INDEX_SUFFIX.values()))
         index = next((path for suffix in suffixes if suffix and (path := target.index(suffix)).exists()), None)
         if index is None:
-            yield error(str(target.text), "it has no index: all it is asked for gets 451", again)
+            yield error(str(target.text), "it has no index: all it is asked for gets 451", *again)
         elif index.stat().st_mtime_ns < target.text.stat().st_mtime_ns:
             text = (
                 "it is older than its text: what was changed there by hand is not in force, and the next sync ends it"
@@ -168,7 +173,7 @@ def _index(context: Context, table: MapName, recorded: Identities | None, *, ask
 
 
 def _differs(target: Target, index: Path, recorded: Identities | None) -> str:
-    """Ask an index that is not as syncagent left it for every key of the text; give what it lacks, or has beside."""
+    """Return how an index that syncagent did not publish differs from its text; empty if it does not."""
     if recorded and recorded.index_file == files.identity(index) and target.text_on_record(recorded):
         return ""
     settings = target.settings
@@ -182,11 +187,28 @@ def _differs(target: Target, index: Path, recorded: Identities | None) -> str:
         read_back = ReadBack(target.type, target.named, spool, settings.config_directory, settings.postmap_timeout)
         try:
             read_back.check(keys)
-        except UnansweredError as trouble:
-            return f"it lacks {len(trouble.keys):,} of its keys, such as {trouble.keys[0].decode(errors='replace')}"
-        except (PublishError, LedgerError) as trouble:
-            return str(trouble)
+        except UnansweredError as unanswered:
+            return (
+                f"it lacks {len(unanswered.keys):,} of its keys, such as {unanswered.keys[0].decode(errors='replace')}"
+            )
+        except (PublishError, LedgerError) as failure:
+            return str(failure)
     return ""
 
 
-CHECKS = (map_is_named, tables_can_be_asked, no_other_tables, type_is_there, not_redirected, index_is_current)
+CHECKS = (
+    Check("map-is-named", "relay_recipient_maps names the map, with its type", map_is_named),
+    Check(
+        "tables-can-be-asked",
+        "Every table that Postfix asks before it takes a recipient can be asked, as far as they are not syncagent's",
+        tables_can_be_asked,
+    ),
+    Check("no-other-tables", "relay_recipient_maps names no other tables", no_other_tables),
+    Check("type-is-there", "Postfix has the type of the map", type_is_there),
+    Check("not-redirected", "Postfix does not turn the map into one of another type", not_redirected),
+    Check(
+        "index-is-current",
+        "Nothing is wrong with the index: it is there, no older than its text, and has what the text has",
+        index_is_current,
+    ),
+)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from syncagent.checks import Checked
+    from syncagent.checks.finding import Step
     from syncagent.cli.explain import Explanation
     from syncagent.model import Hold, Plan, SourceReport, StepReport, SyncResult
     from syncagent.sources.http.recipe.dry_run import Rehearsal
@@ -201,14 +202,44 @@ def _shown(address: str) -> str:
     return address if address.isprintable() else address.encode("unicode_escape").decode()
 
 
+def remedy_text(remedy: Step) -> str:
+    """Return a step as `check` prints it: a command or record as it is; ``#`` before what is not to be typed."""
+    from syncagent.checks.finding import File, Shell, Zone
+
+    if isinstance(remedy, Shell):
+        text, mark = remedy.command, ""
+    elif isinstance(remedy, File):
+        text, mark = f"in {remedy.path}, [{remedy.section}]: {remedy.write}", ""
+    elif isinstance(remedy, Zone):
+        text, mark = remedy.record + (f"\n; {remedy.note}" if remedy.note else ""), ""
+    else:
+        text, mark = remedy.text, "# "
+    return f"# {remedy.when} {text}" if remedy.when else f"{mark}{text}"
+
+
+def remedies_text(remedies: Iterable[Step]) -> str:
+    """Return the steps of a finding, one a line."""
+    return "\n".join(map(remedy_text, remedies))
+
+
+def checked_fields(found: Checked) -> dict[str, Any]:
+    """Return the fields of `check --json`: ``mend`` of a finding is its remedies as text."""
+    import msgspec
+
+    fields: dict[str, Any] = msgspec.to_builtins(found)
+    for finding, shown in zip(found.findings, fields["findings"], strict=True):
+        shown["mend"] = remedies_text(finding.remedies)
+    return fields
+
+
 def checked(found: Checked) -> None:
-    """Print what `check` found: each with what mends it, whole lines to copy, below."""
+    """Print the findings of `check`, below each its remedies, as whole lines to copy."""
     _sources(found.sources, steps=True)
     print()
     width = max(len(one.check) for one in found.findings)
     for one in found.findings:
         _line(one.severity, one.check.ljust(width), _shown(": ".join(filter(None, (one.subject, one.text)))))
-        for line in one.mend.splitlines():
+        for line in remedies_text(one.remedies).splitlines():
             _line("", "", f"  {_shown(line)}", "bold")
     if found.then:
         _line("then", " " * width, found.then, "bold")
