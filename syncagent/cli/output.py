@@ -323,15 +323,14 @@ def _ago(moment: float, now: float) -> str:
 
 
 def explained(one: Explanation) -> None:
-    """Print why an address is in or out."""
-    print(f"{_shown(one.spelled)}{f' is remembered as {_shown(one.canonical)}' if one.canonical else ''}")
+    """Print whether an address is in the map, and why."""
+    headline, reasons = _headline(one)
+    print(headline)
+    if one.canonical not in {"", one.spelled}:
+        print(f"spelled {_shown(one.spelled)}")
     if one.said:
         table(("SOURCE", "KEY", "LABEL"), [(said.source, _shown(said.key), _shown(said.label)) for said in one.said])
-    elif one.canonical:
-        print("no source has it")
-    if one.since:
-        print(f"in the map since {_when(one.since)}{'' if one.happened else ', or longer'}")
-    for reason in one.reasons:
+    for reason in reasons:
         print(f"- {reason}")
     for at, change in one.happened:
         print(f"{_when(at)} {_happened(change)}")
@@ -342,6 +341,21 @@ def explained(one: Explanation) -> None:
             [(_shown(asked.key), asked.found or asked.trouble or "nothing") for asked in one.asked],
         )
     print(one.verdict)
+
+
+def _headline(one: Explanation) -> tuple[str, tuple[str, ...]]:
+    """Return whether the address is in the map, with the main reason; and the further reasons."""
+    address = _shown(one.canonical or one.spelled)
+    failure = next((row.trouble for row in one.asked if row.trouble), "")
+    if failure:
+        return f"cannot tell whether {address} is in the map: {failure}", one.reasons
+    since = f" since {_when(one.since)}{'' if one.happened else ', or longer'}" if one.since else ""
+    headline = f"{address} is IN the map{since}." if one.published else f"{address} is NOT in the map."
+    if one.published and one.said:
+        sources = ", ".join(dict.fromkeys(entry.source for entry in one.said))
+        return f"{headline} Listed by {sources}.", one.reasons
+    main = "".join(f" {reason[:1].upper()}{reason[1:]}." for reason in one.reasons[:1])
+    return headline + main, one.reasons[1:]
 
 
 def past(runs: Sequence[Run]) -> None:
