@@ -39,8 +39,8 @@ class Identity:
         }
         literal = {entry for entry in listed if _is_address(entry)}
         named = listed - literal - {"all", "loopback-only"}
-        resolved = {str(ipaddress.ip_address(one)) for one in literal}
-        resolved |= {str(ipaddress.ip_address(one)) for other in named for one in addresses(other)}
+        resolved = {str(ipaddress.ip_address(address)) for address in literal}
+        resolved |= {str(ipaddress.ip_address(address)) for other in named for address in addresses(other)}
         return cls(context, name, frozenset({name, *named}), frozenset(resolved), bool(listed & _EVERYWHERE))
 
     def has(self, address: str) -> bool:

@@ -108,7 +108,7 @@ def _moved(path: Path) -> Person:
 
 
 def _can_be_made(context: Context, directory: Path, mode: str) -> Iterator[Finding]:
-    above = next(one for one in directory.absolute().parents if one.exists())
+    above = next(parent for parent in directory.absolute().parents if parent.exists())
     if not os.access(above, os.W_OK | os.X_OK):
         yield error(str(directory), f"it is not there, and {_user()} may not make it", _make(context, directory, mode))
 

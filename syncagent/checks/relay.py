@@ -49,7 +49,7 @@ def domains_are_relayed(context: Context) -> Iterator[Finding]:
     remedy = remedies.relay_domains(context) if lacks.missing else ()
     for form in lacks.missing:
         forms = remedies.forms(context, normalise.domain_or_same(form))
-        other = next((one for one in forms if one != form and one not in lacks.missing), "")
+        other = next((known for known in forms if known != form and known not in lacks.missing), "")
         text = f"it is not in relay_domains: {answer}"
         yield error(form, f"{text}; {other} is, but Postfix converts neither to the other" if other else text, *remedy)
 
@@ -60,7 +60,7 @@ def relayed_domains_are_ours(context: Context) -> Iterator[Finding]:
         if note.kind in {NoteKind.EXCEPTION, NoteKind.UNLISTABLE}:
             yield skipped("relay_domains", str(note))
     relayed = context.live.main.domains
-    others = [str(one) for one in relayed if not normalise.within(one, context.scope) and not context.counts[one]]
+    others = [str(name) for name in relayed if not normalise.within(name, context.scope) and not context.counts[name]]
     if not others:
         return
     ours = context.config.postfix
@@ -86,7 +86,7 @@ def _removal(context: Context, domains: Iterable[str]) -> Iterator[Step]:
     if inline:
         yield from remedies.relay_domains(context, inline)
     for entry in dict.fromkeys(entry for entry in matched.values() if entry not in inline):
-        names = ", ".join(domain for domain, one in matched.items() if one == entry)
+        names = ", ".join(domain for domain, match in matched.items() if match == entry)
         yield Person(text=f"take {names} out of {entry}")
 
 
@@ -156,9 +156,10 @@ def domains_have_a_postmaster(context: Context) -> Iterator[Finding]:
     known = {normalise.domain_or_same(name) for name in context.published.postmasters}
     known |= {normalise.domain_or_same(name[1:]) for name in context.published.catch_alls}
     missing = [domain for domain in sorted(context.scope) if domain not in known and context.counts[domain]]
+    remedy = _addition(context, [f"postmaster@{domain}" for domain in missing]) if missing else ()
     for domain in missing:
         text = f"postmaster@{domain} is refused; every domain must have it (RFC 5321, 4.5.1)"
-        yield warning(domain, text, *_addition(context, [f"postmaster@{one}" for one in missing]))
+        yield warning(domain, text, *remedy)
 
 
 def _addition(context: Context, addresses: list[str]) -> tuple[Step, ...]:

@@ -72,10 +72,10 @@ def lacking(context: Context) -> Lacking:
     """Return the domains that relay_domains lacks. Raises CommandError."""
     second = context.config.postfix.domains_map
     named = second and any(is_same_table(entry, second) for entry in context.live.listed("relay_domains"))
-    wanted = [form for domain in sorted(context.scope) for form in forms(context, domain)]
+    required = [form for domain in sorted(context.scope) for form in forms(context, domain)]
     names = [name for name in context.published.domains if not context.scope & {name, normalise.domain_or_same(name)}]
-    relayed = matches(context.live, "relay_domains", [*wanted, *names])
-    missing = [form for form in wanted if form not in relayed]
+    relayed = matches(context.live, "relay_domains", [*required, *names])
+    missing = [form for form in required if form not in relayed]
     outside = [name for name in names if name not in relayed]
     unreadable = context.unreadable("relay_domains") if missing or outside else []
     unpublished = []

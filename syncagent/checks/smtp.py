@@ -130,11 +130,11 @@ def _known(context: Context, dialogue: Dialogue, domain: str) -> Iterator[Findin
 
 def _unknown(context: Context, dialogue: Dialogue, domain: str) -> Iterator[Finding]:
     """Ask for an unknown recipient."""
-    wanted = int(context.live.values.get("unknown_relay_recipient_reject_code", "550"))
-    if context.live.values.get("soft_bounce") == "yes" and wanted >= _PERMANENT:
-        wanted -= 100
+    expected = int(context.live.values.get("unknown_relay_recipient_reject_code", "550"))
+    if context.live.values.get("soft_bounce") == "yes" and expected >= _PERMANENT:
+        expected -= 100
     code, said = dialogue.verdict(unused_address(domain))
-    if code == wanted:
+    if code == expected:
         yield ok(domain, f"an unknown recipient gets {code}")
     elif code == _TAKEN and f"@{domain}" in map(str.casefold, context.published.catch_alls):
         yield ok(domain, "an unknown recipient is taken, since the map has a catch-all")
@@ -142,7 +142,7 @@ def _unknown(context: Context, dialogue: Dialogue, domain: str) -> Iterator[Find
         text = "an unknown recipient is taken: mail to it bounces later (backscatter); is what is above in force?"
         yield error(domain, text, context.reload)
     else:
-        yield warning(domain, f"an unknown recipient gets {code} {said}, not {wanted}", *_remedy(context, code, said))
+        yield warning(domain, f"an unknown recipient gets {code} {said}, not {expected}", *_remedy(context, code, said))
 
 
 def _remedy(context: Context, code: int, said: str) -> tuple[Step, ...]:

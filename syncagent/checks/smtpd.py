@@ -97,12 +97,12 @@ def _in_lines_of_its_own(text: Path, key: str) -> bool:
         logical = list(table_text.logical_lines(lines))
     except OSError:
         return False
-    found = []
+    whole = []
     for number, line in logical:
         pair = table_text.split(line)
         if pair and pair[0].decode(errors="replace").casefold() == key:
-            found.append(line == lines[number - 1])
-    return bool(found) and all(found)
+            whole.append(line == lines[number - 1])
+    return bool(whole) and all(whole)
 
 
 def local_recipients_are_known(context: Context) -> Iterator[Finding]:
@@ -161,8 +161,9 @@ def queue_lives_long(context: Context) -> Iterator[Finding]:
 
 
 def _seconds(spelled: str) -> float | None:
-    found = re.fullmatch(r"\s*(\d+)\s*([smhdw]?)\s*", spelled)
-    return int(found[1]) * _UNITS[found[2] or "d"] if found else None
+    """Return a time of main.cf in seconds; None if it is none. Without a unit it is days."""
+    parts = re.fullmatch(r"\s*(\d+)\s*([smhdw]?)\s*", spelled)
+    return int(parts[1]) * _UNITS[parts[2] or "d"] if parts else None
 
 
 def nothing_is_overridden(context: Context) -> Iterator[Finding]:

@@ -196,10 +196,10 @@ def _kept(
 def _rejected(snapshots: dict[str, Path], spelled: str, address: str) -> Iterator[str]:
     """Yield the sources whose entry for it was rejected."""
     starts = (spelled, spelled.strip())  # a long one is kept by its start
-    wanted = ({unescape(escape(start)).strip().lower() for start in starts} | {address}) - {""}
+    spellings = ({unescape(escape(start)).strip().lower() for start in starts} | {address}) - {""}
     for name, path in snapshots.items():
         for reject in rejects_of(path):
-            if unescape(reject.spelled).strip().lower() in wanted:
+            if unescape(reject.spelled).strip().lower() in spellings:
                 yield f"source {name} has it ({unescape(reject.key)}), and it was rejected: it {reject.reason}"
 
 
@@ -229,12 +229,12 @@ def _asked(config: Config, smtpd: Smtpd, sent: str, address: str) -> Iterator[Lo
 
 def _in_texthash(config: Config, keys: list[str]) -> dict[str, str]:
     """Return the values of keys in a texthash, which is parsed: that needs no Postfix. Raises OSError."""
-    wanted = {key.casefold(): key for key in keys}
+    by_folded = {key.casefold(): key for key in keys}
     values: dict[str, str] = {}
     with files.open_foreign(Target(config.postfix.settings()).text) as file:
         for _, line in table_text.logical_lines(files.lines_of(file)):
             pair = table_text.split(line)
-            key = wanted.get(pair[0].decode(errors="replace").casefold()) if pair else None
+            key = by_folded.get(pair[0].decode(errors="replace").casefold()) if pair else None
             if pair and pair[1] and key:
                 values.setdefault(key, pair[1].decode(errors="replace"))
     return values

@@ -134,13 +134,13 @@ class MainConf:
 
 def entries(value: str) -> list[str]:
     """Split a list of main.cf at commas and white space; what is in braces is one entry (postconf(5))."""
-    found, start, depth = [], 0, 0
+    parts, start, depth = [], 0, 0
     for at, char in enumerate(value):
         depth += (char == "{") - (char == "}")
         if char in _SPACE and depth <= 0:
-            found.append(value[start:at])
+            parts.append(value[start:at])
             start = at + 1
-    return [entry for entry in (*found, value[start:]) if entry]
+    return [entry for entry in (*parts, value[start:]) if entry]
 
 
 def read_list(file: str, errors: str = "strict") -> list[str]:

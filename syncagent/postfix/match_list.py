@@ -30,7 +30,7 @@ def matches(live: LivePostfix, name: str, domains: Iterable[str]) -> dict[str, s
                 return matched
             hits = _hits(live, without_exclamation(pattern), domains_of)
             excludes = (pattern.count("!") + entry.count("!", 0, 1)) % 2
-            for domain in {one: None for key in hits for one in domains_of.get(key, ()) if one in keys}:
+            for domain in dict.fromkeys(domain for key in hits for domain in domains_of.get(key, ()) if domain in keys):
                 del keys[domain]
                 if not excludes:
                     matched[domain] = entry

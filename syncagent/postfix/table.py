@@ -119,7 +119,7 @@ class Target:
     def sweep(self) -> None:
         """Remove staging directories of runs that were killed. Call it under the lock."""
         suffixes = {suffix for suffix in INDEX_SUFFIX.values() if suffix}
-        for directory in {self.text.parent, self.named.parent, *(self.index(one).parent for one in suffixes)}:
+        for directory in {self.text.parent, self.named.parent, *(self.index(suffix).parent for suffix in suffixes)}:
             with contextlib.suppress(FileNotFoundError):
                 for left in directory.glob(f"{self.prefix}*"):
                     shutil.rmtree(left, ignore_errors=True)

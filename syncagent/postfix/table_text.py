@@ -73,8 +73,8 @@ def split(line: bytes) -> tuple[bytes, bytes] | None:
             return b"", line.strip(_SPACE)
         key, *value = line.split(None, 1)
         return key, value[0].strip(_SPACE) if value else b""
-    found = _KEY.match(line)
-    end = found.end() if found else 0
+    match = _KEY.match(line)
+    end = match.end() if match else 0
     if line[end : end + 1] == b'"':
         return None
     if line[end : end + 1] == b"\\":  # the line's last octet: there is nothing that it escapes
@@ -93,11 +93,11 @@ def published(lines: Iterable[bytes], relay_domains: Collection[str], dead: Dead
     for domain in relay_domains:
         folded.pop(domain, None)
     for _, line in logical_lines(lines):
-        found = recipient(line, folded)
-        if found is None:
+        address = recipient(line, folded)
+        if address is None:
             dead.count += 1
         else:
-            yield found.encode() + b"\n"
+            yield address.encode() + b"\n"
 
 
 class Dead:

@@ -94,10 +94,10 @@ class ReadBack:
         return plain, foreign
 
 
-def _compare(wanted: Path, found: Path) -> list[bytes]:
-    """Return the keys of ``wanted`` that ``found`` lacks. Raises PublishError for keys that only ``found`` has."""
+def _compare(expected: Path, actual: Path) -> list[bytes]:
+    """Return the keys of ``expected`` that ``actual`` lacks. Raises PublishError for keys that only ``actual`` has."""
     missing: list[bytes] = []
-    with files.differences(wanted, found) as chunks:
+    with files.differences(expected, actual) as chunks:
         for chunk in chunks:
             keys = chunk.removesuffix(b"\n").split(b"\n")
             unwritten = next((key for key in keys if key.startswith(b"\t")), None)
