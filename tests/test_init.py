@@ -237,7 +237,7 @@ def test_where_lmdb_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_without_postfix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without postconf on the host it works all the same, and says what it did not find."""
-    monkeypatch.setattr(mainconf, "tool", lambda _: None)
+    monkeypatch.setattr("syncagent.postfix.commands.tool", lambda _: None)
     start = init.look(tmp_path / "syncagent.toml", None, "syncagent")
     start.domains = (Domain.parse("example.org"),)
     said = "\n".join(init.write(start))
@@ -261,7 +261,7 @@ def test_without_main_cf(tmp_path: Path, postfix: Begin) -> None:
     postfix()
     file = tmp_path / "syncagent.toml"
     done = syncagent("init", "--config-directory", tmp_path, "--domain", "example.org", config=file, check=0)
-    assert re.search(rf"^note: postconf knows nothing of {tmp_path}: .*No such file", done.stdout, re.MULTILINE)
+    assert re.search(rf"^note: postconf -c {tmp_path} failed: .*No such file", done.stdout, re.MULTILINE)
     assert config.load(file).postfix.relay_domains == ("example.org",)
 
 
@@ -351,7 +351,7 @@ def test_it_overwrites_nothing(name: str, kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("failing", [1, 2])
 def test_it_writes_both_or_none(failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where either file cannot be put in place, or somebody else just did, nothing is left."""
-    monkeypatch.setattr(mainconf, "tool", lambda _: None)
+    monkeypatch.setattr("syncagent.postfix.commands.tool", lambda _: None)
     start = init.look(tmp_path / "syncagent.toml", None, "syncagent")
     calls = []
 

@@ -338,7 +338,7 @@ def check(
         checked = checks.refused(refusal)
     progress.close()
     if as_json:
-        render.structure(checked)
+        render.structure(render.checked_fields(checked))
     else:
         render.checked(checked)
     return checked.exit_code
