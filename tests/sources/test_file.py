@@ -66,14 +66,14 @@ class TestContract(SourceContract):
 
 
 def put(text: bytes | str, *, directory: Path, **config: Any) -> Recorder:  # noqa: ANN401 - keys of Config
-    """Give what a file with this text comes out as."""
+    """Return what a source reads from a file with this text."""
     path = directory / "list"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return ask(FileSource(Config(path=path, **config)))[1]
 
 
 def spelled(recorder: Recorder) -> list[str]:
-    """Give the addresses that were put, in order."""
+    """Return the addresses that were put, in order."""
     return [address for address, _, _ in recorder.entries]
 
 

@@ -30,12 +30,12 @@ SECRET = "sekrit-4711"
 
 
 def given(**keys: Any) -> Config:  # noqa: ANN401 - any key of it
-    """Give a configuration, right but for what is given."""
+    """Return a configuration that is valid except for these keys."""
     return Config(**{"url": Urls(["ldaps://ldap.example.com"]), "base": SUFFIX, **keys})
 
 
 def loaded(text: str, directory: Path) -> Config:
-    """Load a file with one source and give the source's own configuration."""
+    """Load a file with one source and return the source's own configuration."""
     file = directory / "syncagent.toml"
     file.write_text(HEAD + text, encoding="utf-8")
     own = load(file).sources["corp"].own
@@ -44,7 +44,7 @@ def loaded(text: str, directory: Path) -> Config:
 
 
 def told(text: str, directory: Path) -> list[str]:
-    """Give the problems of a file with one source, LINE: KEY: TEXT; its own keys begin in line 1."""
+    """Return the problems of a file with one source as LINE: KEY: TEXT; the source's keys begin in line 1."""
     with pytest.raises(ConfigError) as caught:
         loaded(text, directory)
     lines = HEAD.count("\n")

@@ -1,4 +1,4 @@
-"""Whatever goes wrong at a directory, the last list stays in force, and a message says what it was and the mend."""
+"""Failures of a directory: the last list stays in force, and a message has the fault and the remedy."""
 
 import base64
 import contextlib
@@ -67,7 +67,7 @@ def fails(asked: Asked, before: Fetched, kind: FailureKind, *says: str, now: flo
 
 
 def tells_secret(asked: Asked, fetched: Fetched) -> list[str]:
-    """Give where the password is found, plain or in base64: in what is said, remembered or written."""
+    """Return the places that contain the password, plain or in base64: messages, state, files."""
     places = {
         "report": repr(fetched.report),
         "state": repr(fetched.state) + msgspec.json.encode(fetched.state).decode(),
@@ -99,7 +99,7 @@ _NOTHING: SyncAnswer = (SyncDone(),)
 
 
 def person(number: int, name: str = "p") -> Entry:
-    """Give one person, with an address."""
+    """Return the entry of one person, with an address."""
     return f"cn={name}{number},{SUFFIX}", {
         "mail": [f"{name}{number}@example.com"],
         "entryUUID": [str(UUID(int=number))],
@@ -107,7 +107,7 @@ def person(number: int, name: str = "p") -> Entry:
 
 
 def persons(count: int, name: str = "p") -> dict[str, set[str]]:
-    """Give what persons come out as."""
+    """Return the addresses of such persons by DN."""
     return {f"cn={name}{number},{SUFFIX}": {f"{name}{number}@example.com"} for number in range(count)}
 
 
@@ -378,14 +378,14 @@ def ca_file(authority: Authority, tmp_path: Path) -> Path:
 
 @contextlib.contextmanager
 def silent() -> Iterator[int]:
-    """Listen, and never say a word; give the port."""
+    """Listen on a port, accept nothing and send nothing; yield the port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
 @contextlib.contextmanager
 def closed() -> Iterator[int]:
-    """Give a port that nobody listens on, and nobody comes to listen on meanwhile."""
+    """Yield a port that is bound, so that no other process can take it, and does not listen."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         yield holder.getsockname()[1]
@@ -815,7 +815,7 @@ class Two:
     ca_file: Path
 
     def asked(self, first: str, **keys: Any) -> Asked:  # noqa: ANN401 - any key of it
-        """Give the source, which tries another server first."""
+        """Return the source, which tries another server first."""
         given: dict[str, Any] = {"read_timeout": SOON, "connect_timeout": SOON, "page_size": PAGE, **keys}
         return Asked(self.directory, first, self.second.url, **given)
 
@@ -836,7 +836,7 @@ def two(tmp_path: Path, ca_file: Path) -> Iterator[Two]:
 
 
 def half() -> list[Entry]:
-    """Give people of whom some values are rejected and some ignored."""
+    """Return entries of which some values are rejected and some ignored."""
     bad: Attributes = {"mail": [b"caf\xe9@example.com"], "proxyAddresses": ["sip:x@example.com"]}
     return [(f"cn=bad,{SUFFIX}", bad), *(person(number) for number in range(5))]
 
@@ -1020,7 +1020,7 @@ def test_the_password_is_in_no_output(
 
 
 def many(count: int = 3700) -> list[Entry]:
-    """Give a person of many addresses, between two others."""
+    """Return the entry of a person with many addresses, between two others."""
     values = [f"smtp:v{number}@example.com" for number in range(count)]
     return [person(0), (f"cn=many,{SUFFIX}", {"proxyAddresses": values, "entryUUID": [str(UUID(int=9))]}), person(1)]
 

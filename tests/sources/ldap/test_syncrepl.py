@@ -23,17 +23,17 @@ COUNT = 25
 
 
 def dn(number: int) -> str:
-    """Give the DN of one of the people."""
+    """Return the DN of one of the people."""
     return f"uid=u{number:07},{PEOPLE}"
 
 
 def mails(number: int) -> set[str]:
-    """Give the addresses that one of the people has to begin with."""
+    """Return the initial addresses of one of the people."""
     return {f"u{number:07}@example.com", f"u{number:07}@example.org"}
 
 
 def everybody(count: int = COUNT) -> dict[str, set[str]]:
-    """Give what the directory has to begin with, by DN."""
+    """Return the initial addresses of all people by DN."""
     return {dn(number): mails(number) for number in range(count)}
 
 
@@ -57,7 +57,7 @@ def asked(slapd: Slapd, tmp_path: Path) -> Asked:
 
 
 def known(fetched: Fetched) -> dict[str, object]:
-    """Give what the source wants to have back."""
+    """Return the stored validator, decoded."""
     assert fetched.state.validator is not None
     return msgspec.json.decode(fetched.state.validator, type=dict[str, object])
 
