@@ -132,7 +132,8 @@ def _arguments(context: click.Context) -> str:
 
 
 def _options(context: click.Context) -> Iterator[str]:
-    for option in context.command.get_params(context):
+    """Give the options; --config, which each verb takes too, is among those of the command alone."""
+    for option in context.command.params:
         record = option.get_help_record(context)
         if record and record[1] and "--help" not in record[0]:
             yield from _item(*record)
