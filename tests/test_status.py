@@ -57,7 +57,7 @@ def loaded(mx: Station) -> Config:
 
 def at(mx: Station, now: float) -> Status:
     """Give how it stands at another time."""
-    return read(loaded(mx), "syncagent", now)
+    return read(loaded(mx), now)
 
 
 def asked(mx: Station, code: int) -> Status:
@@ -349,7 +349,7 @@ def test_a_configuration_that_the_agent_refused(fine: Station) -> None:
     left = AgentState(1, time.time(), refused="the new configuration is refused")
     write_agent(fine.state, left)
     assert kinds(asked(fine, OK)) == []
-    own = read(loaded(fine), "syncagent", agent=left)
+    own = read(loaded(fine), agent=left)
     assert (kinds(own), own.alarms[0].text, own.exit_code) == (["configuration"], left.refused, CONFIG)
     with files.locked(fine.state / AGENT_LOCK, 1):
         assert kinds(asked(fine, CONFIG)) == ["configuration"]

@@ -110,7 +110,7 @@ def _example() -> str:
     main = MainConf(Path("/etc/postfix"), version="VERSION")
     names = (Domain.parse("example.com"), Domain.parse("example.org"))
     map_name = MapName.parse("lmdb:/var/lib/syncagent/relay_recipients")
-    return init.configuration(init.Start(Path("syncagent.toml"), main, map_name, names, "syncagent"))
+    return init.configuration(init.Start(Path("syncagent.toml"), main, map_name, names))
 
 
 # Texts of the help.

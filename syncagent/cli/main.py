@@ -189,7 +189,7 @@ def init(
     """
     from syncagent.cli import init as beginning
 
-    start = beginning.look(config_file, config_directory, _program(config_file))
+    start = beginning.look(config_file, config_directory)
     if map_name or domains:
         start.map, start.domains = map_name or start.map, domains or start.domains
     elif sys.stdin.isatty() and sys.stdout.isatty():
@@ -308,7 +308,7 @@ def status(config_file: Path, *, as_json: bool) -> int:
 
     config = _load(config_file)
     privileges.become_least_owner(config)
-    now = standing.read(config, _program(config_file))
+    now = standing.read(config)
     if as_json:
         render.status_as_json(now)
     else:
@@ -368,7 +368,7 @@ def check(
     progress = render.Progress()
     try:
         privileges.become_least_owner(config)
-        checked = checks.run(config, checks.Options(_program(config_file), progress, dns, smtp, offline))
+        checked = checks.run(config, checks.Options(progress, dns, smtp, offline))
     except LayoutError as refusal:
         checked = checks.refused(refusal)
     progress.close()
@@ -410,7 +410,7 @@ def explain(config_file: Path, address: str, *, as_json: bool) -> int:
 
     config = _load(config_file)
     privileges.become_least_owner(config)
-    explanation = explaining.explain(config, address, _program(config_file))
+    explanation = explaining.explain(config, address)
     if as_json:
         render.structure(explanation)
     else:
@@ -538,15 +538,8 @@ def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = Fa
     if as_json:
         render.as_json(result)
     elif result.exit_code or result.notes or not quiet:
-        render.result(result, _program(config_file), steps=not options.write)
+        render.result(result, config, steps=not options.write)
     return result.exit_code
-
-
-def _program(config_file: Path) -> str:
-    """Give the command line to type for another verb on the same configuration."""
-    from syncagent.config import tables
-
-    return tables.command(config_file)
 
 
 def main() -> NoReturn:
