@@ -266,7 +266,7 @@ def unpublishable(mx: Station) -> Station:
     return mx
 
 
-def test_publishing_that_failed_and_then_went_well(unpublishable: Station) -> None:
+def test_publishing_that_failed_and_then_succeeded(unpublishable: Station) -> None:
     """73 as long as it fails, 0 after a run that published."""
     unpublishable.postmap_fails.unlink()
     unpublishable.sync()
