@@ -299,8 +299,8 @@ def test_the_supervisor_tells_the_truth(monkeypatch: pytest.MonkeyPatch, every: 
     assert [at for at in times if 30 <= at < 31]
 
 
-def test_a_keeper_whose_look_fails_goes_on() -> None:
-    """A fault in what the keeper looks after is told, and it looks again."""
+def test_a_supervisor_whose_look_fails_goes_on() -> None:
+    """A fault in what the supervisor calls is told, and it looks again."""
     faults: list[BaseException] = []
 
     def look() -> None:
