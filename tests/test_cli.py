@@ -23,6 +23,7 @@ from tests.support.programs import PATIENCE, wait_until
 from tests.support.run import syncagent
 
 VERBS = sorted(cli.command.commands)
+ALL_VERBS = [*((verb,) for verb in VERBS if verb != "recipe"), ("recipe", "test")]
 FILE = '[sources.f]\ntype = "file"\npath = "list"\n'
 ROOT = Path(package.__file__).parent
 
@@ -68,6 +69,58 @@ def test_help_of_a_verb(verb: str, option: str) -> None:
     done = syncagent(verb, option, config=Path("/nowhere"), check=0)
     assert done.stdout.startswith(f"Usage: syncagent {verb} ")
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("args", [["--help"], ["recipe", "--help"]])
+def test_short_help_is_whole(args: list[str]) -> None:
+    """On a terminal of 80 columns each verb has one line in the list, and none is cut."""
+    done = syncagent(*args, env={"COLUMNS": "80"}, check=0)
+    commands = done.stdout.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert len(commands) == (len(VERBS) if args == ["--help"] else 1)
+    for line in commands:
+        assert re.fullmatch(r"  [a-z]+ +\S.*\.", line), line
+        assert not line.endswith("..")
+        assert len(line) <= 80
+
+
+@pytest.mark.parametrize("args", [["--help"], *([*verb, "--help"] for verb in ALL_VERBS)], ids=" ".join)
+def test_help_shows_config_once(args: list[str]) -> None:
+    """Help has --config, once, wherever it may be typed."""
+    assert len(re.findall(r"^ +--config FILE", syncagent(*args, check=0).stdout, re.MULTILINE)) == 1
+
+
+@pytest.mark.parametrize("verb", ALL_VERBS, ids=" ".join)
+def test_config_is_taken_behind_the_verb(verb: tuple[str, ...], tmp_path: Path) -> None:
+    """Every verb takes --config where people type it; there it goes before the variable and before one in front."""
+    arguments = {"explain": ["a@example.com"], "approve": ["k3x7q2"], "completion": ["bash"], "recipe": ["x", "y"]}
+    (tmp_path / "bad.toml").write_text("x =\n", encoding="utf-8")
+    there = tmp_path / "there.toml"
+    there.write_text("y =\n", encoding="utf-8")
+    env = {"SYNCAGENT_CONFIG": str(tmp_path / "none.toml")}
+    for option in ([f"--config={there}"], ["--config", str(there)]):
+        done = syncagent(*verb, *option, *arguments.get(verb[0], []), config=tmp_path / "bad.toml", env=env)
+        if verb[0] not in {"init", "schema", "completion", "recipe"}:
+            assert done.stderr.startswith(f"syncagent: {there}:1: not TOML"), done.stderr
+            assert done.returncode == ExitCode.CONFIG
+        assert "No such option" not in done.stderr
+
+
+def test_config_behind_init_is_what_is_written(tmp_path: Path) -> None:
+    """`syncagent init --config FILE` writes that file."""
+    syncagent("init", "--config", tmp_path / "x.toml", "--domain", "example.com", check=0)
+    assert (tmp_path / "x.toml").exists()
+
+
+def test_no_configuration(tmp_path: Path) -> None:
+    """Where there is none, the command to begin one is named; and the variable, if that named the file."""
+    none = tmp_path / "no ne.toml"
+    begin = f"to begin one, type: syncagent --config '{none}' init\n"
+    missing = f"syncagent: {none}: cannot be read: No such file or directory"
+    assert syncagent("sync", config=none, check=78).stderr == f"{missing}; {begin}"
+    assert syncagent("sync", "--config", none, check=78).stderr == f"{missing}; {begin}"
+    env = {"SYNCAGENT_CONFIG": str(none)}
+    assert syncagent("sync", env=env, check=78).stderr == f"{missing} (named by $SYNCAGENT_CONFIG); {begin}"
+    assert syncagent("sync", "--config", none, env={"SYNCAGENT_CONFIG": "/x"}, check=78).stderr == f"{missing}; {begin}"
 
 
 @pytest.mark.parametrize("args", [["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)])

@@ -105,6 +105,14 @@ def test_in_fish(typed: str, completed: str, place: Path, hold: str) -> None:
     assert completed.format(hold=hold).split()[-1] in words
 
 
+@pytest.mark.parametrize("words", ["--config {config} approve ", "approve --config {config} "])
+def test_the_configuration_of_the_command_line(words: str, place: Path, hold: str) -> None:
+    """The holds are those of the configuration that is typed, before the verb or after it."""
+    typed = "syncagent " + words.format(config=place / "syncagent.toml")
+    env = {"_SYNCAGENT_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": "4"}
+    assert syncagent(env=env | {"SYNCAGENT_CONFIG": "/nowhere"}).stdout == f"plain,{hold}\n"
+
+
 @pytest.mark.parametrize("config", ["nowhere.toml", "list"])
 def test_nothing_to_complete_is_no_error(config: str, place: Path) -> None:
     """Where the holds cannot be known, a TAB completes nothing, and says nothing."""

@@ -151,7 +151,7 @@ def test_what_only_root_may_read_is_no_451(scene: Scenario, monkeypatch: pytest.
 
     monkeypatch.setattr("syncagent.postfix.live.LivePostfix.look_up", refuse)
     monkeypatch.setattr("os.geteuid", lambda: 65534)
-    verdict = explain(config.load(scene.configure()), "user@example.com", "syncagent").verdict
+    verdict = explain(config.load(scene.configure()), "user@example.com").verdict
     assert verdict.startswith("cannot query Postfix as this user: relay_")
 
 

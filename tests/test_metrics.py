@@ -94,7 +94,7 @@ def test_all_is_well(desk: Desk, mx: Station) -> None:
     assert now["syncagent_source_stale corp"] == 0
     assert now["syncagent_alarms"] == now["syncagent_publish_failed"] == 0
     assert now["syncagent_runs_total published"] == 1
-    standing = status.read(desk.config, "syncagent")
+    standing = status.read(desk.config)
     assert now["syncagent_last_run_timestamp_seconds"] == pytest.approx(standing.last_run)
     assert now["syncagent_last_change_timestamp_seconds"] == pytest.approx(standing.last_change)
     assert now["syncagent_oldest_data_timestamp_seconds"] == standing.oldest_data
@@ -150,7 +150,7 @@ def test_a_counter_begins_anew_with_the_agent(desk: Desk, mx: Station) -> None:
 
 def test_before_any_run_and_without_an_agent(mx: Station) -> None:
     """Nothing known is 0 and stale, and no fault."""
-    metrics.write(textfile(mx), status.read(configuration.load(mx.configure()), "syncagent"))
+    metrics.write(textfile(mx), status.read(configuration.load(mx.configure())))
     now = values(mx)
     assert now["syncagent_oldest_data_timestamp_seconds"] == now["syncagent_last_run_timestamp_seconds"] == 0
     assert now["syncagent_source_stale corp"] == 1
@@ -178,7 +178,7 @@ def test_all_may_read_it(desk: Desk, mx: Station, umask: int) -> None:
     textfile(mx).unlink()
     before = os.umask(umask)
     try:
-        metrics.write(textfile(mx), status.read(desk.config, "syncagent"))
+        metrics.write(textfile(mx), status.read(desk.config))
     finally:
         os.umask(before)
     assert stat.S_IMODE(textfile(mx).stat().st_mode) == 0o644
@@ -203,7 +203,7 @@ def test_one_that_fails_half_way_leaves_the_last(desk: Desk, mx: Station, monkey
     def full(_: Path, __: Path) -> Path:
         raise OSError(28, "No space left on device")
 
-    standing = status.read(desk.config, "syncagent")
+    standing = status.read(desk.config)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", full)
         with pytest.raises(OSError, match="No space left"):

@@ -57,7 +57,7 @@ def loaded(mx: Station) -> Config:
 
 def at(mx: Station, now: float) -> Status:
     """Give how it stands at another time."""
-    return read(loaded(mx), "syncagent", now)
+    return read(loaded(mx), now)
 
 
 def asked(mx: Station, code: int) -> Status:
@@ -266,7 +266,7 @@ def unpublishable(mx: Station) -> Station:
     return mx
 
 
-def test_publishing_that_failed_and_then_went_well(unpublishable: Station) -> None:
+def test_publishing_that_failed_and_then_succeeded(unpublishable: Station) -> None:
     """73 as long as it fails, 0 after a run that published."""
     unpublishable.postmap_fails.unlink()
     unpublishable.sync()
@@ -349,7 +349,7 @@ def test_a_configuration_that_the_agent_refused(fine: Station) -> None:
     left = AgentState(1, time.time(), refused="the new configuration is refused")
     write_agent(fine.state, left)
     assert kinds(asked(fine, OK)) == []
-    own = read(loaded(fine), "syncagent", agent=left)
+    own = read(loaded(fine), agent=left)
     assert (kinds(own), own.alarms[0].text, own.exit_code) == (["configuration"], left.refused, CONFIG)
     with files.locked(fine.state / AGENT_LOCK, 1):
         assert kinds(asked(fine, CONFIG)) == ["configuration"]

@@ -110,7 +110,7 @@ def _example() -> str:
     main = MainConf(Path("/etc/postfix"), version="VERSION")
     names = (Domain.parse("example.com"), Domain.parse("example.org"))
     map_name = MapName.parse("lmdb:/var/lib/syncagent/relay_recipients")
-    return init.configuration(init.Start(Path("syncagent.toml"), main, map_name, names, "syncagent"))
+    return init.configuration(init.Start(Path("syncagent.toml"), main, map_name, names))
 
 
 # Texts of the help.
@@ -132,7 +132,8 @@ def _arguments(context: click.Context) -> str:
 
 
 def _options(context: click.Context) -> Iterator[str]:
-    for option in context.command.get_params(context):
+    """Give the options; --config, which each verb takes too, is among those of the command alone."""
+    for option in context.command.params:
         record = option.get_help_record(context)
         if record and record[1] and "--help" not in record[0]:
             yield from _item(*record)

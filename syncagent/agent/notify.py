@@ -77,12 +77,12 @@ class Teller(threading.Thread):
         told: Told,
         saved: Callable[[], None],
         went_wrong: Callable[[str, str], None],
-        went_well: Callable[[str], None],
+        succeeded: Callable[[str], None],
     ) -> None:
         """``told`` is what was told before; ``saved`` is called when it is another, the others by whom and why not."""
         super().__init__(name="teller", daemon=True)
         self._told = {way: dict(alarms) for way, alarms in told.items()}
-        self._saved, self._went_wrong, self._went_well = saved, went_wrong, went_well
+        self._saved, self._went_wrong, self._succeeded = saved, went_wrong, succeeded
         self._lock = threading.Lock()  # the agent's main thread puts, this one takes
         self._under_way: set[tuple[str, str, str]] = set()
         self._waiting: queue.SimpleQueue[_Telling] = queue.SimpleQueue()
@@ -128,7 +128,7 @@ class Teller(threading.Thread):
                 self._went_wrong(f"notify.{telling.way}", type(error).__name__)
             else:
                 self._end(telling, well=True)
-                self._went_well(f"notify.{telling.way}")
+                self._succeeded(f"notify.{telling.way}")
 
     def _end(self, telling: _Telling, *, well: bool = False) -> None:
         """Note that somebody was told, or that it may be told again."""

@@ -144,7 +144,7 @@ def _main_cf_is_understood(context: Context) -> Iterator[Finding]:
         test = Shell(command=f"{context.command('postconf', '-x')} >/dev/null", needs=Needs.RELOAD)
         yield error(directory, text, by_hand, test)
     else:
-        again = Shell(command=f"{context.options.program} check")
+        again = Shell(command=context.config.command("check"))
         yield warning(directory, "it was not understood a moment ago, and is now", again)
 
 

@@ -37,10 +37,9 @@ DEFAULT_RESTRICTIONS = "permit_mynetworks, permit_sasl_authenticated, reject_una
 class Options:
     """The options of `check`. Servers are (host, port); None for ``dns`` and ``smtp`` means the default ones.
 
-    ``program`` is the command to type for another verb; ``report`` receives progress: a step and a count.
+    ``report`` receives progress: a step and a count.
     """
 
-    program: str
     report: Callable[[str, int], None]
     dns: tuple[str, int] | None = None
     smtp: tuple[str, int] | None = None
@@ -176,7 +175,7 @@ class Context:
     @property
     def sync(self) -> Shell:
         """The command that publishes the map."""
-        return Shell(command=f"{self.options.program} sync")
+        return Shell(command=self.config.command("sync"))
 
     @property
     def reload(self) -> Shell:

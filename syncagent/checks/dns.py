@@ -133,7 +133,9 @@ def mx_records(context: Context) -> Iterator[Finding]:
         yield from _domains(context, names, here)
     except (NoAnswerError, SilentError) as failure:
         text = f"{_server(context)} gives no answer: {failure}; MX records are not looked at, or not all of them"
-        yield warning("DNS", text, Person(text=f"ask another server: {context.options.program} check --dns SERVER"))
+        yield warning(
+            "DNS", text, Person(text=f"ask another server: {context.config.command('check', '--dns', 'SERVER')}")
+        )
 
 
 def _server(context: Context) -> str:
@@ -157,7 +159,7 @@ def _domains(context: Context, names: Names, here: Identity) -> Iterator[Finding
 
 
 def _another(context: Context, name: str) -> Person:
-    command = f"{context.options.program} check --dns SERVER"
+    command = context.config.command("check", "--dns", "SERVER")
     return Person(text=f"see to the servers of {name}; or ask another: {command}")
 
 

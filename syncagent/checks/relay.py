@@ -136,7 +136,7 @@ def catch_alls_are_wanted(context: Context) -> Iterator[Finding]:
         setting: list[Step] = [context.setting("catch_all", [*permitted, domain])]
         hold = _hold(context, domain)
         if hold:
-            approve = Shell(command=f"{context.options.program} approve {hold}")
+            approve = Shell(command=context.config.command("approve", hold))
             setting = [approve, *(replace(step, when="or, to keep it,") for step in setting)]
         text = "every address of the domain is accepted, and what the primary then refuses bounces (backscatter)"
         yield warning(catch_all, text, *setting)

@@ -71,7 +71,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
     history_since: float
 
 
-def explain(config: Config, spelled: str, program: str) -> Explanation:
+def explain(config: Config, spelled: str) -> Explanation:
     """Return the facts about an address as a person, a source or an SMTP client spells it. Raises LedgerError."""
     if reason := normalise.too_long(spelled):
         return _too_long(config, spelled, reason)
@@ -91,7 +91,7 @@ def explain(config: Config, spelled: str, program: str) -> Explanation:
     if address:
         said = _said(snapshots, address)
         reasons += _out_of_scope(config, address, said)
-        reasons += _kept(config, finished, address, {key: hold.approvable for key, hold in holds.items()}, program)
+        reasons += _kept(config, finished, address, {key: hold.approvable for key, hold in holds.items()})
     with ledger_errors(config.state.directory):
         reasons += _rejected(snapshots, spelled, address)
     happened = tuple(history.of_address(config, address)) if address else ()
@@ -171,9 +171,7 @@ def _out_of_scope(config: Config, address: str, said: tuple[SourceEntry, ...]) -
         yield f"a catch-all enters only where postfix.catch_all permits it: add {domain} there"
 
 
-def _kept(
-    config: Config, finished: Finished | None, address: str, holds: dict[str, bool], program: str
-) -> Iterator[str]:
+def _kept(config: Config, finished: Finished | None, address: str, holds: dict[str, bool]) -> Iterator[str]:
     """Yield why an address that no source lists any more is still published."""
     if finished is None:
         return
@@ -187,7 +185,7 @@ def _kept(
             when = f"no source has had it since {_time(float(since))}{f', {who} last' if who else ''}"
             if why.startswith(HOLD.decode()):
                 key = why[len(HOLD) :]
-                remedy = f"; to let it go: {program} approve {key}" if holds.get(key) else ""
+                remedy = f"; to let it go: {config.command('approve', key)}" if holds.get(key) else ""
                 yield f"{when}; its removal is held under {key}{remedy}"
             else:
                 yield f"{when}; it stays for now (limits.removal_grace)"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from syncagent.checks import Checked
     from syncagent.checks.finding import Step
     from syncagent.cli.explain import Explanation
+    from syncagent.config.tables import Config
     from syncagent.model import Hold, Plan, SourceReport, StepReport, SyncResult
     from syncagent.sources.http.recipe.dry_run import Rehearsal
     from syncagent.state.history import Change, Run
@@ -61,7 +62,7 @@ class Progress:
             self._shown.stop()
 
 
-def result(result: SyncResult, program: str, *, steps: bool = False) -> None:
+def result(result: SyncResult, config: Config, *, steps: bool = False) -> None:
     """Print what a run came to; what needs a hand goes to the standard error as well as to the exit code."""
     print(_HEAD[result.status].format(map=result.map, recipients=f"{result.recipients:,}"))
     held: Counter[str] = Counter()
@@ -84,12 +85,12 @@ def result(result: SyncResult, program: str, *, steps: bool = False) -> None:
     _rejects(result)
     for note in result.notes:
         print(f"note: {note}")
-    _held(result.plan, program)
+    _held(result.plan, config)
     if result.missing_for_first:
         print("the map is not there yet, and the first one would not be whole:")
         for text in result.missing_for_first:
             print(f"  {text}")
-        print(f"to publish it all the same: {program} sync --accept-incomplete")
+        print(f"to publish it all the same: {config.command('sync', '--accept-incomplete')}")
     for source in result.sources:
         if source.error:
             say(f"source {source.name} is failing ({source.kind}): {source.error}")
@@ -175,13 +176,13 @@ def _rejects(result: SyncResult) -> None:
         print(f"out of scope: {sum(outside.values()):,} entries are outside relay_domains: {named}{more}")
 
 
-def _held(plan: Plan, program: str) -> None:
+def _held(plan: Plan, config: Config) -> None:
     for hold in plan.holds:
         print(f"held: {hold.what}{_since(hold)}")
         for reason in hold.reasons:
             print(f"  {reason.text}")
         if hold.approvable:
-            what = f"{program} approve {hold.id}" if hold.id else "the next sync gives an ID to approve"
+            what = config.command("approve", hold.id) if hold.id else "the next sync gives an ID to approve"
             print(f"  to let them go: {what}")
     for canary in plan.absent_canaries:
         print(f"held: every removal, since the canary {canary} is in no source: mend the source, or limits.canaries")

@@ -105,7 +105,7 @@ def test_a_check_that_fails(backup: Backup, monkeypatch: pytest.MonkeyPatch) -> 
         raise RuntimeError("the moon is full")
 
     monkeypatch.setattr(smtpd, "CHECKS", (Check("faulty", "", faulty), *smtpd.CHECKS))
-    options = checks.Options("syncagent", lambda _step, _count: None, offline=True)
+    options = checks.Options(lambda _step, _count: None, offline=True)
     found = checks.run(config.load(backup.file), options)
     (problem,) = [one for one in found.findings if one.severity in {"error", "warning"}]
     assert problem.check == "faulty"
@@ -243,7 +243,7 @@ def test_the_agent_is_another_user(there: bool, backup: Backup, monkeypatch: pyt
         raise KeyError(name)
 
     monkeypatch.setattr(pwd, "getpwnam", find)
-    options = checks.Options("syncagent", lambda _step, _count: None, offline=True)
+    options = checks.Options(lambda _step, _count: None, offline=True)
     (found,) = local.map_can_be_written(Context(config.load(backup.file), options))
     owner = ["-o", "syncagent", "-g", "syncagent"] if there else ["-o", "root"]
     (remedy,) = found.remedies
@@ -269,7 +269,7 @@ def test_hash_where_it_is_leaving(trouble: str) -> None:
     backup = Backup.make("hash")
     try:
         backup.publish()
-        options = checks.Options("syncagent", lambda _step, _count: None, offline=True)
+        options = checks.Options(lambda _step, _count: None, offline=True)
         context = Context(config.load(backup.file), options)
         if trouble == "redirection":
             context.live.migration_level = "enable-redirect"
