@@ -422,6 +422,19 @@ def test_verbs_and_exit_statuses_are_those_of_the_program() -> None:
         assert re.search(rf"^\| (?:[\d, ]+, )?{int(code)}(?:, [\d, ]+)? \|", table, re.MULTILINE), code
 
 
+def test_options_named_are_there() -> None:
+    """Every option of syncagent that a page names exists."""
+    named = {
+        option
+        for name in PAGES
+        for span in re.findall(r"`((?:syncagent |--)[^`]*)`", page(name))
+        for option in re.findall(r"--[a-z-]+", span)
+    }
+    commands = [command, *command.commands.values()]
+    known = {option for one in commands for parameter in one.params for option in parameter.opts}
+    assert {"--quiet", "--accept-incomplete"} <= named <= known | {"--help"}
+
+
 def test_every_shipped_recipe_has_its_row_and_its_example() -> None:
     """The page says of each recipe which credentials it needs and what it was checked against, and shows it."""
     text = page("contrib/docs/sources-http.md")
