@@ -71,9 +71,13 @@ class ThrowawayHost:
     def __enter__(self) -> Self:
         """Wait until it is ready, and have the program and its library where the documentation has them."""
         self._inside = _child(self._process.pid)
-        for path in {Path(sys.executable), Path(sys.executable).resolve(), Path(sys.base_prefix), ROOT}:
-            for folder in path.parents:
-                self.run(f"chmod o+x '{folder}'")
+        folders = {
+            str(folder)
+            for path in (Path(sys.executable), Path(sys.executable).resolve(), Path(sys.base_prefix), ROOT)
+            for folder in path.parents
+        }
+        for folder in sorted(folders):  # other users than root have to pass; a checkout on another disk is read-only
+            self.run(f"case $(stat -c %A '{folder}') in *[xt]) ;; *) chmod o+x '{folder}' ;; esac")
         return self
 
     def __exit__(
