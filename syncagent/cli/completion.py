@@ -42,7 +42,7 @@ def holds(config_file: Path, incomplete: str) -> list[CompletionItem]:
 
 def recipes(incomplete: str) -> list[CompletionItem]:
     """Complete the name of a recipe of ours, else the path of one."""
-    from syncagent.sources.http.recipe import validate as judge
+    from syncagent.sources.http.recipe import validate
 
-    found = [CompletionItem(name) for name in judge.names() if name.startswith(incomplete)]
+    found = [CompletionItem(name) for name in validate.names() if name.startswith(incomplete)]
     return found or [CompletionItem(incomplete, type="file")]

@@ -74,8 +74,8 @@ ERROR = json.dumps({"error": {"code": 17, "message": MARK, "you": TOKEN}})
 HTML = f"<!DOCTYPE html><title>{MARK}</title>{TOKEN}"
 BOMB = gzip.compress(b"[" + b" " * 30_000_000 + b"]")
 ANYWHERE = {
-    "html": says(HTML, BROKEN, "is no JSON", content_type="text/html"),
-    "html as json": says(HTML, BROKEN, "is no JSON", content_type="application/json"),
+    "html": says(HTML, BROKEN, "is not valid JSON", content_type="text/html"),
+    "html as json": says(HTML, BROKEN, "is not valid JSON", content_type="application/json"),
     "nothing": says("", TEMPORARY, "not all of it"),
     "cut with a length": Case(lambda _: [head("content-length: 500"), GOOD, "fin"], TEMPORARY, "without sending"),
     "cut without a length": Case(lambda _: [head("connection: close"), GOOD[:-9], "fin"], TEMPORARY, "not all of it"),
@@ -86,22 +86,22 @@ ANYWHERE = {
         TEMPORARY,
         "incomplete chunked",
     ),
-    "cut gzip": says(gzip.compress(GOOD)[:-4], TEMPORARY, "gzip is cut short", content_encoding="gzip"),
-    "damaged gzip": says(b"\x1f\x8bxxxxxxxx", TEMPORARY, "gzip is damaged", content_encoding="gzip"),
-    "gzip bomb": says(BOMB, BROKEN, "as unpacked: see max_body", content_encoding="gzip"),
-    "brotli": says(GOOD, BROKEN, "was not asked for", content_encoding="br"),
+    "cut gzip": says(gzip.compress(GOOD)[:-4], TEMPORARY, "gzip data is truncated", content_encoding="gzip"),
+    "damaged gzip": says(b"\x1f\x8bxxxxxxxx", TEMPORARY, "gzip data is damaged", content_encoding="gzip"),
+    "gzip bomb": says(BOMB, BROKEN, "decompressed: see max_body", content_encoding="gzip"),
+    "brotli": says(GOOD, BROKEN, "gzip was requested", content_encoding="br"),
     "endless": Case(_endless, BROKEN, "as sent: see max_body"),
     "trickle": Case(_trickle, TEMPORARY, "deadline"),
-    "stall": Case(lambda _: [head("content-length: 500"), GOOD, "stall"], TEMPORARY, "no answer in time"),
+    "stall": Case(lambda _: [head("content-length: 500"), GOOD, "stall"], TEMPORARY, "no answer within its timeout"),
     "reset": Case(lambda _: [head("content-length: 500"), GOOD, "rst"], TEMPORARY, ""),
     "hang up": Case(lambda _: ["fin"], TEMPORARY, "disconnected"),
-    "trailing data": says(GOOD + b"{}", BROKEN, "is no JSON"),
-    "NaN": says(b'{"x": NaN}', BROKEN, "is no JSON"),
+    "trailing data": says(GOOD + b"{}", BROKEN, "is not valid JSON"),
+    "NaN": says(b'{"x": NaN}', BROKEN, "is not valid JSON"),
     "infinite": says(b'{"x": 1e999}', BROKEN, "out of range"),
-    "endless number": says(b"[" + b"9" * 5000 + b"]", BROKEN, "is no JSON"),
-    "half a pair": says(rb'[{"address": "a\ud800@example.com"}]', BROKEN, "is no JSON"),
-    "not UTF-8": says(b'[{"address": "\xff@example.com"}]', BROKEN, "is no JSON"),
-    "UTF-16": says(GOOD.decode().encode("utf-16"), BROKEN, "is no JSON"),
+    "endless number": says(b"[" + b"9" * 5000 + b"]", BROKEN, "is not valid JSON"),
+    "half a pair": says(rb'[{"address": "a\ud800@example.com"}]', BROKEN, "is not valid JSON"),
+    "not UTF-8": says(b'[{"address": "\xff@example.com"}]', BROKEN, "is not valid JSON"),
+    "UTF-16": says(GOOD.decode().encode("utf-16"), BROKEN, "is not valid JSON"),
     "deep": says(b"[" * 100_000 + b"]" * 100_000, BROKEN, "deeply"),
     "a name twice": says(GOOD[:-1] + b', "success": true}', BROKEN, "a name twice"),
     "204": says("", BROKEN, "answers 204", 204),
@@ -112,8 +112,8 @@ ANYWHERE = {
     "429, in an hour": says(ERROR, TEMPORARY, "try again after '3600'", 429, retry_after="3600"),
     "500": says(ERROR, TEMPORARY, "answers 500", 500),
     "503": says(ERROR, TEMPORARY, "answers 503", 503),
-    "401": says(ERROR, REFUSED, "refuses our credentials", 401),
-    "403": says(ERROR, REFUSED, "refuses our credentials", 403),
+    "401": says(ERROR, REFUSED, "the server refuses the credentials", 401),
+    "403": says(ERROR, REFUSED, "the server refuses the credentials", 403),
 }
 
 
@@ -184,14 +184,14 @@ def without(key: str) -> Mend:
 
 
 USERS = {
-    "error object": Odd(lambda _: json.loads(ERROR), "there is no 'success'"),
-    "says it failed": Odd(lambda body: body | {"success": False}, "says that it failed"),
-    "unknown success": Odd(lambda body: body | {"success": "perhaps"}, "neither true nor false"),
+    "error object": Odd(lambda _: json.loads(ERROR), "'success' is missing"),
+    "says it failed": Odd(lambda body: body | {"success": False}, "reports a failure"),
+    "unknown success": Odd(lambda body: body | {"success": "perhaps"}, "expected true or false"),
     "null": Odd(lambda _: None, "there is null"),
     "array": Odd(lambda _: [], "there is an array"),
     "text": Odd(lambda _: MARK, "there is a text"),
-    "no list": Odd(lambda body: body | {"data": {"total": 8}}, "there is no 'items'"),
-    "list elsewhere": Odd(lambda body: body | {"data": {"total": 8, "users": []}}, "there are: total, users"),
+    "no list": Odd(lambda body: body | {"data": {"total": 8}}, "'items' is missing"),
+    "list elsewhere": Odd(lambda body: body | {"data": {"total": 8, "users": []}}, "the object has: total, users"),
     "list is an object": Odd(data(items={"1": user(1)}), "there is an object"),
     "list is empty object": Odd(data(items={}), "there is an object"),
     "list is null": Odd(data(items=None), "there is null"),
@@ -199,7 +199,7 @@ USERS = {
     "list is a number": Odd(data(items=3), "there is a number"),
     "list in a list": Odd(data(items=[[user(1)]]), "there is an array"),
     "data is null": Odd(lambda body: body | {"data": None}, "there is null"),
-    "no total": Odd(lambda body: body | {"data": {"items": body["data"]["items"]}}, "there is no 'total'"),
+    "no total": Odd(lambda body: body | {"data": {"items": body["data"]["items"]}}, "'total' is missing"),
     "record is a text": Odd(instead(MARK), "there is a text"),
     "record is null": Odd(instead(None), "it is null"),
     "record is an array": Odd(instead([]), "there is an array"),
@@ -207,17 +207,17 @@ USERS = {
     "unknown status": Odd(first(status="gone"), "is it a new status?"),
     "long status": Odd(first(status=f"{MARK} and so on, at length"), "is it a new status?"),
     "status is null": Odd(first(status=None), "status is None"),
-    "status is an object": Odd(first(status={}), "an object is no plain value"),
-    "no status": Odd(without("status"), "there is no 'status'"),
-    "no domain": Odd(without("domain"), "there is no 'domain'"),
+    "status is an object": Odd(first(status={}), "an object cannot be compared"),
+    "no status": Odd(without("status"), "'status' is missing"),
+    "no domain": Odd(without("domain"), "'domain' is missing"),
     "domain unknown": Odd(first(domain=3), "no record of step 'domains' has that as its id"),
     "domain is null": Odd(first(domain=None), "nothing to look up"),
-    "no name": Odd(without("name"), "there is no 'name'"),
+    "no name": Odd(without("name"), "'name' is missing"),
     "name is null": Odd(first(name=None), "name is null"),
     "name is empty": Odd(first(name=" "), "name is empty"),
     "name is a number": Odd(first(name=17), "name is a number"),
-    "no identifier": Odd(without("id"), "there is no 'id'"),
-    "next is an object": Odd(lambda body: body | {"next": {}}, "an object is no plain value"),
+    "no identifier": Odd(without("id"), "'id' is missing"),
+    "next is an object": Odd(lambda body: body | {"next": {}}, "an object cannot be compared"),
     "next is true": Odd(lambda body: body | {"next": True}, "answers 404"),
 }
 
@@ -233,11 +233,11 @@ def test_odd_users(name: str, number: int, one: Asking) -> None:
 
 
 ALIASES = {
-    "error object": Odd(lambda _: json.loads(ERROR), "page 1: list = '@': an array is wanted, and there is an object"),
+    "error object": Odd(lambda _: json.loads(ERROR), "page 1: list = '@': expected an array, got an object"),
     "empty object": Odd(lambda _: {}, "there is an object"),
     "null": Odd(lambda _: None, "there is null"),
     "record is null": Odd(lambda _: [None], "record 2: it is null"),
-    "no address": Odd(lambda _: [{"addres": "a@example.com"}], "record 2: address: there is no 'address'"),
+    "no address": Odd(lambda _: [{"addres": "a@example.com"}], "record 2: address: 'address' is missing"),
     "address is null": Odd(lambda _: [{"address": None}], "address is null"),
     "address is an array": Odd(lambda _: [{"address": [MARK]}], "address is an array"),
 }
@@ -253,11 +253,11 @@ def test_odd_aliases(name: str, one: Asking) -> None:
 
 DOMAINS = {
     "same identifier": ([{"id": 1, "name": "example.com"}, {"id": "1", "name": "example.org"}], "two records whose id"),
-    "no name": ([{"id": 1}, {"id": 2, "name": "example.org"}], "there is no 'name'"),
+    "no name": ([{"id": 1}, {"id": 2, "name": "example.org"}], "'name' is missing"),
     "none": ([], "no record of step 'domains' has that as its id"),
-    "nothing to ask": ([{"id": 1, "name": ""}], "something to ask for is wanted"),
-    "null to ask": ([{"id": 1, "name": None}], "something to ask for is wanted"),
-    "another path": ([{"id": 1, "name": ".."}], "something to ask for is wanted"),
+    "nothing to ask": ([{"id": 1, "name": ""}], "cannot be part of a URL"),
+    "null to ask": ([{"id": 1, "name": None}], "cannot be part of a URL"),
+    "another path": ([{"id": 1, "name": ".."}], "cannot be part of a URL"),
 }
 
 
@@ -272,21 +272,25 @@ def test_odd_domains(name: str, one: Asking) -> None:
 
 
 MISTYPED = {
-    "list": ('list = "data.items"', 'list = "data.itmes"', "page 1: data.itmes: there is no 'itmes'; there are: items"),
-    "total": ("data.total", "data.totl", "page 1: data.totl: there is no 'totl'"),
-    "ok": ('path = "success"', 'path = "succes"', "page 1: succes: there is no 'succes'"),
-    "where": ('path = "status"', 'path = "state"', "record 1: state: there is no 'state'"),
-    "key": ('key = "id"\nwhere', 'key = "uid"\nwhere', "record 1: uid: there is no 'uid'"),
-    "join here": ('local = "domain"', 'local = "domian"', "record 1: domian: there is no 'domian'"),
-    "join there": ('key = "id", local', 'key = "pk", local', "record 1: pk: there is no 'pk'"),
-    "template": ("{name}@", "{nmae}@", "record 1: nmae: there is no 'nmae'"),
-    "template, joined": ("{of.name}", "{of.nmae}", "record 1: of.nmae: there is no 'nmae'"),
-    "each": ("domains.name", "domains.nmae", "step 'aliases', for_each: nmae: there is no 'nmae'"),
-    "next, the last page": ('path = "next?"', 'path = "data.items[0].nxt"', "there is no 'nxt'"),
+    "list": (
+        'list = "data.items"',
+        'list = "data.itmes"',
+        "data.itmes: 'itmes' is missing, the object has: items",
+    ),
+    "total": ("data.total", "data.totl", "page 1: data.totl: 'totl' is missing"),
+    "ok": ('path = "success"', 'path = "succes"', "page 1: succes: 'succes' is missing"),
+    "where": ('path = "status"', 'path = "state"', "record 1: state: 'state' is missing"),
+    "key": ('key = "id"\nwhere', 'key = "uid"\nwhere', "record 1: uid: 'uid' is missing"),
+    "join here": ('local = "domain"', 'local = "domian"', "record 1: domian: 'domian' is missing"),
+    "join there": ('key = "id", local', 'key = "pk", local', "record 1: pk: 'pk' is missing"),
+    "template": ("{name}@", "{nmae}@", "record 1: nmae: 'nmae' is missing"),
+    "template, joined": ("{of.name}", "{of.nmae}", "record 1: of.nmae: 'nmae' is missing"),
+    "each": ("domains.name", "domains.nmae", "step 'aliases', for_each: nmae: 'nmae' is missing"),
+    "next, the last page": ('path = "next?"', 'path = "data.items[0].nxt"', "'nxt' is missing"),
     "says nothing": (
         'of.name}" }]',
         'of.name}", where = [{ path = "name", starts = "x" }] }]',
-        "record 1: it says nothing",
+        "record 1: no emit applies to the record",
     ),
 }
 
