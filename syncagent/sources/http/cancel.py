@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from syncagent.sources.http import Config
     from syncagent.sources.http.client import Client
 
 
@@ -45,21 +44,18 @@ class Connections:
 
 
 class CancellableSource:
-    """Base of the HTTP sources: opens the client of a fetch, which ``give_up`` aborts from another thread."""
+    """Base of the HTTP sources: ``give_up`` aborts the client of the fetch that is under way."""
 
     _client: Client | None = None
 
     @contextlib.contextmanager
-    def _open_client(self, config: Config, deadline: float) -> Iterator[Client]:
-        """Yield a client for the time of a fetch; ``deadline`` is by time.monotonic()."""
-        from syncagent.sources.http.client import Client
-
-        with Client(config, deadline) as client:
-            self._client = client
-            try:
-                yield client
-            finally:
-                self._client = None
+    def _cancellable(self, client: Client) -> Iterator[None]:
+        """Let ``give_up`` abort the client while the block runs."""
+        self._client = client
+        try:
+            yield
+        finally:
+            self._client = None
 
     def give_up(self) -> None:
         """Abort the fetch that is under way, if any. See Source.give_up."""

@@ -82,11 +82,11 @@ class ListSource(CancellableSource):
     def fetch(self, request: Request) -> Answer:
         """Fetch the list, conditionally until full_interval has passed. See Source.fetch."""
         from syncagent.sources.http.authentication import authenticate_list
-        from syncagent.sources.http.client import HttpRequest
+        from syncagent.sources.http.client import Client, HttpRequest
 
         config, last = self._config, Validator.parse(request.validator)
         is_fresh = 0 <= time.time() - last.since < config.full_interval
-        with self._open_client(config, request.ends) as client:
+        with Client(config, request.ends) as client, self._cancellable(client):
             authenticate_list(client, config)
             return self._read(client, HttpRequest(headers=last.headers() if is_fresh else {}), request)
 

@@ -33,11 +33,12 @@ class RecipeSource(CancellableSource):
     def fetch(self, request: Request) -> Answer:
         """Authenticate and run the recipe. See Source.fetch."""
         from syncagent.sources.http.authentication import authenticate
+        from syncagent.sources.http.client import Client
         from syncagent.sources.http.recipe.run import Limits, run_recipe
 
         config, (recipe, parameters) = self._config, self._read()
         config = replace(config, url=(config.url or recipe.url).rstrip("/"))
-        with self._open_client(config, request.ends) as client:
+        with Client(config, request.ends) as client, self._cancellable(client):
             authenticate(client, config, recipe.auth, parameters)
             primary = _Primary(client, config.url, parameters, recipe.rate_words)
             answer = run_recipe(recipe, primary, Limits(config.max_pages, config.max_records), request)
