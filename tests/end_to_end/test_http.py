@@ -470,7 +470,7 @@ FAILURES: dict[str, tuple[Callable[[Mailu], Handler], str]] = {
     "no text": (always(lambda _: answer(HASH.encode() + b"\xff\xfe")), "not valid JSON"),
     "damaged gzip": (
         always(lambda _: answer(gzip.compress(BODY.encode())[:-9] + b"123456789", content_encoding="gzip")),
-        "gzip is",
+        "gzip data is",
     ),
     "no gzip": (always(lambda _: answer(BODY, content_encoding="gzip")), "gzip data is damaged"),
     "a hash for a truth": (
@@ -479,7 +479,7 @@ FAILURES: dict[str, tuple[Callable[[Mailu], Handler], str]] = {
     ),
     "no address": (altered(lambda _: [{"password": HASH, "enabled": True}]), "'email' is missing"),
     "an object for an address": (altered(lambda _: [{"email": {"password": HASH}}]), "an object"),
-    "a list of hashes": (altered(lambda _: [HASH, HASH]), "there is a text"),
+    "a list of hashes": (altered(lambda _: [HASH, HASH]), "got a text"),
     "a hash for the list": (altered(lambda _: HASH), "expected an array"),
     "hashes as names": (altered(lambda _: {HASH: SECRET}), "expected an array"),
     "no list": (altered(lambda _: None), "expected an array"),

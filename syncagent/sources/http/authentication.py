@@ -38,7 +38,7 @@ def authenticate_list(client: Client, config: Config) -> None:
 
 
 def authenticate(client: Client, config: Config, auth: Auth, parameters: dict[str, Any]) -> None:
-    """Acquire credentials as a recipe says and add them to all requests. Raises SourceError."""
+    """Acquire credentials as a recipe specifies and add them to all requests. Raises SourceError."""
     if auth.kind in {"header", "bearer", "token"}:
         token = read_secret(config.token_file or "")
         scheme = {"header": "", "bearer": "Bearer", "token": auth.scheme}[auth.kind]

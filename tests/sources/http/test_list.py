@@ -77,7 +77,7 @@ FAILURES = {
     "wrong digest": Failure(lambda _: answer(LIST.replace(b"user7@", b"user8@")), "do not match the SHA-256 digest"),
     "a line less": Failure(lambda _: answer(LIST.replace(b"user7@example.com\n", b"")), "counts 200 lines"),
     "foreign, no length": Failure(
-        lambda _: answer(b"a@example.com\n", length=False), "nobody can tell", _BROKEN, foreign=True
+        lambda _: answer(b"a@example.com\n", length=False), "proves that the list is complete", _BROKEN, foreign=True
     ),
     "html": Failure(lambda _: answer("<html>", content_type="text/html; charset=utf-8"), "page for people", _BROKEN),
     "json": Failure(lambda _: answer('{"error":1}', content_type="application/json"), "not a plain list", _BROKEN),
@@ -105,7 +105,7 @@ FAILURES = {
     "endless": Failure(_endless, "see max_body", _BROKEN, foreign=True),
     "cut gzip": Failure(lambda _: answer(gzip.compress(LIST)[:-10], content_encoding="gzip"), "gzip data is truncated"),
     "damaged gzip": Failure(lambda _: answer(b"\x1f\x8b" + b"x" * 50, content_encoding="gzip"), "gzip data is damaged"),
-    "gzip goes on": Failure(
+    "after the end of the gzip data": Failure(
         lambda _: answer(gzip.compress(LIST) + b"more", content_encoding="gzip"), "after its end", _BROKEN
     ),
     "gzip bomb": Failure(
@@ -121,7 +121,7 @@ FAILURES = {
     "401": Failure(lambda _: answer(status=401), "the server refuses the credentials", _REFUSED),
     "403": Failure(lambda _: answer(status=403), "the server refuses the credentials", _REFUSED),
     "429": Failure(lambda _: answer(status=429), "answers 429"),
-    "429, in an hour": Failure(lambda _: answer(status=429, retry_after="3600"), "try again after '3600'"),
+    "429, in an hour": Failure(lambda _: answer(status=429, retry_after="3600"), "retry after '3600'"),
     "redirect": Failure(
         lambda _: answer(status=302, location="https://elsewhere.example.net/"), "not followed", _BROKEN
     ),
@@ -420,5 +420,5 @@ def test_secrets_that_no_header_can_hold(server: ScriptedHTTP, tmp_path: Path) -
     """A token with a line break in it fails the source without being shown."""
     asked = Asked(tmp_path, f"{server.url}/list", token_file=secret(tmp_path, "two\nlines"))
     failed = asked.fetch()
-    assert "cannot hold" in failed.report.error
+    assert "cannot contain" in failed.report.error
     assert "lines" not in failed.report.error

@@ -116,7 +116,7 @@ LOGINS: dict[str, tuple[Handler, FailureKind, str]] = {
         BROKEN,
         "token in the answer is an object",
     ),
-    "token in two lines": (taken({"status": "ok", "token": f"{MARK}\n\rx: y"}), BROKEN, "cannot hold"),
+    "token in two lines": (taken({"status": "ok", "token": f"{MARK}\n\rx: y"}), BROKEN, "cannot contain"),
     "500": (no(500), TEMPORARY, "answers 500"),
     "html": (lambda _: answer(f"<html>{MARK}", content_type="text/html"), BROKEN, "is not valid JSON"),
 }
@@ -199,7 +199,7 @@ TOKENS: dict[str, tuple[Handler, FailureKind, str]] = {
     "no token": (taken({"error": MARK}), BROKEN, "the answer contains no token"),
     "token is a number": (taken({"access_token": 8150}), BROKEN, "the token in the answer is a number"),
     "an array": (taken([MARK]), BROKEN, "the answer contains no token"),
-    "cut": (lambda _: answer('{"access_token": "x'), TEMPORARY, "not all of it"),
+    "cut": (lambda _: answer('{"access_token": "x'), TEMPORARY, "or incomplete"),
     "redirect": (lambda _: answer(status=302, location="https://evil.example/"), BROKEN, "redirects are not followed"),
 }
 

@@ -386,7 +386,7 @@ DOMAINS = [{"id": 1, "name": "a.test", "on": 1}, {"id": "b", "name": "b.test", "
         (2, "ref is 2, but no record of step 'd' has this id"),
         (3, "no record of step 'd'"),
         ("B", "no record of step 'd'"),
-        (None, "ref is None: nothing to look up"),
+        (None, "ref is null: nothing to look up"),
         ("", "nothing to look up"),
         ([], "an array cannot be compared"),
     ],

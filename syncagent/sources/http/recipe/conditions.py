@@ -30,7 +30,7 @@ class RuleError(ValueError):
 
 
 class Rule(Struct, frozen=True, kw_only=True):
-    """A condition on the value at ``path``: exactly one of the keys besides ``known``, ``default`` and ``when``."""
+    """A condition on the value at ``path``: one key besides ``path``, ``known``, ``default`` and ``when``."""
 
     path: str
     """The path of the value."""
@@ -176,7 +176,9 @@ def _timestamp(value: Any) -> float:  # noqa: ANN401 - JSON
 def shown(value: Any) -> str:  # noqa: ANN401 - JSON
     """Return a short plain value for a message, for anything else its type: a body may contain secrets."""
     if isinstance(value, str):
-        short = len(value) <= _MAX_SHOWN and value.isprintable()
-    else:
-        short = value is None or (isinstance(value, (int, float)) and abs(value) < _MAX_SHOWN_NUMBER)
-    return repr(value) if short else json_path.type_name(value)
+        is_short = len(value) <= _MAX_SHOWN and value.isprintable()
+        return repr(value) if is_short else json_path.type_name(value)
+    if value is None or isinstance(value, bool):
+        return canonical(value)
+    is_short = isinstance(value, (int, float)) and abs(value) < _MAX_SHOWN_NUMBER
+    return str(value) if is_short else json_path.type_name(value)

@@ -198,7 +198,7 @@ class _Run:
                 self._aliases[domain_or_same(value.to)].append(value)
             elif value.kind == "pattern" and _WILDCARD.search(value.value):
                 self._patterns.append(value.value)
-            else:  # a pattern without % is an address; its _ may be the character itself or any one
+            else:  # without a wildcard it is an address, in which _ is itself or any character
                 entries.append((value.value, key or value.value, step.name))
                 if value.kind == "pattern" and "_" in value.value:
                     self._patterns.append(value.value)

@@ -256,7 +256,7 @@ def config_problems(config: Config) -> Iterator[tuple[str, str]]:
 
 
 class _Lenient(dict[str, str]):
-    """Values of parameters, where the value of one that is missing is its name."""
+    """Values of parameters, in which the value of a missing parameter is its name."""
 
     def __missing__(self, name: str) -> str:
         return name
