@@ -254,7 +254,7 @@ def test_odd_aliases(name: str, one: Asking) -> None:
 DOMAINS = {
     "same identifier": (
         [{"id": 1, "name": "example.com"}, {"id": "1", "name": "example.org"}],
-        "two records of step 'domains' have the same id",
+        "have the same id",
     ),
     "no name": ([{"id": 1}, {"id": 2, "name": "example.org"}], "'name' is missing"),
     "none": ([], "no record of step 'domains' has this id"),

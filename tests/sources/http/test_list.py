@@ -79,7 +79,7 @@ FAILURES = {
     "foreign, no length": Failure(
         lambda _: answer(b"a@example.com\n", length=False), "proves that the list is complete", _BROKEN, foreign=True
     ),
-    "html": Failure(lambda _: answer("<html>", content_type="text/html; charset=utf-8"), "page for people", _BROKEN),
+    "html": Failure(lambda _: answer("<html>", content_type="text/html; charset=utf-8"), "is it a web page", _BROKEN),
     "json": Failure(lambda _: answer('{"error":1}', content_type="application/json"), "not a plain list", _BROKEN),
     "html as text": Failure(
         lambda _: answer("<html>\n<body>\n", content_type="text/plain"), "none of its", _BROKEN, foreign=True
@@ -105,8 +105,10 @@ FAILURES = {
     "endless": Failure(_endless, "see max_body", _BROKEN, foreign=True),
     "cut gzip": Failure(lambda _: answer(gzip.compress(LIST)[:-10], content_encoding="gzip"), "gzip data is truncated"),
     "damaged gzip": Failure(lambda _: answer(b"\x1f\x8b" + b"x" * 50, content_encoding="gzip"), "gzip data is damaged"),
-    "after the end of the gzip data": Failure(
-        lambda _: answer(gzip.compress(LIST) + b"more", content_encoding="gzip"), "after its end", _BROKEN
+    "gzip goes on": Failure(
+        lambda _: answer(gzip.compress(LIST) + b"more", content_encoding="gzip"),
+        "after the end of the gzip data",
+        _BROKEN,
     ),
     "gzip bomb": Failure(
         lambda _: answer(BOMB, content_encoding="gzip"), "decompressed: see max_body", _BROKEN, foreign=True

@@ -62,10 +62,10 @@ paging = { kind = "token", path = "next?", param = "next" }
 emit = [{ kind = "alias_domain", value = "name", to = "target", over = ["users"] }]
 """
 MISTAKES: dict[str, tuple[str, str, str]] = {
-    "no title": ('title = "a recipe with a key of every kind"', "", "title: is missing"),
+    "no title": ('title = "a recipe with a key of every kind"', "", "title: required key is missing"),
     "unknown key": ('name = "domains"\n', 'name = "domains"\nhost = "x"\n', "host: unknown key"),
     "unknown kind": ('kind = "bearer"', 'kind = "barer"', "auth.kind: "),
-    "no steps": (WHOLE[WHOLE.index("[[steps]]") :], "", "steps: is missing"),
+    "no steps": (WHOLE[WHOLE.index("[[steps]]") :], "", "steps: required key is missing"),
     "name": (
         'name = "domains"\npath',
         'name = "Domains"\npath',
@@ -237,7 +237,9 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
         tmp_path,
         WHOLE.replace('title = "', 'titel = "')
         .replace('kind = "bearer"', 'kind = "no"')
-        .replace('list = "@"', "list = 1"),
+        .replace('list = "@"', "list = 1")
+        .replace('list = "items?"', "list = 2")
+        .replace('total = "total"', "total = 3"),
     )
     assert len(keys) >= 5
 

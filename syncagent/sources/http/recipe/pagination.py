@@ -69,7 +69,7 @@ class Pagination:
         return Place(place.url, {**place.query, param: str(number)} if param else place.query, number)
 
     def add_page(self, place: Place, records: list[Any], total: str) -> None:
-        """Count a page. Raises SourceError for a loop or too many empty pages, ListChangedError if the total changed."""
+        """Count a page. Raises SourceError for a loop or too many empty pages, ListChangedError for another total."""
         self.pages += 1
         self.records += len(records)
         self._empty_pages = 0 if records else self._empty_pages + 1
