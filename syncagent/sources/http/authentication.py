@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from syncagent.errors import FailureKind, SourceError
-from syncagent.sources import read_secret
 from syncagent.sources.http.client import Client, HttpRequest
 from syncagent.sources.http.recipe import conditions, json_path
 from syncagent.sources.http.recipe.model import fill_placeholders
+from syncagent.values.secrets import read_secret
 
 if TYPE_CHECKING:
     from syncagent.sources.http import Config

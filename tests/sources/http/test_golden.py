@@ -53,7 +53,7 @@ GOOGLE_SCOPES = {
 
 
 def fixture(name: str) -> Fixture:
-    """Give a recipe's golden fixture."""
+    """Return a recipe's golden fixture."""
     return read(GOLDEN / f"{name}.json")
 
 
@@ -126,7 +126,7 @@ DOMAINS = {
 
 
 def exactly(result: DryRunResult) -> bool:
-    """Tell whether just that came out what was expected."""
+    """True if exactly the expected addresses came out."""
     return (result.missing, result.unexpected, result.rejected) == ((), (), ())
 
 
@@ -256,23 +256,23 @@ Signature = tuple[str, str, str, str]
 
 
 def signature(method: str, path: str, query: dict[str, str], body: Any) -> Signature:  # noqa: ANN401 - JSON
-    """Give what makes a request the one that it is."""
+    """Return what makes a request the one that it is."""
     return method, path, json.dumps(query, sort_keys=True), json.dumps(body, sort_keys=True)
 
 
 def pages(step: Step, answers: Any) -> Iterator[tuple[str, list[Any]]]:  # noqa: ANN401 - JSON
-    """Give the pages of a step, one list of them for each value of for_each."""
+    """Return the pages of a step, one list of them for each value of for_each."""
     yield from answers.items() if step.for_each else [("", answers)]
 
 
 def inner(step: Step, body: Any) -> Any:  # noqa: ANN401 - JSON
-    """Give the body within a body."""
+    """Return the body within a body."""
     found = json_path.find_one(body, step.unwrap) if step.unwrap else json_path.ABSENT
     return body if found is json_path.ABSENT else found
 
 
 def records(step: Step, body: Any) -> list[Any]:  # noqa: ANN401 - JSON
-    """Give the records of a page."""
+    """Return the records of a page."""
     found = list(json_path.find_all(inner(step, body), step.list))
     return found if json_path.is_plural(step.list) else found[0] if found and isinstance(found[0], list) else []
 
@@ -346,7 +346,7 @@ class System:
         return says({"status": "ok", "email": ADMIN, "privileges": ["admin"], "api_key": SESSION})
 
     def _token(self, request: Request) -> Iterable[Part]:
-        """Give a token to a client (RFC 6749, 4.4)."""
+        """Answer with a token to a client (RFC 6749, 4.4)."""
         form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
         wanted = {"client_id": ADMIN, "client_secret": PASSWORD, "scope": GRAPH_SCOPE}
         if request.method != "POST" or form != {"grant_type": "client_credentials", **wanted}:
@@ -354,7 +354,7 @@ class System:
         return says({"token_type": "Bearer", "expires_in": 3599, "access_token": SESSION})
 
     def _assert(self, request: Request) -> Iterable[Part]:
-        """Give a token to a service account (RFC 7523, 2.1)."""
+        """Answer with a token to a service account (RFC 7523, 2.1)."""
         form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
         try:
             claims = jwt.decode(
@@ -422,7 +422,7 @@ class Network:
     ca_file: Path
 
     def asking(self, name: str, given: dict[str, str]) -> Asked:
-        """Give a source with a recipe that asks it."""
+        """Return a source with a recipe that asks it."""
         recipe = load(name)
         file = secret(self.directory, key_file() if name == "google" else WHO[name][0])
         by_password = recipe.auth.kind in {"basic", "login", "oauth2_client_credentials"}
@@ -542,7 +542,7 @@ class Stalwart:
 
 
 def account(number: int) -> dict[str, Any]:
-    """Give an account with an alias that is enabled and one that is not."""
+    """Return an account with an alias that is enabled and one that is not."""
     aliases = {
         "0": {"enabled": True, "name": f"alias{number}", "domainId": "c", "description": None},
         "1": {"enabled": False, "name": f"old{number}", "domainId": "c", "description": None},
@@ -551,7 +551,7 @@ def account(number: int) -> dict[str, Any]:
 
 
 def both(*numbers: int) -> list[str]:
-    """Give the addresses of these accounts, in both domains."""
+    """Return the addresses of these accounts, in both domains."""
     kinds = [(kind, domain) for kind in ("user", "alias") for domain in ("example.com", "example.net")]
     return sorted(f"{kind}{number}@{domain}" for number in numbers for kind, domain in kinds)
 
@@ -600,7 +600,7 @@ _WORD = re.compile(r'"[^"]+"|[A-Za-z0-9_]+')
 
 
 def mistyped(path: str) -> Iterator[str]:
-    """Give a path with a letter too many in each of its names; indices are no names, and @ is given one."""
+    """Return a path with a letter too many in each of its names; indices are no names, and @ is given one."""
     if path == "@":
         yield "records"
     for found in _WORD.finditer(path):
@@ -614,7 +614,7 @@ Where = tuple[str | int, ...]
 
 
 def texts(value: Any, at: Where = ()) -> Iterator[tuple[Where, str]]:  # noqa: ANN401 - TOML
-    """Give every text in a value, and where it is."""
+    """Yield every text in a value, and where it is."""
     if isinstance(value, str):
         yield at, value
     several = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -623,7 +623,7 @@ def texts(value: Any, at: Where = ()) -> Iterator[tuple[Where, str]]:  # noqa: A
 
 
 def put(value: Any, at: Where, new: object) -> Any:  # noqa: ANN401 - TOML
-    """Give a value that is another one at a place."""
+    """Return a value that is another one at a place."""
     changed = copy.deepcopy(value)
     inside = changed
     for name in at[:-1]:
@@ -633,14 +633,14 @@ def put(value: Any, at: Where, new: object) -> Any:  # noqa: ANN401 - TOML
 
 
 def names_a_path(at: Where) -> bool:
-    """Tell whether it is a path into an answer that stands there: a list, a total, a key, a value, a look-up."""
+    """True if it is a path into an answer that stands there: a list, a total, a key, a value, a look-up."""
     if at[-1] in {"list", "total", "key", "unwrap"} and len(at) == 3:
         return at[-1] != "unwrap"  # which may be absent, and often is
     return at[-1] in {"value", "each", "to", "local"} or (at[-1] == "key" and "join" in at)
 
 
 def changed_recipes(name: str) -> Iterator[tuple[str, dict[str, Any], bool]]:
-    """Give the recipe with one path mistyped: what was, the recipe, and whether what it leads to may be absent."""
+    """Return the recipe with one path mistyped: what was, the recipe, and whether what it leads to may be absent."""
     recipe = raw(name)
     for at, text in texts(recipe["steps"], ("steps",)):
         if names_a_path(at):
@@ -710,7 +710,7 @@ def set_at(places: list[Any], path: str, new: object) -> int:
 
 
 def rule_places(recipe: Recipe) -> Iterator[tuple[Step, str, Rule, bool]]:
-    """Give every rule that knows words: the step whose records it is about, where in them, whether in the body."""
+    """Yield every rule that knows words: the step whose records it is about, where in them, whether in the body."""
     steps = {step.name: step for step in recipe.steps}
     for step in recipe.steps:
         yield from ((step, rule.path, rule, True) for rule in step.ok)
@@ -728,12 +728,12 @@ def rule_places(recipe: Recipe) -> Iterator[tuple[Step, str, Rule, bool]]:
 
 
 def worded(rule: Rule) -> bool:
-    """Tell whether a rule knows words, so that another one is unknown."""
+    """True if a rule knows words, so that another one is unknown."""
     return isinstance(rule.one_of, tuple) or isinstance(rule.none_of, tuple) or isinstance(rule.true, bool)
 
 
 def unknown_words() -> Iterator[tuple[str, str, Step, str, bool]]:
-    """Give every place of every recipe where a word is known."""
+    """Yield every place of every recipe where a word is known."""
     for name in NAMES:
         given = parameter_values(
             load(name), {**FULL[name].parameters, **({"suspended": "drop"} if name == "google" else {})}
@@ -808,7 +808,7 @@ ANY: list[Any] = [
 
 
 def places(name: str) -> Iterator[tuple[str, str, int]]:
-    """Give every page of a recipe's fixture: step, value of for_each, number."""
+    """Yield every page of a recipe's fixture: step, value of for_each, number."""
     golden = FULL[name]
     for step in with_parameters(load(name), parameter_values(load(name), golden.parameters)).steps:
         for each, bodies in pages(step, golden.answers[step.name]):

@@ -123,7 +123,7 @@ def test_a_total_that_is_too_small(total: int, right: bool, tmp_path: Path) -> N
 def test_a_total_that_differs(one: Asking) -> None:
     """A total that differs between pages fails the source, if it does so twice."""
     one.primary.mended["/users 2"] = lambda body: body | {"data": body["data"] | {"total": 9}}
-    one.fails(TEMPORARY, "step 'users', page 2", "8 records, and then 9")
+    one.fails(TEMPORARY, "step 'users', page 2", "the total changed from 8 to 9 records")
 
 
 def test_a_page_less(one: Asking) -> None:
@@ -143,7 +143,7 @@ def test_round(link: str, one: Asking) -> None:
 
 
 def endless(number: int) -> dict[str, Any]:
-    """Give one of endlessly many pages."""
+    """Return one of endlessly many pages."""
     items = [user(number * 10 + at) for at in range(2)]
     return {"success": True, "data": {"items": items, "total": 8}, "next": f"/users?page={number + 1}"}
 
@@ -163,7 +163,7 @@ def test_barren(one: Asking) -> None:
     )
     one.again()
     one.server.routes["/users"] = answers(lambda number: empty | {"next": f"/users?page={number + 1}"})
-    one.fails(TEMPORARY, "step 'users', page 21", "21 pages without a record")
+    one.fails(TEMPORARY, "step 'users', page 21", "21 pages in succession without a record")
 
 
 @pytest.mark.parametrize(("key", "most"), [("max_pages", 3), ("max_records", 8)])
@@ -235,7 +235,7 @@ def test_the_same_token_again(tmp_path: Path) -> None:
         )
         report = paged(server, tmp_path, 'kind = "token", path = "next", param = "t"', ca_file).fetch().report
         assert report.kind == BROKEN
-        assert "page 2 names an earlier one next" in report.error
+        assert "page 2 names an earlier page as the next" in report.error
 
 
 LINKS = [

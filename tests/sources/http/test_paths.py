@@ -231,7 +231,7 @@ def rule(keys: dict[str, Any], path: str = "x") -> Rule:
 
 
 def record(value: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    """Give a record with a value, or without."""
+    """Return a record with a value, or without."""
     return {} if value is ABSENT else {"x": value}
 
 

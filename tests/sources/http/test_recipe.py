@@ -13,7 +13,7 @@ from tests.support.run import syncagent
 
 
 def fixture(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    """Give a fixture that fits the recipe, with some of its answers changed."""
+    """Return a fixture that fits the recipe, with some of its answers changed."""
     primary = Primary()
     answers = {
         "domains": [primary.body("/domains")],

@@ -80,7 +80,7 @@ def bodies(**by_step: Any) -> Callable[[str, Place, str], Any]:  # noqa: ANN401 
 
 
 def said(emit: str, record: Any, more: str = "") -> list[str]:  # noqa: ANN401 - JSON
-    """Give what a record says by an emit."""
+    """Return what a record says by an emit."""
     text = f'[[steps]]\nname = "a"\npath = "/a"\nlist = "@"\nemit = [{emit}]\n{more}'
     return [address for address, _, _ in followed(text, bodies(a=[record]))[1].entries]
 
@@ -91,7 +91,7 @@ STEP = '[[steps]]\nname = "a"\npath = "/a"\nlist = "items"\nkey = "id"\nemit = [
 
 
 def _page(paging: str, place: Place, count: int, size: int) -> Any:  # noqa: ANN401 - JSON
-    """Give a page of a list of so many records, as a primary with that kind of paging would."""
+    """Return a page of a list of so many records, as a primary with that kind of paging would."""
     kind, _, base = paging.partition(" ")
     at = place.query.get("at") or place.url.partition("?at=")[2]
     start = {

@@ -189,7 +189,7 @@ AUTHS: dict[str, tuple[str, str]] = {
 
 
 def told(directory: Path, text: str) -> list[str]:
-    """Give what is told of a recipe."""
+    """Return what is told of a recipe."""
     try:
         load(recipe(directory, text))
     except ConfigError as error:
@@ -262,7 +262,7 @@ def test_what_is_no_recipe(tmp_path: Path) -> None:
 
 
 def told_of(**keys: Any) -> list[str]:  # noqa: ANN401 - any key
-    """Give what is told of a configuration."""
+    """Return what is told of a configuration."""
     return [f"{key}: {text}" for key, text in problems(Config(**{"url": "https://mail.example.com", **keys}))]
 
 
