@@ -172,7 +172,7 @@ def test_the_head_of_a_recipe(name: str) -> None:
     text = (SHIPPED / f"{name}.toml").read_text("utf-8")
     head = text[: text.index("title = ")]
     assert all(line.startswith("#") for line in head.splitlines())
-    assert re.search(r"[Nn]ot tried against a live|Tried against", head.replace("\n# ", " "))
+    assert re.search(r"[Nn]ot tested against a live|Tested against a real", head.replace("\n# ", " "))
     assert ("token_file" in head) != ("password_file" in head)
     assert all(len(line) <= 120 or line.startswith(("scope =", "join =", '    ["x:')) for line in text.splitlines())
 
