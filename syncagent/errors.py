@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,7 +109,9 @@ class LedgerError(SyncagentError):
 
 
 class LedgerDamagedError(LedgerError):
-    """The database is not one any more; it is set aside, and the run begins anew."""
+    """The database is damaged; it is set aside, and the run begins anew. ``notes`` are those of the setting aside."""
+
+    notes: tuple[Any, ...] = ()
 
 
 class LayoutError(SyncagentError):
@@ -159,6 +161,11 @@ class UnansweredError(PublishError):
 
 
 class UnknownHoldError(SyncagentError):
-    """``approve`` was given an ID that no standing hold has, or one that may not be approved."""
+    """``approve`` was given an ID that no current hold has, or that may not be approved. ``refusal`` is the data."""
 
     exit_code = ExitCode.USAGE
+
+    def __init__(self, text: str, refusal: object) -> None:
+        """``refusal`` is a ``model.Refusal``, ``text`` its sentence."""
+        self.refusal = refusal
+        super().__init__(text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from syncagent.errors import FailureKind
 
@@ -112,12 +113,63 @@ ReasonKind = Literal[
 ]
 
 
+class Loss(Struct, frozen=True):
+    """How much a domain, or the whole map, would lose, and the limits that this exceeds."""
+
+    lost: int
+    size: int
+    """Recipients at the start of the window."""
+    before: int
+    """How many of ``lost`` went earlier in the window."""
+    window: float
+    share: float
+    """In percent: limits.removed_percent."""
+    floor: int
+    """limits.removed_floor."""
+
+
 class Reason(Struct, frozen=True):
-    """Why removals are held: a kind for machines, a text for people, and whether a person may overrule it."""
+    """Why removals are held: kind and data, and whether a person may overrule it.
+
+    ``text`` is the sentence; it is made when the hold is recorded (``state.messages``), and empty before.
+    """
 
     kind: ReasonKind
-    text: str
+    text: str = ""
     approvable: bool = True
+    subjects: tuple[str, ...] = ()
+    """The domain, sources, canary or catch-alls that the reason is about."""
+    loss: Loss | None = None
+    configured: bool = True
+    """False: the domain is no longer in relay_domains."""
+
+
+NoteKind = Literal[
+    "state-empty",
+    "state-damaged",
+    "kept-list-damaged",
+    "published-list-damaged",
+    "snapshot-lost",
+    "snapshot-damaged",
+    "more-rejects",
+    "changes-differ",
+    "map-changed",
+    "map-changed-dry",
+    "map-lines-unusable",
+    "domain-empty",
+]
+
+
+class Note(Struct, frozen=True):
+    """Something about a run that a person should know: kind and data. ``state.messages`` has the sentences."""
+
+    kind: NoteKind
+    subject: str
+    """The source, file or domain."""
+    count: int = 0
+    before: int = 0
+    detail: str = ""
+    """The error, a copy's path, or examples."""
 
 
 DOMAIN_HOLD = "relay_domains:"
@@ -140,16 +192,40 @@ class Hold(Struct, frozen=True):
         return all(reason.approvable for reason in self.reasons)
 
     @property
-    def what(self) -> str:
-        """What is held, for people."""
-        if self.domain.startswith(DOMAIN_HOLD):
-            return f"the removal of the relay domain {self.domain.removeprefix(DOMAIN_HOLD)}"
-        return f"{self.count:,} removals of {self.domain}"
+    def is_of_domain(self) -> bool:
+        """True if it holds the removal of a relay domain itself, not of recipients."""
+        return self.domain.startswith(DOMAIN_HOLD)
+
+    def without_id(self) -> Hold:
+        """Return the hold without its ID, since it is not recorded and cannot be approved."""
+        return replace(self, id="")
 
     @property
     def waits(self) -> bool:
         """Whether only a failing source is waited for, which resolves by itself."""
         return all(reason.kind == "source-failing" for reason in self.reasons)
+
+
+class Lack(Struct, frozen=True):
+    """What a first run lacks: a source's whole answer, a relay domain's recipients, or a canary."""
+
+    kind: Literal["source", "domain", "canary"]
+    subject: str
+    detail: str = ""
+
+
+class Refusal(Struct, frozen=True):
+    """Why a hold cannot be approved.
+
+    ``unknown``: no hold has the ID; ``holds`` are the current ones. ``domain-first``: the hold of the relay domain
+    itself, ``first``, goes before. ``final``: ``reason`` cannot be overruled.
+    """
+
+    kind: Literal["unknown", "domain-first", "final"]
+    hold_id: str
+    holds: tuple[str, ...] = ()
+    first: Hold | None = None
+    reason: Reason | None = None
 
 
 class DomainChange(Struct, frozen=True):
@@ -215,6 +291,10 @@ class SyncResult(Struct, frozen=True, kw_only=True):
     rejected: int = 0
     reject_sample: tuple[Reject, ...] = ()
     missing_for_first: tuple[str, ...] = ()
+    missing_facts: tuple[Lack, ...] = ()
+    """``missing_for_first`` as data, in the same order."""
     notes: tuple[str, ...] = ()
+    note_facts: tuple[Note, ...] = ()
+    """``notes`` as data, in the same order."""
     error: str = ""
     seconds: float = 0.0

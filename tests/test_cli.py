@@ -120,7 +120,7 @@ def test_usage_errors(args: list[str], config: Path) -> None:
 def test_an_unknown_hold_is_a_usage_error(config: Path) -> None:
     """An ID that no hold has exits 64, and nothing is synced."""
     done = syncagent("approve", "k3x7q2", config=config, check=64)
-    assert done.stderr == "syncagent: no hold has the ID k3x7q2; standing: none\n"
+    assert done.stderr == 'syncagent: unknown hold ID "k3x7q2"; current holds: none (see syncagent status)\n'
     assert not config.with_name("map").exists()
 
 

@@ -125,7 +125,7 @@ POINTS = (
     Point("syncagent.files.sorted_lines:write_sorted"),  # the snapshot
     Point("syncagent.files.sorted_lines:write_sorted", "after"),
     Point("syncagent.state.database:Ledger.save_source", "after"),
-    Point("syncagent.sync.diff:Comparison.decide", "after"),
+    Point("syncagent.sync.diff:Diff.decide", "after"),
     Point("syncagent.postfix.publish:_staging", "after"),
     Point("syncagent.postfix.publish:_write_text", "after"),
     Point("syncagent.postfix.publish:_index", "after"),

@@ -22,7 +22,7 @@ from syncagent.files import sorted_lines as files
 from syncagent.postfix.commands import of_postfix, tool
 from syncagent.postfix.main_cf import MainConf, entries, of_table, unfit_file
 from syncagent.postfix.table import Target
-from syncagent.sync import relay_domains as domains
+from syncagent.sync import tables
 from syncagent.values.types import INDEX_SUFFIX
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Host:
     def scope(self) -> frozenset[str]:
         """The relay domains that syncagent publishes recipients for: those configured, and those of domains_map."""
         second = self.config.postfix.domains_map
-        more = domains.in_text(Path(os.path.realpath(second.path))) if second else frozenset()
+        more = tables.in_text(Path(os.path.realpath(second.path))) if second else frozenset()
         return frozenset(map(str, self.config.postfix.relay_domains)) | more
 
     @cached_property

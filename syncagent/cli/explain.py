@@ -12,7 +12,7 @@ from syncagent import addresses as normalise
 from syncagent.checks.context import UnaskedError
 from syncagent.checks.rcpt_answer import Smtpd
 from syncagent.files import sorted_lines as files
-from syncagent.files.search import Finder, SortedLines
+from syncagent.files.search import SnapshotIndex, SortedLines
 from syncagent.postfix import table_text as mapfile
 from syncagent.postfix.table import Target
 from syncagent.state import history
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from syncagent.config.tables import Config
-    from syncagent.state.database import Finished
+    from syncagent.state.records import Finished
 
 _SHOWN = 60
 """Characters of a spelling that is too long."""
@@ -133,7 +133,7 @@ def _with_domains(config: Config, finished: Finished | None) -> Config:
 
 
 def _said(snapshots: dict[str, Path], address: str) -> tuple[Said, ...]:
-    with Finder(snapshots) as finder:
+    with SnapshotIndex(snapshots) as finder:
         return tuple(
             Said(name, unescape(key.decode()), unescape(label.decode()))
             for name, key, label in finder.entries(address.encode())

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from syncagent.model import SAMPLE
+from syncagent.state import messages
 from syncagent.values.types import spell_seconds
 
 if TYPE_CHECKING:
@@ -176,17 +177,15 @@ def _rejects(result: SyncResult) -> None:
 
 def _held(plan: Plan, program: str) -> None:
     for hold in plan.holds:
-        print(f"held: {hold.what}{_since(hold)}")
+        print(f"held: {messages.held(hold)}{_since(hold)}")
         for reason in hold.reasons:
             print(f"  {reason.text}")
         if hold.approvable:
-            what = f"{program} approve {hold.id}" if hold.id else "the next sync gives an ID to approve"
-            print(f"  to let them go: {what}")
+            print(f"  {messages.to_approve(hold, program)}")
     for canary in plan.absent_canaries:
-        print(f"held: every removal, since the canary {canary} is in no source: mend the source, or limits.canaries")
+        print(f"held: every removal, since {messages.absent_canary(canary)}")
     for name in plan.held_catch_alls[:SAMPLE]:
-        permit = f"to permit it, add {name[1:]} to postfix.catch_all"
-        print(f"held: {name} would accept every address of its domain: {permit}")
+        print(f"held: {messages.held_catch_all(name)}")
     if len(plan.held_catch_alls) > SAMPLE:
         print(f"held: ... and {len(plan.held_catch_alls) - SAMPLE:,} more of them, or over")
 
@@ -282,7 +281,7 @@ def status(status: Status) -> None:
             print(f"source {source.name} is failing for {spell_seconds(now - source.failing_since)}: {source.error}")
     for hold in status.holds:
         if hold.waits:
-            print(f"{hold.what} waits for a failing source")
+            print(f"{messages.held(hold)} waits for a failing source")
     for alarm in status.alarms:
         say(alarm.text)
 

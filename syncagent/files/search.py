@@ -50,8 +50,8 @@ class SortedLines:
             self._octets.close()
 
 
-class Finder:
-    """Says which sources have an address, by their snapshots."""
+class SnapshotIndex:
+    """Finds the sources that have an address, by their snapshots."""
 
     def __init__(self, snapshots: Mapping[str, Path]) -> None:
         """Open them; one that is not there has nothing."""

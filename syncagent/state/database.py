@@ -18,15 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-from msgspec import Struct
 
 from syncagent.errors import DamagedError, LedgerDamagedError, LedgerError
 from syncagent.files import sorted_lines as files
-from syncagent.model import Hold, Plan, SourceState
-from syncagent.postfix.table import Identities
+from syncagent.model import Hold, Note, SourceState
+from syncagent.state.records import Finished, ListFile, RunRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
+
+    from syncagent.model import NoteKind
+    from syncagent.state.records import DomainRow
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -44,61 +46,17 @@ CREATE INDEX IF NOT EXISTS recipient_address ON recipient (address);
 """
 _MIGRATION = "ALTER TABLE recipient ADD COLUMN sources TEXT NOT NULL DEFAULT '';"
 VERSION = 2
+_READ_AT_ONCE = {"source": {"name", "state"}, "hold": {"id", "state"}, "meta": {"key", "value"}}
+_PRIMARY = 0xFF
+"""Mask of the primary code in an extended result code of SQLite."""
 _BUSY_SECONDS = 5.0
 SPOOL = ".spool-"
 _OURS = re.compile(r"-\d{8}T\d{6}Z-[0-9a-f]{6}$|^\d{8}T\d{6}Z-[0-9a-f]{6}\.gz$")
 _T = TypeVar("_T")
 
 
-class ListFile(Struct, frozen=True):
-    """A sorted file in ``lists``: its name, and the digest it must have."""
-
-    name: str
-    count: int
-    digest: str
-
-
-class Finished(Struct, frozen=True):
-    """The last run that finished: what went into it, and what came out. An equal one need not be done again."""
-
-    config: str
-    snapshots: dict[str, str]
-    failing: tuple[str, ...]
-    identities: Identities
-    kept: ListFile
-    published: ListFile
-    next_due: float | None
-    plan: Plan
-    rejected: dict[str, int] = {}
-    domains: tuple[str, ...] = ()
-    domain_identities: Identities | None = None
-
-
-class DomainRow(Struct, frozen=True):
-    """What a run changed in one domain, for the guard's window."""
-
-    domain: str
-    before: int
-    added: int
-    removed: int
-    approved: int
-
-
-class RunRow(Struct, frozen=True):
-    """A run, for the history."""
-
-    id: str
-    started: float
-    status: str
-    exit_code: int
-    added: int = 0
-    removed: int = 0
-    error: str = ""
-    changes_file: str | None = None
-
-
 class Ledger:
-    """The state directory, open. ``notes`` says what was found damaged."""
+    """An open state directory. ``notes`` has what was found damaged."""
 
     def __init__(self, directory: Path, *, write: bool = True) -> None:
         """Open it, making what is missing; with ``write=False`` nothing is made, and what is missing is empty.
@@ -107,19 +65,19 @@ class Ledger:
         """
         self.directory, self._write = directory, write
         self.snapshots, self.lists, self.changes = (directory / name for name in ("snapshots", "lists", "changes"))
-        self.notes: list[str] = []
+        self.notes: list[Note] = []
         self._file = directory / "state.db"
         try:
             self._open()
         except sqlite3.OperationalError as error:
-            if "no such" in str(error):  # a table or a column
+            if error.sqlite_errorcode == sqlite3.SQLITE_ERROR and self._lacks_columns():
                 self.set_aside(error)
                 self._open()
                 return
-            mend = "who else has it open?"
-            if not self._write and "readonly" in str(error):  # its journal is to be rolled back
-                mend = "a run was cut off in the middle: the next `syncagent sync` puts it right"
-            raise LedgerError(f"{self._file} cannot be opened: {error}; {mend}") from error
+            remedy = "which other program has it open?"
+            if not self._write and error.sqlite_errorcode & _PRIMARY == sqlite3.SQLITE_READONLY:  # a hot journal
+                remedy = "a run was interrupted: the next `syncagent sync` repairs it"
+            raise LedgerError(f"{self._file} cannot be opened: {error}; {remedy}") from error
         except (sqlite3.DatabaseError, msgspec.DecodeError, LedgerDamagedError) as error:
             self.set_aside(error)
             self._open()
@@ -137,7 +95,7 @@ class Ledger:
         uri = self._file.absolute().as_uri()
         source = uri if self._write else f"{uri}?mode=ro" if there else ":memory:"
         if there and not self._file.stat().st_size:
-            self.notes.append(f"{self._file} was empty: begun anew")
+            self.notes.append(Note("state-empty", str(self._file)))
         self._database = sqlite3.connect(source, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
         self._database.execute("PRAGMA synchronous=FULL")
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
@@ -163,11 +121,26 @@ class Ledger:
             self._database.close()
         if not self._write:
             raise LedgerError(f"{self._file} is damaged ({error}): the next `syncagent sync` rebuilds it") from error
-        aside = self._file.with_name(f"state.db.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+        aside = self._name_aside()
         self._file.rename(aside)
         with contextlib.suppress(FileNotFoundError):
             self._file.with_name("state.db-journal").unlink()
-        self.notes.append(f"state.db was damaged ({error}): set aside as {aside.name} and begun anew")
+        self.notes.append(Note("state-damaged", aside.name, detail=str(error)))
+
+    def _name_aside(self) -> Path:
+        """Return a name for a damaged database that no file has."""
+        name = f"state.db.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+        names = (
+            self._file.with_name(f"{name}{suffix}") for suffix in ("", *(f"-{number}" for number in range(2, 1000)))
+        )
+        return next(path for path in names if not path.exists())
+
+    def _lacks_columns(self) -> bool:
+        """True if a table that is read when the database is opened, or a column of it, is missing."""
+        return any(
+            not columns <= {name for (name,) in self._rows("SELECT name FROM pragma_table_info(?)", (table,))}
+            for table, columns in _READ_AT_ONCE.items()
+        )
 
     def close(self) -> None:
         """Close the database."""
@@ -203,8 +176,10 @@ class Ledger:
             database.execute("INSERT OR REPLACE INTO source VALUES (?, ?)", (state.name, _encode(state)))
         self.sources[state.name] = state
 
-    def approve(self, ids: Iterable[str], now: float) -> None:
-        """Note that a person lets these holds go."""
+    def approve(self, ids: Collection[str], now: float) -> None:
+        """Record that a person lets these holds go."""
+        if not ids:
+            return
         with self._transaction() as database:
             for hold_id in ids:
                 hold = msgspec.structs.replace(self.holds[hold_id], approved_at=now)
@@ -327,14 +302,14 @@ class Ledger:
         file.chmod(0o640)
         return file.name
 
-    def open_list(self, listed: ListFile | None, what: str) -> files.SortedFile | None:
-        """Verify a list that the last finished run left; None, and a note, where it is damaged."""
+    def open_list(self, listed: ListFile | None, kind: NoteKind) -> files.SortedFile | None:
+        """Verify a list of the last finished run. Return None, and add a note of this kind, if it is damaged."""
         if listed is None:
             return None
         try:
             return files.verify(self.lists / listed.name, listed.digest)
         except DamagedError as error:
-            self.notes.append(f"{error}; {what}")
+            self.notes.append(Note(kind, listed.name, detail=str(error)))
             return None
 
     def prepare(self) -> Path:

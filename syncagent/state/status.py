@@ -13,6 +13,7 @@ from msgspec import Struct
 from syncagent.errors import ExitCode, LockBusyError
 from syncagent.files import sorted_lines as files
 from syncagent.model import Hold, SourceState
+from syncagent.state import messages
 from syncagent.state.database import reading
 from syncagent.values.types import spell_seconds
 
@@ -132,8 +133,8 @@ def read(config: Config, program: str, now: float | None = None, agent: AgentSta
     ):  # else one by hand was after it
         alarms.append(Alarm("publish-failed", str(config.postfix.map), last.error))
     if plan:
-        alarms += [_catch_all(name) for name in plan.held_catch_alls]
-        alarms += [Alarm("canary", one, f"the canary {one} is in no source: {_CANARY}") for one in plan.absent_canaries]
+        alarms += [Alarm("catch-all", name, messages.held_catch_all(name)) for name in plan.held_catch_alls]
+        alarms += [Alarm("canary", name, messages.absent_canary(name)) for name in plan.absent_canaries]
     elif any(attempts) and not failure:
         lacks = f": {'; '.join(last.lacks)}" if last and last.lacks else ""
         alarms.append(Alarm("incomplete", str(config.postfix.map), f"nothing is published yet{lacks}: {program} plan"))
@@ -156,7 +157,6 @@ def read(config: Config, program: str, now: float | None = None, agent: AgentSta
 
 _MOST = 16 << 20
 """The most octets that are read of what the agent left."""
-_CANARY = "mend the source, or limits.canaries"
 
 
 def _source(config: Config, name: str, state: SourceState, now: float) -> SourceStatus:
@@ -196,16 +196,8 @@ def _held(holds: tuple[Hold, ...], program: str) -> list[Alarm]:
     for hold in holds:
         if not hold.waits:
             kinds = " ".join(sorted({reason.kind for reason in hold.reasons} - {"source-failing"}))  # it comes and goes
-            why = "; ".join(reason.text for reason in hold.reasons)
-            mend = f"; to let them go: {program} approve {hold.id}" if hold.approvable else ""
-            text = f"held: {hold.what}: {why}{mend}"
-            alarms.append(Alarm("held", f"{hold.domain} {kinds}", text))
+            alarms.append(Alarm("held", f"{hold.domain} {kinds}", messages.held_alarm(hold, program)))
     return alarms
-
-
-def _catch_all(name: str) -> Alarm:
-    text = f"{name} would accept every address of its domain: to permit it, add {name[1:]} to postfix.catch_all"
-    return Alarm("catch-all", name, text)
 
 
 def is_running(directory: Path) -> bool:

@@ -24,7 +24,7 @@ from syncagent import addresses as normalise
 from syncagent import sources
 from syncagent.errors import DamagedError, FailureKind, LedgerError, SourceError, SyncagentError
 from syncagent.files import sorted_lines as files
-from syncagent.model import SourceReport, SourceState
+from syncagent.model import Note, SourceReport, SourceState
 from syncagent.state import incremental as amend
 from syncagent.state.snapshot import SnapshotWriter, escape
 from syncagent.values.types import RecipeFile, SecretFile, spell_seconds
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
     from syncagent.config.tables import SourceConfig
     from syncagent.model import Snapshot
+    from syncagent.state.opened import State
+    from syncagent.state.records import Finished
+    from syncagent.sync.run import Progress, Run
 
 DEADLINE = 120.0
 REFUSED_FOR = 3600.0
@@ -43,13 +46,63 @@ _SHOWN = 60  # characters of a foreign name in a note
 _LOOK = 0.5  # seconds; a signal that came in the instant before the wait, or to another thread, does not end the wait
 
 
-@dataclass
+@dataclass(frozen=True)
 class Fetched:
-    """How one source did: its report, what to remember of it, and where its snapshot is (None: there is none)."""
+    """A source's answer: the report, the state to remember, and where its snapshot is (None: there is none)."""
 
     report: SourceReport
     state: SourceState
     snapshot: Path | None
+
+    @property
+    def is_failing(self) -> bool:
+        """True if the source failed."""
+        return self.report.state == "failing"
+
+
+def all_sources(
+    configured: Mapping[str, SourceConfig], state: State, run: Run, due: frozenset[str] | None, progress: Progress
+) -> list[Fetched]:
+    """Ask every source that is due. Return an answer for each, in the order of the configuration; record nothing."""
+    fetcher = Fetcher(state.snapshots, state.new_snapshots, state.spool, run.id, run.now, progress, state.notes, due)
+    answers = fetcher.all(configured, state.sources)
+    state.notes += rejecting_notes(answers, state.finished)
+    return answers
+
+
+def verify_snapshots(answers: Sequence[Fetched], state: State) -> list[Fetched]:
+    """Verify older snapshots by their digests. A source whose snapshot is damaged fails, and is fetched whole next."""
+    return [_verified(answer, state) for answer in answers]
+
+
+def _verified(answer: Fetched, state: State) -> Fetched:
+    if answer.snapshot is None or answer.state.snapshot is None or answer.report.state == "whole":
+        return answer  # there is none, or it was written just now
+    try:
+        files.verify(answer.snapshot, answer.state.snapshot.digest)
+    except DamagedError as error:
+        text = f"its last list is damaged: {error}; the next run fetches it whole"
+        state.notes.append(Note("snapshot-damaged", answer.report.name, detail=str(error)))
+        report = replace(answer.report, state="failing", error=text, kind="temporary")
+        failed = Fetched(report, replace(answer.state, snapshot=None, validator=None, error=text), None)
+        state.save_source(failed.state)
+        return failed
+    return answer
+
+
+def rejecting(answers: Sequence[Fetched], last: Finished | None) -> list[str]:
+    """Return the sources that reject more than when last nothing was missing, or a person approved what was."""
+    return [note.subject for note in rejecting_notes(answers, last)]
+
+
+def rejecting_notes(answers: Sequence[Fetched], last: Finished | None) -> list[Note]:
+    """Return a note for each source that ``rejecting`` names."""
+    known = last.rejected if last else {}
+    return [
+        Note("more-rejects", report.name, count=report.rejected, before=known[report.name])
+        for report in (answer.report for answer in answers if not answer.is_failing)
+        if report.rejected > known.get(report.name, report.rejected)
+    ]
 
 
 @dataclass
@@ -65,7 +118,7 @@ class Fetcher:
     run_id: str
     now: float
     report: Callable[[str, int], None]
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     due: frozenset[str] | None = None
 
     def all(self, configured: Mapping[str, SourceConfig], remembered: Mapping[str, SourceState]) -> list[Fetched]:
@@ -92,7 +145,7 @@ class Fetcher:
         try:
             files.verify(path, state.snapshot.digest)
         except DamagedError as error:
-            self.notes.append(f"the last list of the source {state.name} is lost: {error}; fetching it whole")
+            self.notes.append(Note("snapshot-lost", state.name, detail=str(error)))
             return replace(state, snapshot=None, validator=None)
         return replace(state, snapshot=replace(state.snapshot, identity=files.identity(path) or ()))
 
@@ -243,10 +296,7 @@ class _Attempt:
             keys = {escape(key).encode() for key in explained}
             count, sample = amend.differences(old, new, keys, Path(spool))
         if count:
-            self._fetcher.notes.append(
-                f"source {self._source.name}: asked for everything, it differs in {count} addresses from what its"
-                f" changes had come to, such as {', '.join(sample)}; the whole answer counts"
-            )
+            self._fetcher.notes.append(Note("changes-differ", self._source.name, count=count, detail=", ".join(sample)))
 
     def outcome(self) -> Fetched:
         """Wait for the end or the deadline, and give how it went."""
@@ -319,5 +369,5 @@ def _content(name: str) -> tuple[bytes, int]:
 
 
 def failing(fetched: Sequence[Fetched]) -> tuple[str, ...]:
-    """Give the names of the sources that failed."""
-    return tuple(one.report.name for one in fetched if one.report.state == "failing")
+    """Return the names of the sources that failed."""
+    return tuple(answer.report.name for answer in fetched if answer.is_failing)

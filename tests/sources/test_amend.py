@@ -275,7 +275,7 @@ def test_what_a_whole_answer_has_unexplained_is_told(explained: frozenset[str], 
     (fetched,) = runs(Says(fetch).configured())
     assert fetched.report.state == "whole"
     assert "e@example.com" in lines(fetched)
-    told = [note for note in runs.notes if f"differs in {differ} addresses" in note]
+    told = [note for note in runs.notes if (note.kind, note.count) == ("changes-differ", differ)]
     assert bool(told) == bool(differ), runs.notes
     assert not list(runs.spool.iterdir())
 
