@@ -54,6 +54,8 @@ class SourceState(Struct, frozen=True):
     mode: str = ""
     failing_since: float = 0.0
     domains: tuple[str, ...] = ()
+    refusal: str = ""
+    """The error by which the source refused the credentials, alone; ``error`` says besides when it is asked again."""
 
 
 class StepReport(Struct, frozen=True):
@@ -81,6 +83,12 @@ class SourceReport(Struct, frozen=True):
     notes: tuple[str, ...] = ()
     mode: str = ""
     steps: tuple[StepReport, ...] = ()
+    refusal: str = ""
+    """As in SourceState."""
+    failing_since: float = 0.0
+    """Seconds since the epoch, 0 where it is not failing."""
+    data_from: float = 0.0
+    """When the source gave the data that is in use, in seconds since the epoch; 0 where there is none."""
 
 
 class Counts(Struct, frozen=True, kw_only=True):

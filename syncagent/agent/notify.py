@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import os
 import queue
 import signal
@@ -18,6 +17,7 @@ from msgspec import Struct
 from syncagent.errors import SourceError
 from syncagent.sources import read_secret
 from syncagent.sources.http.cancel import Connections
+from syncagent.state import messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -52,10 +52,9 @@ def news(told: Mapping[str, Alarm], alarms: Mapping[str, Alarm]) -> list[tuple[s
 
 def event(what: str, alarm: Alarm, map_name: str, now: float) -> Event:
     """Put it in words."""
-    at = dt.datetime.fromtimestamp(now, dt.UTC).isoformat(timespec="seconds")
     host = socket.gethostname()
     text = f"syncagent on {host}: {'over: ' if what == 'recovered' else ''}{alarm.text}"
-    return Event(what, alarm.kind, alarm.subject, text, host, map_name, at)
+    return Event(what, alarm.kind, alarm.subject, text, host, map_name, messages.machine_moment(now))
 
 
 class _Telling(NamedTuple):

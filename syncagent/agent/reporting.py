@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from syncagent.agent import notify
 from syncagent.agent.supervisor import tell_systemd
 from syncagent.errors import ExitCode, LedgerError
-from syncagent.state import status
+from syncagent.state import messages, status
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -156,7 +156,7 @@ class Reporter:
         """Log a source that begins to fail, or for another reason, or is whole again."""
         before = self._failing.get(source.name, "")
         if source.error:
-            error = source.error.partition(" (not asked again")[0]
+            error = source.refusal or source.error
             self._failing[source.name] = error
             if error != before:
                 known = "error" if source.kind in {"refused", "broken"} else "warning"
@@ -178,7 +178,7 @@ class Reporter:
 
 def summary(now: Status) -> str:
     """Say for systemctl status how the sources and the map are."""
-    said = f"{now.recipients} recipients"
+    said = messages.counted(now.recipients, "recipient")
     failing = [source.name for source in now.sources if source.state == "failing"]
     alarms = [alarm for alarm in now.alarms if alarm.kind != "configuration"]
     if alarms:

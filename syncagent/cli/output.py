@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 _PATIENCE = 1.0
 _HEAD = {
-    "unchanged": "nothing to do: {map} is up to date, {recipients} recipients",
-    "published": "published {map}, {recipients} recipients",
-    "planned": "a sync would leave {recipients} recipients in {map}; nothing was written",
+    "unchanged": "{map} unchanged, {recipients}",
+    "published": "published {map}, {recipients}",
+    "planned": "a sync would leave {recipients} in {map}; nothing was written",
     "incomplete": "NOT published: {map} is left as it is",
     "failed": "NOT published: {map} is left as it was",
 }
@@ -63,7 +63,7 @@ class Progress:
 
 def result(result: SyncResult, program: str, *, steps: bool = False) -> None:
     """Print what a run came to; what needs a hand goes to the standard error as well as to the exit code."""
-    print(_HEAD[result.status].format(map=result.map, recipients=f"{result.recipients:,}"))
+    print(_headline(result))
     held: Counter[str] = Counter()
     for hold in result.plan.holds:
         held[hold.domain] += hold.count
@@ -97,8 +97,22 @@ def result(result: SyncResult, program: str, *, steps: bool = False) -> None:
         say(f"not published: {result.error}")
 
 
+def _headline(result: SyncResult) -> str:
+    """Return the first line: what came of the run, and the state that matters."""
+    head = _HEAD[result.status].format(map=result.map, recipients=messages.counted(result.recipients, "recipient"))
+    failing = [
+        messages.failing_source(source.name, source.failing_since, source.data_from)
+        for source in result.sources
+        if source.state == "failing"
+    ]
+    plan = result.plan
+    return head + messages.warning(
+        [*failing, *messages.held_briefly(plan.holds, plan.held_catch_alls, plan.absent_canaries)]
+    )
+
+
 def say(text: str) -> None:
-    """Say what went wrong, on the standard error."""
+    """Print an error to the standard error."""
     print(f"syncagent: {text}", file=sys.stderr)
 
 
@@ -260,7 +274,17 @@ def rehearsed(rehearsal: Rehearsal) -> None:
 def status(status: Status) -> None:
     """Print how it stands; what needs a person goes to the standard error as well as to the exit code."""
     now = time.time()
-    print(f"{status.map}: {status.recipients:,} recipients, last changed {_ago(status.last_change, now)}")
+    recipients = messages.counted(status.recipients, "recipient")
+    failing = [
+        messages.failing_source(source.name, source.failing_since, source.last_success)
+        for source in status.sources
+        if source.state == "failing"
+    ]
+    catch_alls, canaries = (
+        [alarm.subject for alarm in status.alarms if alarm.kind == kind] for kind in ("catch-all", "canary")
+    )
+    warning = messages.warning([*failing, *messages.held_briefly(status.holds, catch_alls, canaries)])
+    print(f"{status.map}: {recipients}, last changed {_ago(status.last_change, now)}{warning}")
     agent = status.agent
     doing = "the agent is running" if status.running else "no agent is running"
     if status.running and agent:
@@ -298,11 +322,11 @@ def explained(one: Explanation) -> None:
     elif one.canonical:
         print("no source has it")
     if one.since:
-        print(f"in the map since {_when(one.since)}{'' if one.happened else ', or longer'}")
+        print(f"in the map since {messages.moment(one.since)}{'' if one.happened else ', or longer'}")
     for reason in one.reasons:
         print(f"- {reason}")
     for at, change in one.happened:
-        print(f"{_when(at)} {_happened(change)}")
+        print(f"{messages.moment(at)} {_happened(change)}")
     if one.asked:
         print("Postfix looks up, in this order:")
         table(
@@ -319,7 +343,7 @@ def past(runs: Sequence[Run]) -> None:
     width = max((len(_came_to(run)) for run in runs), default=0)
     for run in runs:
         counts = f"{f'+{run.added:,}':>9} {f'-{run.removed:,}':>9}"
-        print(f"{_when(run.at)}  {_came_to(run):<{width}} {counts}  {run.run_id}{_because(run.error)}")
+        print(f"{messages.moment(run.at)}  {_came_to(run):<{width}} {counts}  {run.run_id}{_because(run.error)}")
         for change in run.changes:
             _changed(f"    {_happened(change)}", new=change.added)
         left = run.added + run.removed - sum(not change.is_domain for change in run.changes)
@@ -343,10 +367,6 @@ def _happened(change: Change) -> str:
     sources = ", ".join(change.sources) or "?"
     verb = "added: it is in" if change.added else "removed: it was last in"
     return f"{'+' if change.added else '-'} {_shown(change.address)} {verb} {sources}"
-
-
-def _when(moment: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
 
 
 def structure(value: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from dataclasses import dataclass
@@ -30,16 +31,24 @@ def publish_step(name: str) -> Iterator[None]:
         yield
     except (OSError, LedgerError) as error:
         why = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.strerror else str(error)
-        mend = {
-            "No space left on device": "; make room there",
-            "Permission denied": "; the directory must be writable for the user that runs syncagent",
-            "Read-only file system": "; under systemd, add the directory to ReadWritePaths",
-            "Device or resource busy": "; a map that is itself a mount point cannot be replaced: mount its directory",
-            "No such file or directory": "; make the directory first",
-            "File too large": "; the limit on the size of files (ulimit -f) is too low",
-        }
-        hint = mend.get(error.strerror or "", "") if isinstance(error, OSError) else ""
-        raise PublishError(name, why + hint) from error
+        raise PublishError(name, why + _remedy(error)) from error
+
+
+_REMEDIES = {
+    errno.ENOSPC: "; make room there",
+    errno.EACCES: "; the directory must be writable for the user that runs syncagent",
+    errno.EROFS: "; under systemd, add the directory to ReadWritePaths",
+    errno.EBUSY: "; a map that is itself a mount point cannot be replaced: mount its directory",
+    errno.ENOENT: "; make the directory first",
+    errno.EFBIG: "; the limit on the size of files (ulimit -f) is too low",
+}
+
+
+def _remedy(error: Exception) -> str:
+    """Return the remedy for an error of the system; an unfit file's error has its own text."""
+    if not isinstance(error, OSError) or isinstance(error, files.UnfitFileError):
+        return ""
+    return _REMEDIES.get(error.errno or 0, "")
 
 
 @dataclass(frozen=True, slots=True)

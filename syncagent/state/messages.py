@@ -11,12 +11,13 @@ from syncagent.model import DOMAIN_HOLD
 from syncagent.values.types import spell_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from syncagent.model import Hold, Lack, Note, NoteKind, Reason, ReasonKind, Refusal
 
 EMPTY_MAP = "there is no recipient at all; an empty map refuses everybody, and is never published"
 _ALWAYS_HELD = "an empty map is never published"
+_SHOWN = 3
 _CANARY_REMEDY = "correct the source, or limits.canaries"
 
 
@@ -145,6 +146,28 @@ def refusal(refused: Refusal) -> str:
         text = f"{refused.hold_id} cannot be approved before {refused.first.id}, {held(refused.first)}"
         return f"{text}: approve that first, or both at once; nothing is approved"
     return f"{refused.hold_id} cannot be approved: {with_text(refused.reason).text if refused.reason else 'final'}"
+
+
+# --- the first line
+
+
+def failing_source(name: str, since: float, data_from: float) -> str:
+    """Return that a source fails, since when, and how old the data in use is."""
+    failing = f"source {name} failing{f' since {moment(since)}' if since else ''}"
+    return f"{failing}, using its data of {moment(data_from)}" if data_from else f"{failing}, it has no data yet"
+
+
+def held_briefly(holds: Iterable[Hold], catch_alls: Collection[str], canaries: Iterable[str]) -> list[str]:
+    """Return what waits for a person: holds with their IDs, held catch-alls, canaries that are in no source."""
+    held_ = [f"{held(hold)} held{f' ({hold.id})' if hold.id else ''}" for hold in holds if not hold.waits]
+    absent = [f"canary {canary} in no source" for canary in canaries]
+    return held_ + ([f"{counted(len(catch_alls), 'catch-all')} held"] if catch_alls else []) + absent
+
+
+def warning(facts: Sequence[str]) -> str:
+    """Return what to append to a first line; nothing where there is no fact to warn of."""
+    more = f"; and {counted(len(facts) - _SHOWN, 'more warning')}" if len(facts) > _SHOWN else ""
+    return f". WARNING: {'; '.join(facts[:_SHOWN])}{more}" if facts else ""
 
 
 # --- the first run

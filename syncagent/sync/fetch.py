@@ -192,6 +192,9 @@ class _Attempt:
             error=state.error,
             kind=str(state.error_kind or ""),
             mode=state.mode,
+            refusal=state.refusal,
+            failing_since=state.failing_since if state.error_kind else 0.0,
+            data_from=state.last_success,
         )
         return Fetched(report, state, self._fetcher.old / state.snapshot.file if state.snapshot else None)
 
@@ -215,8 +218,10 @@ class _Attempt:
             or state.refused_for != self._token(state.refused_for.partition(" ")[0])
         ):
             return ""
-        error = state.error.partition(" (not asked again")[0]
-        return f"{error} (not asked again for {spell_seconds(left)}, unless its configuration or secret is touched)"
+        if not state.refusal:  # recorded by an older version, whose text says all of it
+            return state.error
+        again = f"not asked again for {spell_seconds(left)}, unless its configuration or secret is touched"
+        return f"{state.refusal} ({again})"
 
     def _work(self) -> None:
         if not self._source.free.acquire(timeout=min(_ENDING, self._deadline / 2)):
@@ -272,6 +277,7 @@ class _Attempt:
             notes=(*answer.notes, *notes),
             mode=answer.mode,
             steps=answer.steps,
+            data_from=fetcher.now,
         )
         remembered = SourceState(
             name=name,
@@ -322,6 +328,7 @@ class _Attempt:
             else self._token()
             if asked
             else self._state.refused_for,
+            refusal="" if error.kind is not FailureKind.REFUSED else str(error) if asked else self._state.refusal,
             last_attempt=self._fetcher.now if asked else self._state.last_attempt,
             failing_since=self._state.failing_since or self._fetcher.now,
         )
@@ -333,6 +340,9 @@ class _Attempt:
             seconds=time.monotonic() - self._started,
             error=str(error),
             kind=str(error.kind),
+            refusal=state.refusal,
+            failing_since=state.failing_since,
+            data_from=state.last_success,
         )
         return Fetched(report, state, self._fetcher.old / state.snapshot.file if state.snapshot else None)
 

@@ -355,6 +355,7 @@ def test_a_refusal_is_not_repeated_within_the_hour(runs: Runs, refusing: Says, s
         assert again.report.kind == "refused"
         assert again.report.error.startswith("wrong password (not asked again for ")
         assert again.report.error.count("not asked again") == 1
+        assert again.report.refusal == again.state.refusal == "wrong password"
     runs(refusing.configured(secret=secret), now=NOW + REFUSED_FOR + 1)
     assert refusing.count == 2
     runs(refusing.configured(secret=secret), now=NOW + REFUSED_FOR + 60)
