@@ -17,7 +17,7 @@ import pytest
 import syncagent as package
 from syncagent.cli import main as cli
 from syncagent.errors import ExitCode
-from syncagent.files.sorted_lines import identity
+from syncagent.files.atomic import identity
 from tests.sources import HEAVY, install, map_keys, write_config
 from tests.support.programs import wait_until
 from tests.support.run import syncagent

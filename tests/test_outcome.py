@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from syncagent.config.load import DomainLimits, Limits
+from syncagent.config.tables import DomainLimits, Limits
 from syncagent.errors import ExitCode, PublishError, UnknownHoldError
-from syncagent.files.sorted_lines import UnfitFileError
+from syncagent.files.atomic import UnfitFileError
 from syncagent.model import DOMAIN_HOLD, Hold, Note, Plan, Reason, Refusal, Status
 from syncagent.postfix.table import Identities, publish_step
 from syncagent.state import messages

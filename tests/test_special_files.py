@@ -18,8 +18,8 @@ from syncagent import sources
 from syncagent.agent import metrics
 from syncagent.checks.lists import patterns
 from syncagent.errors import FailureKind, SourceError
-from syncagent.files import sorted_lines as files
-from syncagent.files.sorted_lines import UnfitFileError
+from syncagent.files import atomic as files
+from syncagent.files.atomic import UnfitFileError
 from syncagent.sources.file import Config as FileConfig
 from syncagent.sources.file import FileSource
 from syncagent.state import status

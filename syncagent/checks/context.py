@@ -18,7 +18,7 @@ from syncagent import addresses as normalise
 from syncagent.checks.lists import bare, is_named, patterns
 from syncagent.checks.published import Published
 from syncagent.errors import SyncagentError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 from syncagent.postfix.commands import of_postfix, tool
 from syncagent.postfix.main_cf import MainConf, entries, of_table, unfit_file
 from syncagent.postfix.table import Target

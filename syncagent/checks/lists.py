@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 from syncagent.postfix.main_cf import entries
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 from syncagent.errors import SyncagentError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 from syncagent.postfix.main_cf import entries
 
 if TYPE_CHECKING:

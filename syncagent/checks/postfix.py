@@ -12,7 +12,7 @@ from syncagent.checks import remedies as wanted
 from syncagent.checks.finding import error, skipped, warning
 from syncagent.checks.lists import bare, patterns
 from syncagent.errors import LedgerError, PublishError, UnansweredError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic, pipeline
 from syncagent.postfix import verify as readback
 from syncagent.postfix.commands import tool
 from syncagent.values.types import INDEX_SUFFIX, MapName
@@ -140,7 +140,7 @@ def _index(host: Host, table: MapName, recorded: Identities | None, *, asked: bo
     """Judge the index of a table. A daemon that did not find it when it began does not look again."""
     target = host.target(table)
     for path in (target.text, target.index(INDEX_SUFFIX[target.type])):
-        files.check_regular(path)
+        atomic.check_regular(path)
     again = f"{host.sync}\n# then, since Postfix asks it: {host.command('postfix', 'reload')}" if asked else host.sync
     if not target.text.exists():
         text = "nothing is published yet" + (", and Postfix asks it: all get 451" if asked else "")
@@ -161,7 +161,7 @@ def _index(host: Host, table: MapName, recorded: Identities | None, *, asked: bo
 
 def _differs(target: Target, index: Path, recorded: Identities | None) -> str:
     """Ask an index that is not as syncagent left it for every key of the text; give what it lacks, or has beside."""
-    if recorded and recorded.index_file == files.identity(index) and target.text_on_record(recorded):
+    if recorded and recorded.index_file == atomic.identity(index) and target.text_on_record(recorded):
         return ""
     postmap, limit = tool("postmap"), target.settings.postmap_timeout
     if postmap is None or not os.access(index, os.R_OK):
@@ -169,9 +169,9 @@ def _differs(target: Target, index: Path, recorded: Identities | None) -> str:
     command = [str(postmap), "-c", str(target.settings.config_directory.absolute())]
     with tempfile.TemporaryDirectory(prefix="syncagent-check-") as directory:
         spool = Path(directory)
-        with files.Sorter(spool) as sorter:
+        with pipeline.Sorter(spool) as sorter:
             sorter.feed(key.lower() for key in readback.text_keys(target.text))
-            keys = files.write_plain(spool / "keys", sorter.finish())
+            keys = pipeline.write_plain(spool / "keys", sorter.finish())
         back = readback.ReadBack(target.type, target.named, spool, lambda *options: [*command, *options], limit)
         try:
             back.check(keys)

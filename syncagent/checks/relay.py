@@ -12,7 +12,7 @@ from syncagent.checks import context as hosts
 from syncagent.checks import remedies as wanted
 from syncagent.checks.finding import error, ok, skipped, warning
 from syncagent.checks.lists import matches
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -16,7 +16,7 @@ from syncagent.checks import context as hosts
 from syncagent.checks import networks, postfix, relay
 from syncagent.checks.finding import error, skipped, warning
 from syncagent.errors import SyncagentError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 from syncagent.postfix import table_text as mapfile
 from syncagent.values.types import INDEX_SUFFIX
 

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from syncagent import addresses as normalise
 from syncagent.checks.context import UnaskedError
 from syncagent.checks.rcpt_answer import Smtpd
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 from syncagent.files.search import SnapshotIndex, SortedLines
 from syncagent.postfix import table_text as mapfile
 from syncagent.postfix.table import Target

@@ -6,7 +6,7 @@ import contextlib
 import mmap
 from typing import TYPE_CHECKING, Self
 
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ class SortedLines:
 
     def __init__(self, path: Path) -> None:
         """Open it. Raises OSError."""
-        with files.open_foreign(path) as file:
+        with atomic.open_foreign(path) as file:
             file.seek(0, 2)
             self._octets = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if file.tell() else b""
         last = self._octets.rfind(b"\n", 0, max(len(self._octets) - 1, 0)) + 1

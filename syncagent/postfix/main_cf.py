@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 from syncagent.postfix import table_text as mapfile
 from syncagent.postfix.commands import of_postfix, tool
 from syncagent.values.types import INDEX_SUFFIX, Domain

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syncagent.errors import PublishError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic, pipeline
 from syncagent.postfix import table_text as mapfile
 from syncagent.postfix.commands import create_main_cf, tool
 from syncagent.postfix.table import publish_step
@@ -95,15 +95,15 @@ def _set_owner(path: Path, owner: os.stat_result, mode: int | None) -> None:
 def _keys(recipients: Path, spool: Path) -> Path:
     """Give the sorted keys to write: the recipients, and the U-label forms of those that have one."""
     extra = spool / "second-forms"
-    grep = files.Child(["grep", "-F", "xn--", str(recipients)], subprocess.DEVNULL, good=(0, 1))
-    with grep, files.Sorter(spool) as sorter:
+    grep = pipeline.Child(["grep", "-F", "xn--", str(recipients)], subprocess.DEVNULL, good=(0, 1))
+    with grep, pipeline.Sorter(spool) as sorter:
         sorter.feed(mapfile.second_forms(grep.lines()))
-        files.write_plain(extra, sorter.finish())
+        pipeline.write_plain(extra, sorter.finish())
     if not extra.stat().st_size:
         return recipients
     keys = spool / "keys"
-    with files.Child(["sort", "-m", "-u", str(recipients), str(extra)], subprocess.DEVNULL) as both:
-        files.write_plain(keys, both.chunks())
+    with pipeline.Child(["sort", "-m", "-u", str(recipients), str(extra)], subprocess.DEVNULL) as both:
+        pipeline.write_plain(keys, both.chunks())
     return keys
 
 
@@ -112,7 +112,7 @@ def _write_text(staged: Path, keys: Path) -> str:
     digest = hashlib.sha256()
     with staged.open("wb") as file:
         file.write(mapfile.HEADER)
-        for chunk in mapfile.render(files.chunks_in(keys)):
+        for chunk in mapfile.render(atomic.chunks_in(keys)):
             digest.update(chunk)
             file.write(chunk)
         file.flush()
@@ -162,7 +162,7 @@ def _rename(target: Target, staged: Path, suffix: str, stack: contextlib.ExitSta
     """Put text, then index, in their places."""
     text = _beside(target, staged, target.text, stack)
     index = target.index(suffix)
-    files.check_regular(index)  # its suffix need not be the usual one
+    atomic.check_regular(index)  # its suffix need not be the usual one
     staged_index = _beside(target, staged.with_name(staged.name + suffix), index, stack) if suffix else None
     old, there = text.with_name("old"), target.text.exists()
     with contextlib.suppress(OSError):  # then the next run mends what could not be put back
@@ -177,8 +177,8 @@ def _rename(target: Target, staged: Path, suffix: str, stack: contextlib.ExitSta
             elif not there:
                 target.text.unlink()
             raise
-        files.fsync_directory(index.parent)
-    files.fsync_directory(target.text.parent)
+        atomic.fsync_directory(index.parent)
+    atomic.fsync_directory(target.text.parent)
 
 
 def _beside(target: Target, staged: Path, place: Path, stack: contextlib.ExitStack) -> Path:
@@ -199,7 +199,7 @@ def remove_stale(old: Identities | None, new: Identities) -> None:
         return
     path = Path(old.map.partition(":")[2] + old.index)
     same_text = old.map.partition(":")[2] == new.map.partition(":")[2]
-    if same_text and old.index != new.index and files.identity(path) == old.index_file:
+    if same_text and old.index != new.index and atomic.identity(path) == old.index_file:
         path.unlink()
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from syncagent.errors import LedgerError, PublishError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic
 from syncagent.postfix import table_text as mapfile
 from syncagent.postfix.commands import of_postfix, tool
 from syncagent.values import INDEX_SUFFIX
@@ -46,7 +46,7 @@ _REMEDIES = {
 
 def _remedy(error: Exception) -> str:
     """Return the remedy for an error of the system; an unfit file's error has its own text."""
-    if not isinstance(error, OSError) or isinstance(error, files.UnfitFileError):
+    if not isinstance(error, OSError) or isinstance(error, atomic.UnfitFileError):
         return ""
     return _REMEDIES.get(error.errno or 0, "")
 
@@ -95,15 +95,15 @@ class Target:
             renderer=mapfile.RENDERER,
             digest=digest,
             index=index,
-            text_file=files.identity(self.text),
-            index_file=files.identity(self.index(index)) if index else None,
-            postmap=files.identity(postmap) if postmap and self.type != "texthash" else None,
-            main_cf=files.identity(self.settings.config_directory / "main.cf"),
+            text_file=atomic.identity(self.text),
+            index_file=atomic.identity(self.index(index)) if index else None,
+            postmap=atomic.identity(postmap) if postmap and self.type != "texthash" else None,
+            main_cf=atomic.identity(self.settings.config_directory / "main.cf"),
         )
 
     def text_on_record(self, recorded: Identities) -> bool:
         """Tell whether the text is the very file that was published, under the same name."""
-        return recorded.map == str(self.settings.name) and recorded.text_file == files.identity(self.text) is not None
+        return recorded.map == str(self.settings.name) and recorded.text_file == atomic.identity(self.text) is not None
 
     def on_record(self, recorded: Identities | None) -> bool:
         """Tell whether everything still is what it was when the map was published."""
@@ -115,7 +115,7 @@ class Target:
         """Raise PublishError where something else than a file is in the place of the text, the index or main.cf."""
         with publish_step("stage"):
             for path in (self.text, self.index(INDEX_SUFFIX[self.type]), *of_postfix(self.settings.config_directory)):
-                files.check_regular(path)
+                atomic.check_regular(path)
 
     def sweep(self) -> None:
         """Remove staging directories of runs that were killed. Call it under the lock."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from syncagent.errors import DamagedError, LedgerDamagedError, LedgerError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic, pipeline, sorted_lines
 from syncagent.model import Hold, Note, SourceState
 from syncagent.state.records import Finished, ListFile, RunRow
 
@@ -89,7 +89,7 @@ class Ledger:
             self._file.stat()
             there = True
             for file in (self._file, self._file.with_name("state.db-journal")):  # SQLite would wait for a FIFO
-                files.check_regular(file)
+                atomic.check_regular(file)
         except FileNotFoundError:  # and nothing else: where nobody may look it may well be there
             there = False
         uri = self._file.absolute().as_uri()
@@ -289,7 +289,7 @@ class Ledger:
 
     def new_list(self, kind: str, run_id: str, chunks: Iterable[bytes]) -> ListFile:
         """Write a list; it counts only once ``record`` refers to it."""
-        written = files.write_sorted(self.lists / f"{kind}-{run_id}", chunks)
+        written = sorted_lines.write_sorted(self.lists / f"{kind}-{run_id}", chunks)
         return ListFile(written.path.name, written.count, written.digest)
 
     def keep_changes(self, run_id: str, changes: Iterable[tuple[str, bool, str]]) -> str:
@@ -297,17 +297,17 @@ class Ledger:
         file = self.changes / f"{run_id}.gz"
         with gzip.open(file, "wb", compresslevel=1) as out:
             lines = (f"{'+' if new else '-'}{address}\t{said}\n".encode() for address, new, said in changes)
-            for chunk in files.joined_lines(lines):
+            for chunk in pipeline.joined_lines(lines):
                 out.write(chunk)
         file.chmod(0o640)
         return file.name
 
-    def open_list(self, listed: ListFile | None, kind: NoteKind) -> files.SortedFile | None:
+    def open_list(self, listed: ListFile | None, kind: NoteKind) -> sorted_lines.SortedFile | None:
         """Verify a list of the last finished run. Return None, and add a note of this kind, if it is damaged."""
         if listed is None:
             return None
         try:
-            return files.verify(self.lists / listed.name, listed.digest)
+            return sorted_lines.verify(self.lists / listed.name, listed.digest)
         except DamagedError as error:
             self.notes.append(Note(kind, listed.name, detail=str(error)))
             return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic
 from syncagent.state.database import reading
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _changes(
 def _lines(path: Path, address: str | None) -> Iterator[tuple[str, bool, str]]:
     with (
         contextlib.suppress(FileNotFoundError),
-        files.open_foreign(path) as file,
+        atomic.open_foreign(path) as file,
         gzip.open(file, "rt", encoding="utf-8", newline="\n") as lines,
     ):
         for line in lines:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic, pipeline, sorted_lines
 from syncagent.files.sorted_lines import SortedFile
 
 if TYPE_CHECKING:
@@ -32,29 +32,29 @@ class Amendment:
 
     def retain(self, keys: Iterable[bytes]) -> None:
         """Void every other key than these."""
-        with files.Sorter(self._spool) as sorter:
+        with pipeline.Sorter(self._spool) as sorter:
             sorter.feed(key + b"\n" for key in keys)
-            self._stay = files.write_plain(self._spool / "retained", sorter.finish())
+            self._stay = pipeline.write_plain(self._spool / "retained", sorter.finish())
 
     def write(self) -> Path:
         """Write what stands, sorted, and give the file."""
         if isinstance(self._base, SortedFile):
-            chunks = files.chunks_of(self._base)
+            chunks = sorted_lines.chunks_of(self._base)
         elif not self._void and self._stay is None:
             return self._base
         else:
-            chunks = files.chunks_in(self._base)
+            chunks = atomic.chunks_in(self._base)
         if self._void:
-            chunks = (b"".join(_others(chunk, self._void)) for chunk in files.whole_lines(chunks))
-        stands = files.write_plain(self._spool / "stands", chunks)
+            chunks = (b"".join(_others(chunk, self._void)) for chunk in pipeline.whole_lines(chunks))
+        stands = pipeline.write_plain(self._spool / "stands", chunks)
         if self._stay is None:
             return stands
-        command = ["sort", "-t", "\t", "-k2,2", f"-S{files.SORT_BUFFER}", "-T", str(self._spool), str(stands)]
-        with files.Child(command, files.NOTHING) as by_key:
+        command = ["sort", "-t", "\t", "-k2,2", f"-S{pipeline.SORT_BUFFER}", "-T", str(self._spool), str(stands)]
+        with pipeline.Child(command, pipeline.NOTHING) as by_key:
             retained = _retained(by_key.lines(), self._stay)
-            with files.Sorter(self._spool) as sorter:
+            with pipeline.Sorter(self._spool) as sorter:
                 sorter.feed(retained)
-                return files.write_plain(self._spool / "retained-lines", sorter.finish())
+                return pipeline.write_plain(self._spool / "retained-lines", sorter.finish())
 
 
 def _others(chunk: bytes, void: Collection[bytes]) -> list[bytes]:
@@ -79,11 +79,11 @@ def differences(old: SortedFile, new: SortedFile, explained: Collection[bytes], 
     Labels and rejects are not compared.
     """
     before, after = (
-        files.write_plain(spool / name, _identities(file, explained))
+        pipeline.write_plain(spool / name, _identities(file, explained))
         for name, file in (("before", old), ("after", new))
     )
     count, sample = 0, list[str]()
-    with files.differences(before, after) as chunks:
+    with sorted_lines.differences(before, after) as chunks:
         for chunk in chunks:
             lines = chunk.splitlines()
             count += len(lines)
@@ -92,6 +92,6 @@ def differences(old: SortedFile, new: SortedFile, explained: Collection[bytes], 
 
 
 def _identities(file: SortedFile, explained: Collection[bytes]) -> Iterator[bytes]:
-    for chunk in files.whole_lines(files.chunks_of(file)):
+    for chunk in pipeline.whole_lines(sorted_lines.chunks_of(file)):
         fields = (line.split(b"\t", 2) for line in chunk.splitlines())
         yield b"".join([b"%b\t%b\n" % (one[0], one[1]) for one in fields if one[0] and one[1] not in explained])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syncagent.errors import LedgerDamagedError, LockBusyError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic, pipeline
 from syncagent.model import Note
 from syncagent.postfix.table import Target
 from syncagent.state.database import SPOOL, Ledger, ledger_errors
@@ -61,7 +61,7 @@ class State(Ledger):
         if not copy.exists():
             half = copy.with_name("half")
             half.unlink(missing_ok=True)
-            files.write_plain(half, files.chunks_in(text))
+            pipeline.write_plain(half, atomic.chunks_in(text))
             half.chmod(0o640)
             half.replace(copy)
         return Note("map-changed", str(text), detail=str(copy))
@@ -122,10 +122,10 @@ def open_state(directory: Path, *, write: bool, lock_timeout: float) -> Iterator
     with ledger_errors(directory), contextlib.ExitStack() as stack:
         if write:
             directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-            stack.enter_context(files.locked(directory / LOCK, lock_timeout))
+            stack.enter_context(atomic.locked(directory / LOCK, lock_timeout))
         else:  # a user who may only read cannot lock out those who write: then a run at the same time may end this one
             with contextlib.suppress(FileNotFoundError, PermissionError):
-                stack.enter_context(files.locked(directory / LOCK, lock_timeout, shared=True))
+                stack.enter_context(atomic.locked(directory / LOCK, lock_timeout, shared=True))
         try:
             with contextlib.ExitStack() as opened:
                 yield (State if write else DryState)(directory, opened)
@@ -143,7 +143,7 @@ def _set_aside(directory: Path, damage: LedgerDamagedError, *, write: bool) -> t
 
 def sweep(directory: Path, postfix: Postfix) -> None:
     """Remove what an interrupted run of this process left; a run that holds the lock now does it itself."""
-    with contextlib.suppress(OSError, LockBusyError), files.locked(directory / LOCK, 0):
+    with contextlib.suppress(OSError, LockBusyError), atomic.locked(directory / LOCK, 0):
         for name in filter(None, (postfix.map, postfix.domains_map)):
             Target(postfix.settings(name)).sweep()
         for left in directory.glob(f"{SPOOL}*"):

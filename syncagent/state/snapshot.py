@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from syncagent import addresses as normalise
 from syncagent.errors import FailureKind, LedgerError, SourceError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic, pipeline, sorted_lines
 from syncagent.model import Reject, Snapshot
 from syncagent.state.incremental import Amendment
 
@@ -38,7 +38,7 @@ class SnapshotWriter:
         """Start with nothing; what does not fit in memory goes to ``spool``."""
         self._spool, self._ignore_catch_alls = spool, ignore_catch_alls
         self._abandoned = False
-        self._sorter: files.Sorter | None = None
+        self._sorter: pipeline.Sorter | None = None
         self._amendment: Amendment | None = None
         self._own_spool: Path | None = None
         self.last: tuple[Path, Snapshot] | None = None
@@ -87,12 +87,12 @@ class SnapshotWriter:
         """Change single keys from now on; see Sink."""
         if not last:
             with self._sorted() as chunks:
-                base: SortedFile | Path = files.write_plain(self._room() / "put", chunks)
+                base: SortedFile | Path = pipeline.write_plain(self._room() / "put", chunks)
         elif self.last is None:
             raise SourceError("it amends its last answer, and there is none", kind=FailureKind.BROKEN)
         else:
             path, snapshot = self.last
-            base = files.verify(path, snapshot.digest)
+            base = sorted_lines.verify(path, snapshot.digest)
         self._amendment = Amendment(base, self._room())
 
     def forget(self, keys: Iterable[str]) -> None:
@@ -134,7 +134,7 @@ class SnapshotWriter:
             entries=written.count - counter.count,
             rejected=counter.count,
             digest=written.digest,
-            identity=files.identity(path) or (),
+            identity=atomic.identity(path) or (),
         )
         trouble = _nothing_usable(snapshot, self.ignored, allow_empty=allow_empty)
         if trouble:
@@ -146,11 +146,11 @@ class SnapshotWriter:
         """Write what was put, and what stands of what was amended."""
         with self._sorted() as chunks:
             if self._amendment is None:
-                return files.write_sorted(path, counter.through(chunks))
-            new = files.write_plain(self._room() / "new", chunks)
+                return sorted_lines.write_sorted(path, counter.through(chunks))
+            new = pipeline.write_plain(self._room() / "new", chunks)
         command = ["sort", "-m", "-u", str(self._amendment.write()), str(new)]
-        with files.Child(command, files.NOTHING) as both:
-            return files.write_sorted(path, counter.through(both.chunks()))
+        with pipeline.Child(command, pipeline.NOTHING) as both:
+            return sorted_lines.write_sorted(path, counter.through(both.chunks()))
 
     def abandon(self) -> None:
         """Give up, from another thread: whoever still puts gets an error, and has to ``close``."""
@@ -183,10 +183,10 @@ class SnapshotWriter:
             self._own_spool = Path(tempfile.mkdtemp(prefix="amend-", dir=self._spool))
         return self._own_spool
 
-    def _running(self) -> files.Sorter:
+    def _running(self) -> pipeline.Sorter:
         """Give the sorter; a source that answers "same" never needs one."""
         if self._sorter is None:
-            self._sorter = files.Sorter(self._spool)
+            self._sorter = pipeline.Sorter(self._spool)
         return self._sorter
 
 
@@ -260,7 +260,7 @@ def first_rejects(path: Path, source: str, limit: int) -> list[Reject]:
 
 def rejects_of(path: Path, source: str = "") -> Iterator[Reject]:
     """Give the rejects of a snapshot; the fields stay escaped."""
-    with files.open_foreign(path) as stream:
+    with atomic.open_foreign(path) as stream:
         for line in stream:
             if not line.startswith(b"\t"):
                 break

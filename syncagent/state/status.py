@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from syncagent.errors import ExitCode, LockBusyError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic
 from syncagent.model import Hold, SourceState
 from syncagent.state import messages
 from syncagent.state.database import reading
@@ -203,7 +203,7 @@ def _held(holds: tuple[Hold, ...], program: str) -> list[Alarm]:
 def is_running(directory: Path) -> bool:
     """Tell whether an agent holds its lock."""
     try:
-        with files.locked(directory / AGENT_LOCK, 0, shared=True):
+        with atomic.locked(directory / AGENT_LOCK, 0, shared=True):
             return False
     except LockBusyError:
         return True
@@ -227,11 +227,11 @@ def _is_flocked(path: Path) -> bool:
 def read_agent(directory: Path) -> AgentState | None:
     """Read what the agent left; None where there is none, or none that can be read."""
     try:
-        return msgspec.json.decode(files.read_foreign(directory / AGENT_FILE, _MOST), type=AgentState)
+        return msgspec.json.decode(atomic.read_foreign(directory / AGENT_FILE, _MOST), type=AgentState)
     except (OSError, msgspec.DecodeError):
         return None
 
 
 def write_agent(directory: Path, state: AgentState) -> None:
     """Leave it, whole or not at all."""
-    files.write_whole(directory / AGENT_FILE, msgspec.json.encode(state), 0o640)
+    atomic.write_whole(directory / AGENT_FILE, msgspec.json.encode(state), 0o640)

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
-from syncagent.files import sorted_lines as files
+from syncagent.files import pipeline, sorted_lines
 from syncagent.state import snapshot
 from syncagent.sync.removals import DomainCounter, GracePolicy, RemovalDecider, remembered
 from syncagent.sync.scope import Scope
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from syncagent.config.tables import Config, Limits
     from syncagent.files.search import SnapshotIndex
+    from syncagent.files.sorted_lines import SortedFile
     from syncagent.sync.fetch import Fetched
     from syncagent.sync.relay_domains import Domains
 
@@ -29,8 +30,8 @@ _MANY = 10_000
 def select(config: Config, domains: Domains, answers: Sequence[Fetched], spool: Path) -> Diff:
     """Write the recipients that the sources want here, each once. Return the diff that begins with them."""
     diff = Diff(config.limits, Scope(config.postfix, domains.scope), spool)
-    with files.first_fields([answer.snapshot for answer in answers if answer.snapshot]) as fields:
-        files.write_plain(diff.wanted, diff.scope.select(snapshot.addresses(fields), config.limits.canaries))
+    with pipeline.first_fields([answer.snapshot for answer in answers if answer.snapshot]) as fields:
+        pipeline.write_plain(diff.wanted, diff.scope.select(snapshot.addresses(fields), config.limits.canaries))
     diff.relay_domains = domains.published(diff.scope.wanted)
     return diff
 
@@ -60,15 +61,15 @@ class Diff:
             self.next_published,
         ) = (self.spool / name for name in names)
 
-    def compare(self, before: files.SortedFile | Path, kept: files.SortedFile | None, policy: GracePolicy) -> None:
+    def compare(self, before: SortedFile | Path, kept: SortedFile | None, policy: GracePolicy) -> None:
         """Write what is new and what is missing against ``before``, counted by relay domain."""
         self._kept, self._policy = kept, policy
-        if not files.size_of(before):  # a first import: everything is new
+        if not sorted_lines.size_of(before):  # a first import: everything is new
             self.added, self.counter.added = self.wanted, self.scope.wanted.copy()
             self.missing.touch()
             return
         with (
-            files.differences(self.wanted, before) as chunks,
+            sorted_lines.differences(self.wanted, before) as chunks,
             self.added.open("wb") as new,
             self.missing.open("wb") as gone,
         ):
@@ -110,8 +111,8 @@ class Diff:
                     lines.write(missing.kept_line(stays, had))
                     addresses.write(address + b"\n")
         if self.kept_addresses.stat().st_size:
-            with files.merged([self.wanted, self.kept_addresses]) as both:
-                files.write_plain(self.next_published, both.chunks())
+            with pipeline.merged([self.wanted, self.kept_addresses]) as both:
+                pipeline.write_plain(self.next_published, both.chunks())
         else:
             self.next_published = self.wanted
 
@@ -125,7 +126,7 @@ class Diff:
         for path in (self.added, self.next_published):
             less = path.with_suffix(".less")
             with path.open("rb") as lines:
-                files.write_plain(less, (line for line in lines if line[:-1] not in refused))
+                pipeline.write_plain(less, (line for line in lines if line[:-1] not in refused))
             less.replace(path)
 
     def changes(self, now: SnapshotIndex) -> Iterator[tuple[str, bool, str]]:
@@ -148,12 +149,12 @@ class Diff:
         return _lines(self._kept) if self._kept else iter(())
 
 
-def _lines(file: files.SortedFile) -> Iterator[bytes]:
-    for chunk in files.whole_lines(files.chunks_of(file)):
+def _lines(file: SortedFile) -> Iterator[bytes]:
+    for chunk in pipeline.whole_lines(sorted_lines.chunks_of(file)):
         yield from chunk.splitlines(keepends=True)
 
 
-def kept_addresses(kept: files.SortedFile | None) -> Iterator[bytes]:
+def kept_addresses(kept: SortedFile | None) -> Iterator[bytes]:
     """Yield the addresses of ``kept`` as lines."""
     for line in _lines(kept) if kept else ():
         yield line.partition(b"\t")[0] + b"\n"

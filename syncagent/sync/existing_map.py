@@ -7,7 +7,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from syncagent.errors import PublishError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic, pipeline, sorted_lines
 from syncagent.model import Note
 from syncagent.postfix import table_text as mapfile
 from syncagent.sync.diff import kept_addresses
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 
 def published(
-    target: Target, state: State, relay_domains: Collection[str], kept: files.SortedFile | None
-) -> files.SortedFile | Path:
+    target: Target, state: State, relay_domains: Collection[str], kept: sorted_lines.SortedFile | None
+) -> sorted_lines.SortedFile | Path:
     """Return the sorted list of what is published.
 
     That is the list on record. Where this or the map's text is not as syncagent left it, it is everything that any of
@@ -33,24 +33,24 @@ def published(
     listed = state.open_list(last.published, "published-list-damaged") if last else None
     if last and listed and target.text_on_record(last.identities):
         return listed
-    with files.Sorter(state.spool) as sorter:
+    with pipeline.Sorter(state.spool) as sorter:
         unusable = _recipients_of(target.text, relay_domains, sorter)
         state.notes += [*_keep_copy(target.text, state, last), *unusable]
-        for chunk in files.chunks_of(listed) if listed else ():
+        for chunk in sorted_lines.chunks_of(listed) if listed else ():
             sorter.write(chunk)
         sorter.feed(kept_addresses(kept))
-        return files.write_plain(state.spool / "before", sorter.finish())
+        return pipeline.write_plain(state.spool / "before", sorter.finish())
 
 
-def _recipients_of(text: Path, relay_domains: Collection[str], sorter: files.Sorter) -> list[Note]:
+def _recipients_of(text: Path, relay_domains: Collection[str], sorter: pipeline.Sorter) -> list[Note]:
     """Put the recipients that a text publishes into ``sorter``. Return a note of its unusable lines.
 
     Raise PublishError where the text exists and cannot be read: its recipients may not be guessed.
     """
     dead = mapfile.Dead()
     try:
-        with reading(text), files.open_foreign(text) as file:
-            sorter.feed(mapfile.published(files.lines_of(file), relay_domains, dead))
+        with reading(text), atomic.open_foreign(text) as file:
+            sorter.feed(mapfile.published(atomic.lines_of(file), relay_domains, dead))
     except FileNotFoundError:
         return []
     return [Note("map-lines-unusable", str(text), count=dead.count)] if dead.count else []
@@ -71,10 +71,10 @@ def _keep_copy(text: Path, state: State, last: Finished | None) -> list[Note]:
     """Keep a copy of a text that is not as syncagent left it. Return the note of it."""
     digest = hashlib.sha256()
     try:
-        with files.open_foreign(text) as lines:
-            first = lines.readline(files.CHUNK)
+        with atomic.open_foreign(text) as lines:
+            first = lines.readline(pipeline.CHUNK)
             digest.update(b"" if first == mapfile.HEADER else first)
-            while chunk := lines.read(files.CHUNK):
+            while chunk := lines.read(pipeline.CHUNK):
                 digest.update(chunk)
     except OSError:
         return []  # it does not exist, or _recipients_of() says why not

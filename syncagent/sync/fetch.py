@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from syncagent import addresses as normalise
 from syncagent import sources
 from syncagent.errors import DamagedError, FailureKind, LedgerError, SourceError, SyncagentError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic, sorted_lines
 from syncagent.model import Note, SourceReport, SourceState
 from syncagent.state import incremental as amend
 from syncagent.state.snapshot import SnapshotWriter, escape
@@ -79,7 +79,7 @@ def _verified(answer: Fetched, state: State) -> Fetched:
     if answer.snapshot is None or answer.state.snapshot is None or answer.report.state == "whole":
         return answer  # there is none, or it was written just now
     try:
-        files.verify(answer.snapshot, answer.state.snapshot.digest)
+        sorted_lines.verify(answer.snapshot, answer.state.snapshot.digest)
     except DamagedError as error:
         text = f"its last list is damaged: {error}; the next run fetches it whole"
         state.notes.append(Note("snapshot-damaged", answer.report.name, detail=str(error)))
@@ -140,14 +140,14 @@ class Fetcher:
         if state.snapshot is None:
             return state
         path = self.old / state.snapshot.file
-        if files.identity(path) == state.snapshot.identity:
+        if atomic.identity(path) == state.snapshot.identity:
             return state
         try:
-            files.verify(path, state.snapshot.digest)
+            sorted_lines.verify(path, state.snapshot.digest)
         except DamagedError as error:
             self.notes.append(Note("snapshot-lost", state.name, detail=str(error)))
             return replace(state, snapshot=None, validator=None)
-        return replace(state, snapshot=replace(state.snapshot, identity=files.identity(path) or ()))
+        return replace(state, snapshot=replace(state.snapshot, identity=atomic.identity(path) or ()))
 
 
 class _Attempt:
@@ -296,8 +296,8 @@ class _Attempt:
         """Tell where a whole answer differs from the last one, though the source had told every change since."""
         if self._last is None:
             return
-        old = files.verify(self._fetcher.old / self._last.file, self._last.digest)
-        new = files.verify(directory / snapshot.file, snapshot.digest)
+        old = sorted_lines.verify(self._fetcher.old / self._last.file, self._last.digest)
+        new = sorted_lines.verify(directory / snapshot.file, snapshot.digest)
         with tempfile.TemporaryDirectory(dir=self._fetcher.spool) as spool:
             keys = {escape(key).encode() for key in explained}
             count, sample = amend.differences(old, new, keys, Path(spool))
@@ -373,7 +373,7 @@ def _content(name: str) -> tuple[bytes, int]:
     path = sources.secret_path(name)
     try:
         by_systemd = str(path.parent) == os.environ.get("CREDENTIALS_DIRECTORY")
-        return files.read_foreign(path, _MOST), 0 if by_systemd else path.stat().st_mtime_ns
+        return atomic.read_foreign(path, _MOST), 0 if by_systemd else path.stat().st_mtime_ns
     except OSError:
         return b"", 0
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic
 from syncagent.files.search import SnapshotIndex
 from syncagent.model import SAMPLE
 from syncagent.state import snapshot
@@ -71,8 +71,8 @@ def published(config: Config, state: State, decision: Decision, tables: Publishe
         snapshots=came_from.snapshots,
         failing=came_from.failing,
         identities=tables.identities,
-        kept=state.new_list("kept", run.id, files.chunks_in(diff.kept_lines)),
-        published=state.new_list("published", run.id, files.chunks_in(diff.next_published)),
+        kept=state.new_list("kept", run.id, atomic.chunks_in(diff.kept_lines)),
+        published=state.new_list("published", run.id, atomic.chunks_in(diff.next_published)),
         next_due=_next_due(state, decision, plan, config.limits.removed_window, run.now),
         plan=removals.settled(plan),
         rejected=_accepted_rejects(plan, answers, state.finished),

@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncagent.errors import UnansweredError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic, pipeline
 from syncagent.model import SAMPLE, Plan, Reject
 from syncagent.postfix import publish
 from syncagent.postfix import table_text as mapfile
@@ -41,8 +41,8 @@ def in_text(text: Path) -> frozenset[str]:
 
 def _keys_in(text: Path) -> Iterator[str]:
     """Yield the domains, and ``.example.com`` for all below one (parent_domain_matches_subdomains, postconf(5))."""
-    with contextlib.suppress(FileNotFoundError), files.open_foreign(text) as file:
-        for _, line in mapfile.logical_lines(files.lines_of(file)):
+    with contextlib.suppress(FileNotFoundError), atomic.open_foreign(text) as file:
+        for _, line in mapfile.logical_lines(atomic.lines_of(file)):
             parts = mapfile.split(line)
             key = parts[0].decode(errors="replace") if parts and parts[1] else ""
             domain = canonical(key.removeprefix(".")) if "@" not in key else ""
@@ -77,7 +77,7 @@ class DomainsTable:
     def publish(self, domains: Iterable[str], last: Finished | None) -> Identities:
         """Publish these domains; ``last`` is what was left there. Raise PublishError."""
         self._target.sweep()
-        lines = files.write_plain(self._spool / "domains", (f"{domain}\n".encode() for domain in sorted(domains)))
+        lines = pipeline.write_plain(self._spool / "domains", (f"{domain}\n".encode() for domain in sorted(domains)))
         identities = publish.publish(self._target, lines, self._spool, self._progress)
         publish.remove_stale(last.domain_identities if last else None, identities)
         publish.reload(self._target)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from syncagent.errors import SourceError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 from syncagent.sources import Answer, Request
 from syncagent.state import snapshot
 from tests.support.fetching import Fetch, Runs, Says, lines, whole

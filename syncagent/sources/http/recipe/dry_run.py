@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from syncagent.addresses import UnusableError, canonical
 from syncagent.errors import ConfigError, FailureKind, Problem, SourceError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 from syncagent.sources import Answer, Request
 from syncagent.sources.http.recipe.model import bound, parameters
 from syncagent.sources.http.recipe.run import Limits, follow

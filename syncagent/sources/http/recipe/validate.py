@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 
 from syncagent.errors import ConfigError, Problem
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 from syncagent.sources.http.recipe import conditions as rules
 from syncagent.sources.http.recipe import json_path as paths
 from syncagent.sources.http.recipe.model import PLACEHOLDER, Recipe, bound, filled, parameters
