@@ -1,4 +1,4 @@
-"""What can go wrong, as data: one base, few leaves.
+"""The errors of syncagent: one base, few leaves.
 
 Exit codes are those of sysexits.h, as the mail world uses them.
 """
@@ -27,7 +27,7 @@ def printable(text: str, limit: int) -> str:
 
 
 class ExitCode(enum.IntEnum):
-    """What the command tells its caller."""
+    """The exit statuses of the command (sysexits.h)."""
 
     OK = 0
     PROBLEMS = 1
@@ -48,7 +48,7 @@ class SyncagentError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with the configuration: where, which key, what, and so its mend."""
+    """A problem of the configuration: where, which key, what, and the remedy."""
 
     file: str
     line: int | None
@@ -73,7 +73,7 @@ class ConfigError(SyncagentError):
 
 
 class FailureKind(enum.StrEnum):
-    """How a source failed: worth a retry, not to be asked again for an hour, or in need of a hand."""
+    """How a source failed: to be retried, not to be asked again for an hour, or to be corrected by a person."""
 
     TEMPORARY = "temporary"
     REFUSED = "refused"
@@ -81,7 +81,7 @@ class FailureKind(enum.StrEnum):
 
 
 class SourceError(SyncagentError):
-    """A source could not give its whole answer. What it said last stays in force."""
+    """A source gave no whole answer. Its last answer stays in force."""
 
     exit_code = ExitCode.TEMPORARY
 
@@ -144,7 +144,7 @@ class PublishError(SyncagentError):
     exit_code = ExitCode.CANNOT_PUBLISH
 
     def __init__(self, step: str, text: str) -> None:
-        """``step`` names the step that failed, ``text`` says why and the mend."""
+        """``step`` names the step that failed, ``text`` has the reason and the remedy."""
         self.step = step
         super().__init__(f"{step}: {text}")
 

@@ -1,4 +1,4 @@
-"""What passes along the line: recipients as sources say them, counts, holds, and the result of a run.
+"""The data of a run: entries of sources, counts, holds, notes, and the result.
 
 All of it is frozen. Lists of recipients are never here: whatever grows with the list is a sorted file.
 """
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from syncagent.errors import FailureKind
 
 Entry = tuple[str, str, str]
-"""What a source says: the address as spelled, its own key for it (a line, an entryUUID, an API id), a label."""
+"""An entry of a source: the address as spelled, the source's key for it (a line, an entryUUID, an API id), a label."""
 
 SAMPLE = 20
 """How many addresses or rejects a result carries; the files carry them all."""
@@ -29,7 +29,7 @@ class Reject(Struct, frozen=True):
 
 
 class Snapshot(Struct, frozen=True):
-    """What a source says now: its sorted file, by name, and what is in it."""
+    """A source's answer: the name of its sorted file, counts and digest."""
 
     file: str
     entries: int
@@ -39,7 +39,7 @@ class Snapshot(Struct, frozen=True):
 
 
 class SourceState(Struct, frozen=True):
-    """What is remembered of a source between runs. Times are seconds since the epoch, 0 where there was none."""
+    """The state of a source between runs. Times are seconds since the epoch, 0 where there was none."""
 
     name: str
     snapshot: Snapshot | None = None
@@ -59,7 +59,7 @@ class SourceState(Struct, frozen=True):
 
 
 class StepReport(Struct, frozen=True):
-    """How one list of an API did: its pages, records, how many count, what they say in all and for example."""
+    """One list of an API: its pages, records, how many were used, the addresses they gave, and examples of these."""
 
     name: str
     pages: int
@@ -70,7 +70,7 @@ class StepReport(Struct, frozen=True):
 
 
 class SourceReport(Struct, frozen=True):
-    """How one source did in this run."""
+    """What came of one source in this run."""
 
     name: str
     state: Literal["whole", "same", "failing"]
@@ -92,7 +92,7 @@ class SourceReport(Struct, frozen=True):
 
 
 class Counts(Struct, frozen=True, kw_only=True):
-    """What the guard sees of a relay domain. ``missing`` counts what is published and said by no source.
+    """The counts of a relay domain for the guard. ``missing``: published and in no source.
 
     Of the missing, ``approved`` were let go by a person; ``leaving``: the removal of the domain itself is held.
     ``window_start`` and ``window_removed`` are the domain's
@@ -112,7 +112,7 @@ class Counts(Struct, frozen=True, kw_only=True):
 
     @property
     def before(self) -> int:
-        """What was published (or should have been) before this run."""
+        """How many were published (or should have been) before this run."""
         return self.wanted - self.added + self.missing
 
 
@@ -181,7 +181,7 @@ class Note(Struct, frozen=True):
 
 
 DOMAIN_HOLD = "relay_domains:"
-"""What stands before the domain in a hold of the domain itself, so that it is not taken for one of its recipients."""
+"""Prefix of ``Hold.domain`` in a hold of the domain itself, as opposed to one of its recipients."""
 
 
 class Hold(Struct, frozen=True):
@@ -196,7 +196,7 @@ class Hold(Struct, frozen=True):
 
     @property
     def approvable(self) -> bool:
-        """Whether ``syncagent approve`` may let it go."""
+        """True if ``syncagent approve`` may let it go."""
         return all(reason.approvable for reason in self.reasons)
 
     @property
@@ -210,7 +210,7 @@ class Hold(Struct, frozen=True):
 
     @property
     def waits(self) -> bool:
-        """Whether only a failing source is waited for, which resolves by itself."""
+        """True if it waits only for a failing source, which resolves by itself."""
         return all(reason.kind == "source-failing" for reason in self.reasons)
 
 
@@ -237,7 +237,7 @@ class Refusal(Struct, frozen=True):
 
 
 class DomainChange(Struct, frozen=True):
-    """What a run did, or would do, to one relay domain. ``kept`` counts what no source says but stays published."""
+    """What a run did, or would do, to one relay domain. ``kept``: in no source, but still published."""
 
     domain: str
     before: int
@@ -248,7 +248,7 @@ class DomainChange(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """What changes: counts per relay domain, samples of the addresses, holds."""
+    """What a run changes: counts per relay domain, samples of the addresses, holds."""
 
     domains: tuple[DomainChange, ...] = ()
     counts: tuple[Counts, ...] = ()
@@ -282,7 +282,7 @@ Status = Literal["unchanged", "published", "planned", "incomplete", "failed"]
 
 
 class SyncResult(Struct, frozen=True, kw_only=True):
-    """What a run came to.
+    """The result of a run.
 
     ``unchanged``: nothing to do. ``published``: the map was written. ``planned``: nothing was to be written.
     ``incomplete``: a first run that is not whole. ``failed``: publishing failed, the old map is in place.

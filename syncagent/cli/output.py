@@ -1,4 +1,4 @@
-"""What people read: tables and sentences, in colour and columns on a terminal, plain otherwise."""
+"""Output for people: tables and sentences, in colour and columns on a terminal, plain otherwise."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Progress:
         self._active = sys.stderr.isatty()
 
     def __call__(self, step: str, count: int) -> None:
-        """Take note of a step, and of how many entries it has come to."""
+        """Show a step, and how many entries it has come to."""
         began = self._began.setdefault(step, time.monotonic())
         if not self._active or time.monotonic() < self._end_of_patience:
             return
@@ -62,7 +62,7 @@ class Progress:
 
 
 def result(result: SyncResult, program: str, *, steps: bool = False) -> None:
-    """Print what a run came to; what needs a hand goes to the standard error as well as to the exit code."""
+    """Print the result of a run; errors go to the standard error."""
     print(_headline(result))
     held: Counter[str] = Counter()
     for hold in result.plan.holds:
@@ -210,7 +210,7 @@ def _since(hold: Hold) -> str:
 
 
 def _shown(address: str) -> str:
-    """Make an address safe to print: what does not print is escaped."""
+    """Return an address with everything that does not print escaped."""
     return address if address.isprintable() else address.encode("unicode_escape").decode()
 
 
@@ -245,7 +245,7 @@ def _line(severity: str, check: str, text: str, style: str = "") -> None:
 
 
 def _steps(name: str, steps: Sequence[StepReport]) -> None:
-    """Print how each list of an API did, and some of what it says."""
+    """Print the counts of each list of an API, and examples."""
     if steps:
         print(f"{name}, step by step:")
         rows = [(one.name, one.pages, one.records, one.kept, one.emitted, _some(one)) for one in steps]
@@ -257,7 +257,7 @@ def _some(step: StepReport) -> str:
 
 
 def rehearsed(rehearsal: Rehearsal) -> None:
-    """Print what a recipe came to, without a network."""
+    """Print what a recipe gave in a dry run."""
     _steps("the recipe", rehearsal.answer.steps)
     for note in rehearsal.answer.notes:
         print(f"note: {note}")
@@ -272,7 +272,7 @@ def rehearsed(rehearsal: Rehearsal) -> None:
 
 
 def status(status: Status) -> None:
-    """Print how it stands; what needs a person goes to the standard error as well as to the exit code."""
+    """Print the status; alarms go to the standard error."""
     now = time.time()
     recipients = messages.counted(status.recipients, "recipient")
     failing = [
@@ -377,7 +377,7 @@ def structure(value: object) -> None:
 
 
 def status_as_json(status: Status) -> None:
-    """Print how it stands as JSON, one object, with the exit status that goes with it."""
+    """Print the status as JSON, one object, with its exit status."""
     import msgspec
 
     facts = {**msgspec.to_builtins(status), "exit_code": int(status.exit_code)}

@@ -167,7 +167,7 @@ def identity(path: Path) -> FileIdentity | None:
 
 
 def write_whole(path: Path, octets: bytes, mode: int) -> None:
-    """Write a small file that others read, by a name beside it. Raises OSError."""
+    """Write a small file that others read, by renaming a temporary one beside it. Raise OSError."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
@@ -187,12 +187,12 @@ def chunks_in(path: Path) -> Iterator[bytes]:
 
 
 def same(left: Path, right: Path) -> bool:
-    """Tell whether two files have the same content."""
+    """True if two files have the same content."""
     return filecmp.cmp(left, right, shallow=False)
 
 
 def fsync_directory(path: Path) -> None:
-    """Make renames and new names in ``path`` last."""
+    """Make renames and new names in the directory ``path`` durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -201,7 +201,7 @@ def fsync_directory(path: Path) -> None:
 
 
 def _close_to_others(lock: int) -> None:
-    """Take the right to open a lock from group and world, which older versions gave, where we may."""
+    """Remove the permissions of group and world on a lock, which older versions gave, where that is permitted."""
     if os.fstat(lock).st_mode & 0o077:
         with contextlib.suppress(PermissionError):  # another user's: it is for that user to do
             os.fchmod(lock, _OWNER_ONLY)
@@ -209,10 +209,10 @@ def _close_to_others(lock: int) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, timeout: float, *, shared: bool = False) -> Iterator[None]:
-    """Hold ``path`` by flock(2), waiting at most ``timeout`` seconds.
+    """Lock ``path`` by flock(2), waiting at most ``timeout`` seconds.
 
-    Whoever may open the file may hold the lock, so its owner alone may (mode 0600). Raises LockBusyError, and
-    UnfitFileError where something else than a file is in its place.
+    Every user who may open the file may lock it, so only its owner may (mode 0600). Raise LockBusyError, and
+    UnfitFileError if it is no regular file.
     """
     flags = os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT
     check_regular(path)

@@ -26,7 +26,7 @@ _C_LOCALE = {"LC_ALL": "C"}
 
 
 class Child:
-    """A child process that is ended when its block is left in a hurry, and judged when it is left in peace."""
+    """A child process: killed if its block is left by an exception, else waited for and its exit status checked."""
 
     def __init__(
         self,
@@ -58,20 +58,20 @@ class Child:
         return self.process.stdout
 
     def chunks(self) -> Iterator[bytes]:
-        """Give the output in chunks."""
+        """Yield the output in chunks."""
         while chunk := self.stdout.read(CHUNK):
             yield chunk
 
     def lines(self) -> Iterator[bytes]:
-        """Give the output line by line."""
+        """Yield the output line by line."""
         return iter(self.stdout)
 
     def __enter__(self) -> Self:
-        """Enter the child's life."""
+        """Return itself."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Wait for the end, or make it. Raises LedgerError where the child failed."""
+        """Wait for its end, or kill it. Raise LedgerError if it failed."""
         if kind is not None:
             self.process.kill()  # first: whoever is blocked writing to it goes on
         with contextlib.suppress(OSError):
@@ -88,7 +88,7 @@ class Child:
             raise LedgerError(f"{self._name} failed ({status}): {said or 'no message'}")
 
     def kill(self) -> None:
-        """End it, whatever it is doing. From any thread: whoever entered its block still has to leave it."""
+        """Kill it, from any thread; its block still has to be left."""
         self.process.kill()
         self.process.wait()
 
@@ -108,20 +108,20 @@ class Sorter(Child):
             self.write(chunk)
 
     def finish(self) -> Iterator[bytes]:
-        """Give the sorted lines in chunks; nothing can be written after this."""
+        """Yield the sorted lines in chunks; nothing can be written after this."""
         assert self.process.stdin is not None  # noqa: S101 - for the type checker: it is a pipe
         self.process.stdin.close()
         return self.chunks()
 
 
 def merged(paths: Sequence[Path]) -> Child:
-    """Start ``sort -m`` over sorted files. Their end lines come along, out of order: the reader drops them."""
+    """Start ``sort -m`` over sorted files. Their end lines come along, out of order: the reader skips them."""
     return Child(["sort", "-m", *map(str, paths)] if paths else ["true"], subprocess.DEVNULL)
 
 
 @contextlib.contextmanager
 def first_fields(paths: Sequence[Path]) -> Iterator[Iterator[bytes]]:
-    """Give what stands before the first TAB of each line of sorted files together, sorted, in chunks of whole lines.
+    """Yield the first fields of the lines of sorted files, merged, in chunks of whole lines.
 
     A line without a TAB, such as an end line, comes whole and out of order.
     """
@@ -130,7 +130,7 @@ def first_fields(paths: Sequence[Path]) -> Iterator[Iterator[bytes]]:
 
 
 def joined_lines(lines: Iterable[bytes], size: int = CHUNK) -> Iterator[bytes]:
-    """Gather lines to chunks, so that writing them costs little."""
+    """Yield lines joined to chunks, so that writing them costs little."""
     held: list[bytes] = []
     room = size
     for line in lines:
@@ -144,9 +144,9 @@ def joined_lines(lines: Iterable[bytes], size: int = CHUNK) -> Iterator[bytes]:
 
 
 def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Cut chunks anew, so that each ends with the end of a line (but for a last one that has none).
+    """Yield chunks that end with the end of a line (except a last line that has none).
 
-    Raises DamagedError for a line of over a megabyte: no list has one, and memory must not grow with it.
+    Raise DamagedError for a line of over a megabyte: no list has one, and memory must not grow with it.
     """
     rest: list[bytes] = []  # joined once: chunks may be single octets
     size = 0

@@ -33,12 +33,12 @@ class SortedFile:
 
 
 def end_line(count: int, digest: str) -> bytes:
-    """Give the last line of a sorted file, and of a plain list that proves it is whole."""
+    """Return the last line of a sorted file, or of a plain list that proves it is complete."""
     return f"# end {count} {digest}\n".encode()
 
 
 def parse_end(line: bytes) -> tuple[int, str] | None:
-    """Read an end line: count and digest, or None where it is something else."""
+    """Parse an end line. Return count and digest, None if it is something else."""
     found = _END.fullmatch(line)
     return (int(found[1]), found[2].decode()) if found else None
 
@@ -46,7 +46,7 @@ def parse_end(line: bytes) -> tuple[int, str] | None:
 def write_sorted(path: Path, chunks: Iterable[bytes]) -> SortedFile:
     """Write lines that come sorted, in chunks of any size, and the end line; fsync.
 
-    ``path`` must be a name that nothing refers to yet: what a crash leaves is an orphan.
+    ``path`` must be a name that nothing refers to yet: a crash leaves an orphan.
     """
     digest, count, size = hashlib.sha256(), 0, 0
     with path.open("wb") as file:
@@ -64,9 +64,9 @@ def write_sorted(path: Path, chunks: Iterable[bytes]) -> SortedFile:
 
 
 def verify(path: Path, digest: str | None = None) -> SortedFile:
-    """Read a sorted file through and check it against its end line, and against ``digest`` where one is known.
+    """Read a sorted file and check it against its end line, and against ``digest`` if one is known.
 
-    Raises DamagedError.
+    Raise DamagedError.
     """
     try:
         with open_foreign(path) as file:
@@ -100,7 +100,7 @@ def _summed(file: IO[bytes], left: int) -> tuple[int, str]:
 
 
 def chunks_of(file: SortedFile) -> Iterator[bytes]:
-    """Give the lines of a verified file, without its end line, in chunks of any size."""
+    """Yield the lines of a verified file, without its end line, in chunks of any size."""
     left = file.size
     with file.path.open("rb") as stream:
         while left and (chunk := stream.read(min(CHUNK, left))):
@@ -109,13 +109,13 @@ def chunks_of(file: SortedFile) -> Iterator[bytes]:
 
 
 def size_of(file: SortedFile | Path) -> int:
-    """Give how many octets the lines of a file take."""
+    """Return how many octets the lines of a file take."""
     return file.size if isinstance(file, SortedFile) else file.stat().st_size
 
 
 @contextlib.contextmanager
 def differences(left: Path, right: SortedFile | Path) -> Iterator[Iterator[bytes]]:
-    """Give what only one of two sorted files has, in chunks: lines only in ``right`` start with a TAB (comm(1))."""
+    """Yield chunks of the lines that only one of two sorted files has; those of ``right`` start with a TAB (comm(1))."""
     body = ["cat", str(right)]
     if isinstance(right, SortedFile):  # less its end line
         body = ["head", "-c", str(right.size), str(right.path)]

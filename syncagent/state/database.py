@@ -1,8 +1,8 @@
-"""What is remembered between runs: rows in ``state.db``, lists in sorted files beside it.
+"""The state between runs: rows in ``state.db``, lists in sorted files beside it.
 
-A file is in place, under a name of its own, before the row that refers to it is committed; so whatever no row
-refers to is an orphan of a run that did not finish, and the next run sweeps it. Losing all of it costs one full fetch
-and the history, never a recipient.
+A file is in place, under a name of its own, before the row that refers to it is committed; a file that no
+row refers to is an orphan of a run that did not finish, and the next run removes it. Losing all of it costs one full
+fetch and the history, never a recipient.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class Ledger:
     """An open state directory. ``notes`` has what was found damaged."""
 
     def __init__(self, directory: Path, *, write: bool = True) -> None:
-        """Open it, making what is missing; with ``write=False`` nothing is made, and what is missing is empty.
+        """Open it and create what is missing; with ``write=False`` nothing is created, and what is missing is empty.
 
-        A database that SQLite cannot read is set aside, and a new one begun. Raises LedgerError.
+        A database that SQLite cannot read is set aside, and a new one begun. Raise LedgerError.
         """
         self.directory, self._write = directory, write
         self.snapshots, self.lists, self.changes = (directory / name for name in ("snapshots", "lists", "changes"))
@@ -116,7 +116,7 @@ class Ledger:
         self.finished = _decode(finished[0][0], Finished) if finished else None
 
     def set_aside(self, error: Exception) -> None:
-        """Keep the damaged database under another name and close it. Raises LedgerError where nothing is written."""
+        """Close the damaged database and rename it. Raise LedgerError where nothing may be written."""
         with contextlib.suppress(AttributeError):
             self._database.close()
         if not self._write:
@@ -171,7 +171,7 @@ class Ledger:
             raise LedgerError(f"{self._file} cannot be written: {error}; is the disk full?") from error
 
     def save_source(self, state: SourceState) -> None:
-        """Remember a source: its snapshot (which is in place) and its validator, in one transaction."""
+        """Record a source: its snapshot (whose file is in place) and its validator, in one transaction."""
         with self._transaction() as database:
             database.execute("INSERT OR REPLACE INTO source VALUES (?, ?)", (state.name, _encode(state)))
         self.sources[state.name] = state
@@ -187,9 +187,9 @@ class Ledger:
                 self.holds[hold_id] = hold
 
     def window(self, since: float) -> dict[str, tuple[int, int]]:
-        """Give, by domain, what was added and removed since then.
+        """Return the numbers added and removed since then, by domain.
 
-        What filled an empty domain is its start and not growth; what a person approved is no loss.
+        Recipients that filled an empty domain are no growth; removals that a person approved are no loss.
         """
         rows = self._rows(
             "SELECT domain, SUM(CASE WHEN before = 0 THEN 0 ELSE added END), SUM(removed - approved)"
@@ -199,22 +199,22 @@ class Ledger:
         return {domain: (added, removed) for domain, added, removed in rows}
 
     def oldest_change(self, since: float) -> float | None:
-        """Give when the first change since then was: what ``window`` says changes when it is past."""
-        ((found,),) = self._rows("SELECT MIN(at) FROM change WHERE at > ?", (since,))
-        return None if found is None else float(found)
+        """Return the time of the first change since then, or None: ``window`` changes when that has passed."""
+        ((first,),) = self._rows("SELECT MIN(at) FROM change WHERE at > ?", (since,))
+        return None if first is None else float(first)
 
     def last_change(self) -> float:
-        """Give when a run last changed the map, 0 where none did."""
+        """Return when a run last changed the map, 0 if none did."""
         ((found,),) = self._rows("SELECT MAX(finished) FROM run WHERE status = 'published'")
         return float(found or 0)
 
     def standing_failure(self) -> str:
-        """Give why publishing failed, where the last run on record is one that did; else nothing."""
-        found = self._rows("SELECT status, error FROM run ORDER BY finished DESC LIMIT 1")
-        return str(found[0][1]) if found and found[0][0] == "failed" else ""
+        """Return the error of the last run on record if it could not publish, else ""."""
+        rows = self._rows("SELECT status, error FROM run ORDER BY finished DESC LIMIT 1")
+        return str(rows[0][1]) if rows and rows[0][0] == "failed" else ""
 
     def runs(self, since: float) -> list[RunRow]:
-        """Give the runs on record since then, oldest first."""
+        """Return the runs on record since then, oldest first."""
         rows = self._rows(
             "SELECT id, started, status, exit_code, added, removed, error, changes_file FROM run"
             " WHERE started >= ? ORDER BY started",
@@ -223,7 +223,7 @@ class Ledger:
         return [RunRow(*row) for row in rows]
 
     def first_import(self) -> str:
-        """Give the run that published when nothing was published yet, if the history has it."""
+        """Return the ID of the run that published when nothing was published yet, "" if it is not on record."""
         rows = self._rows(
             "SELECT id FROM run WHERE status = 'published' AND id NOT IN (SELECT run FROM recipient)"
             " AND changes_file IS NULL AND added > 0 AND removed = 0 ORDER BY started LIMIT 1"
@@ -231,12 +231,12 @@ class Ledger:
         return str(rows[0][0]) if rows else ""
 
     def first_time(self) -> float:
-        """Give when the first run on record was, 0 where there is none."""
+        """Return when the first run on record was, 0 if there is none."""
         ((found,),) = self._rows("SELECT MIN(started) FROM run")
         return float(found or 0)
 
     def recipients(self, run: str, address: str | None) -> Iterator[tuple[str, int, str]]:
-        """Give what a run changed, domains first: address, whether it is new, the sources by commas."""
+        """Yield the changes of a run, domains first: address, whether it is new, the sources by commas."""
         name = "sources" if self._rows("SELECT 1 FROM pragma_table_info('recipient') WHERE name = 'sources'") else "''"
         where, values = ("", (run,)) if address is None else (" AND address = ?", (run, address))
         query = f"SELECT address, added, {name} FROM recipient WHERE run = ?{where}"  # noqa: S608 - our own names
@@ -244,7 +244,7 @@ class Ledger:
         yield from self._database.execute(query, values)
 
     def settle(self, run: RunRow) -> None:
-        """Remember an unchanged run where one before it could not publish: nothing is left to be published."""
+        """Record an unchanged run if the last one could not publish: nothing is left to be published."""
         if self._write and self.standing_failure():
             self.record_failure(run)
 
@@ -256,7 +256,7 @@ class Ledger:
         changes: Iterable[DomainRow],
         recipients: Iterable[tuple[str, bool, str]],
     ) -> None:
-        """Remember a run that finished, all of it in one transaction: what it used up (approvals) is gone with it."""
+        """Record a finished run in one transaction; approvals that it used are gone with it."""
         now = time.time()
         with self._transaction() as database:
             database.execute("INSERT OR REPLACE INTO meta VALUES ('finished', ?)", (_encode(finished),))
@@ -274,7 +274,7 @@ class Ledger:
             _insert_run(database, run, now)
 
     def forget(self, before: float) -> None:
-        """Forget the history before then; files that nothing refers to any more are swept by the next run."""
+        """Delete the history before then; the next run removes files that no row refers to any more."""
         if not self._rows("SELECT 1 FROM run WHERE started < ? LIMIT 1", (before,)):
             return
         with self._transaction() as database:
@@ -283,17 +283,17 @@ class Ledger:
             database.execute("DELETE FROM run WHERE started < ?", (before,))
 
     def record_failure(self, run: RunRow) -> None:
-        """Remember a run that did not finish, so that the history shows it."""
+        """Record a run that did not finish, so that the history shows it."""
         with self._transaction() as database:
             _insert_run(database, run, time.time())
 
     def new_list(self, kind: str, run_id: str, chunks: Iterable[bytes]) -> ListFile:
-        """Write a list; it counts only once ``record`` refers to it."""
+        """Write a list; it is in force only once ``record`` refers to it."""
         written = sorted_lines.write_sorted(self.lists / f"{kind}-{run_id}", chunks)
         return ListFile(written.path.name, written.count, written.digest)
 
     def keep_changes(self, run_id: str, changes: Iterable[tuple[str, bool, str]]) -> str:
-        """Keep the many changes of a run in a compressed file: ``+ADDRESS TAB SOURCES`` lines, or ``-``."""
+        """Write the many changes of a run to a compressed file: ``+ADDRESS TAB SOURCES`` lines, or ``-``."""
         file = self.changes / f"{run_id}.gz"
         with gzip.open(file, "wb", compresslevel=1) as out:
             lines = (f"{'+' if new else '-'}{address}\t{said}\n".encode() for address, new, said in changes)
@@ -313,7 +313,7 @@ class Ledger:
             return None
 
     def prepare(self) -> Path:
-        """Make the directories, sweep what unfinished runs left behind, and give a directory for this run's spool."""
+        """Create the directories and remove what unfinished runs left. Return a directory for this run's spool."""
         referred = {state.snapshot.file for state in self.sources.values() if state.snapshot}
         if self.finished:
             referred |= {self.finished.kept.name, self.finished.published.name}
@@ -330,7 +330,7 @@ class Ledger:
 
 @contextlib.contextmanager
 def ledger_errors(state: Path) -> Iterator[None]:
-    """Turn what the state directory and SQLite raise to LedgerError."""
+    """Raise LedgerError for errors of the state directory and of SQLite."""
     try:
         yield
     except OSError as error:
@@ -346,7 +346,7 @@ def _unusable(state: Path, error: OSError) -> LedgerError:
 
 @contextlib.contextmanager
 def reading(directory: Path) -> Iterator[Ledger]:
-    """Open a state directory to read it; nothing is made. Raises LedgerError."""
+    """Open a state directory to read it; nothing is created. Raise LedgerError."""
     with ledger_errors(directory), contextlib.closing(Ledger(directory, write=False)) as ledger:
         yield ledger
 

@@ -1,4 +1,4 @@
-"""How it stands: what the ledger remembers and what the agent left, whether the agent runs or not."""
+"""The status: from the state on record and the agent's own record, whether the agent runs or not."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class AgentState(Struct, frozen=True):
 
 
 class SourceStatus(Struct, frozen=True):
-    """How a source stands. ``age`` is that of what it said, in seconds; None where it never said anything."""
+    """The status of a source. ``age`` is that of its data, in seconds; None if it never gave any."""
 
     name: str
     state: Literal["whole", "failing", "never asked"]
@@ -82,7 +82,7 @@ class SourceStatus(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """How it all stands. Times are seconds since the epoch, 0 where there was none."""
+    """The status of everything. Times are seconds since the epoch, 0 where there was none."""
 
     map: str
     recipients: int
@@ -110,9 +110,9 @@ class Status(Struct, frozen=True, kw_only=True):
 
 
 def read(config: Config, program: str, now: float | None = None, agent: AgentState | None = None) -> Status:
-    """Read it, and write nothing; ``program`` is what to type for another verb. Raises LedgerError.
+    """Return the status; nothing is written. ``program`` is the command line for another verb. Raise LedgerError.
 
-    ``agent`` is what it knows of itself, where it is the agent that asks.
+    ``agent`` is the agent's own state, if the agent asks.
     """
     now = time.time() if now is None else now
     directory = config.state.directory

@@ -1,4 +1,4 @@
-"""Ask every source, in parallel, each under its deadline; half an answer is none.
+"""Ask every source, in parallel, each under its deadline; an incomplete answer is a failure.
 
 Deadline and breaker live here, once: a source only classifies its errors. What was *refused* (wrong credentials) is
 not tried again until its configuration or its secret changes or an hour has passed, since directories lock accounts
@@ -107,9 +107,9 @@ def rejecting_notes(answers: Sequence[Fetched], last: Finished | None) -> list[N
 
 @dataclass
 class Fetcher:
-    """One run's fetches. New snapshots go to ``new``, older ones are in ``old``.
+    """The fetches of one run. New snapshots go to ``new``, older ones are in ``old``.
 
-    ``due`` names the sources to ask; the others stay with what they said last, or with their failure. None asks all.
+    ``due`` names the sources to ask; the others keep their last answer or failure. None asks all.
     """
 
     old: Path
@@ -122,7 +122,7 @@ class Fetcher:
     due: frozenset[str] | None = None
 
     def all(self, configured: Mapping[str, SourceConfig], remembered: Mapping[str, SourceState]) -> list[Fetched]:
-        """Fetch every source and give how each did, in the order of the configuration."""
+        """Fetch every source. Return an answer for each, in the order of the configuration."""
         attempts = [
             _Attempt(self, source, self._usable(remembered.get(name, SourceState(name))))
             for name, source in configured.items()
@@ -136,7 +136,7 @@ class Fetcher:
                 attempt.give_up()
 
     def _usable(self, state: SourceState) -> SourceState:
-        """Forget a snapshot whose file is not the one on record, unless its lines still are."""
+        """Return the state, without its snapshot if the file is another one and does not match the digest."""
         if state.snapshot is None:
             return state
         path = self.old / state.snapshot.file
@@ -178,7 +178,7 @@ class _Attempt:
         self._thread.start()
 
     def _rests(self) -> bool:
-        """Tell whether it is not due, and what it said last, or its failure, is there to go on with."""
+        """True if it is not due, and its last answer or failure is on record."""
         due = self._fetcher.due
         return due is not None and self._source.name not in due and bool(self._last or self._state.error_kind)
 
@@ -199,9 +199,9 @@ class _Attempt:
         return Fetched(report, state, self._fetcher.old / state.snapshot.file if state.snapshot else None)
 
     def _token(self, salt: str = "") -> str:
-        """Identify what a refusal was for: the source's configuration, its secrets and its recipe, by what they say.
+        """Return a digest of what a refusal was for: the source's configuration, and its secrets and recipe by content.
 
-        What is kept of a secret notices another one, and is too little of too slow a hash to find it by.
+        A few octets of a slow, salted hash notice another secret, and are too little to find the secret by.
         """
         salt = salt or secrets.token_hex(8)
         values = map(partial(getattr, self._source.own), self._source.own.__struct_fields__)
@@ -293,7 +293,7 @@ class _Attempt:
         return Fetched(report, remembered, path / snapshot.file)
 
     def _compare(self, snapshot: Snapshot, directory: Path, explained: frozenset[str]) -> None:
-        """Tell where a whole answer differs from the last one, though the source had told every change since."""
+        """Add a note if a whole answer differs from the last one other than by the changes that the source reported."""
         if self._last is None:
             return
         old = sorted_lines.verify(self._fetcher.old / self._last.file, self._last.digest)
@@ -305,7 +305,7 @@ class _Attempt:
             self._fetcher.notes.append(Note("changes-differ", self._source.name, count=count, detail=", ".join(sample)))
 
     def outcome(self) -> Fetched:
-        """Wait for the end or the deadline, and give how it went."""
+        """Wait for the end or the deadline. Return the answer; raise LedgerError where it could not be stored."""
         until = self._started + self._deadline
         while self._thread.is_alive() and (left := until - time.monotonic()) > 0:
             self._thread.join(min(left, _LOOK))
@@ -347,7 +347,7 @@ class _Attempt:
         return Fetched(report, state, self._fetcher.old / state.snapshot.file if state.snapshot else None)
 
     def give_up(self) -> None:
-        """Whatever still runs is on its own: what it puts is refused."""
+        """Abandon the fetch thread: entries it still delivers are discarded."""
         if self._writer and not self._done:
             self._writer.abandon()
         if self._thread.is_alive():
@@ -355,7 +355,7 @@ class _Attempt:
 
 
 def _fitting(domains: tuple[str, ...] | None) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
-    """Give the domains that a source serves less those that are too long to be one, and a note of these."""
+    """Return the domains that a source serves without those that are too long, and a note of these."""
     if domains is None or not any(map(normalise.too_long, domains)):
         return domains, ()
     left = tuple(domain for domain in domains if not normalise.too_long(domain))
@@ -366,9 +366,9 @@ def _fitting(domains: tuple[str, ...] | None) -> tuple[tuple[str, ...] | None, t
 
 
 def _content(name: str) -> tuple[bytes, int]:
-    """Give what a secret or a recipe says, and when it was written, so that ``touch`` has it tried at once.
+    """Return the content of a secret or a recipe, and its mtime, so that ``touch`` has the source asked at once.
 
-    systemd writes its credentials anew for each start. What cannot be read says nothing, as its source will tell.
+    systemd writes its credentials anew for each start. Return nothing for a file that cannot be read: the source fails.
     """
     path = sources.secret_path(name)
     try:
