@@ -115,7 +115,7 @@ def size_of(file: SortedFile | Path) -> int:
 
 @contextlib.contextmanager
 def differences(left: Path, right: SortedFile | Path) -> Iterator[Iterator[bytes]]:
-    """Yield chunks of the lines that only one of two sorted files has; those of ``right`` start with a TAB (comm(1))."""
+    """Yield chunks of the lines that only one of two sorted files has; a TAB is before those of ``right`` (comm(1))."""
     body = ["cat", str(right)]
     if isinstance(right, SortedFile):  # less its end line
         body = ["head", "-c", str(right.size), str(right.path)]

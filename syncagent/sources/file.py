@@ -170,4 +170,4 @@ def _identity(file: str) -> tuple[int, ...]:
     """Return device, inode, size, mtime and ctime. Raises OSError if there is none, or it is not a regular file."""
     atomic.check_regular(file)
     status = os.stat(file)  # noqa: PTH116 - faster than Path.stat; a directory may have many files
-    return atomic.FileIdentity.of(status)
+    return tuple(atomic.FileIdentity.of(status))  # the validator is a digest of its repr()
