@@ -6,31 +6,44 @@ MAILMAN := $(VENV)/mailman
 UV_COMPILE := UV_CUSTOM_COMPILE_COMMAND='make lock' $(VENV)/bin/uv pip compile --quiet --universal \
 	--python-version 3.11 --upgrade --generate-hashes --no-annotate
 PYTEST_ARGS ?=
-# One more than there are processors: half of what the tests do is to wait.
+# One more than there are processors, since tests wait half of their time.
 JOBS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
 SIZE ?= 1000000
 BENCH_ARGS ?=
 PREFIX ?= /opt/syncagent
 DESTDIR ?=
 
-.PHONY: help demo install test lint bench man lock clean
+PACKAGES := postfix postfix-lmdb postfix-cdb slapd ldap-utils systemd python3-venv zsh fish groff-base mandoc \
+	dnsmasq-base
+# Whole files go to one process, since what a file's tests share is made once.
+PYTEST := $(PYTHON) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-help: ## say what there is
+.PHONY: help demo install check test proof lint bench man lock clean
+
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/ready ## sync a sample list into a Postfix map of its own, and ask that map
+demo: $(VENV)/ready ## sync a sample list into a Postfix map of its own and query it
 	@.ci/setup postfix postfix-lmdb
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" contrib/demo/demo.sh
 
-install: ## put it on this host, under systemd; starts nothing, says what does. PREFIX=/opt/syncagent DESTDIR=
+install: ## install on this host, with systemd units; starts nothing. PREFIX=/opt/syncagent DESTDIR=
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' contrib/systemd/install.sh
 
-test: lint $(MAILMAN)/ready ## lint, then all tests; PYTEST_ARGS='-k name' for some
-	@.ci/setup postfix postfix-lmdb postfix-cdb slapd ldap-utils systemd python3-venv zsh fish groff-base mandoc dnsmasq-base
-	@.ci/promtool $(VENV)/bin
-	$(PYTHON) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+check: lint ## lint and the fast tests
+	@.ci/setup $(PACKAGES)
+	$(PYTEST) -m "not slow and not proof" $(PYTEST_ARGS)
 
-lint: $(VENV)/ready ## style, format and types, without changing anything
+test: lint $(MAILMAN)/ready ## lint and all tests but proof; PYTEST_ARGS='-k name' runs some of them
+	@.ci/setup $(PACKAGES)
+	@.ci/promtool $(VENV)/bin
+	$(PYTEST) $(PYTEST_ARGS)
+
+proof: $(MAILMAN)/ready ## the tests that take hours; adds their figures to contrib/docs/proof.md
+	@.ci/setup $(PACKAGES) mmdebstrap
+	$(PYTEST) -p tests.proof -m proof $(PYTEST_ARGS)
+
+lint: $(VENV)/ready ## check style, format and types; changes nothing
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) -m mypy
@@ -39,16 +52,16 @@ bench: $(VENV)/ready ## measure with a list of SIZE addresses (1000000); BENCH_A
 	@.ci/setup postfix postfix-lmdb postfix-cdb slapd ldap-utils
 	$(PYTHON) -m tests.bench --size $(SIZE) $(BENCH_ARGS)
 
-man: $(VENV)/ready ## write the manual pages anew, from the texts in the program
+man: $(VENV)/ready ## generate the manual pages from the program's own texts
 	$(PYTHON) contrib/man/generate.py contrib/man
 
-lock: $(VENV)/ready ## renew requirements.lock from pyproject.toml, and the one of the Mailman that is tested with
+lock: $(VENV)/ready ## update requirements.lock and the lock of the Mailman that the tests use
 	$(PYTHON) -m pip install --quiet --quiet uv
 	$(UV_COMPILE) --extra dev --output-file requirements.lock pyproject.toml
 	$(UV_COMPILE) --override tests/support/mailman-overrides.in \
 		--output-file tests/support/mailman.lock tests/support/mailman.in
 
-clean: ## remove all that these targets made
+clean: ## remove everything these targets made
 	rm -rf $(VENV) .demo dist .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

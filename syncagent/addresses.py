@@ -1,11 +1,11 @@
-"""An address as spelled to its canonical recipient, or why it cannot be one.
+"""The canonical form of an address, or the reason why it cannot be a recipient.
 
-The canonical form is what Postfix will look up: see postmap(1), smtpd(8) and RFC 5321 section 4.1.2. A source's
-own syntax (``smtp:`` prefixes, JSON) is undone by its adapter; what is left is decided here and nowhere else.
+The canonical form is what Postfix looks up: see postmap(1), smtpd(8) and RFC 5321 section 4.1.2. The syntax of a
+source (``smtp:`` prefixes, JSON) is removed by the source; no other module decides what an address is.
 
-A local part is taken as it stands unless it is quoted; quotes are then undone, and put back where RFC 5321 wants
-them. An unquoted special such as ``,`` or ``<`` is refused: it is far likelier a list, a comment or a display name
-that was not undone than part of a mailbox's name, and a recipient misread is a recipient lost.
+A local part is used as spelled unless it is quoted; then it is unquoted, and quoted again where RFC 5321 requires it.
+An unquoted special such as ``,`` or ``<`` is refused: it is more likely a list, a comment or a display name than part
+of a mailbox's name, and a misread recipient is a lost recipient.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
 VERSION = f"2/{unicodedata.unidata_version}"
-"""Recorded with every snapshot: another version voids what a source answered before."""
+"""Recorded with every snapshot; a snapshot of another version is not used."""
 
 MAX_KEY = 510
-"""Octets of a folded key. One longer key stops an lmdb build for good."""
+"""Octets of a folded key. postmap cannot build an lmdb table with a longer one."""
 
 MAX_LINE = 1 << 20
-"""Octets of a line, or of a logical line: no table and no list has a longer one, and memory must not grow with it."""
+"""Octets of a line or a logical line: a longer one is refused, so that memory is bounded."""
 
 MAX_SPELLED = 4096
-"""Octets of a spelling in UTF-8: a longer one is rejected before anything else looks at it.
+"""Octets of a spelling in UTF-8; a longer one is rejected before it is parsed.
 
 No usable address needs so many: smtpd(8) takes lines of 2048 octets (line_length_limit). Unicode normalization is
 quadratic in a run of combining marks and holds the interpreter lock: 4 KiB take 4 ms, 320 kB over a minute.
 """
 
 _SHRINK = 4
-"""How many octets NFC, case folding and UTS 46 make one of at most: a character of the longest encoding."""
+"""Factor by which NFC, case folding and UTS 46 shorten a text at most: the octets of the longest encoding."""
 
 _PLAIN = re.compile(r"(?!#)[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*@([a-z0-9._-]+)")
 _PLAIN_LINE = re.compile(f"^{_PLAIN.pattern}$", re.MULTILINE)
@@ -50,16 +50,14 @@ _MAX_DOMAIN = 255
 
 
 class UnusableError(ValueError):
-    """The value cannot be a recipient; its text is the reason."""
+    """The value cannot be a recipient; the message is the reason."""
 
 
 def canonical(spelled: str) -> str:
-    """Give the one form under which ``spelled`` is remembered, compared and written.
+    """Return the canonical form, which is stored, compared and published.
 
-    Either an address, ``local@domain``, or a catch-all, ``@domain``: case folded, in NFC, quoted only where it must
-    be, the domain as A-labels without a trailing dot.
-
-    Raises UnusableError with the reason.
+    It is an address, ``local@domain``, or a catch-all, ``@domain``: case folded, in NFC, quoted only where necessary,
+    the domain as A-labels without a trailing dot. Raise UnusableError with the reason if there is none.
     """
     check_length(spelled)
     lowered = spelled.lower()
@@ -72,7 +70,7 @@ def canonical(spelled: str) -> str:
 
 
 def too_long(spelled: str) -> str:
-    """Return why a spelling is too long to be looked at, with its length and the limit, or nothing."""
+    """Return why a spelling is too long, with its length and the limit; empty if it is not."""
     if len(spelled) * _SHRINK <= MAX_SPELLED:
         return ""
     octets = len(spelled) if spelled.isascii() else len(spelled.encode(errors="surrogatepass"))
@@ -80,14 +78,14 @@ def too_long(spelled: str) -> str:
 
 
 def check_length(spelled: str) -> None:
-    """Raise UnusableError where a spelling is too long to be looked at."""
+    """Raise UnusableError if a spelling is too long."""
     reason = too_long(spelled)
     if reason:
         raise UnusableError(reason)
 
 
 def canonical_all(spelled: Sequence[str]) -> list[str] | None:
-    """Give the canonical forms of many where each is plain and needs no second look, else None: ask one by one."""
+    """Return the canonical forms of many spellings if all are plain, else None: then ``canonical`` decides each."""
     if max(map(len, spelled), default=0) > MAX_KEY:
         return None
     text = "\n".join(spelled).lower()
@@ -113,7 +111,7 @@ def _carefully(spelled: str) -> str:
 
 
 def _split(spelled: str) -> tuple[str | None, str]:
-    """Give the local part with quotes undone (None for a catch-all) and the domain as spelled."""
+    """Return the unquoted local part (None for a catch-all) and the domain as spelled. Raise UnusableError."""
     if _UNSAFE.search(spelled):
         raise UnusableError("has a NUL, carriage return or line feed in it")
     if spelled.startswith('"'):
@@ -146,12 +144,11 @@ def _fitting(address: str) -> str:
 
 
 def canonical_domain(spelled: str) -> str:
-    """Give the domain as lower-case A-labels without a trailing dot; an address literal as it is, in lower case.
+    """Return the domain as lower-case A-labels without a trailing dot, or an address literal in lower case.
 
-    Internationalised labels follow UTS 46, non-transitional. What smtpd(8) answers 501 to is unusable: an empty,
-    over-long or only numeric domain, a label with a hyphen at either end, ``xn--`` alone.
-
-    Raises UnusableError with the reason.
+    Internationalised labels follow UTS 46, non-transitional. A domain that smtpd(8) answers with 501 is unusable:
+    empty, over-long, only numeric, a label with a hyphen at either end, ``xn--`` alone. Raise UnusableError with the
+    reason.
     """
     check_length(spelled)
     domain, reason = _domain(spelled)
@@ -161,7 +158,7 @@ def canonical_domain(spelled: str) -> str:
 
 
 def domain_or_same(spelled: str) -> str:
-    """Give a domain as ``canonical_domain`` does; what is none, as it is."""
+    """Return a domain as ``canonical_domain`` does; the spelling itself if it is not a domain."""
     if too_long(spelled):
         return spelled
     domain, reason = _domain(spelled)
@@ -187,7 +184,7 @@ def _domain(spelled: str) -> tuple[str, str]:
 
 
 def _a_labels(spelled: str) -> str:
-    """Give a non-ASCII domain as A-labels, or nothing where IDNA does not allow it."""
+    """Return a non-ASCII domain as A-labels; empty if IDNA does not allow it."""
     if len(spelled.encode(errors="surrogatepass")) > _SHRINK * _MAX_DOMAIN:
         return ""
     import idna
@@ -201,9 +198,9 @@ def _a_labels(spelled: str) -> str:
 
 
 def renderings(address: str) -> tuple[str, ...]:
-    """Give every key that must be written for a canonical address or domain: itself, and its U-label form if any.
+    """Return every key of a canonical address or domain: itself, and its form with U-labels if it has one.
 
-    Postfix converts neither way (SMTPUTF8_README, "Limitations"), so that both have to be keys.
+    Postfix does not convert between the two (SMTPUTF8_README, "Limitations"), so that both must be keys.
     """
     if "xn--" not in address:
         return (address,)
@@ -213,13 +210,13 @@ def renderings(address: str) -> tuple[str, ...]:
 
 
 def longest_key(address: str) -> int:
-    """Give the octets of the longest key that Postfix makes of an address; folding can make a U-label longer."""
+    """Return the octets of the longest key of an address, after folding, which can make a U-label longer."""
     return max(len(form.casefold().encode()) for form in renderings(address))
 
 
 @lru_cache(maxsize=8192)
 def u_labels(domain: str) -> str:
-    """Give a canonical domain with those A-labels turned to U-labels that IDNA 2008 knows, as NFC."""
+    """Return a canonical domain with U-labels, in NFC, for those A-labels that IDNA 2008 can decode."""
     return ".".join(_u_label(label) for label in domain.split("."))
 
 
@@ -235,11 +232,11 @@ def _u_label(label: str) -> str:
 
 
 def within(domain: str, relay_domains: AbstractSet[str]) -> str | None:
-    """Give the relay domain that covers ``domain``: itself or the nearest parent, else None.
+    """Return the relay domain that covers ``domain``: itself or the nearest parent, else None.
 
-    As Postfix has it by default: relay_domains is in parent_domain_matches_subdomains.
+    So does Postfix by default: relay_domains is in parent_domain_matches_subdomains.
     """
-    if len(domain) > MAX_SPELLED:  # no relay domain is so long: what is left of the limit is no part of one
+    if len(domain) > MAX_SPELLED:  # no relay domain is so long: only the last octets can match
         domain = domain[-MAX_SPELLED:].partition(".")[2]
     while domain and domain not in relay_domains:
         domain = domain.partition(".")[2]

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 AGENT = "syncagent"
-"""The user that `make install` makes, and that the units run as."""
+"""The user that `make install` creates, and that the units run as."""
 _OWN_DIRECTORIES = ("snapshots", "lists", "changes", "adopted")
 _SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"
 _MOST_LINKS = 40
-"""As many as Linux follows (path_resolution(7))."""
+"""Symbolic links that Linux follows at most (path_resolution(7))."""
 _WHOLE_RANGE = ["0", "0", "4294967295"]
 """/proc/self/uid_map of the initial user namespace (user_namespaces(7))."""
 
@@ -97,7 +97,7 @@ class Places:
 
     def directories(self) -> list[Path]:
         """Return the directories that are written to; a missing state directory's nearest one that exists."""
-        state = next(one for one in (self.state, *self.state.absolute().parents) if one.exists())
+        state = next(place for place in (self.state, *self.state.absolute().parents) if place.exists())
         return list(dict.fromkeys([state, *(Path(os.path.realpath(table)).parent for table in self.tables)]))
 
 
@@ -116,7 +116,7 @@ def components(path: Path) -> list[Component]:
     It ends at what does not exist. A regular file at the end is none: it is read, or replaced as a whole.
     Raises LayoutError where links lead nowhere in 40 steps.
     """
-    found, links = [_component("/")], 0
+    passed, links = [_component("/")], 0
     left = list(reversed(path.absolute().parts[1:]))
     place = "/"
     while left:
@@ -133,20 +133,20 @@ def components(path: Path) -> list[Component]:
             links += 1
             if links > _MOST_LINKS:
                 raise LayoutError(f"{path}: too many symbolic links", str(path))
-            found.append(component)
+            passed.append(component)
             target = Path(here).readlink()
             place = "/" if target.is_absolute() else place
             left += reversed(target.parts[1:] if target.is_absolute() else target.parts)
         else:
             if stat.S_ISDIR(component.mode):
-                found.append(component)
+                passed.append(component)
             place = here
-    return found
+    return passed
 
 
 def _component(path: str) -> Component:
-    found = os.lstat(path)
-    return Component(path, found.st_uid, found.st_gid, found.st_mode)
+    status = os.lstat(path)
+    return Component(path, status.st_uid, status.st_gid, status.st_mode)
 
 
 def judge(ways: Sequence[Sequence[Component]], outsiders: frozenset[int] = frozenset()) -> Layout:
@@ -155,24 +155,26 @@ def judge(ways: Sequence[Sequence[Component]], outsiders: frozenset[int] = froze
     A component passes if its owner is root or that user, it is not writable by others unless sticky, and its group,
     where that may write, is root's or that user's own. ``outsiders`` are user IDs that nobody has in this namespace.
     """
-    owned = next((one for way in ways for one in reversed(way) if one.uid not in {0, *outsiders}), None)
+    owned = next((part for way in ways for part in reversed(way) if part.uid not in {0, *outsiders}), None)
     uid = owned.uid if owned else 0
     groups = {0, _user_of(uid, owned.gid)[1]} if owned else {0}
-    found = {one.path: one for way in ways for one in way}.values()
-    loose = [one for component in found for one in _loose(component, {0, uid, *outsiders}, groups, as_root=not uid)]
+    parts = {part.path: part for way in ways for part in way}.values()
+    loose = [
+        way_in for component in parts for way_in in _loose(component, {0, uid, *outsiders}, groups, as_root=not uid)
+    ]
     return Layout(uid, owned, tuple(loose))
 
 
-def _loose(one: Component, users: set[int], groups: set[int], *, as_root: bool) -> Iterator[Loose]:
+def _loose(component: Component, users: set[int], groups: set[int], *, as_root: bool) -> Iterator[Loose]:
     """Yield in what way a component can be changed by others. Whoever could become root by it is refused."""
-    path = shlex.quote(one.path)
-    if one.uid not in users:
-        yield Loose(one.path, "owner", _name(one.uid), f"chown root {path}", as_root)
-    if one.world_writes:
-        yield Loose(one.path, "everybody", "everybody", f"chmod o-w {path}", as_root)
-    if one.group_writes and one.gid not in groups:
-        name, refused = f"group {_group_name(one.gid)}", as_root and _has_members(one.gid)
-        yield Loose(one.path, "group", name, f"chmod g-w {path}", refused)
+    path = shlex.quote(component.path)
+    if component.uid not in users:
+        yield Loose(component.path, "owner", _name(component.uid), f"chown root {path}", as_root)
+    if component.world_writes:
+        yield Loose(component.path, "everybody", "everybody", f"chmod o-w {path}", as_root)
+    if component.group_writes and component.gid not in groups:
+        name, refused = f"group {_group_name(component.gid)}", as_root and _has_members(component.gid)
+        yield Loose(component.path, "group", name, f"chmod g-w {path}", refused)
 
 
 def _user_of(uid: int, group: int) -> tuple[str, int]:
@@ -241,7 +243,7 @@ def become_least_owner(config: Config) -> tuple[str, ...]:
     _clean_environment()
     places, layout = Places.of(config), look(config)
     _refuse(layout, places)
-    notes = tuple(f"warning: {one}; refused from version 1.0 on" for one in layout.loose)
+    notes = tuple(f"warning: {loose}; refused from version 1.0 on" for loose in layout.loose)
     if layout.owned is None:
         return notes
     name, group = _user_of(layout.uid, layout.owned.gid)
@@ -265,9 +267,10 @@ def require_safe_root(config: Config) -> None:
 
 def _refuse(layout: Layout, places: Places) -> None:
     """Raise LayoutError where the work cannot be done safely: as root, or as the owner who may not write all of it."""
-    for one in layout.loose:
-        if one.refused:
-            raise LayoutError(f"refused for root: {one.path} can be changed by {one.who}", one.path, one.remedy)
+    for loose in layout.loose:
+        if loose.refused:
+            text = f"refused for root: {loose.path} can be changed by {loose.who}"
+            raise LayoutError(text, loose.path, loose.remedy)
     if layout.owned is None:
         return
     name, group = _user_of(layout.uid, layout.owned.gid)
@@ -318,5 +321,5 @@ def safe_path(path: str) -> str:
 def _is_roots(directory: Path) -> bool:
     with contextlib.suppress(LayoutError):
         layout = judge([components(directory)], _outsiders())
-        return layout.owned is None and not any(one.refused for one in layout.loose)
+        return layout.owned is None and not any(loose.refused for loose in layout.loose)
     return False

@@ -1,7 +1,7 @@
 """How fast it is: ratios against bare postmap and a bare interpreter, measured in one run on one list.
 
-`make bench` prints the table that the README keeps; `make bench SIZE=10000000` measures ten million. Nothing here is
-a test: machines are noisy.
+`make bench` prints the tables of contrib/docs/performance.md; `make bench SIZE=10000000` measures ten million. Nothing
+here is a test: machines are noisy.
 """
 
 import argparse

@@ -1,12 +1,21 @@
-"""What holds for every test: hypothesis is patient with a slow machine, and finds the same in CI each time."""
+"""What holds for every test: hypothesis is patient with a slow machine, and finds the same in CI each time; tiers."""
 
 import os
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.tiers import is_slow
+
 pytest.register_assert_rewrite("tests.support.agent", "tests.sources.contract")  # before anything imports them
 
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.register_profile("ci", settings.get_profile("patient"), derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI", "").casefold() in {"true", "1"} else "patient")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that `make check` leaves out."""
+    for item in items:
+        if is_slow(item.nodeid.removeprefix("tests/")):
+            item.add_marker("slow")

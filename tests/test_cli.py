@@ -19,10 +19,11 @@ from syncagent.cli import main as cli
 from syncagent.errors import ExitCode
 from syncagent.files.atomic import identity
 from tests.sources import HEAVY, install, map_keys, write_config
-from tests.support.programs import wait_until
+from tests.support.programs import PATIENCE, wait_until
 from tests.support.run import syncagent
 
 VERBS = sorted(cli.command.commands)
+ALL_VERBS = [*((verb,) for verb in VERBS if verb != "recipe"), ("recipe", "test")]
 FILE = '[sources.f]\ntype = "file"\npath = "list"\n'
 ROOT = Path(package.__file__).parent
 
@@ -38,7 +39,7 @@ runpy.run_module("syncagent", run_name="__main__", alter_sys=True)
 def modules_after(told: Path, *args: str | Path) -> tuple[int, set[str]]:
     """Run the program; give its exit status and the top-level names of what it had imported in the end."""
     command = [sys.executable, "-c", _TELL_MODULES, str(told), *map(str, args)]
-    done = subprocess.run(command, check=False, capture_output=True, timeout=60)
+    done = subprocess.run(command, check=False, capture_output=True, timeout=PATIENCE)
     return done.returncode, {name.partition(".")[0] for name in told.read_text(encoding="utf-8").splitlines()}
 
 
@@ -68,6 +69,58 @@ def test_help_of_a_verb(verb: str, option: str) -> None:
     done = syncagent(verb, option, config=Path("/nowhere"), check=0)
     assert done.stdout.startswith(f"Usage: syncagent {verb} ")
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("args", [["--help"], ["recipe", "--help"]])
+def test_short_help_is_whole(args: list[str]) -> None:
+    """On a terminal of 80 columns each verb has one line in the list, and none is cut."""
+    done = syncagent(*args, env={"COLUMNS": "80"}, check=0)
+    commands = done.stdout.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()
+    assert len(commands) == (len(VERBS) if args == ["--help"] else 1)
+    for line in commands:
+        assert re.fullmatch(r"  [a-z]+ +\S.*\.", line), line
+        assert not line.endswith("..")
+        assert len(line) <= 80
+
+
+@pytest.mark.parametrize("args", [["--help"], *([*verb, "--help"] for verb in ALL_VERBS)], ids=" ".join)
+def test_help_shows_config_once(args: list[str]) -> None:
+    """Help has --config, once, wherever it may be typed."""
+    assert len(re.findall(r"^ +--config FILE", syncagent(*args, check=0).stdout, re.MULTILINE)) == 1
+
+
+@pytest.mark.parametrize("verb", ALL_VERBS, ids=" ".join)
+def test_config_is_taken_behind_the_verb(verb: tuple[str, ...], tmp_path: Path) -> None:
+    """Every verb takes --config where people type it; there it goes before the variable and before one in front."""
+    arguments = {"explain": ["a@example.com"], "approve": ["k3x7q2"], "completion": ["bash"], "recipe": ["x", "y"]}
+    (tmp_path / "bad.toml").write_text("x =\n", encoding="utf-8")
+    there = tmp_path / "there.toml"
+    there.write_text("y =\n", encoding="utf-8")
+    env = {"SYNCAGENT_CONFIG": str(tmp_path / "none.toml")}
+    for option in ([f"--config={there}"], ["--config", str(there)]):
+        done = syncagent(*verb, *option, *arguments.get(verb[0], []), config=tmp_path / "bad.toml", env=env)
+        if verb[0] not in {"init", "schema", "completion", "recipe"}:
+            assert done.stderr.startswith(f"syncagent: {there}:1: not TOML"), done.stderr
+            assert done.returncode == ExitCode.CONFIG
+        assert "No such option" not in done.stderr
+
+
+def test_config_behind_init_is_what_is_written(tmp_path: Path) -> None:
+    """`syncagent init --config FILE` writes that file."""
+    syncagent("init", "--config", tmp_path / "x.toml", "--domain", "example.com", check=0)
+    assert (tmp_path / "x.toml").exists()
+
+
+def test_no_configuration(tmp_path: Path) -> None:
+    """Where there is none, the command to begin one is named; and the variable, if that named the file."""
+    none = tmp_path / "no ne.toml"
+    begin = f"to begin one, type: syncagent --config '{none}' init\n"
+    missing = f"syncagent: {none}: cannot be read: No such file or directory"
+    assert syncagent("sync", config=none, check=78).stderr == f"{missing}; {begin}"
+    assert syncagent("sync", "--config", none, check=78).stderr == f"{missing}; {begin}"
+    env = {"SYNCAGENT_CONFIG": str(none)}
+    assert syncagent("sync", env=env, check=78).stderr == f"{missing} (named by $SYNCAGENT_CONFIG); {begin}"
+    assert syncagent("sync", "--config", none, env={"SYNCAGENT_CONFIG": "/x"}, check=78).stderr == f"{missing}; {begin}"
 
 
 @pytest.mark.parametrize("args", [["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)])
@@ -267,13 +320,13 @@ def test_interrupted(config: Path, number: signal.Signals, verb: str) -> None:
     (directory / "list").write_text("new@example.com\n", encoding="utf-8")
     command = [sys.executable, "-m", "syncagent", "--config", str(config), verb]
     with subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8", env=os.environ | env) as process:
-        assert wait_until((directory / "started").exists, 20)
+        assert wait_until((directory / "started").exists)
         process.send_signal(number)
-        _, stderr = process.communicate(timeout=10)
+        _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, stderr
     assert stderr.strip() == "syncagent: interrupted; nothing is half done"
     assert identity(directory / "map") == before
-    assert wait_until(lambda: not list(_commands(str(directory / "state"))), 5)
+    assert wait_until(lambda: not list(_commands(str(directory / "state"))))
     write_config(directory, FILE)
     syncagent("sync", "--lock-timeout", "0", config=config, check=0)
     assert "new@example.com" in map_keys(directory)
@@ -311,7 +364,7 @@ def test_a_reader_that_has_seen_enough(args: list[str], code: int, unbuffered: s
     command = [sys.executable, "-m", "syncagent", "--config", str(config), *args]
     env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     with os.fdopen(writing, "wb") as pipe:
-        done = subprocess.run(command, check=False, stdout=pipe, stderr=subprocess.PIPE, env=env, timeout=60)
+        done = subprocess.run(command, check=False, stdout=pipe, stderr=subprocess.PIPE, env=env, timeout=PATIENCE)
     assert done.stderr == b""
     assert done.returncode == code
     assert config.with_name("map").exists() is (args[0] == "sync" and "--help" not in args)
@@ -320,7 +373,7 @@ def test_a_reader_that_has_seen_enough(args: list[str], code: int, unbuffered: s
 def test_through_a_real_head(config: Path) -> None:
     """`syncagent sync --json | head -1` prints a line and nothing else."""
     command = f"{sys.executable} -m syncagent --config {config} sync --json | head -1"
-    done = subprocess.run(["sh", "-c", command], check=True, capture_output=True, encoding="utf-8", timeout=60)
+    done = subprocess.run(["sh", "-c", command], check=True, capture_output=True, encoding="utf-8", timeout=PATIENCE)
     assert (done.stdout, done.stderr) == ("{\n", "")
 
 

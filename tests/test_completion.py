@@ -12,6 +12,7 @@ import pytest
 
 from tests.sources import write_config
 from tests.support.need import need_program
+from tests.support.programs import PATIENCE
 from tests.support.run import syncagent
 from tests.support.terminal import Terminal
 
@@ -97,11 +98,19 @@ def test_in_fish(typed: str, completed: str, place: Path, hold: str) -> None:
         env=os.environ | surroundings(place),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=True,
     )
     words = [line.partition("\t")[0] for line in done.stdout.splitlines()]
     assert completed.format(hold=hold).split()[-1] in words
+
+
+@pytest.mark.parametrize("words", ["--config {config} approve ", "approve --config {config} "])
+def test_the_configuration_of_the_command_line(words: str, place: Path, hold: str) -> None:
+    """The holds are those of the configuration that is typed, before the verb or after it."""
+    typed = "syncagent " + words.format(config=place / "syncagent.toml")
+    env = {"_SYNCAGENT_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": "4"}
+    assert syncagent(env=env | {"SYNCAGENT_CONFIG": "/nowhere"}).stdout == f"plain,{hold}\n"
 
 
 @pytest.mark.parametrize("config", ["nowhere.toml", "list"])
@@ -121,5 +130,5 @@ def test_the_script_is_one(shell: str) -> None:
     """What the verb prints is a script that the shell itself finds no fault with."""
     script = syncagent("completion", shell, check=0).stdout
     program = need_program(shell)
-    done = subprocess.run([program, "-n"], input=script, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([program, "-n"], input=script, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stderr) == (0, "")

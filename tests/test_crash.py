@@ -24,7 +24,7 @@ from tests.support import kill
 from tests.support.kill import Point
 from tests.support.need import need_postfix, need_postmap
 from tests.support.postfix import PrivatePostfix
-from tests.support.programs import find_program, wait_until
+from tests.support.programs import PATIENCE, find_program, wait_until
 from tests.support.smtp import Client
 
 TYPES = ("hash", "lmdb", "cdb")
@@ -76,9 +76,9 @@ class Crashing(Scenario):
 
     def dies(self, run: subprocess.Popen[bytes]) -> None:
         """Wait until a run is dead, and so is whatever it had started."""
-        out, err = run.communicate(timeout=60)
+        out, err = run.communicate(timeout=PATIENCE)
         assert run.returncode == -signal.SIGKILL, f"it was not killed: {run.returncode}\n{out!r}\n{err!r}"
-        assert wait_until(lambda: not kill.session(run.pid), 10), kill.session(run.pid)
+        assert wait_until(lambda: not kill.session(run.pid)), kill.session(run.pid)
 
     def converges(self, wanted: set[str]) -> None:
         """Assert that the next run finishes the job, leaves nothing of the killed one, and then all is done."""
@@ -277,7 +277,7 @@ def test_the_clock_steps_back_between_the_renames(map_type: str, point: Point | 
     if point is None:
         arguments = kill.command(Point(_RENAME, "after"), "clock-back", mx.configure(), "sync")
         run = kill.start(arguments)
-        _, err = run.communicate(timeout=60)
+        _, err = run.communicate(timeout=PATIENCE)
         assert run.returncode == 0, err
         assert mx.published() == NEW
     else:
@@ -328,16 +328,16 @@ def test_killed_at_random_instants_under_a_live_smtpd(live: PrivatePostfix, tmp_
             run = kill.start(arguments)
             time.sleep(takes * (turn + dice.random()) / ROUNDS)
             run.kill()
-            run.communicate(timeout=60)
+            run.communicate(timeout=PATIENCE)
             killed += run.returncode == -signal.SIGKILL
-            assert wait_until(lambda pid=run.pid: not kill.session(pid), 10)  # type: ignore[misc] # a default argument
+            assert wait_until(lambda pid=run.pid: not kill.session(pid))  # type: ignore[misc] # a default argument
             assert mx.published() in (old, new)
             assert mx.text() in (old, new)
             mx.converges(following)
     finally:
         over.set()
         for client in clients:
-            client.join(60)
+            client.join(PATIENCE)
     assert killed, "no run was killed"
     assert len(answers) > 50, "the clients asked all the while"
     assert {code for _, code in answers} == {250}, [answer for answer in answers if answer[1] != 250][:5]

@@ -15,6 +15,7 @@ import pytest
 from syncagent.model import SyncResult
 from tests.scenario import Scenario, people
 from tests.support.need import need_postmap, need_program, need_root
+from tests.support.programs import PATIENCE
 from tests.support.run import syncagent
 
 OLD, NEW = people(40), people(4000, first=10)
@@ -45,7 +46,7 @@ class Starved(Scenario):
         """Assert the same of a run that may not write a file larger than `limit`, nor may its children."""
         command = [sys.executable, "-m", "syncagent", "--config", str(self.configure()), "sync"]
         shell = ["prlimit", f"--fsize={limit}", *command]
-        done = subprocess.run(shell, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(shell, capture_output=True, text=True, check=False, timeout=PATIENCE)
         assert done.returncode == 73, (done.returncode, done.stdout, done.stderr)
         self._refused(done, *told)
 

@@ -307,6 +307,6 @@ def test_a_real_postfix_relays_for_a_new_domain(tmp_path: Path) -> None:
         (tmp_path / "list").write_text("# domains: example.com new.example\na@example.com\nb@new.example\n", "utf-8")
         syncagent("sync", config=file, check=0)
         names = (f"never{number}@new.example" for number in count())
-        assert wait_until(lambda: postfix.verdict(next(names)).code == 550, 30, pause=0.5), "the domain is not opened"
+        assert wait_until(lambda: postfix.verdict(next(names)).code == 550, pause=0.5), "the domain is not opened"
         assert postfix.verdict("b@new.example").code == 250
         assert postfix.verdict("nobody@new.example").code == 550

@@ -265,7 +265,7 @@ def test_a_fetch_that_was_given_up_on_blocks_its_own_source(runs: Runs) -> None:
         assert len(runs.published()) == 20
     finally:
         release.set()
-    assert wait_until(lambda: not any(one.name == "fetch slow" for one in threading.enumerate()), 10)
+    assert wait_until(lambda: not any(one.name == "fetch slow" for one in threading.enumerate()))
     assert report(runs.run(every_one=True), "slow").state == "whole"
     assert runs.counts() == [6, 2]
 
@@ -298,7 +298,7 @@ def test_retries_grow_up_to_the_interval(every: float, failures: int, now: float
     exact = [min(every, FIRST * 2**number) for number in range(failures)]
     assert delays == pytest.approx(exact, abs=1e-3)
     assert all(before <= after + 1e-3 for before, after in pairwise(delays))
-    retries.went_well("a")
+    retries.succeeded("a")
     assert retries.wait(now) == math.inf
     retries.failed("a", frozenset("a"), every, now)
     assert retries.wait(now) == pytest.approx(min(every, FIRST), abs=1e-3)
@@ -321,7 +321,7 @@ def test_retries_are_each_source_s_own(done: list[tuple[str, str, int]]) -> None
             retries.failed(name, frozenset(name), 300.0, now)
         elif what == "well":
             model.pop(name, None)
-            retries.went_well(name)
+            retries.succeeded(name)
         elif what == "clear" and number > 80:
             model.clear()
             retries.clear()
@@ -353,7 +353,7 @@ def test_what_came_to_nothing_is_owed_until_it_was_asked(runs: list[tuple[frozen
         assert unasked <= asked
         if well:
             retries.asked(asked)
-            retries.went_well("")
+            retries.succeeded("")
             unasked.clear()
         else:
             retries.owe(asked)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from syncagent.checks.context import UnaskedError
-from syncagent.checks.rcpt_answer import Smtpd
+from syncagent.cli.explain import explain
 from syncagent.config import load as config
 from syncagent.files.search import SortedLines
+from syncagent.postfix.commands import Cause, CommandError
 from syncagent.state import history
 from tests.scenario import HOUR, START, Scenario, only_hold, people
 from tests.support.postmap import COMPATIBILITY_LEVEL, write_parameters
@@ -51,6 +51,10 @@ def test_an_address_in_two_sources(scene: Scenario) -> None:
     assert {(said["source"], said["key"]) for said in found["said"]} == {("corp", "33"), ("list", "3")}
     assert found["published"]
     assert found["since"] > time.time() - 60
+    assert found["history_since"] == pytest.approx(found["since"], abs=60)
+    headline, spelled, *_ = scene.say("explain", "USER@Example.COM", code=0).stdout.splitlines()
+    assert re.fullmatch(r"user@example\.com is IN the map since .*\. Listed by corp, list\.", headline)
+    assert spelled == "spelled USER@Example.COM"
     assert "250" in found["verdict"]
 
 
@@ -89,11 +93,11 @@ def test_an_extension_names_its_base(scene: Scenario) -> None:
     ("spelled", "reason", "verdict"),
     [
         ("#x@example.com", "starts with #", "550"),
-        ("not an address@example.com", "source list has it", "550"),
-        ("nobody@example.com", "none ever did", "550"),
+        ("not an address@example.com", "ource list has it", "550"),
+        ("nobody@example.com", "No source lists it (history since 20", "550"),
         ("x@elsewhere.example", "outside postfix.relay_domains", "554"),
-        ("a%b@example.com", "none ever did", "554"),
-        ("-a@example.com", "none ever did", "501"),
+        ("a%b@example.com", "No source lists it (history since 20", "554"),
+        ("-a@example.com", "No source lists it (history since 20", "501"),
         ("nobody", "has no @", "local name"),
         ("#+x@example.com", "starts with #", "550"),
         ('"#+x"@example.com', "starts with #", "550"),
@@ -103,6 +107,7 @@ def test_why_not(scene: Scenario, spelled: str, reason: str, verdict: str) -> No
     """An address that is out is out for a reason, which is said, and the answer is Postfix's own."""
     scene.sync_unchecked(0)
     done = scene.say("explain", "--", spelled, code=0).stdout
+    assert done.startswith(f"{spelled} is NOT in the map. ")
     assert reason in done
     assert verdict in done.splitlines()[-1]
 
@@ -124,6 +129,8 @@ def test_what_cannot_be_looked_up_is_said(scene: Scenario) -> None:
     scene.map.with_name(f"{scene.map.name}.lmdb").unlink()
     found = explained(scene, "user@example.com")
     assert all(asked["found"] is None and "No such file" in asked["trouble"] for asked in found["asked"])
+    headline = "cannot tell whether user@example.com is in the map: "
+    assert scene.say("explain", "user@example.com").stdout.startswith(headline)
     assert re.match("Postfix answers 451: a lookup fails, in relay_recipient_maps: .*No such file", found["verdict"])
     assert re.search("user@example.com +.*No such file", scene.say("explain", "user@example.com").stdout)
 
@@ -132,7 +139,7 @@ def test_without_postfix_there_is_no_verdict(scene: Scenario) -> None:
     """Where main.cf is not there or cannot be read, nothing is made up."""
     scene.sync_unchecked(0)
     (scene.postfix_directory / "main.cf").unlink()
-    assert "cannot be told here: postconf knows nothing of" in explained(scene, "user@example.com")["verdict"]
+    assert "cannot query Postfix: postconf -c" in explained(scene, "user@example.com")["verdict"]
 
 
 def test_what_only_root_may_read_is_no_451(scene: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,12 +147,12 @@ def test_what_only_root_may_read_is_no_451(scene: Scenario, monkeypatch: pytest.
     scene.sync_unchecked(0)
 
     def refuse(*_: object) -> dict[str, str]:
-        raise UnaskedError("postmap: fatal: open database /m.lmdb: Permission denied")
+        raise CommandError("postmap: fatal: open database /m.lmdb: Permission denied", Cause.PERMISSION)
 
-    monkeypatch.setattr("syncagent.checks.context.Host.look_up", refuse)
+    monkeypatch.setattr("syncagent.postfix.live.LivePostfix.look_up", refuse)
     monkeypatch.setattr("os.geteuid", lambda: 65534)
-    smtpd = Smtpd(config.load(scene.configure()))
-    assert smtpd.answers("user@example.com").startswith("what Postfix answers cannot be told by this user: relay_")
+    verdict = explain(config.load(scene.configure()), "user@example.com").verdict
+    assert verdict.startswith("cannot query Postfix as this user: relay_")
 
 
 def test_an_address_that_is_held_and_one_in_grace(scene: Scenario) -> None:
@@ -161,6 +168,8 @@ def test_an_address_that_is_held_and_one_in_grace(scene: Scenario) -> None:
     scene.limits = {"removal_grace": "1h", "removed_percent": 100}
     scene.sync_unchecked(0)
     assert "removal_grace" in explained(scene, "user009@example.com")["reasons"][0]
+    headline = scene.say("explain", "user009@example.com").stdout.splitlines()[0]
+    assert re.fullmatch(r"user009@example\.com is IN the map\. No source has had it since .*, corp last; .*", headline)
 
 
 def test_one_removed_yesterday(scene: Scenario) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from syncagent.model import SyncResult
 from tests.scenario import HOUR, MINUTE, Scenario, only_hold, people, reasons
-from tests.support.programs import wait_until
+from tests.support.programs import PATIENCE, wait_until
 
 OK, USAGE, HELD, CANNOT_PUBLISH, TEMPORARY = 0, 64, 65, 73, 75
 DAY = 24 * HOUR
@@ -751,13 +751,14 @@ def test_two_at_once_are_one_after_the_other(one: Scenario) -> None:
     one.write("corp", people(101))
     one.postmap_waits.touch()
     with one.start("sync") as first:
-        assert wait_until(lambda: _locked(one), 10)
+        assert wait_until(lambda: _locked(one))
         with one.start("sync") as second:
             time.sleep(0.5)
             assert second.poll() is None
             one.postmap_waits.unlink()
             results = [
-                msgspec.json.decode(process.communicate(timeout=30)[0], type=SyncResult) for process in (first, second)
+                msgspec.json.decode(process.communicate(timeout=PATIENCE)[0], type=SyncResult)
+                for process in (first, second)
             ]
     assert [result.status for result in results] == ["published", "unchanged"]
     assert [result.exit_code for result in results] == [OK, OK]

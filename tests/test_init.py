@@ -21,12 +21,12 @@ from syncagent.values.types import Domain, MapName
 from tests.support.need import need_postfix
 from tests.support.postfix import PrivatePostfix, available_map_types
 from tests.support.postmap import postmap_build, run_postfix, settle
-from tests.support.programs import find_program
+from tests.support.programs import PATIENCE, find_program
 from tests.support.run import syncagent
 from tests.support.terminal import Terminal
 
 Begin = Callable[..., PrivatePostfix]
-PROGRAM = (sys.executable, "-m", "syncagent")
+PROGRAM = (sys.executable, "-m")
 DEFAULT = "lmdb:/var/lib/syncagent/relay_recipients"
 
 
@@ -62,14 +62,14 @@ def parameter(here: PrivatePostfix, name: str) -> list[str]:
 
 def commands(said: str, *programs: str) -> list[str]:
     """Give the commands of these programs among those that are left to be typed."""
-    left = said.partition("What is left to do")[2]
+    left = said.partition("To be done next")[2]
     return [line.strip() for line in left.splitlines() if line.startswith(tuple(f"  {name} " for name in programs))]
 
 
 def typed(line: str) -> None:
     """Do as a line says, in a shell."""
     program, rest = line.split(maxsplit=1)
-    subprocess.run(["sh", "-ec", f"{find_program(program)} {rest}"], check=True, timeout=30, capture_output=True)
+    subprocess.run(["sh", "-ec", f"{find_program(program)} {rest}"], check=True, timeout=PATIENCE, capture_output=True)
 
 
 def table(here: PrivatePostfix, name: str, kind: str, text: str) -> Path:
@@ -91,8 +91,8 @@ def test_on_a_fresh_postfix(postfix: Begin) -> None:
     assert read.postfix.relay_domains == ("example.com",)
     assert read.postfix.config_directory == here.config_directory
     assert "REPLACE THIS" in file.read_text()
-    assert "note: relay_domains is not known: example.com stands in its place" in said
-    assert f"# in {file}, your domains for example.com" in said
+    assert "note: relay_domains is not known: example.com is there as a placeholder" in said
+    assert f"# in {file}, replace example.com" in said
     lines = commands(said, "postconf")
     assert [line.partition("-e ")[2].partition(" =")[0].strip("'") for line in lines] == [
         "unknown_relay_recipient_reject_code",
@@ -215,7 +215,7 @@ def test_a_type_that_is_not_here(postfix: Begin) -> None:
     """A table of a type that this Postfix lacks, and a table among Postfix's own files, are doubted."""
     here = postfix()
     types = available_map_types(here.config_directory)
-    start = init.look(here.directory / "x.toml", here.config_directory, "syncagent")
+    start = init.look(here.directory / "x.toml", here.config_directory)
     assert start.main.types == types
     start.main.types = frozenset({"hash", "cdb"})
     assert "this Postfix has no lmdb tables: apt-get install postfix-lmdb, or take another" in "\n".join(
@@ -232,13 +232,13 @@ def test_where_lmdb_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(
         mainconf.MainConf, "read", lambda _: mainconf.MainConf(tmp_path, types=frozenset({"cdb", "hash"}))
     )
-    assert init.look(tmp_path / "x.toml", None, "syncagent").map.spelled == "hash:/var/lib/syncagent/relay_recipients"
+    assert init.look(tmp_path / "x.toml", None).map.spelled == "hash:/var/lib/syncagent/relay_recipients"
 
 
 def test_without_postfix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without postconf on the host it works all the same, and says what it did not find."""
-    monkeypatch.setattr(mainconf, "tool", lambda _: None)
-    start = init.look(tmp_path / "syncagent.toml", None, "syncagent")
+    monkeypatch.setattr("syncagent.postfix.commands.tool", lambda _: None)
+    start = init.look(tmp_path / "syncagent.toml", None)
     start.domains = (Domain.parse("example.org"),)
     said = "\n".join(init.write(start))
     assert "note: postconf is not installed here" in said
@@ -261,7 +261,7 @@ def test_without_main_cf(tmp_path: Path, postfix: Begin) -> None:
     postfix()
     file = tmp_path / "syncagent.toml"
     done = syncagent("init", "--config-directory", tmp_path, "--domain", "example.org", config=file, check=0)
-    assert re.search(rf"^note: postconf knows nothing of {tmp_path}: .*No such file", done.stdout, re.MULTILINE)
+    assert re.search(rf"^note: postconf -c {tmp_path} failed: .*No such file", done.stdout, re.MULTILINE)
     assert config.load(file).postfix.relay_domains == ("example.org",)
 
 
@@ -335,7 +335,7 @@ def test_it_overwrites_nothing(name: str, kind: str, tmp_path: Path) -> None:
         there.symlink_to("nowhere")
     before = there.lstat()  # all of it but when it was last looked at
     done = syncagent("init", "--domain", "example.com", config=tmp_path / "syncagent.toml", check=73)
-    assert f"syncagent: {there} is there already, and init overwrites nothing" in done.stderr
+    assert f"syncagent: {there} exists already, and init overwrites nothing" in done.stderr
     assert done.stdout == ""
     after = there.lstat()
     assert (after.st_ino, after.st_mode, after.st_size, after.st_mtime_ns, after.st_ctime_ns) == (
@@ -351,8 +351,8 @@ def test_it_overwrites_nothing(name: str, kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("failing", [1, 2])
 def test_it_writes_both_or_none(failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where either file cannot be put in place, or somebody else just did, nothing is left."""
-    monkeypatch.setattr(mainconf, "tool", lambda _: None)
-    start = init.look(tmp_path / "syncagent.toml", None, "syncagent")
+    monkeypatch.setattr("syncagent.postfix.commands.tool", lambda _: None)
+    start = init.look(tmp_path / "syncagent.toml", None)
     calls = []
 
     def link(old: str, new: Path) -> None:

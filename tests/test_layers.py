@@ -126,6 +126,11 @@ def _before(module: str, room: str) -> bool:
     return RANK[module.partition(".")[0]] < RANK[room]
 
 
+def test_explain_needs_no_checks() -> None:
+    """What Postfix answers is known below the checks: `explain` reaches none of them, by whatever way."""
+    assert not {name for name in reached("cli.explain") if name.partition(".")[0] == "checks"}
+
+
 def test_every_module_has_its_place() -> None:
     """The order has each top-level module and package, and no other."""
     assert {name.partition(".")[0] for name in MODULES} - {"", "__init__"} == set(RANK)

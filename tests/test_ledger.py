@@ -23,7 +23,7 @@ from tests.support import kill
 from tests.support.kill import Point
 from tests.support.need import need_postmap, need_program
 from tests.support.postmap import postmap_build, settle
-from tests.support.programs import wait_until
+from tests.support.programs import PATIENCE, wait_until
 
 SAID, HELD = people(30), people(15, first=100)
 OTHERS = people(10, "example.org")
@@ -136,11 +136,11 @@ def _locked(database: Path, ready: Path) -> Iterator[None]:
         "import pathlib, sqlite3, sys, time\n"
         "sqlite3.connect(sys.argv[1], isolation_level=None).execute('BEGIN EXCLUSIVE')\n"
         "pathlib.Path(sys.argv[2]).touch()\n"
-        "time.sleep(60)\n"
+        "time.sleep(3600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(database), str(ready)]) as holder:
         try:
-            assert wait_until(ready.exists, 20)
+            assert wait_until(ready.exists)
             yield
         finally:
             holder.kill()
@@ -343,7 +343,7 @@ def test_a_signal_that_another_thread_took(tmp_path: Path) -> None:
     mx.write("corp", SAID | HELD | {"new@example.com"})
     run = kill.start(kill.command(STANDING["source"], "term", mx.configure(), "sync"), mx._env)
     try:
-        out, err = run.communicate(timeout=20)
+        out, err = run.communicate(timeout=PATIENCE)
     finally:
         kill.end(run)
     assert run.returncode == 130, (run.returncode, out, err)
@@ -363,7 +363,7 @@ def test_interrupted_while_postmap_runs(phase: str, number: signal.Signals, tmp_
     program.write_text(
         "#!/bin/sh\nphase=build\n"
         'case "$*" in *" -s "*|*" -q "*) phase=read-back ;; esac\n'
-        f'if [ "$phase" = {phase} ]; then touch {standing}; exec sleep 60; fi\n'
+        f'if [ "$phase" = {phase} ]; then touch {standing}; exec sleep 3600; fi\n'
         f'exec {need_postmap("lmdb")} "$@"\n',
         "utf-8",
     )
@@ -392,7 +392,7 @@ def test_a_child_that_fails_has_not_done_well(tmp_path: Path) -> None:
         path,
     )
     try:
-        out, err = run.communicate(timeout=60)
+        out, err = run.communicate(timeout=PATIENCE)
     finally:
         kill.end(run)
     assert run.returncode != 0, (out, err)
@@ -405,15 +405,15 @@ def _interrupt(
 ) -> None:
     old, new = SAID | HELD | OTHERS, SAID | HELD | OTHERS | {"new@example.com"}
     try:
-        assert wait_until(standing.exists, 30)
+        assert wait_until(standing.exists)
         (os.killpg if group else os.kill)(run.pid, number)
-        out, err = run.communicate(timeout=20)
+        out, err = run.communicate(timeout=PATIENCE)
     finally:
         kill.end(run)
     assert run.returncode == 130, (run.returncode, out, err)
     assert b"interrupted" in err
     assert b"Traceback" not in err
-    assert wait_until(lambda: not kill.session(run.pid), 5), kill.session(run.pid)
+    assert wait_until(lambda: not kill.session(run.pid)), kill.session(run.pid)
     assert not list(mx.map.parent.glob(".*syncagent-*"))
     keys = {line.removesuffix(" OK") for line in mx.map.read_text("utf-8").splitlines() if "@" in line}
     assert keys in (old, new)

@@ -18,7 +18,7 @@ from syncagent.agent import log
 from tests.agent import Station
 from tests.scenario import people
 from tests.support.agent import Agent
-from tests.support.programs import wait_until
+from tests.support.programs import PATIENCE, wait_until
 from tests.support.reporting import Desk
 from tests.support.scripted_http import ScriptedHTTP, answer
 from tests.support.terminal import Terminal
@@ -189,13 +189,13 @@ def test_an_agent_whose_log_cannot_be_written(mx: Station, how: str) -> None:
     command = [sys.executable, "-m", "syncagent", "--config", str(mx.configure()), "run"]
     with unwritable(how) as descriptor, subprocess.Popen(command, stderr=descriptor) as process:
         try:
-            assert wait_until(lambda: mx.is_published(*people(40)), 20)
+            assert wait_until(lambda: mx.is_published(*people(40)))
             mx.write("corp", people(41))
-            assert wait_until(lambda: mx.is_published(*people(41)), 20)
+            assert wait_until(lambda: mx.is_published(*people(41)))
             assert process.poll() is None
         finally:
             process.terminate()
-        assert process.wait(15) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 # --- what is logged, and how loudly

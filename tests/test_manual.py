@@ -1,4 +1,4 @@
-"""The manual pages: they say all that the program says, troff finds no fault, and the package brings them."""
+"""The manual pages: complete, up to date, without a warning of troff, and in the package."""
 
 import re
 import subprocess
@@ -17,6 +17,7 @@ from syncagent.config import json_schema as schema
 from syncagent.config import load as config
 from syncagent.config import tables
 from tests.support.need import need_program
+from tests.support.programs import PATIENCE
 from tests.support.run import syncagent
 
 ROOT = Path(__file__).parent.parent
@@ -26,12 +27,12 @@ PAGES = ["syncagent.8", "syncagent.toml.5"]
 
 @cache
 def rendered(page: str) -> str:
-    """Give a page as a reader sees it, in one line."""
+    """Return a page as a reader sees it, in one line."""
     done = subprocess.run(
         [need_program("groff"), "-man", "-Tascii", "-P-cbou", str(MAN / page)],
         capture_output=True,
         encoding="ascii",
-        timeout=30,
+        timeout=PATIENCE,
         check=True,
     )
     joined = re.sub(r"(?<=\w)-\n +", "", done.stdout)  # words that were parted at the end of a line
@@ -39,8 +40,8 @@ def rendered(page: str) -> str:
 
 
 def test_they_are_up_to_date(tmp_path: Path) -> None:
-    """What stands in the repository is what the texts of the program come to now; else: make man."""
-    subprocess.run([sys.executable, MAN / "generate.py", tmp_path], check=True, timeout=60, cwd=ROOT)
+    """The committed pages are those that `make man` makes of the present texts."""
+    subprocess.run([sys.executable, MAN / "generate.py", tmp_path], check=True, timeout=PATIENCE, cwd=ROOT)
     for page in PAGES:
         assert (MAN / page).read_text() == (tmp_path / page).read_text(), "type: make man"
 
@@ -56,15 +57,15 @@ def test_they_are_up_to_date(tmp_path: Path) -> None:
     ids=lambda words: words[0],
 )
 def test_troff_finds_no_fault(formatter: list[str], page: str) -> None:
-    """Neither troff warns of anything; that there is no date is meant."""
+    """No formatter warns; the missing date is intended."""
     command = [need_program(formatter[0]), *formatter[1:], str(MAN / page)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     output = done.stderr + (done.stdout if formatter[0] == "mandoc" else "")
     assert [line for line in output.splitlines() if "missing date" not in line] == []
 
 
 def verbs(group: click.Group, *above: str) -> Iterator[tuple[str, click.Command]]:
-    """Give every verb that does something."""
+    """Yield the name and the command of every verb that is no group."""
     for name, verb in group.commands.items():
         if isinstance(verb, click.Group):
             yield from verbs(verb, *above, name)
@@ -128,7 +129,7 @@ def test_the_example_is_a_configuration(tmp_path: Path) -> None:
         [need_program("groff"), "-man", "-Tascii", "-P-cbou", "-rLL=200n", str(MAN / "syncagent.toml.5")],
         capture_output=True,
         encoding="ascii",
-        timeout=30,
+        timeout=PATIENCE,
         check=True,
     )
     example = done.stdout.partition("\nEXAMPLE\n")[2].partition("\nFILES\n")[0]
@@ -153,7 +154,7 @@ def test_nothing_in_a_text_is_taken_for_a_request(tmp_path: Path) -> None:
         [need_program("groff"), "-man", "-ww", "-Tutf8", "-P-cbou", str(page)],
         capture_output=True,
         encoding="utf-8",
-        timeout=30,
+        timeout=PATIENCE,
         check=True,
     )
     assert done.stderr == ""
@@ -164,7 +165,7 @@ def test_nothing_in_a_text_is_taken_for_a_request(tmp_path: Path) -> None:
 def test_the_package_brings_them(tmp_path: Path) -> None:
     """A wheel has pages and completions where a prefix's share/ has them, as they are here."""
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=60)
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=PATIENCE)
     (wheel,) = tmp_path.glob("*.whl")
     wanted = {
         "man/man8/syncagent.8": MAN / "syncagent.8",

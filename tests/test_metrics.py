@@ -1,10 +1,9 @@
-"""What Prometheus is told: over real runs, by its own parser, and as the README says."""
+"""What Prometheus is told: over real runs, by its own parser, and as contrib/docs/monitoring.md says."""
 
 import os
 import re
 import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,12 +16,12 @@ from syncagent.config import load as configuration
 from syncagent.state import status
 from tests.agent import Station
 from tests.scenario import people
-from tests.support.need import need_program
+from tests.support.pages import ROOT, page, section
+from tests.support.promtool import need_promtool
 from tests.support.reporting import Desk
 
-README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
-CHAPTER = README.partition("\n### Being told\n")[2].partition("\n## ")[0]
-RULES = CHAPTER.partition("```yaml\n")[2].partition("```")[0]
+RULES = ROOT / "contrib" / "monitoring" / "syncagent.rules.yml"
+PAGE = "contrib/docs/monitoring.md"
 UNITS = {"seconds", "bytes", "ratio"}
 NO_UNITS = {"milliseconds", "minutes", "hours", "days", "ms", "kb", "kilobytes", "percent", "time", "age", "timestamp"}
 
@@ -95,7 +94,7 @@ def test_all_is_well(desk: Desk, mx: Station) -> None:
     assert now["syncagent_source_stale corp"] == 0
     assert now["syncagent_alarms"] == now["syncagent_publish_failed"] == 0
     assert now["syncagent_runs_total published"] == 1
-    standing = status.read(desk.config, "syncagent")
+    standing = status.read(desk.config)
     assert now["syncagent_last_run_timestamp_seconds"] == pytest.approx(standing.last_run)
     assert now["syncagent_last_change_timestamp_seconds"] == pytest.approx(standing.last_change)
     assert now["syncagent_oldest_data_timestamp_seconds"] == standing.oldest_data
@@ -151,7 +150,7 @@ def test_a_counter_begins_anew_with_the_agent(desk: Desk, mx: Station) -> None:
 
 def test_before_any_run_and_without_an_agent(mx: Station) -> None:
     """Nothing known is 0 and stale, and no fault."""
-    metrics.write(textfile(mx), status.read(configuration.load(mx.configure()), "syncagent"))
+    metrics.write(textfile(mx), status.read(configuration.load(mx.configure())))
     now = values(mx)
     assert now["syncagent_oldest_data_timestamp_seconds"] == now["syncagent_last_run_timestamp_seconds"] == 0
     assert now["syncagent_source_stale corp"] == 1
@@ -179,7 +178,7 @@ def test_all_may_read_it(desk: Desk, mx: Station, umask: int) -> None:
     textfile(mx).unlink()
     before = os.umask(umask)
     try:
-        metrics.write(textfile(mx), status.read(desk.config, "syncagent"))
+        metrics.write(textfile(mx), status.read(desk.config))
     finally:
         os.umask(before)
     assert stat.S_IMODE(textfile(mx).stat().st_mode) == 0o644
@@ -204,7 +203,7 @@ def test_one_that_fails_half_way_leaves_the_last(desk: Desk, mx: Station, monkey
     def full(_: Path, __: Path) -> Path:
         raise OSError(28, "No space left on device")
 
-    standing = status.read(desk.config, "syncagent")
+    standing = status.read(desk.config)
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", full)
         with pytest.raises(OSError, match="No space left"):
@@ -269,28 +268,28 @@ def test_each_sample_is_there_once(desk: Desk, mx: Station) -> None:
     assert heads == [[kind, name] for _, name in heads[::2] for kind in ("HELP", "TYPE")]
 
 
-# --- the README
+# --- the page, and the file of rules
 
 
 def described() -> set[str]:
-    """Give the names of the metrics in the README's table."""
-    rows = re.findall(r"^\| (`syncagent_.*?) \|", CHAPTER, re.MULTILINE)
+    """Return the names of the metrics in the page's table."""
+    rows = re.findall(r"^\| (`syncagent_.*?) \|", section(PAGE, "## Metrics"), re.MULTILINE)
     return set(re.findall(r"`(syncagent_[a-z_]+)(?:\{[a-z]+\})?`", " ".join(rows)))
 
 
-def test_the_readme_has_every_metric(desk: Desk) -> None:
+def test_the_page_has_every_metric(desk: Desk) -> None:
     """Each metric that is written is described, and each one that is described is written, with the same label."""
     assert everything(desk) == described()
     assert isinstance(desk.scenario, Station)
     for family in families(desk.scenario):
         for sample in family.samples:
             label = "".join(f"{{{name}}}" for name in sample.labels)
-            assert f"`{sample.name}{label}`" in CHAPTER
+            assert f"`{sample.name}{label}`" in section(PAGE, "## Metrics")
 
 
 def rules() -> Iterator[dict[str, str]]:
     """Read the alert rules: not all of YAML, but each of their lines has to be what is known here."""
-    lines = RULES.splitlines()
+    lines = [line for line in RULES.read_text("utf-8").splitlines() if not line.startswith("#")]
     assert lines[:3] == ["groups:", "  - name: syncagent", "    rules:"]
     rule: dict[str, str] = {}
     for line in lines[3:]:
@@ -324,7 +323,14 @@ def test_the_alert_rules(desk: Desk) -> None:
         assert re.fullmatch(r'\{summary: "[^"\\]+"\}', rule["annotations"])
         labels = set(re.findall(r"\$labels\.([a-z]+)", rule["annotations"]))
         table = "".join(f"{name}{{{label}}}" for name in named for label in labels)
-        assert table in CHAPTER
+        assert table in section(PAGE, "## Metrics")
+
+
+def test_the_page_has_every_alert() -> None:
+    """The page names the file of rules, and each of its rules with its severity."""
+    assert "](../monitoring/syncagent.rules.yml)" in page(PAGE)
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| .+ \|$", section(PAGE, "## Alert rules"), re.MULTILINE)
+    assert sorted(rows) == sorted((rule["alert"], rule["labels"][len("{severity: ") : -1]) for rule in rules())
 
 
 SERIES = {
@@ -338,18 +344,14 @@ SERIES = {
 
 def test_promtool(desk: Desk, mx: Station, tmp_path: Path) -> None:
     """Prometheus's own tool finds nothing in the file and in the rules, and each rule fires when it should."""
-    ours = Path(sys.executable).with_name("promtool")
-    promtool = str(ours) if ours.exists() else need_program("promtool")
+    promtool = need_promtool()
     everything(desk)
     with textfile(mx).open("rb") as file:
         done = subprocess.run([promtool, "check", "metrics"], check=False, stdin=file, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    (tmp_path / "rules.yml").write_text(RULES, "utf-8")
-    done = subprocess.run(
-        [promtool, "check", "rules", tmp_path / "rules.yml"], check=False, capture_output=True, text=True
-    )
+    done = subprocess.run([promtool, "check", "rules", RULES], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    lines = ["rule_files: [rules.yml]", "evaluation_interval: 1m", "tests:", "  - interval: 1m", "    input_series:"]
+    lines = [f"rule_files: [{RULES}]", "evaluation_interval: 1m", "tests:", "  - interval: 1m", "    input_series:"]
     for series, said in SERIES.items():
         lines += [f"      - series: '{series}'", f"        values: '{said}'"]
     lines += ["    alert_rule_test:"]

@@ -51,7 +51,7 @@ def test_init_names_it(bare: Path) -> None:
     """It is the first thing that is left to do."""
     file = bare.with_name("new") / "syncagent.toml"
     done = syncagent("init", "--config-directory", bare.parent / "postfix", config=file, check=0)
-    left = done.stdout.partition("What is left to do")[2].splitlines()
+    left = done.stdout.partition("To be done next")[2].splitlines()
     assert left[1].strip() == command(bare)
 
 

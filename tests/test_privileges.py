@@ -17,6 +17,7 @@ import pytest
 
 from tests.support.need import need_postmap, need_root
 from tests.support.postmap import minimal_config
+from tests.support.programs import PATIENCE
 from tests.support.run import syncagent
 
 NOBODY = "nobody"
@@ -130,7 +131,7 @@ def test_a_volume_of_a_user_without_a_name(place: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["hash", "lmdb"])
 def test_a_map_in_roots_directory_by_root(place: Path, kind: str) -> None:
-    """As README has it for /etc/postfix: everything is root's, and a map that is another user's stays that user's."""
+    """As documented for /etc/postfix: everything is root's, and a map that is another user's stays that user's."""
     need_postmap(kind)
     etc = directory(place / "etc")
     text = etc / "relay_recipients"
@@ -190,7 +191,7 @@ def test_the_owner_exchanges_state_and_map_for_links(home: Path) -> None:
     secret = victim(home)
     sync(home)
     script = f"cd {home}/lib && mv state s && ln -s {secret.parent} state && ln -sf {secret} relay_recipients"
-    assert as_user(NOBODY, script).wait(20) == 0
+    assert as_user(NOBODY, script).wait(PATIENCE) == 0
     for verb in ("sync", "plan", "status", "check", "explain a@example.com", "history"):
         syncagent(*verb.split(), config=home / "syncagent.toml")
     assert sync(home, check=None).returncode in {70, 73}
@@ -268,7 +269,7 @@ def test_a_state_directory_behind_another_users_link(place: Path) -> None:
     """A link is its owner's to exchange."""
     directory(place / "real", mode=0o750)
     spot = directory(place / "spot", mode=0o1777)
-    assert as_user(NOBODY, f"ln -s {place}/real {spot}/state").wait(20) == 0
+    assert as_user(NOBODY, f"ln -s {place}/real {spot}/state").wait(PATIENCE) == 0
     configure(place, directory(place / "map") / "relay_recipients", spot / "state")
     assert f"{spot}/state belongs to nobody" in sync(place, check=73).stderr
 

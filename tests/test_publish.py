@@ -329,7 +329,7 @@ def test_without_postmap_the_message_says_what_to_install(tmp_path: Path, monkey
     """A host without Postfix can plan, and is told what publishing needs."""
     mx = Scenario(tmp_path)
     mx.write("corp", people(3))
-    monkeypatch.setattr(publish, "tool", lambda _name: None)
+    monkeypatch.setattr("syncagent.postfix.commands.tool", lambda _name: None)
     mx.set_clock()
     result = mx.sync(code=73)
     assert "apt-get install postfix" in result.error

@@ -1,44 +1,141 @@
-"""The README's commands and examples are run, as it gives them."""
+"""The README and the pages in contrib/docs: every block is run, validated, or listed with the reason why not."""
 
+import ast
+import json
 import os
 import re
 import shutil
 import subprocess
-import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from syncagent import sources
+from syncagent.agent.notify import Event
 from syncagent.cli.main import command
 from syncagent.config import load as config
-from syncagent.config import tables
 from syncagent.errors import ExitCode
-from syncagent.sources.http.recipe import validate as judge
-from tests.support.need import need_postfix
-from tests.support.postfix import PrivatePostfix
-from tests.support.programs import find_program
+from syncagent.sources.http.recipe import validate
+from syncagent.sources.line_formats import FORMATS
+from tests.support.authority import Authority
+from tests.support.need import need_postfix, need_program
+from tests.support.pages import PAGES, README, ROOT, Block, block, blocks, page, section
+from tests.support.promtool import need_promtool
 from tests.support.run import syncagent
+from tests.support.throwaway import CRON_PATH, ThrowawayHost
+from tests.test_layers import ORDER
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+BY_LANGUAGE = {
+    "sh": "test_commands",
+    "toml": "test_configurations; the recipe: test_commands",
+    "ini": "test_drop_ins",
+}
+"""Languages of fenced blocks of which every block is verified, and by what."""
 
+ONE_BY_ONE = {
+    ("fish", "syncagent completion fish | source"): "test_completion_of_fish",
+    ("cron", "*/5 * * * *  syncagent  /usr/local/bin/syncagent sync --quiet"): "test_the_cron_line",
+    ("json", '{"event": "raised", "kind": "stale", "subject": "corp",'): "test_the_event_shown",
+    ("json", "{"): "test_commands, with the recipe before it",
+    ("slapd.conf", "access to attrs=entry,"): "tests/sources/ldap/test_readme.py",
+    ("ldif", "dn: cn=module{0},cn=config"): "tests/sources/ldap/test_readme.py",
+    ("ldif", "dn: uid=syncagent,cn=sysaccounts,"): "nothing: it needs a real 389 Directory Server",
+    ("text", "ok       sources-answer"): "test_what_check_prints",
+    ("text", "trigger ─▶ fetch"): "nothing: a drawing",
+    ("text", "errors, addresses ◀─ model"): "test_the_order_of_imports",
+}
+"""Other blocks, by language and beginning of the first line, and by what each is verified."""
 
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+NOT_RUN = {
+    "make test": "it is what runs this test",
+    "make install": "tests/test_systemd.py runs it, with DESTDIR",
+    "apt-get install postfix-lmdb python3-venv": "it changes the packages of the host, and needs a package archive",
+    "apt-get install postfix-lmdb python3-venv make": "likewise",
+    "python3 -m venv /opt/syncagent": "for the next line; tests/test_systemd.py installs in the same way",
+    "/opt/syncagent/bin/pip install .": "it needs a package index; the test puts the command there instead",
+    "systemctl daemon-reload": "it needs a running systemd; tests/test_systemd.py verifies the units",
+    "systemctl try-restart syncagent": "likewise",
+    "systemctl enable --now syncagent.service": "likewise",
+    "systemctl status syncagent": "likewise",
+    "journalctl -u syncagent -p err": "likewise",
+    "systemctl reload syncagent": "likewise",
+    "systemctl kill --kill-whom=main -s USR1 syncagent": "likewise",
+    "systemctl disable --now syncagent.service": "likewise",
+    "systemctl enable --now syncagent-sync.timer": "likewise",
+    "systemd-run --pipe --wait -p User=syncagent"
+    " -p LoadCredential=corp:/etc/syncagent/credentials/corp syncagent check": "likewise",
+}
+"""Commands that no test runs, and why."""
+
+RECIPIENTS = "postmaster@example.com\npostmaster@example.org\nInfo@Example.ORG\n"
 
 
 def test_it_opens_with_the_two_commands() -> None:
     """Whoever opens the README sees what it is, then `make demo` and `make test`, and the Makefile has both."""
-    first = _blocks("sh")[0].splitlines()
-    assert [line.split("#")[0].strip() for line in first] == ["make demo", "make test"]
-    assert README.index("make demo") < 700
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert re.search(r"^demo:", makefile, re.MULTILINE)
-    assert re.search(r"^test:", makefile, re.MULTILINE)
+    assert blocks("sh", of=README)[0].commands == ["make demo", "make test"]
+    assert page(README).index("make demo") < 700
+    assert re.search(r"^demo:", page("Makefile"), re.MULTILINE)
+    assert re.search(r"^test:", page("Makefile"), re.MULTILINE)
 
 
-def test_make_demo(tmp_path: Path) -> None:
+def test_it_is_short() -> None:
+    """The README has what everybody needs; the rest is in pages, all of which it links."""
+    assert len(page(README).splitlines()) <= 250
+    for name in PAGES:
+        assert name == README or f"]({name})" in section(README, "## Pages"), name
+
+
+def test_every_block_is_verified_or_excused() -> None:
+    """A block that no test knows is one that may be wrong; each of the others is there once."""
+    unknown = dict.fromkeys(ONE_BY_ONE, 0)
+    for shown in blocks():
+        if shown.language not in BY_LANGUAGE:
+            (known,) = (key for key in ONE_BY_ONE if key[0] == shown.language and _begins(shown, key[1]))
+            unknown[known] += 1
+    assert set(unknown.values()) == {1}
+
+
+def _begins(shown: Block, first: str) -> bool:
+    line = shown.text.partition("\n")[0]
+    return line == first or (len(first) > 1 and line.startswith(first))
+
+
+def test_nothing_is_excused_that_is_not_there() -> None:
+    """The list of commands that are not run has no others, and no command that is run as well."""
+    there = {line for one in blocks("sh") for line in one.commands}
+    assert NOT_RUN.keys() <= there
+
+
+# --- commands
+
+
+@contextmanager
+def _installed() -> Iterator[ThrowawayHost]:
+    """Return a host on which the first block of the quick start was typed."""
+    need_postfix("lmdb")
+    with ThrowawayHost() as host:
+        host.put_program()
+        for line in Block(README, "sh", block("sh", "apt-get install", of=README)).commands:
+            if line not in NOT_RUN:
+                host.type(line)
+        yield host
+
+
+@contextmanager
+def _published() -> Iterator[ThrowawayHost]:
+    """Return a host on which the quick start was typed to its end, with a Postfix that had not heard of syncagent."""
+    with _installed() as host:
+        host.start_postfix()
+        host.write("/etc/syncagent/syncagent.toml", block("toml", "[postfix]", of=README))
+        host.write("/etc/syncagent/recipients", RECIPIENTS)
+        assert host.verdict("info@example.org") == 554
+        printed = [host.type(line) for line in Block(README, "sh", block("sh", "runuser", of=README)).commands]
+        assert printed[-1] == "OK\n", "the last command asks the map"
+        yield host
+
+
+def _the_two_commands(_: Block, tmp_path: Path) -> list[str]:
     """`make demo` syncs the sample list and answers for a known and an unknown recipient, saying by which map."""
     if not (ROOT / ".venv" / "ready").exists():
         pytest.skip("needs the virtual environment of this checkout, which `make` makes")
@@ -58,98 +155,55 @@ def test_make_demo(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "with 250" in done.stdout
     assert "with 550" in done.stdout
-    assert " unchanged, " in done.stdout
+    assert re.search(r"nothing to do|unchanged", done.stdout)
     assert re.search(r"The map is (lmdb|hash|btree|cdb|texthash):", done.stdout)
+    return ["make demo"]
 
 
-def test_from_nothing_to_postfix_answering(tmp_path: Path) -> None:
-    """The first configuration of the README, on a Postfix that has not heard of it: at its end smtpd answers by it."""
+def _install(_: Block, __: Path) -> list[str]:
+    """The user and the directories are there, and the command is found."""
+    with _installed() as host:
+        assert host.run("stat -c '%U %a' /var/lib/syncagent /etc/syncagent") == "syncagent 755\nroot 755\n"
+        assert "/usr/sbin/nologin" in host.run("getent passwd syncagent")
+        assert host.run("runuser -u syncagent -- syncagent --version").startswith("syncagent ")
+        return host.typed
+
+
+def _main_cf(shown: Block, _: Path) -> list[str]:
+    """A Postfix without a main.cf has one then, and starts."""
     need_postfix("lmdb")
-    with PrivatePostfix(["example.net"]) as postfix:
-        places = {
-            "/etc/syncagent": str(tmp_path / "etc"),
-            "/var/lib/syncagent": str(postfix.directory / "var"),
-            "runuser -u syncagent -- syncagent": "syncagent --config " + str(tmp_path / "etc" / "syncagent.toml"),
-        }
-        (tmp_path / "etc").mkdir()
-        Path(places["/var/lib/syncagent"]).mkdir(mode=0o755)
-        example = _placed(_blocks("toml")[0], places).replace(
-            "[postfix]", f'[postfix]\nconfig_directory = "{postfix.config_directory}"'
-        )
-        example += f'\n[state]\ndirectory = "{places["/var/lib/syncagent"]}/state"\n'
-        (tmp_path / "etc" / "syncagent.toml").write_text(example)
-        addresses = ["postmaster@example.com", "postmaster@example.org", "Info@Example.ORG"]
-        (tmp_path / "etc" / "recipients").write_text("\n".join(addresses) + "\n")
-        said = [_run(line, places, postfix) for line in _blocks("sh")[3].splitlines()]
-        assert said[-1] == "OK\n", "the last command asks the map"
-        assert postfix.verdict("info@example.org").code == 250
-        assert postfix.verdict("nobody@example.org").code == 450
-        postfix.set(unknown_relay_recipient_reject_code=None)
-        postfix.reload()
-        assert postfix.verdict("nobody@example.org").code == 550
+    with ThrowawayHost() as host:
+        host.put_master_cf()
+        host.run("rm -f /etc/postfix/main.cf /var/spool/postfix/pid/*")
+        for line in shown.commands:
+            host.type(line)
+        host.run("postfix status; postconf -n")
+        return host.typed
 
 
-def _placed(text: str, places: dict[str, str]) -> str:
-    for there, here in places.items():
-        text = text.replace(there, here)
-    return text
+def _quick_start(shown: Block, _: Path) -> list[str]:
+    """At its end smtpd answers by the map: known recipients are accepted, unknown ones may try again."""
+    with _published() as host:
+        assert host.verdict("info@example.org") == 250
+        assert host.verdict("nobody@example.org") == 450
+        return [line for line in host.typed if line in shown.commands]
 
 
-def _run(line: str, places: dict[str, str], postfix: PrivatePostfix) -> str:
-    """Run a line of the README, its places and its Postfix being the test's own."""
-    if line.startswith("runuser"):
-        args = _placed(line, places).split()[1:]
-        return syncagent(*args, *(["--offline"] if args[-1] == "check" else []), check=0).stdout
-    if line == "postfix reload":
-        postfix.reload()
-        return ""
-    program, rest = line.split(maxsplit=1)
-    assert program in {"postconf", "postmap"}, f"the README has a command that no test runs: {line}"
-    words = ["sh", "-c", f"{find_program(program)} -c {postfix.config_directory} {_placed(rest, places)}"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=True)
-    if program == "postconf":
-        main_cf = postfix.config_directory / "main.cf"
-        os.utime(main_cf, (time.time() - 10, time.time() - 10))
-    return done.stdout
+def _first_week(shown: Block, _: Path) -> list[str]:
+    """After the first week unknown recipients are refused for good."""
+    with _published() as host:
+        host.typed.clear()
+        for line in shown.commands:
+            host.type(line)
+        assert host.verdict("info@example.org") == 250
+        assert host.verdict("nobody@example.org") == 550
+        return host.typed
 
 
-CONFIGURATIONS = [block for block in _blocks("toml") if not block.startswith("title =")]
-
-
-@pytest.mark.parametrize("number", range(len(CONFIGURATIONS)))
-def test_every_configuration_shown_is_right(number: int, tmp_path: Path) -> None:
-    """Every TOML block is a configuration, or the rest of one, that loads."""
-    text = CONFIGURATIONS[number]
-    if "[postfix]" not in text:
-        text = '[postfix]\nmap = "lmdb:/m"\nrelay_domains = ["example.com", "example.org"]\n' + text
-    if "[sources." not in text:
-        text += '[sources.x]\ntype = "file"\npath = "x"\n'
-    file = tmp_path / "syncagent.toml"
-    file.write_text(text)
-    config.load(file)
-
-
-def test_the_recipe_shown_passes_the_fixture_shown(tmp_path: Path) -> None:
-    """The worked example of a recipe does what is said of it, by the command that the README gives."""
-    (recipe,) = (block for block in _blocks("toml") if block.startswith("title ="))
-    (tmp_path / "wildduck.toml").write_text(recipe)
-    (tmp_path / "wildduck.json").write_text(next(block for block in _blocks("json") if "answers" in block))
-    (words,) = (block.split()[1:] for block in _blocks("sh") if block.startswith("syncagent recipe"))
-    done = syncagent(*(word.replace("./", f"{tmp_path}/") for word in words), check=0)
-    assert "@example.org" in done.stdout
-
-
-def test_every_shipped_recipe_has_its_row() -> None:
-    """The README says of each recipe who we are to it, and what it was checked against."""
-    for name in judge.names():
-        assert re.search(rf"^\| `{name}` \| .*(?:token_file|password_file).* \| .+ \|$", README, re.MULTILINE), name
-
-
-def test_the_end_line_as_the_readme_makes_it_is_believed(tmp_path: Path) -> None:
+def _end_line(shown: Block, tmp_path: Path) -> list[str]:
     """The shell lines that end a list with its count and digest make one that `require_end` takes."""
     (tmp_path / "list").write_text("# ours\na@example.com\nb@example.com\n")
-    script = next(block for block in _blocks("sh") if "sha256sum" in block)
-    subprocess.run(["sh", "-ec", script], cwd=tmp_path, check=True, timeout=30)
+    subprocess.run(["sh", "-ec", shown.text], cwd=tmp_path, check=True, timeout=30)
     file = tmp_path / "syncagent.toml"
     file.write_text(
         f'[postfix]\nmap = "lmdb:{tmp_path}/m"\nrelay_domains = ["example.com"]\nconfig_directory = "{tmp_path}"\n'
@@ -157,25 +211,324 @@ def test_the_end_line_as_the_readme_makes_it_is_believed(tmp_path: Path) -> None
         '[sources.x]\ntype = "file"\npath = "recipients"\nrequire_end = true\n'
     )
     assert " 2 " in syncagent("check", "--offline", config=file, check=0).stdout
+    return shown.commands
+
+
+def _key_usage(shown: Block, tmp_path: Path) -> list[str]:
+    """It shows the extension of a certificate that has it."""
+    need_program("openssl")
+    Authority().ca_file(tmp_path)
+    done = subprocess.run(["sh", "-ec", shown.text], cwd=tmp_path, check=True, timeout=30, capture_output=True)
+    assert b"X509v3 Key Usage" in done.stdout
+    return shown.commands
+
+
+def _secret(shown: Block, _: Path) -> list[str]:
+    """The secret is its owner's alone, and the agent's."""
+    with _installed() as host:
+        host.typed.clear()
+        for line in shown.commands:
+            host.type(line, stdin="geheim\n")
+        assert host.run("stat -c '%U %a' /etc/syncagent/credentials/corp") == "syncagent 600\n"
+        assert host.run("runuser -u syncagent -- cat /etc/syncagent/credentials/corp") == "geheim\n"
+        return host.typed
+
+
+def _metrics_directory(shown: Block, _: Path) -> list[str]:
+    """The agent may write the metrics then."""
+    with _installed() as host:
+        host.typed.clear()
+        host.run("install -d -m 0755 /var/lib/prometheus/node-exporter")
+        for line in shown.commands:
+            host.type(line)
+        host.run("runuser -u syncagent -- touch /var/lib/prometheus/node-exporter/syncagent.prom")
+        return host.typed
+
+
+def _alert_rules(shown: Block, _: Path) -> list[str]:
+    """The rules are where Prometheus looks, and its own tool finds nothing wrong with them."""
+    promtool = need_promtool()
+    with ThrowawayHost() as host:
+        host.run(f"ln -sf '{promtool}' /usr/local/bin/promtool")
+        assert "5 rules found" in [host.type(line, cwd=str(ROOT)) for line in shown.commands][-1]
+        return host.typed
+
+
+def _relay_domains(shown: Block, _: Path) -> list[str]:
+    """With the configuration above it, domains of the source are relayed without another change of main.cf."""
+    with _published() as host:
+        host.typed.clear()
+        source = block("toml", "[sources.extra]", of="contrib/docs/sources-file.md")
+        host.write("/etc/syncagent/syncagent.toml", block("toml", "[postfix]\nmap", of=shown.page) + source)
+        host.write(
+            "/etc/syncagent/recipients",
+            "# domains: mail.example.net, example.org\ninfo@mail.example.net\n" + RECIPIENTS,
+        )
+        host.run("runuser -u syncagent -- syncagent sync")
+        for line in shown.commands:
+            host.type(line)
+        host.run("postfix reload")
+        assert host.verdict("info@mail.example.net") == 250
+        assert host.verdict("info@example.org") == 250
+        assert host.verdict("info@example.net") == 554
+        return host.typed
+
+
+def _completion(shown: Block, _: Path) -> list[str]:
+    """A shell that has run it completes the command."""
+    with _installed() as host:
+        host.typed.clear()
+        host.type(shown.commands[0] + "\ncomplete -p syncagent", by="bash")
+        return [line.partition("\n")[0] for line in host.typed]
+
+
+def _recipe(shown: Block, tmp_path: Path) -> list[str]:
+    """The worked example of a recipe does what is said of it."""
+    (tmp_path / "wildduck.toml").write_text(block("toml", "title ="))
+    (tmp_path / "wildduck.json").write_text(block("json", '{\n  "answers"'))
+    program, *words = shown.commands[0].split()
+    assert program == "syncagent"
+    assert "@example.org" in syncagent(*words, cwd=tmp_path, check=0).stdout
+    return shown.commands
+
+
+RUN: dict[str, Callable[[Block, Path], list[str]]] = {
+    "make demo": _the_two_commands,
+    "apt-get install postfix-lmdb python3-venv": _install,
+    "cp --no-clobber": _main_cf,
+    "runuser -u syncagent -- syncagent check": _quick_start,
+    "postconf -X unknown_relay_recipient_reject_code": _first_week,
+    "{ cat list;": _end_line,
+    "openssl x509": _key_usage,
+    "install -d -o syncagent -g syncagent -m 0700 /etc/syncagent/credentials": _secret,
+    "chgrp syncagent": _metrics_directory,
+    "install -D -m 0644 contrib/monitoring": _alert_rules,
+    "postconf -e 'relay_domains = lmdb:": _relay_domains,
+    'eval "$(syncagent completion': _completion,
+    "syncagent recipe test": _recipe,
+}
+"""By how a block begins: what runs its commands, and returns those that it ran. Others have to be in NOT_RUN."""
+
+
+@pytest.mark.parametrize("shown", blocks("sh"), ids=lambda shown: shown.name)
+def test_commands(shown: Block, tmp_path: Path) -> None:
+    """Every command of a block does what the page says of it, or is listed with the reason why no test runs it."""
+    left = [line for line in shown.commands if line not in NOT_RUN]
+    if left:
+        run = next((run for beginning, run in RUN.items() if shown.text.startswith(beginning)), None)
+        assert run, f"no test runs {left}"
+        assert run(shown, tmp_path) == left
+
+
+def test_the_cron_line() -> None:
+    """The line does its work as cron runs it: with /bin/sh, as its user, without the PATH of a login."""
+    ((*_, user, job),) = (one.text.rstrip("\n").split(maxsplit=6) for one in blocks("cron"))
+    with _published() as host:
+        host.write("/etc/syncagent/recipients", RECIPIENTS + "new@example.com\n")
+        as_cron = f"exec /usr/sbin/runuser -u {user} -- /usr/bin/env SHELL=/bin/sh PATH={CRON_PATH} /bin/sh -c '{job}'"
+        assert host.run(as_cron, path=CRON_PATH) == "", "--quiet prints nothing while all is well"
+        assert host.verdict("new@example.com") == 250
+
+
+def test_completion_of_fish() -> None:
+    """fish, too, completes the command after its line."""
+    ((line, *_),) = (one.commands for one in blocks("fish"))
+    need_program("fish")
+    with _installed() as host:
+        assert "approve" in host.type(f"{line}\ncomplete --do-complete 'syncagent '", by="fish")
+
+
+# --- configurations, units, events
+
+
+RECIPES = [one for one in blocks("toml") if one.text.startswith("title =")]
+CONFIGURATIONS = [one for one in blocks("toml") if one not in RECIPES]
+
+
+@pytest.mark.parametrize("shown", CONFIGURATIONS, ids=lambda shown: shown.name)
+def test_configurations(shown: Block, tmp_path: Path) -> None:
+    """Every TOML block is a configuration, or the rest of one, that loads."""
+    text = shown.text
+    if "[postfix]" not in text:
+        text = '[postfix]\nmap = "lmdb:/m"\nrelay_domains = ["example.com", "example.org"]\n' + text
+    if "[sources." not in text:
+        text += '[sources.x]\ntype = "file"\npath = "x"\n'
+    (tmp_path / "wildduck.toml").write_text(RECIPES[0].text)
+    file = tmp_path / "syncagent.toml"
+    file.write_text(text.replace("/etc/syncagent/wildduck.toml", f"{tmp_path}/wildduck.toml"))
+    config.load(file)
+
+
+@pytest.mark.parametrize("unit", ["syncagent.service", "syncagent-sync.service"])
+@pytest.mark.parametrize("shown", blocks("ini"), ids=lambda shown: shown.name)
+def test_drop_ins(shown: Block, unit: str, tmp_path: Path) -> None:
+    """What `systemctl edit` is to be given passes `systemd-analyze verify`, with each of the units."""
+    text = (ROOT / "contrib" / "systemd" / unit).read_text(encoding="utf-8")
+    (tmp_path / unit).write_text(text.replace("/opt/syncagent/bin/syncagent", "/bin/true"), encoding="utf-8")
+    (tmp_path / f"{unit}.d").mkdir()
+    (tmp_path / f"{unit}.d" / "override.conf").write_text(shown.text, encoding="utf-8")
+    words = [need_program("systemd-analyze"), "verify", "--man=no", str(tmp_path / unit)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_event_shown() -> None:
+    """The JSON of an event has the fields that are sent, in their order."""
+    (shown,) = blocks("json", of="contrib/docs/monitoring.md")
+    assert tuple(json.loads(shown.text)) == Event.__struct_fields__
+
+
+def test_what_check_prints() -> None:
+    """The example has findings and remedies of a real run, in its order; the words of a finding are left out."""
+    (shown,) = blocks("text", of="contrib/docs/operations.md")
+    with _published() as host:
+        host.run("postconf -e 'relay_domains = example.com'; touch -d '1 minute ago' /etc/postfix/main.cf")
+        printed = iter(host.run("runuser -u syncagent -- syncagent check --offline || test $? = 1").splitlines())
+        for line in shown.text.splitlines():
+            beginning = line.partition("...")[0]
+            assert any(one.startswith(beginning) for one in printed), line
+
+
+def test_errors_quoted_are_those_of_the_program() -> None:
+    """Each message in the table of errors is one that the LDAP source may give: who looks for it finds it."""
+    table = section("contrib/docs/sources-ldap.md", "## Errors and remedies")
+    quoted = {
+        text for row in re.findall(r"^\| (.+?) \|", table, re.MULTILINE) for text in re.findall(r"`([^`]+)`", row)
+    }
+    assert len(quoted) > 10
+    texts = {
+        node.value
+        for module in (ROOT / "syncagent").rglob("*.py")
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    for message in quoted:
+        for part in filter(None, (part.strip() for part in message.split("…"))):
+            words = re.sub(r" ?\w+ \(\d+\)", "", part).strip()  # the name of a result code is the server's
+            assert any(words in text for text in texts), words
+
+
+# --- tables
 
 
 def test_verbs_and_exit_statuses_are_those_of_the_program() -> None:
-    """Every verb is in the README's table, every `syncagent VERB` in the README exists, every exit status is told."""
-    told = set(re.findall(r"`syncagent (?:--config FILE )?([a-z]+)\b", README))
-    assert told - {"sources"} <= set(command.commands), "the README names a verb that is not there"
-    assert set(command.commands) <= told, "a verb is missing from the README"
-    table = README[README.index("| status | meaning") :]
+    """Every verb is in the README's table, every `syncagent VERB` in a page exists, every exit status is explained."""
+    rows = set(re.findall(r"^\| `syncagent ([a-z]+)\b", section(README, "## The verbs"), re.MULTILINE))
+    assert rows == command.commands.keys()
+    named = {verb for name in PAGES for verb in re.findall(r"`syncagent (?:--config FILE )?([a-z]+)\b", page(name))}
+    assert named <= command.commands.keys(), "a page names a verb that is not there"
+    table = section(README, "## Exit status")
     for code in ExitCode:
-        assert re.search(rf"\b{int(code)}\b", table), f"exit status {code} is not told"
+        assert re.search(rf"^\| (?:[\d, ]+, )?{int(code)}(?:, [\d, ]+)? \|", table, re.MULTILINE), code
 
 
-def test_every_config_key_has_its_row() -> None:
-    """A key that the README does not tell of is a key that nobody finds."""
-    structs = (tables.Postfix, tables.DomainLimits, tables.Limits, tables.Schedule, tables.State)
-    for struct in structs:
-        for name in struct.__struct_fields__:
-            if (struct, name) != (tables.Limits, "domains"):
-                assert f"| `{name}` |" in README or f"`{name}`" in README, f"{struct.__name__}.{name}"
-    for kind in ("file", "http", "ldap"):
-        for name in sources.load(kind).Config.__struct_fields__:
-            assert re.search(rf"^\| `{name}` \|.*\b{kind}\b", README, re.MULTILINE), f"{kind}: {name}"
+def test_options_named_are_there() -> None:
+    """Every option of syncagent that a page names exists."""
+    named = {
+        option
+        for name in PAGES
+        for span in re.findall(r"`((?:syncagent |--)[^`]*)`", page(name))
+        for option in re.findall(r"--[a-z-]+", span)
+    }
+    commands = [command, *command.commands.values()]
+    known = {option for one in commands for parameter in one.params for option in parameter.opts}
+    assert {"--quiet", "--accept-incomplete"} <= named <= known | {"--help"}
+
+
+def test_every_shipped_recipe_has_its_row_and_its_example() -> None:
+    """The page says of each recipe which credentials it needs and what it was checked against, and shows it."""
+    text = page("contrib/docs/sources-http.md")
+    for name in validate.names():
+        row = rf"^\| \[`{name}`\]\(#\S+\) \| .*(?:token_file|password_file).* \| .+ \|$"
+        assert re.search(row, text, re.MULTILINE), name
+        assert any(f'recipe = "{name}"' in one.text for one in blocks("toml", of="contrib/docs/sources-http.md")), name
+
+
+def test_every_file_format_has_its_row() -> None:
+    """The page on files says of each format what it reads."""
+    table = section("contrib/docs/sources-file.md", "## Files").partition("| `format` | content |\n")[2]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == FORMATS.keys()
+
+
+def test_configuration_keys_are_described_once() -> None:
+    """The table of keys is syncagent.toml(5), which is generated; no page has one by hand, and the README links it."""
+    for name in PAGES:
+        assert not re.search(r"^\|[^\n]*\bdefault\b[^\n]*\|\n\|[ -]+\|", page(name), re.MULTILINE), name
+    assert "](contrib/man/syncagent.toml.5)" in page(README)
+
+
+# --- links and paths
+
+
+DOCUMENTS = (*PAGES, "CONTRIBUTING.md", "CHANGELOG.md")
+
+
+def _anchors(name: str) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", page(name), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.casefold()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_somewhere(name: str) -> None:
+    """Every link into the repository names a file that is there, and a heading in it."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page(name)):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = (ROOT / name).parent / path if path else ROOT / name
+        assert file.exists(), target
+        if anchor:
+            assert anchor in _anchors(str(file.resolve().relative_to(ROOT))), target
+
+
+@pytest.mark.parametrize("name", [name for name in DOCUMENTS if name not in {README, "CHANGELOG.md"}])
+def test_paths_named_are_there(name: str) -> None:
+    """Every path of the repository that a page names exists; x.toml and the like stand for a new file."""
+    roots = "|".join(sorted(path.name for path in ROOT.iterdir() if path.is_dir() and path.name != ".git"))
+    for path in re.findall(rf"`((?:{roots})/[^`\s]*)`", page(name)):
+        if Path(path).stem == "x":
+            assert (ROOT / path).parent.is_dir(), path
+        else:
+            assert list(ROOT.glob(path.rstrip("/"))), path
+
+
+def test_the_order_of_imports() -> None:
+    """The drawing of the order of imports has the packages in the order that is enforced."""
+    drawn = next(shown.text for shown in blocks("text") if shown.text.startswith("errors"))
+    sets = [frozenset(names.strip().split(", ")) for names in drawn.split("◀─")]
+    assert sets == [names for names in ORDER if names != {"__main__"}]
+    for name in ("CONTRIBUTING.md", "contrib/docs/architecture.md"):
+        rows = re.findall(r"^\| `syncagent/(\w+)/` \|", page(name), re.MULTILINE)
+        ranks = [next(rank for rank, names in enumerate(ORDER) if row in names) for row in rows]
+        assert ranks == sorted(ranks), f"{name} has the packages in another order"
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "contrib/docs/architecture.md"])
+def test_every_package_is_in_the_map(name: str) -> None:
+    """The map of the house has each package."""
+    for package in (ROOT / "syncagent").iterdir():
+        if (package / "__init__.py").exists():
+            assert f"| `syncagent/{package.name}/` |" in page(name), package.name
+
+
+def test_names_in_start_here_are_there() -> None:
+    """Each name that a row of "To add X, start here" gives beside a file is in one of the files of that row."""
+    rows = [line for line in section("CONTRIBUTING.md", "## To add X, start here").splitlines() if line[:1] == "|"][2:]
+    assert len(rows) > 10
+    for row in rows:
+        ticked = re.findall(r"`([^`]+)`", row)
+        files = [file for name in ticked for file in _files(name)]
+        text = "\n".join(file.read_text(encoding="utf-8") for file in files)
+        for name in ticked:
+            if re.fullmatch(r"[A-Za-z_]+", name):
+                assert re.search(rf"\b{name}\b", text), f"{name} is in none of the files of: {row}"
+
+
+def _files(name: str) -> list[Path]:
+    """Return the text files of a path in the repository, none if it is no path."""
+    path = ROOT / name
+    if path.is_dir():
+        return sorted(path.rglob("*.py"))
+    return [path] if path.is_file() else []

@@ -16,10 +16,10 @@ import pytest
 
 from syncagent import sources
 from syncagent.agent import metrics
-from syncagent.checks.lists import patterns
 from syncagent.errors import FailureKind, SourceError
 from syncagent.files import atomic as files
 from syncagent.files.atomic import UnfitFileError
+from syncagent.postfix.live import patterns_of
 from syncagent.sources.file import Config as FileConfig
 from syncagent.sources.file import FileSource
 from syncagent.state import status
@@ -388,7 +388,7 @@ def test_metrics_replace_nothing_else(tmp_path: Path, kind: str) -> None:
 def test_a_list_that_main_cf_names(tmp_path: Path, kind: str) -> None:
     """What cannot be read of a list that main.cf names stands for itself, as a file that is not there."""
     path = replaced(tmp_path, "list", kind)
-    assert [*patterns(str(path))] == [str(path)]
+    assert [*patterns_of(str(path))] == [str(path)]
 
 
 def test_check_waits_for_no_list_of_main_cf(mx: Path) -> None:

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -13,6 +14,9 @@ from syncagent.model import SyncResult
 from tests.scenario import HOUR, START, Scenario, people
 from tests.support.kill import Point, arm
 from tests.support.postmap import postmap_build, postmap_keys, settle
+
+# A timeout within an example would count as its failure, and hypothesis would try it again: "flaky".
+pytestmark = pytest.mark.timeout(3600)
 
 SOURCES = ("corp", "branch", "extra")
 DOMAINS = ("example.com", "example.org")

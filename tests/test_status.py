@@ -28,7 +28,7 @@ from tests.agent import Station
 from tests.scenario import HOUR, MINUTE, people
 from tests.support.agent import Agent
 from tests.support.need import need_root
-from tests.support.programs import wait_until
+from tests.support.programs import PATIENCE, allowed, wait_until
 from tests.support.run import syncagent
 
 OK, HELD, CANNOT_PUBLISH, TEMPORARY, CONFIG = 0, 65, 73, 75, 78
@@ -57,7 +57,7 @@ def loaded(mx: Station) -> Config:
 
 def at(mx: Station, now: float) -> Status:
     """Give how it stands at another time."""
-    return read(loaded(mx), "syncagent", now)
+    return read(loaded(mx), now)
 
 
 def asked(mx: Station, code: int) -> Status:
@@ -266,7 +266,7 @@ def unpublishable(mx: Station) -> Station:
     return mx
 
 
-def test_publishing_that_failed_and_then_went_well(unpublishable: Station) -> None:
+def test_publishing_that_failed_and_then_succeeded(unpublishable: Station) -> None:
     """73 as long as it fails, 0 after a run that published."""
     unpublishable.postmap_fails.unlink()
     unpublishable.sync()
@@ -323,7 +323,7 @@ def test_a_run_in_the_future_hides_no_error(fine: Station) -> None:
 def test_the_agent_runs_stops_and_is_killed(fine: Station) -> None:
     """While it runs: its process, how it watches, and the next run; stopped or killed: none is running."""
     with Agent(fine.configure(), env=fine.env) as agent:
-        assert wait_until(lambda: read_agent(fine.state) is not None, 15)
+        assert wait_until(lambda: read_agent(fine.state) is not None)
         status = asked(fine, OK)
         assert status.running
         assert status.agent
@@ -349,7 +349,7 @@ def test_a_configuration_that_the_agent_refused(fine: Station) -> None:
     left = AgentState(1, time.time(), refused="the new configuration is refused")
     write_agent(fine.state, left)
     assert kinds(asked(fine, OK)) == []
-    own = read(loaded(fine), "syncagent", agent=left)
+    own = read(loaded(fine), agent=left)
     assert (kinds(own), own.alarms[0].text, own.exit_code) == (["configuration"], left.refused, CONFIG)
     with files.locked(fine.state / AGENT_LOCK, 1):
         assert kinds(asked(fine, CONFIG)) == ["configuration"]
@@ -487,15 +487,15 @@ def test_while_a_sync_holds_the_lock(fine: Station) -> None:
     fine.write("corp", people(41))
     process = fine.start("sync")
     try:
-        assert wait_until(lambda: bool(list(fine.state.glob(".spool-*"))), 15)
+        assert wait_until(lambda: bool(list(fine.state.glob(".spool-*"))))
         with pytest.raises(Exception, match="another run"), files.locked(fine.state / "sync.lock", 0):
             pass
         began = time.monotonic()
         assert kinds(msgspec.json.decode(fine.say("status", "--json").stdout, type=Status)) == []
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < allowed(10)
     finally:
         fine.postmap_waits.unlink()
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE)
     assert asked(fine, OK).recipients == 41
 
 

@@ -25,7 +25,7 @@ from tests.scenario import Scenario, people
 from tests.sources import install
 from tests.sources.http.test_golden import GOLDEN
 from tests.support.postmap import postmap_keys
-from tests.support.programs import wait_until
+from tests.support.programs import PATIENCE, wait_until
 from tests.support.terminal import Terminal
 
 PROGRAM = (sys.executable, "-m", "syncagent")
@@ -103,7 +103,7 @@ class Place(Scenario):
             start_new_session=out is not subprocess.PIPE,  # so there is no controlling terminal either
             env={name: value for name, value in os.environ.items() if name not in NOT_INHERITED} | dict(env or {}),
         )
-        printed, said = process.communicate(timeout=60)
+        printed, said = process.communicate(timeout=PATIENCE)
         return Done(process.returncode, self.left(), (printed or b"").decode(), (said or b"").decode())
 
     def left(self) -> object:
@@ -305,7 +305,7 @@ def test_a_slow_reader(row: str, place: Place, *, non_blocking: bool) -> None:
     reader.start()
     with os.fdopen(writing, "wb") as pipe:
         done = place.call(row, out=pipe)
-    reader.join(30)
+    reader.join(PATIENCE)
     assert done == place.healthy(row)
     printed = b"".join(read).decode()
     assert json.loads(printed).keys() == json.loads(place.healthy(row).out).keys()
@@ -352,7 +352,7 @@ def test_nothing_lands_in_a_file_of_ours(streams: str, tmp_path: Path) -> None:
     env = os.environ | install(tmp_path / "site", "loud", LOUD)
     words = ["sh", "-c", f'exec {streams}; exec "$@"', "sh", *PROGRAM, "--config", str(mx.configure()), "sync"]
     null = subprocess.DEVNULL
-    done = subprocess.run(words, check=False, env=env, stdin=null, stdout=null, stderr=null, timeout=60)
+    done = subprocess.run(words, check=False, env=env, stdin=null, stdout=null, stderr=null, timeout=PATIENCE)
     assert done.returncode == 0
     assert mx.published() == people(10) | {"loud@example.com"}
     assert told.read_text("utf-8").split() == ["/dev/null"] * 3
@@ -396,7 +396,7 @@ def test_progress_on_a_stopped_terminal(tmp_path: Path) -> None:
         theirs = os.open(f"/proc/{terminal.process.pid}/fd/1", os.O_RDWR | os.O_NOCTTY)
         termios.tcflow(theirs, termios.TCOOFF)
         terminal.write("\n")
-        assert wait_until(partial(mx.is_published, "slow@example.com"), 30)
+        assert wait_until(partial(mx.is_published, "slow@example.com"))
         termios.tcflow(theirs, termios.TCOON)
         os.close(theirs)
         assert terminal.ended() == 0
@@ -426,7 +426,7 @@ def agent(mx: Station, shell: str, stderr: int | None = None) -> Iterator[subpro
             yield process
             assert process.poll() is None
             process.terminate()
-            assert process.wait(20) == 0
+            assert process.wait(PATIENCE) == 0
         finally:
             process.kill()
 
@@ -434,7 +434,7 @@ def agent(mx: Station, shell: str, stderr: int | None = None) -> Iterator[subpro
 def keeps_up(mx: Station, count: int) -> None:
     """Assert that the agent publishes so many people."""
     mx.write("corp", people(count))
-    assert wait_until(partial(mx.is_published, *people(count)), 30)
+    assert wait_until(partial(mx.is_published, *people(count)))
 
 
 @pytest.mark.parametrize("shell", ["<&- >&- 2>&-", "2</dev/null"])

@@ -1,5 +1,6 @@
 """What stands in contrib/systemd, judged by systemd's own tools, and what `make install` puts where."""
 
+import contextlib
 import json
 import os
 import pwd
@@ -18,14 +19,17 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.support.kill import session
 from tests.support.need import need, need_postmap, need_program, need_root
 from tests.support.postmap import minimal_config, postmap_query
-from tests.support.programs import wait_until
+from tests.support.programs import PATIENCE, allowed, wait_until
 
 ROOT = Path(__file__).parent.parent
 UNITS = ROOT / "contrib" / "systemd"
 SERVICES = ["syncagent.service", "syncagent-sync.service"]
 PREFIX = "/opt/syncagent"
+_INSTALL_SECONDS = 1500.0
+pytestmark = pytest.mark.timeout(2 * _INSTALL_SECONDS + 600)  # the first test installs twice
 LIB = "usr/local/lib"
 PLACED = {
     "usr/local/lib/systemd/system": [*SERVICES, "syncagent-sync.timer"],
@@ -192,6 +196,7 @@ def _as_user(command: list[str], home: Path, **more: str) -> subprocess.Popen[st
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
         user=uid,
         group=gid,
         extra_groups=None if uid is None else [],
@@ -199,8 +204,15 @@ def _as_user(command: list[str], home: Path, **more: str) -> subprocess.Popen[st
 
 
 def _make_install(home: Path) -> str:
+    """Run it to its end; however that comes about, nothing goes on writing into the directory that is then removed."""
     made = _as_user(["make", "-C", "checkout", "install", f"DESTDIR={home / 'dest'}"], home)
-    said = made.communicate(timeout=110)[0]
+    try:
+        said = made.communicate(timeout=_INSTALL_SECONDS)[0]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(made.pid, signal.SIGKILL)
+        made.communicate()
+        assert wait_until(lambda: not session(made.pid)), session(made.pid)
     assert made.returncode == 0, said
     return said
 
@@ -366,7 +378,7 @@ def test_the_filter_refuses(installed: Installed) -> None:
         "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)\n"
     )
     ran = _as_user(_filtered(installed, str(installed.python), "-c", tries), installed.home)
-    assert (ran.communicate(timeout=30)[0], ran.returncode) == ("refused\nrefused\n", 0)
+    assert (ran.communicate(timeout=PATIENCE)[0], ran.returncode) == ("refused\nrefused\n", 0)
 
 
 @pytest.mark.usefixtures("_libseccomp")
@@ -395,16 +407,16 @@ def test_the_agent_lives_within_the_filter(installed: Installed) -> None:
     arguments = ["-m", "syncagent", "--config", str(home / "syncagent.toml"), "run"]
     agent = _as_user(_filtered(installed, str(installed.python), *arguments), home)
     try:
-        came = wait_until(lambda: published(b"a@example.com"), 20, pause=0.1)
+        came = wait_until(lambda: published(b"a@example.com"), pause=0.1)
         (home / "recipients.new").write_text("a@example.com\nb@example.com\n", encoding="utf-8")
         (home / "recipients.new").replace(home / "recipients")
-        noticed = came and wait_until(lambda: published(b"b@example.com"), 20, pause=0.1)
+        noticed = came and wait_until(lambda: published(b"b@example.com"), pause=0.1)
     finally:
         agent.send_signal(signal.SIGTERM)
         started = time.monotonic()
-        said = agent.communicate(timeout=30)[0]
+        said = agent.communicate(timeout=PATIENCE)[0]
     assert (came, noticed, agent.returncode) == (True, True, 0), said
-    assert time.monotonic() - started < 10, "TimeoutStopSec"
+    assert time.monotonic() - started < allowed(10), "TimeoutStopSec"
     assert '"level": "error"' not in said
     for name in ("relay_recipients", "relay_recipients.lmdb"):
         assert stat.S_IMODE((home / "lib" / name).stat().st_mode) == 0o644, "read by all, whatever UMask says"

@@ -215,7 +215,7 @@ def fixture_backup(running: Backup) -> Iterator[Backup]:
 
 def explained(backup: Backup, address: str) -> str:
     """Give what `explain` says that Postfix answers."""
-    return explain(config.load(backup.file), address, "syncagent").verdict
+    return explain(config.load(backup.file), address).verdict
 
 
 @pytest.mark.parametrize("state", ROWS, ids=lambda state: state.name)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write syncagent(8) and syncagent.toml(5) from what `--help`, the schema and init say: generate.py DIRECTORY."""
+"""Write syncagent(8) and syncagent.toml(5) from the texts of `--help`, the schema and init: generate.py DIRECTORY."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _BEGIN, _END = "\0", "\1"
 _LITERAL = {
     "\\": "\\e",
-    "-": "\\-",  # this one and the next four: troff would make typographer's ones of them
+    "-": "\\-",  # this and the next four: troff would typeset them as other characters
     "'": "\\(aq",
     "`": "\\(ga",
     "~": "\\(ti",
@@ -37,18 +37,18 @@ _MADE = '.\\" Made by contrib/man/generate.py from texts of the program: change 
 _SEE_8 = ("syncagent.toml(5)", "postconf(1)", "postconf(5)", "postfix(1)", "postmap(1)")
 _SEE_5 = ("syncagent(8)", "crontab(5)", "postconf(5)")
 _ABOUT = """\
-The configuration is TOML: tables of keys with their values. An unknown key, a value that does not fit and whatever
-contradicts itself are refused, all of them at once, each with its line.
+The configuration is TOML: tables of keys with their values. Unknown keys, values of the wrong type and contradictions
+are refused, all of them at once, each with its line.
 
 A relative path is relative to the configuration file. A time is a string such as `90s`, `5m`, `1h` or `7d`, a size one
 such as `64K` or `20M`. A secret is never written here: a key names the file that has it, by a path, or by a bare NAME
-for $CREDENTIALS_DIRECTORY/NAME or else /etc/syncagent/credentials/NAME, which its owner alone may read.
+for $CREDENTIALS_DIRECTORY/NAME or else /etc/syncagent/credentials/NAME, which only its owner may read.
 """
-_SOURCES = "A source of recipients, under a name of your choice; there is at least one. Every source has these keys."
+_SOURCES = "A source of recipients, under a name of your choice. At least one is required. Every source has these keys."
 
 
 def page_8() -> Iterator[str]:
-    """Give syncagent(8): the help of the command and of each of its verbs, line by line."""
+    """Yield the lines of syncagent(8): the help of the command and of each of its verbs."""
     context = click.Context(command, info_name="syncagent")
     name, *about = _paragraphs(command.help or "")
     yield from _head("syncagent", 8, name[0].lower() + name[1:].rstrip("."))
@@ -73,7 +73,7 @@ def page_8() -> Iterator[str]:
 
 
 def page_5() -> Iterator[str]:
-    """Give syncagent.toml(5): every table of the schema with its keys, and what init writes, line by line."""
+    """Yield the lines of syncagent.toml(5): every table of the schema with its keys, and an example by init."""
     described = schema.schema()
     yield from _head("syncagent.toml", 5, "configuration of syncagent(8)")
     yield ".SH DESCRIPTION"
@@ -94,10 +94,10 @@ def page_5() -> Iterator[str]:
         own = {key: node for key, node in kind["properties"].items() if key not in shared}
         yield from _table(f"[sources.NAME] with {kind['title']}", kind | {"properties": own, "description": ""})
     yield ".SH EXAMPLE"
-    yield _roff("This is what `syncagent init` begins with.")
+    yield _roff("The configuration that `syncagent init` begins with.")
     yield from _verbatim(_example().splitlines())
     yield ".SH FILES"
-    yield from _item("/etc/syncagent/syncagent.toml", "Where it is, unless syncagent is told another place.")
+    yield from _item("/etc/syncagent/syncagent.toml", "The default path.")
     yield from _see_also(_SEE_5)
 
 
@@ -110,14 +110,14 @@ def _example() -> str:
     main = MainConf(Path("/etc/postfix"), version="VERSION")
     names = (Domain.parse("example.com"), Domain.parse("example.org"))
     map_name = MapName.parse("lmdb:/var/lib/syncagent/relay_recipients")
-    return init.configuration(init.Start(Path("syncagent.toml"), main, map_name, names, "syncagent"))
+    return init.configuration(init.Start(Path("syncagent.toml"), main, map_name, names))
 
 
-# The words of the help.
+# Texts of the help.
 
 
 def _verbs(context: click.Context) -> Iterator[click.Context]:
-    """Give every verb that does something, those of groups as well."""
+    """Yield the context of every verb that is no group, those in groups included."""
     assert isinstance(context.command, click.Group)  # noqa: S101 - for mypy
     for name, verb in sorted(context.command.commands.items()):
         below = click.Context(verb, parent=context, info_name=name)
@@ -132,14 +132,15 @@ def _arguments(context: click.Context) -> str:
 
 
 def _options(context: click.Context) -> Iterator[str]:
-    for option in context.command.get_params(context):
+    """Give the options; --config, which each verb takes too, is among those of the command alone."""
+    for option in context.command.params:
         record = option.get_help_record(context)
         if record and record[1] and "--help" not in record[0]:
             yield from _item(*record)
 
 
 def _epilog() -> Iterator[str]:
-    """Give the sections at the end of the help: a heading, and rows of a word or more and what it means."""
+    """Yield the sections at the end of the help: a heading, and rows of a term and its description."""
     for block in (command.epilog or "").replace("\b", "").strip().split("\n\n"):
         heading, *rows = block.strip().splitlines()
         name, _, remark = heading.partition(" (")
@@ -150,7 +151,7 @@ def _epilog() -> Iterator[str]:
             yield from _item(*re.split(r" {2,}", row.strip(), maxsplit=1))
 
 
-# The words of the schema.
+# Texts of the schema.
 
 
 def _table(heading: str, table: dict[str, Any]) -> Iterator[str]:
@@ -165,12 +166,14 @@ def _table(heading: str, table: dict[str, Any]) -> Iterator[str]:
 
 
 def _kind(node: dict[str, Any]) -> str:
-    """Say what a value is."""
+    """Return the type of a value for people, with an example where there is no default."""
     if "enum" in node:
         return " or ".join(_toml(value) for value in node["enum"])
     if "oneOf" in node or "anyOf" in node:
-        return " or ".join(_kind(one) for one in node.get("oneOf", node.get("anyOf", ())))
-    examples = "".join(f", such as {_toml(one)}" for one in node.get("examples", ())[:1] if "default" not in node)
+        return " or ".join(_kind(option) for option in node.get("oneOf", node.get("anyOf", ())))
+    examples = "".join(
+        f", such as {_toml(example)}" for example in node.get("examples", ())[:1] if "default" not in node
+    )
     if node.get("type") == "array":
         return f"array of {_kind(node['items']).replace('string', 'strings', 1)}"
     names = {"integer": "number", "object": "table", "boolean": "true or false"}
@@ -226,7 +229,7 @@ def _quoted(text: str) -> str:
 
 
 def _roff(text: str, *, code: bool = True) -> str:
-    """Write text so that nothing of it is taken for a request; what stands in backticks becomes bold."""
+    """Return text with everything escaped that troff would interpret; text in backticks becomes bold."""
     if code:
         text = re.sub(r"`+([^`]+)`+", rf"{_BEGIN}\1{_END}", text)
     text = "".join(_LITERAL.get(char, char) for char in text)
@@ -235,7 +238,7 @@ def _roff(text: str, *, code: bool = True) -> str:
 
 
 def main() -> None:
-    """Write both pages into a directory."""
+    """Write both pages into the directory of the first argument."""
     directory = Path(sys.argv[1])
     for name, lines in (("syncagent.8", page_8()), ("syncagent.toml.5", page_5())):
         (directory / name).write_text("\n".join(lines) + "\n", encoding="ascii")

@@ -1,5 +1,5 @@
-"""When to run: on schedule, when a local file changes, on a signal; and that whoever minds knows how it goes.
+"""The agent: runs on schedule, when a local file changes, or on a signal, and reports its state.
 
-``loop`` runs ``sync_once``, one run at a time, for whatever its queue of tokens asks. Everything else only puts tokens
-there: ``schedule``, ``watch``, and signals. ``keeper`` looks after them, and tells systemd that all is well.
+``loop`` does the runs, one at a time, for the tokens in a queue; ``schedule``, ``file_watch`` and signals put tokens.
+``supervisor`` keeps these going and resets systemd's watchdog.
 """

@@ -1,10 +1,10 @@
-"""Notice that a local file changed: told by the kernel where it can tell, and looking now and then in any case.
+"""The file watch: inotify events where the kernel has them, and polling in any case.
 
-What the kernel says is only a hint to look. Identity decides, so that reading a file, or our own writing, starts
-nothing; and whether its content changed is for the source to say.
+An event is only a hint to look: the identity of the file decides, so that reading it starts no run. Whether the content
+changed is decided by the source.
 
-Whatever asks the file system may hang, as on a mount whose server is gone, and be told anything, as of a directory that
-may not be entered. So each name is watched by a thread of its own, and nobody waits for it.
+Every call to the file system may block, as on a mount whose server is gone, or fail, as in a directory that may not be
+entered. So each name is watched in a thread of its own, and no other thread waits for it.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
 
 _TELLING = {EVENT_TYPE_CREATED, EVENT_TYPE_MODIFIED, EVENT_TYPE_MOVED, EVENT_TYPE_DELETED, EVENT_TYPE_CLOSED}
 QUIET, PATIENCE, LOOK = 1.0, 10.0, 5.0
-"""Seconds: how long nothing may have happened, how long that is waited for, how often is looked in any case."""
+"""Seconds: how long there must be no event, how long that is waited for at most, and the interval of polling."""
 _TICK = 0.2
-"""Seconds: while it is not quiet, how often is looked whether there is another directory to watch."""
+"""Seconds between two looks for directories to watch, while there are events."""
 _LINKS = 40
-"""So many links the kernel follows, too."""
+"""Symbolic links that are followed at most, as by the kernel."""
 
 _Identity = tuple[object, ...]
 
 
 class _Hints(FileSystemEventHandler):
-    """Notes that something happened; it does nothing that could fail, since that would end the watch in silence."""
+    """Records the time of events; nothing in here may raise, since that would end the watch without notice."""
 
     def __init__(self, wake: threading.Event) -> None:
         self.first = self.last = 0.0
@@ -61,7 +61,7 @@ class _Hints(FileSystemEventHandler):
 
 
 class Watch:
-    """Watches files, each name's in a thread of its own: one that hangs, or faults, blinds nobody else."""
+    """Watches the files of several names, each in a thread of its own, so that one that hangs affects no other."""
 
     def __init__(
         self,
@@ -69,25 +69,25 @@ class Watch:
         log: Callable[[str, str], None],
         failed: Callable[[BaseException], None],
     ) -> None:
-        """Watch nothing yet. ``changed`` is told the name of what changed, ``log`` an event and what it is about."""
+        """``changed`` receives the name whose files changed, ``log`` an event and its object, ``failed`` exceptions."""
         self._changed, self._log, self._failed = changed, log, failed
         self._watchers: dict[str, Watcher] = {}
-        self._lock = threading.RLock()  # the worker sets, the keeper looks; under it nothing asks the file system
-        self._told_of_polling = False
+        self._lock = threading.RLock()  # between worker and supervisor; no file system call while it is held
+        self._polling_logged = False
         self.rebuilt = 0
 
     @property
     def mode(self) -> str:
-        """How changes are noticed: ``inotify``, or ``poll`` where the kernel does not tell of every one."""
+        """``inotify``, or ``poll`` if some directory cannot be watched by inotify."""
         return "poll" if any(watcher.polls for watcher in [*self._watchers.values()]) else "inotify"
 
     def set(self, watched: Mapping[str, tuple[Watched, ...]]) -> None:
-        """Watch these from now on, for their names. What hangs is not waited for longer than a second."""
+        """Watch these files from now on, by name. Wait at most a second for those that hang."""
         with self._lock:
             old, self._watchers = self._watchers, {}
-            for name, several in watched.items():
-                kept = name in old and old[name].several == several
-                self._watchers[name] = old.pop(name) if kept else self._watcher(name, several)
+            for name, paths in watched.items():
+                kept = name in old and old[name].paths == paths
+                self._watchers[name] = old.pop(name) if kept else self._watcher(name, paths)
             new = [watcher for watcher in self._watchers.values() if not watcher.looked.is_set()]
         for watcher in old.values():
             watcher.stop()
@@ -96,15 +96,15 @@ class Watch:
         for watcher in new:
             watcher.looked.wait(max(0.0, end - time.monotonic()))
 
-    def _watcher(self, name: str, several: tuple[Watched, ...]) -> Watcher:
-        return Watcher(several, lambda: self._changed(name), self._is_rebuilt, self._is_polling, self._failed)
+    def _watcher(self, name: str, paths: tuple[Watched, ...]) -> Watcher:
+        return Watcher(paths, lambda: self._changed(name), self._is_rebuilt, self._is_polling, self._failed)
 
     def is_read(self, name: str) -> None:
-        """Note that what a name leads to now is about to be read, for whatever reason: that is no change any more."""
+        """Take the current file identity as the baseline, so that this version does not trigger a run."""
         self._watchers[name].is_read()
 
     def look(self) -> None:
-        """See to it that each name's thread is alive. This comes to its end whatever hangs."""
+        """Start the threads that are not alive. Never blocks."""
         with self._lock:
             for watcher in self._watchers.values():
                 if watcher.is_alive():
@@ -113,11 +113,11 @@ class Watch:
                     self._is_rebuilt("its thread had died")
                 try:
                     watcher.start()
-                except RuntimeError as error:  # no thread is to be had now; the next look is for another try
+                except RuntimeError as error:  # no thread available: tried again in the next round
                     self._failed(error)
 
     def stop(self) -> None:
-        """End it. A thread that hangs ends with the process."""
+        """End the threads. One that hangs ends with the process."""
         with self._lock:
             old, self._watchers = self._watchers, {}
         for watcher in old.values():
@@ -130,24 +130,24 @@ class Watch:
 
     def _is_polling(self, why: str) -> None:
         with self._lock:
-            told, self._told_of_polling = self._told_of_polling, True
-        if not told:
+            logged, self._polling_logged = self._polling_logged, True
+        if not logged:
             self._log("watching by polling", why)
 
 
 class Watcher:
-    """Watches what one name stands for: one path, or several."""
+    """Watches the paths of one name, in a thread."""
 
     def __init__(
         self,
-        several: tuple[Watched, ...],
+        paths: tuple[Watched, ...],
         changed: Callable[[], None],
         rebuilt: Callable[[str], None],
         polling: Callable[[str], None],
         failed: Callable[[BaseException], None],
     ) -> None:
-        """Look at nothing yet."""
-        self.several = several
+        """Prepare the watch; ``start()`` begins it."""
+        self.paths = paths
         self.looked = threading.Event()
         self.polls = False
         self._changed, self._rebuilt, self._polling, self._failed = changed, rebuilt, polling, failed
@@ -155,7 +155,7 @@ class Watcher:
         self._known: _Identity | None = None
         self._seen: tuple[_Identity, float] | None = None
         self._looked = -math.inf
-        self._lock = threading.Lock()  # its thread looks, the worker reads
+        self._lock = threading.Lock()  # between its thread and the worker
         self._wake = threading.Event()
         self._hints = _Hints(self._wake)
         self._observer: InotifyObserver | None = None
@@ -164,29 +164,29 @@ class Watcher:
         self._over = False
 
     def start(self) -> None:
-        """Watch in a thread. Raises RuntimeError where there is none."""
+        """Start the thread. Raise RuntimeError if none can be created."""
         self._looked = -math.inf
         self._thread = threading.Thread(target=self._work, name="watch", daemon=True)
         self._thread.start()
 
     def is_alive(self) -> bool:
-        """Tell whether its thread is."""
+        """True if the thread is alive."""
         return self._thread is not None and self._thread.is_alive()
 
     @property
     def has_lived(self) -> bool:
-        """Whether it had a thread."""
+        """True if the thread was ever started."""
         return self._thread is not None and self._thread.ident is not None
 
     def stop(self) -> None:
-        """Have the thread end, as soon as it can."""
+        """Have the thread end, as soon as it can; do not wait."""
         self._over = True
         self._wake.set()
 
     def is_read(self) -> None:
-        """Note that what is there now is about to be read."""
+        """Take the current identity as the baseline."""
         with self._lock:
-            self._known, self._seen = _identities(self.several), None
+            self._known, self._seen = _identities(self.paths), None
 
     def _work(self) -> None:
         while not self._over:
@@ -195,40 +195,40 @@ class Watcher:
             self._wake.clear()
             try:
                 self.look()
-            except Exception as error:  # noqa: BLE001 - a thread that dies in silence watches nothing
+            except Exception as error:  # noqa: BLE001 - this thread must survive every fault; it is logged
                 self._failed(error)
         self._unwatch()
 
     def _due(self) -> float:
-        """Give when to look: once it has been quiet for a second, or else every so often."""
+        """Return when to look next: after a second without events, else at the polling interval."""
         if self._hints.first:
             return min(self._hints.last + QUIET, self._hints.first + PATIENCE)
         return self._looked + (QUIET if self._seen else LOOK)
 
     def look(self) -> None:
-        """See to it that the watch is alive, and tell of what changed, if it is time."""
+        """Repair the watch, and report a change, if it is time to look."""
         with self._lock:
             now = time.monotonic()
             hinted = bool(self._hints.first)
             if now < self._due():
                 if hinted:
-                    self._mend()
+                    self._repair()
                 return
             self._hints.first = 0.0
             self._looked = now
             try:
-                self._mend()
-            finally:  # whatever the kernel does not tell is looked for
-                self._compare(now, told=hinted and not any(one.poll for one in self.several))
+                self._repair()
+            finally:  # polling finds what inotify does not report
+                self._compare(now, told=hinted and not any(watched.poll for watched in self.paths))
                 self.looked.set()
 
     def _compare(self, now: float, *, told: bool) -> None:
-        """Tell of a change; where the kernel did not tell that it is quiet, it is once it looks the same again."""
-        identity = _identities(self.several)
-        if self._over:  # it hung meanwhile
+        """Report a change. Without inotify a file is settled once two looks find the same identity."""
+        identity = _identities(self.paths)
+        if self._over:  # stopped while the call hung
             return
         if self._known is None:
-            hung = time.monotonic() - self._made > QUIET  # then a run may have read it, who knows as what
+            hung = time.monotonic() - self._made > QUIET  # a run may have read another version meanwhile
             self._known = () if hung else identity
         seen, since = self._seen or (None, now)
         if identity == self._known:
@@ -240,8 +240,8 @@ class Watcher:
         else:
             self._seen = identity, since
 
-    def _mend(self) -> None:
-        """Watch anew where a directory is another one now, or the watch has died."""
+    def _repair(self) -> None:
+        """Start a new observer if a directory was replaced or the observer has died."""
         observer = self._observer
         alive = observer is None or (observer.is_alive() and all(emitter.is_alive() for emitter in observer.emitters))
         directories = self._directories()
@@ -252,8 +252,8 @@ class Watcher:
         self._rebuild(directories)
 
     def _directories(self) -> dict[str, tuple[int, ...]]:
-        """Give the directories to watch, and which they are."""
-        places = [place for one in self.several if not one.poll for place in _places(one.path)]
+        """Return the directories to watch, with their identities."""
+        places = [place for watched in self.paths if not watched.poll for place in _places(watched.path)]
         return {str(place): _which(place) for place in sorted(set(map(_nearest, places)))}
 
     def _rebuild(self, directories: dict[str, tuple[int, ...]]) -> None:
@@ -268,12 +268,12 @@ class Watcher:
                 if which[-1:] == (True,):
                     observer.schedule(self._hints, directory)
             observer.start()
-        except (OSError, RuntimeError) as error:  # no inotify instance, watch or thread left: fs.inotify in sysctl(8)
+        except (OSError, RuntimeError) as error:  # no inotify instance, watch or thread left
             if observer is not None:
                 observer.stop()
             if isinstance(
                 error, (FileNotFoundError, NotADirectoryError)
-            ):  # it went just now: the next look finds another
+            ):  # removed just now: the next look finds another
                 self._watched = {}
             else:
                 self.polls = True
@@ -288,7 +288,7 @@ class Watcher:
 
 
 def _places(path: Path) -> Iterator[Path]:
-    """Give what has to be watched for a path: the directory of every link on its way, and of what it leads to."""
+    """Yield what to watch for a path: the directory of each link on the way, the target, and the target's directory."""
     place, rest, links = Path("/"), [*reversed(path.absolute().parts[1:])], 0
     while rest:
         part = rest.pop()
@@ -306,7 +306,7 @@ def _places(path: Path) -> Iterator[Path]:
 
 
 def _link(path: Path) -> Path | None:
-    """Give where a link leads; None where none is, or nobody knows."""
+    """Return the target of a link; None if it is no link, or cannot be read."""
     try:
         return path.readlink()
     except OSError:
@@ -314,13 +314,13 @@ def _link(path: Path) -> Path | None:
 
 
 def _nearest(directory: Path) -> Path:
-    """Give the directory, or the nearest one above it that is there."""
-    there = os.path.isdir  # Path's own raises where it may not look
-    return next(place for place in (directory, *directory.parents) if there(place))
+    """Return the directory, or its nearest parent that exists."""
+    exists = os.path.isdir  # Path.is_dir() raises PermissionError
+    return next(place for place in (directory, *directory.parents) if exists(place))
 
 
 def _which(directory: Path) -> tuple[int, ...]:
-    """Identify a directory, and tell whether the kernel may tell us of it, which takes the right to read it."""
+    """Return the identity of a directory, and whether it can be read, which inotify requires."""
     try:
         identity = files.identity(directory)
     except OSError:
@@ -328,9 +328,9 @@ def _which(directory: Path) -> tuple[int, ...]:
     return (*identity[:2], os.access(directory, os.R_OK)) if identity else ()
 
 
-def _identities(several: tuple[Watched, ...]) -> _Identity:
-    """Identify what paths lead to: a file, or every file of a directory."""
-    return tuple(_identity(one.path) for one in several)
+def _identities(paths: tuple[Watched, ...]) -> _Identity:
+    """Return the identities of the paths: of a file, or of every file in a directory."""
+    return tuple(_identity(watched.path) for watched in paths)
 
 
 def _identity(path: Path) -> _Identity:

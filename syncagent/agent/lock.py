@@ -1,4 +1,4 @@
-"""The lock that says that an agent runs on a state directory: there is one, and ``status`` knows by it."""
+"""The lock of a running agent: at most one agent runs on a state directory, and ``status`` looks whether one does."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ from syncagent.state.status import AGENT_LOCK
 if TYPE_CHECKING:
     from pathlib import Path
 
-_PROBED = 1.0  # for so long another agent's lock is believed to be a mere look at it, by ``status``
+_PROBED = 1.0
+"""Seconds: a lock that is held no longer than this is that of ``status``, which probes it, not of another agent."""
 
 
 class AgentLock:
-    """Held by its file, which somebody may remove; who looks for it by its name then finds no agent."""
+    """Exclusive lock on ``agent.lock``.
+
+    If the file is unlinked the lock no longer protects the directory; ``is_lost()`` detects that.
+    """
 
     def __init__(self, directory: Path) -> None:
-        """Hold nothing yet."""
+        """Prepare the lock of a state directory; ``take()`` acquires it."""
         self._path = directory / AGENT_LOCK
         self._held = contextlib.ExitStack()
         self._file: tuple[int, int] | None = None
 
     def take(self) -> None:
-        """Take it, and let go of the file that it was before. Raises LockBusyError, and LedgerError."""
+        """Acquire the lock, and release that of a file that is gone. Raise LockBusyError or LedgerError."""
         directory = self._path.parent
         with contextlib.ExitStack() as taken, ledger_errors(directory):
             directory.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -34,22 +38,22 @@ class AgentLock:
                 taken.enter_context(files.locked(self._path, _PROBED))
             except LockBusyError:
                 raise LockBusyError(f"another agent is running on {directory}: it holds {AGENT_LOCK}") from None
-            self._file = self._there()
+            self._file = self._current()
             self.close()
             self._held = taken.pop_all()
 
     def is_lost(self) -> bool:
-        """Tell whether its file is not there any more, or another, so that a second agent could begin."""
-        there = self._there()
-        return there is None or there != self._file
+        """True if the file was removed or replaced, so that a second agent could start."""
+        current = self._current()
+        return current is None or current != self._file
 
     def close(self) -> None:
-        """Let go of it."""
+        """Release the lock."""
         self._held.close()
 
-    def _there(self) -> tuple[int, int] | None:
+    def _current(self) -> tuple[int, int] | None:
         try:
-            found = self._path.stat()
+            status = self._path.stat()
         except OSError:
             return None
-        return found.st_dev, found.st_ino
+        return status.st_dev, status.st_ino

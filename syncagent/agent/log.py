@@ -1,7 +1,7 @@
-"""The agent's log: one event per thing that happened, key-value on a terminal, JSON otherwise.
+"""The agent's log on the standard error: one line an event, key-value on a terminal, JSON otherwise.
 
-``error`` is what needs a person; an alarm on that level alone is enough. Under systemd each line begins with its level
-as sd-daemon(3) has it, so that ``journalctl -p err`` finds it.
+Level ``error`` needs a person, so that an alarm on that level is enough. Under systemd each line begins with its level,
+as in sd-daemon(3), for ``journalctl -p err``.
 
 A log that cannot be written neither ends nor blocks the agent: lines are lost, and counted in ``log lines lost`` once
 there is room again.
@@ -27,13 +27,13 @@ _run_id = ""
 
 
 def in_run(run_id: str) -> None:
-    """Name the run that every line from now on belongs to, or comes after."""
+    """Set the run ID of all further lines."""
     global _run_id  # noqa: PLW0603 - there is one agent in a process, and one run at a time
     _run_id = run_id
 
 
 def set_up(level: str) -> Any:  # noqa: ANN401 - structlog's own type is lazy
-    """Set up the log on the standard error and give the logger."""
+    """Set up the log on the standard error and return the logger."""
     terminal = sys.stderr.isatty()
     render: Any = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
     processors = [
@@ -57,14 +57,14 @@ class _Lines:
     """Writes lines to a descriptor, without waiting long for room; structlog calls it from one thread at a time."""
 
     def __init__(self, descriptor: int, encoding: str, count: Callable[[int], str]) -> None:
-        """`count` makes the line about so many lost ones."""
+        """``count`` returns the line that reports a number of lost lines."""
         self._descriptor, self._encoding, self._count = descriptor, encoding, count
         self._lost = 0
         self._is_torn = False
         self._patience = streams.PATIENCE
 
     def write(self, text: str) -> None:
-        """Write a line, after the one about those that were lost."""
+        """Write a line, after one that reports lost lines, if any."""
         if self._lost and self._put(self._count(self._lost)):
             self._lost = 0
         if self._lost or not self._put(text):
@@ -91,7 +91,7 @@ class _Lines:
 
 
 def _lines(processors: list[Any]) -> Any:  # noqa: ANN401 - a file, as far as structlog writes to one
-    """Return what lines are written to: the descriptor of the standard error, past its buffer."""
+    """Return a writer to the descriptor of the standard error, without its buffer."""
 
     def count(lost: int) -> str:
         event: Any = {"event": "log lines lost", "count": lost}
@@ -101,13 +101,13 @@ def _lines(processors: list[Any]) -> Any:  # noqa: ANN401 - a file, as far as st
 
     try:
         descriptor = sys.stderr.fileno()
-    except (OSError, ValueError):  # a test's own, in memory
+    except (OSError, ValueError):  # in tests, a stream in memory
         return sys.stderr
     return _Lines(descriptor, sys.stderr.encoding, count)
 
 
 def _is_journal() -> bool:
-    """Tell whether the standard error leads to the journal; its variable alone is inherited by whoever redirects."""
+    """True if the standard error leads to the journal; $JOURNAL_STREAM is also inherited if it is redirected."""
     try:
         there = os.fstat(sys.stderr.fileno())
     except (OSError, ValueError):
@@ -116,7 +116,7 @@ def _is_journal() -> bool:
 
 
 class _Library(logging.Handler):
-    """Makes an event of what a library logs; of level debug, since what matters of it we say ourselves."""
+    """Logs the records of libraries as events of level debug; syncagent reports itself what matters."""
 
     def emit(self, record: logging.LogRecord) -> None:
         structlog.get_logger().debug("library", name=record.name, text=record.getMessage())

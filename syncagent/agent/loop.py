@@ -1,7 +1,7 @@
-"""The agent: one run at a time, for whatever tokens say that it is time.
+"""The agent: one run at a time, started by tokens in a queue.
 
-The main thread runs. TERM and INT end a run wherever it is, as they end ``syncagent sync``: every station of the line
-may be left at any instant, and the next run finishes the job. Other signals, the schedule and the watch put tokens.
+The main thread does the runs. The schedule, the file watch and the signals HUP and USR1 put tokens. TERM and INT end a
+run at any point, as they end ``syncagent sync``: every step can be interrupted, and the next run completes the work.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from syncagent.agent.lock import AgentLock
 from syncagent.agent.reporting import Reporter
 from syncagent.agent.retries import Retries
 from syncagent.agent.schedule import Schedule
-from syncagent.agent.supervisor import Keeper, Progress, tell_systemd
+from syncagent.agent.supervisor import Progress, Supervisor, tell_systemd
 from syncagent.config import load as configuration
 from syncagent.errors import ConfigError, LedgerError, LockBusyError, SyncagentError
 from syncagent.sources import Watched
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from syncagent.config.tables import Config
     from syncagent.model import SyncResult
 
-_CONFIGURATION = ""  # the name under which the watch knows the configuration; no source has it
+_CONFIGURATION = ""
+"""The name of the configuration file in the watch; no source can have it."""
 _SLACK = 60.0
 _HARD = 1.5
 _LOCK_TIMEOUT = 20.0
@@ -47,7 +48,7 @@ _FORGOTTEN = 3600.0
 
 
 class Token(NamedTuple):
-    """A reason to do something: the sources that are due (None: all of them), or to read the configuration again."""
+    """A reason for a run: the sources that are due (None: all); or to reload the configuration, or to stop."""
 
     due: frozenset[str] | None
     why: str
@@ -56,15 +57,15 @@ class Token(NamedTuple):
 
 
 class Stopped(KeyboardInterrupt):
-    """TERM or INT came; raised in the main thread, wherever it is within a run."""
+    """TERM or INT was received; raised in the main thread at any point of a run."""
 
 
 def run(config: Config, logger: Any) -> None:  # noqa: ANN401 - structlog's own type is lazy
-    """Be the agent until TERM or INT. Raises LockBusyError where another one is, and LedgerError."""
+    """Run the agent until TERM or INT. Raise LockBusyError if another agent runs, or LedgerError."""
     directory = config.state.directory
     with contextlib.closing(AgentLock(directory)) as lock:
         lock.take()
-        for left in directory.glob(f".{status.AGENT_FILE}.*"):  # by an agent that was killed
+        for left in directory.glob(f".{status.AGENT_FILE}.*"):  # of an agent that was killed
             left.unlink(missing_ok=True)
         _Agent(config, logger, lock).serve()
 
@@ -80,17 +81,17 @@ class _Agent:
         self.reporter = Reporter(logger)
         self.schedule = Schedule(lambda due, why: self.tokens.put(Token(due, why)), self._fault)
         self.watch = Watch(self._file_changed, lambda event, what: self.log.warning(event, about=what), self._fault)
-        self.keeper = Keeper(self.progress, self._look_after, self._fault)
+        self.supervisor = Supervisor(self.progress, self._look_after, self._fault)
 
     def serve(self) -> None:
-        """Serve until stopped. Raises LockBusyError where another agent has taken over."""
+        """Work until stopped. Raise LockBusyError if another agent has taken over."""
         self._handle_signals()
         self._take_up(self.config)
-        self.keeper.start()
+        self.supervisor.start()
         tell_systemd("READY=1", "STATUS=started")
         self.log.info("started", pid=os.getpid(), sources=sorted(self.config.sources), watch=self.watch.mode)
         self.tokens.put(Token(None, "start"))
-        gc.freeze()  # what is there by now stays, and need not be looked at after each run
+        gc.freeze()  # what is allocated by now stays: keep it out of the collections after each run
         try:
             while not self.stopping:
                 self._turn()
@@ -100,13 +101,13 @@ class _Agent:
             tell_systemd("STOPPING=1")
             self.schedule.stop()
             self.watch.stop()
-            if not self.lock.is_lost():  # else it is for another agent to say how it stands
+            if not self.lock.is_lost():  # else another agent owns the state
                 self.reporter.stop(self.config)
             self.log.info("stopped")
-            self.keeper.stop()
+            self.supervisor.stop()
 
     def _turn(self) -> None:
-        """Wait for tokens, and do what they say, all of them at once."""
+        """Wait for tokens, and do one run for all of them."""
         tokens = self._waiting()
         if any(token.stop for token in tokens):
             return
@@ -116,12 +117,12 @@ class _Agent:
         due: frozenset[str] | None = self.retries.due(now)
         for token in tokens:
             due = None if due is None or token.due is None else due | token.due
-        if tokens or self.retries.wait(now) <= 0:  # publishing alone is tried again with no source due
+        if tokens or self.retries.wait(now) <= 0:  # a retry of publishing has no source due
             self._run(due, ", ".join(dict.fromkeys(token.why for token in tokens)) or "retry")
-            gc.collect()  # a run leaves few objects, too few for it to begin by itself; TLS contexts have megabytes
+            gc.collect()  # few objects are left, too few to trigger a collection, but a TLS context has megabytes
 
     def _waiting(self) -> list[Token]:
-        """Wait for the first token, or for a retry to be due, and take all there are."""
+        """Wait for a token or until a retry is due; return all tokens in the queue."""
         tokens: list[Token] = []
         with contextlib.suppress(queue.Empty):
             while not tokens and not self.stopping:
@@ -136,7 +137,7 @@ class _Agent:
         return tokens
 
     def _run(self, due: frozenset[str] | None, why: str) -> None:
-        """Do one run; whatever comes of it, the agent goes on."""
+        """Do one run; the agent goes on whatever its result."""
         run_id, names = sync.new_run_id(), frozenset(self.config.sources)
         log.in_run(run_id)
         self._keep_lock()
@@ -158,7 +159,7 @@ class _Agent:
         self._tell(run_id, started, result, error)
 
     def _keep_lock(self) -> None:
-        """Take the lock again if its file was removed. Raises LockBusyError: another agent began meanwhile."""
+        """Acquire the lock again if its file was removed. Raise LockBusyError if another agent has it by now."""
         if self.lock.is_lost():
             try:
                 self.lock.take()
@@ -168,31 +169,31 @@ class _Agent:
                 self.log.warning("the lock was gone; taken again")
 
     def _plan_retries(self, due: frozenset[str] | None, result: SyncResult | None) -> None:
-        """Have what failed for the time being tried again: single sources, or the run with all that was due in it."""
+        """Schedule retries of temporary failures: single sources, or the whole run."""
         now, names = time.monotonic(), frozenset(self.config.sources)
         asked = names if due is None else due & names
         if result is None:
             for name in asked:
-                self.retries.went_well(name)  # it is owed by the whole run now
+                self.retries.succeeded(name)  # the retry of the whole run includes it
             self.retries.owe(asked)
             self.retries.failed("", frozenset(), self._shortest(names), now)
             return
         self.retries.asked(asked)
         if result.status == "failed":
-            self.retries.failed("", frozenset(), self._shortest(names), now)  # to publish once more, asking nobody
+            self.retries.failed("", frozenset(), self._shortest(names), now)  # a retry of publishing asks no source
         else:
-            self.retries.went_well("")
+            self.retries.succeeded("")
         for report in result.sources:
             if report.name in asked and report.kind == "temporary":
                 self.retries.failed(report.name, frozenset({report.name}), self._shortest({report.name}), now)
             elif report.name in asked:
-                self.retries.went_well(report.name)
+                self.retries.succeeded(report.name)
 
     def _shortest(self, names: frozenset[str] | set[str]) -> float:
         return min(self.config.every(name) or 3600.0 for name in names)
 
     def _passed(self, step: str, _count: int) -> None:
-        """Note that the run is at a station; how long it may take follows from the configuration's own time-outs."""
+        """Record a step of the run; the time allowed for it follows from the timeouts of the configuration."""
         deadlines = [float(source.common.deadline or DEADLINE) for source in self.config.sources.values()]
         slow = step in {"index", "read back", "compare"}
         self.progress.passed(_SLACK + (self.config.postfix.postmap_timeout if slow else max(deadlines)))
@@ -215,13 +216,13 @@ class _Agent:
             self.log.error("status cannot be kept", error=str(failure))  # noqa: TRY400 - its text says it all
 
     def next_run(self) -> float | None:
-        """Give when a run is due next, in seconds since the epoch."""
+        """Return when a run is due next, in seconds since the epoch; None if never."""
         left = self.retries.wait(time.monotonic())
         times = [self.schedule.next_time(), None if left == float("inf") else time.time() + left]
         return min((moment for moment in times if moment is not None), default=None)
 
     def _reload(self) -> None:
-        """Read the configuration again; a bad one is refused, and the old one goes on."""
+        """Reload the configuration; if it has problems, the old one stays in force."""
         self.watch.is_read(_CONFIGURATION)
         try:
             config = configuration.load(self.config.file)
@@ -247,7 +248,7 @@ class _Agent:
             for name, source in config.sources.items()
             if name in self.config.sources and self.config.sources[name].same_as(source)
         }
-        config = replace(config, sources={**config.sources, **kept})  # one that goes on keeps its connection
+        config = replace(config, sources={**config.sources, **kept})  # an unchanged source keeps its connection
         self.config = config
         self.retries.clear()
         self.schedule.set(config)
@@ -261,10 +262,10 @@ class _Agent:
             self.tokens.put(Token(frozenset({name}), "a file changed"))
 
     def _look_after(self) -> None:
-        """Do what the keeper does a few times a second, in its own thread."""
+        """Do the regular work of the supervisor, in its thread."""
         self._wake_worker()
         if self.stopping:
-            if time.monotonic() - self.stopping > _HARD:  # a signal's exception was lost, as in a finaliser
+            if time.monotonic() - self.stopping > _HARD:  # the exception was lost, as in a finalizer
                 os._exit(0)
             return
         self.watch.look()
@@ -272,11 +273,11 @@ class _Agent:
             self.log.warning("the clock was set; scheduled anew")
 
     def _fault(self, error: BaseException) -> None:
-        """Tell of a fault; of the same one once an hour, since what is done a few times a second may fail as often."""
+        """Log an exception; the same one once an hour, since the supervisor may raise it several times a second."""
         text, now = f"{type(error).__name__}: {error}", time.monotonic()
-        told = {one: at for one, at in self._faults.items() if now - at < _FORGOTTEN}
-        if text not in told:
-            self._faults = {**told, text: now}
+        logged = {fault: at for fault, at in self._faults.items() if now - at < _FORGOTTEN}
+        if text not in logged:
+            self._faults = {**logged, text: now}
             self.log.error("fault", error=text)
 
     def _handle_signals(self) -> None:
@@ -290,10 +291,10 @@ class _Agent:
         for end in (self._tripped, self._trip):
             end.settimeout(0)
         signal.set_wakeup_fd(self._trip.fileno(), warn_on_full_buffer=False)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGUSR1})  # what came meanwhile comes now
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGUSR1})  # pending ones are delivered now
 
     def _wake_worker(self) -> None:
-        """Wake it for a signal that did not: one that came in the instant before it slept, or to another thread."""
+        """Wake the main thread for a signal that did not: it came just before it slept, or to another thread."""
         with contextlib.suppress(BlockingIOError):
             if any(number != signal.SIGURG for number in self._tripped.recv(256)):
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGURG)
@@ -308,7 +309,7 @@ class _Agent:
 
     @contextlib.contextmanager
     def _interruptions(self) -> Iterator[None]:
-        """Let TERM and INT raise in here; before and after it they are looked for."""
+        """Let TERM and INT raise Stopped within the block; elsewhere ``stopping`` is looked at."""
         self._interruptible = True
         try:
             if self.stopping:

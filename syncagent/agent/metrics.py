@@ -1,4 +1,4 @@
-"""What Prometheus is told, by a text file that node_exporter collects. Names and units as its conventions have them."""
+"""Metrics for Prometheus, in a text file for node_exporter. Names and units follow the conventions of Prometheus."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def write(path: Path, status: Status) -> None:
-    """Write the file, readable by all. Raises OSError, also where something else than a file is in its place."""
+    """Write the file, readable by all. Raise OSError, also if something else than a regular file is in its place."""
     files.check_regular(path)
     disable_created_metrics()  # type: ignore[no-untyped-call] # when a counter was made is when the file was written
     files.write_whole(path, generate_latest(_registry(status)), 0o644)
@@ -30,9 +30,9 @@ def _registry(status: Status) -> CollectorRegistry:
         Gauge(f"syncagent_{name}", text, registry=registry).set(value)
 
     def by(label: str, name: str, text: str, values: Mapping[str, float]) -> None:
-        made = Gauge(f"syncagent_{name}", text, [label], registry=registry)
+        labelled = Gauge(f"syncagent_{name}", text, [label], registry=registry)
         for key, value in values.items():
-            made.labels(key).set(value)
+            labelled.labels(key).set(value)
 
     last, agent = (status.agent.last, status.agent) if status.agent else (None, None)
     gauge("last_run_timestamp_seconds", "When the last run ended.", status.last_run)

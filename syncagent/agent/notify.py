@@ -77,12 +77,12 @@ class Notifier(threading.Thread):
         told: Told,
         saved: Callable[[], None],
         went_wrong: Callable[[str, str], None],
-        went_well: Callable[[str], None],
+        succeeded: Callable[[str], None],
     ) -> None:
         """``told`` was delivered before; ``saved`` is called when that changes, the others with way and error."""
         super().__init__(name="notifier", daemon=True)
         self._told = {way: dict(alarms) for way, alarms in told.items()}
-        self._saved, self._went_wrong, self._went_well = saved, went_wrong, went_well
+        self._saved, self._went_wrong, self._succeeded = saved, went_wrong, succeeded
         self._lock = threading.Lock()  # the agent's main thread puts, this one takes
         self._under_way: set[tuple[str, str, str]] = set()
         self._waiting: queue.SimpleQueue[_Delivery] = queue.SimpleQueue()
@@ -128,7 +128,7 @@ class Notifier(threading.Thread):
                 self._went_wrong(f"notify.{delivery.way}", type(error).__name__)
             else:
                 self._end(delivery, well=True)
-                self._went_well(f"notify.{delivery.way}")
+                self._succeeded(f"notify.{delivery.way}")
 
     def _end(self, delivery: _Delivery, *, well: bool = False) -> None:
         """Record a delivery, or that it may be tried again."""

@@ -68,7 +68,7 @@ class Reporter:
             self._notifier = notify.Notifier(self._state.told, keep, self._goes_wrong, self._goes_right)
         self._keep(config)
         try:
-            now = status.read(config, config.command(), agent=self._state)
+            now = status.read(config, agent=self._state)
         except LedgerError as error:  # who is configured is told of that too; what stood stands
             failed = status.Alarm("publish-failed", str(config.postfix.map), last.error or str(error))
             self._tell_of({**self._alarms, failed.key: failed}, config, self._notifier)

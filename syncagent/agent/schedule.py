@@ -1,4 +1,4 @@
-"""The schedule: which sources are due when. Its only deed is to put a token into the agent's queue."""
+"""The schedule: when which sources are due. All it does is to put a token into the agent's queue."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
 Trigger: TypeAlias = IntervalTrigger | CronTrigger | OrTrigger
 _STEP = 5.0
-"""Seconds: by this much the clock may be off what passed, before it counts as set."""
+"""Seconds that the clock may differ from the time that passed, before it counts as set."""
 
 
 def offset(config: Config, host: str) -> float:
-    """Give the number that spreads a fleet: the same for this host and state directory in every run."""
+    """Return a number in [0, 1) that spreads the runs of many hosts; constant for a host and state directory."""
     digest = hashlib.sha256(f"{host} {config.state.directory}".encode()).digest()
     return int.from_bytes(digest[:8]) / (1 << 32)
 
 
 def triggers(config: Config, spread: float) -> dict[str, tuple[Trigger, frozenset[str]]]:
-    """Give the triggers, each with the sources that are due by it.
+    """Return the triggers, each with the sources that are due by it.
 
-    An interval's times lie on a fixed grid, ``spread`` seconds off, so that they drift neither by runs nor restarts.
+    The times of an interval lie on a fixed grid, shifted by ``spread``, so that neither runs nor restarts shift them.
     """
     names: dict[float | None, set[str]] = defaultdict(set)
     for name in config.sources:
@@ -53,20 +53,20 @@ def triggers(config: Config, spread: float) -> dict[str, tuple[Trigger, frozense
 
 
 def _cron(text: str) -> CronTrigger | OrTrigger:
-    """Give the trigger for crontab(5)'s five fields: where both kinds of day are restricted, either will do."""
+    """Return the trigger of a crontab(5) line: if both kinds of day are restricted, either one matches."""
     minute, hour, day, month, weekday = text.split()
     if day.startswith("*") or weekday == "*":
         return CronTrigger.from_crontab(text, timezone=UTC)
     either = ((day, "*"), ("*", weekday))
     fields = [f"{minute} {hour} {days} {month} {weekdays}" for days, weekdays in either]
-    return OrTrigger([CronTrigger.from_crontab(one, timezone=UTC) for one in fields])
+    return OrTrigger([CronTrigger.from_crontab(line, timezone=UTC) for line in fields])
 
 
 class Schedule:
-    """Puts a token when sources are due."""
+    """Calls ``put`` with the sources that are due, and why."""
 
     def __init__(self, put: Callable[[frozenset[str], str], None], failed: Callable[[BaseException], None]) -> None:
-        """``failed`` is told of a fault in the scheduler, which it would keep to itself."""
+        """``failed`` receives exceptions of jobs, which the scheduler would only log."""
         self._put = put
         defaults = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
         self._scheduler = BackgroundScheduler(timezone=UTC, job_defaults=defaults)
@@ -77,11 +77,11 @@ class Schedule:
         self._scheduler.add_listener(listen, EVENT_JOB_ERROR)
         self._offset = time.time() - time.monotonic()
         self._config: Config | None = None
-        self._lock = threading.Lock()  # the worker sets, the keeper looks at the clock
+        self._lock = threading.Lock()  # between the worker, which sets, and the supervisor, which checks the clock
         self._scheduler.start()
 
     def set(self, config: Config) -> None:
-        """Schedule anew, for another configuration."""
+        """Replace the schedule by that of a configuration."""
         with self._lock:
             self._config = config
             self._schedule(config)
@@ -92,9 +92,9 @@ class Schedule:
             self._scheduler.add_job(self._put, trigger, args=(due, "schedule"), id=name)
 
     def look_at_clock(self) -> bool:
-        """Schedule anew where the clock was set: set back, its next time would be long in coming. Tell whether.
+        """Schedule anew if the clock was set, since a clock set back would delay the next run. True if it was.
 
-        All sources are due then: times may have been jumped over, nobody knows which, and a step is rare enough.
+        All sources are due then: the step may have skipped the time of any.
         """
         now = time.time() - time.monotonic()
         with self._lock:
@@ -106,10 +106,10 @@ class Schedule:
             return True
 
     def next_time(self) -> float | None:
-        """Give when something is due next, in seconds since the epoch."""
+        """Return when a source is due next, in seconds since the epoch; None if never."""
         times = [job.next_run_time for job in self._scheduler.get_jobs() if job.next_run_time]
         return min(times).timestamp() if times else None
 
     def stop(self) -> None:
-        """End it; not from a signal handler."""
+        """End the scheduler; must not be called by a signal handler."""
         self._scheduler.shutdown(wait=False)

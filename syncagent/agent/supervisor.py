@@ -1,7 +1,7 @@
-"""Looks after the agent from a thread of its own, and tells systemd that all is well as long as that is so.
+"""The supervisor thread: it keeps the file watch and the clock check going, and answers systemd's watchdog.
 
-sd_notify(3) is a datagram to a socket. WATCHDOG=1 is sent only while the worker has passed a station of its line
-within the time that the station may take: a run that hangs is not kept alive.
+WATCHDOG=1 is sent only while the worker reaches each step of a run within the time allowed for it, so that systemd
+restarts an agent whose run hangs. Messages are datagrams to a socket, as in sd_notify(3).
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _TICK = 0.2
-"""Seconds between two looks."""
+"""Seconds between two rounds."""
 _LISTENS = 1.0
-"""Seconds: a systemd that does not take a line within this is not told it; nothing waits for it any longer."""
+"""Timeout in seconds of a message to systemd; after that the message is lost."""
 
 
 def tell_systemd(*lines: str) -> None:
-    """Send lines such as READY=1 to systemd; nothing where it does not listen."""
+    """Send lines such as READY=1 to systemd, if it supervises this process."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
     kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
-    with socket.socket(socket.AF_UNIX, kind) as notify, contextlib.suppress(OSError):  # who has gone is not told
+    with socket.socket(socket.AF_UNIX, kind) as notify, contextlib.suppress(OSError):  # systemd may be gone
         notify.settimeout(_LISTENS)
         notify.sendto("\n".join(lines).encode(), f"\0{address[1:]}" if address.startswith("@") else address)
 
 
 def watchdog_seconds() -> float | None:
-    """Give how often systemd wants to hear from us; None where it does not."""
+    """Return the watchdog interval in seconds; None if systemd does not watch this process."""
     try:
         ours = int(os.environ.get("WATCHDOG_PID", os.getpid())) == os.getpid()
         microseconds = int(os.environ.get("WATCHDOG_USEC", "0"))
@@ -44,48 +44,48 @@ def watchdog_seconds() -> float | None:
 
 
 class Progress:
-    """When the worker last got anywhere, and how long it may take to the next station."""
+    """The deadline by which the worker must reach the next step of a run."""
 
     def __init__(self) -> None:
-        """Begin with a worker that is fine."""
+        """Start with 60 seconds for the first step."""
         self._until = time.monotonic()
         self.passed(60)
 
     def passed(self, allowed: float) -> None:
-        """Note a station; the next one is due in ``allowed`` seconds."""
+        """Record a step; the next one is due in ``allowed`` seconds."""
         self._until = time.monotonic() + allowed
 
     def is_made(self) -> bool:
-        """Tell whether the worker is where it should be."""
+        """True if the deadline has not passed."""
         return time.monotonic() <= self._until
 
 
-class Keeper(threading.Thread):
-    """Calls ``look`` a few times a second, and tells systemd's watchdog that the worker gets on, while it does.
+class Supervisor(threading.Thread):
+    """Thread that calls ``look`` a few times a second, and resets systemd's watchdog while the worker makes progress.
 
-    Nothing that is called here may wait for the file system, or a dead mount would end an agent that works.
+    ``look`` must not touch the file system: a dead mount would block this thread, and systemd would end the agent.
     """
 
     def __init__(self, progress: Progress, look: Callable[[], None], failed: Callable[[BaseException], None]) -> None:
-        """``failed`` is told what ``look`` raises; it is called again all the same."""
-        super().__init__(name="keeper", daemon=True)
+        """``failed`` receives what ``look`` raises; ``look`` is called again nevertheless."""
+        super().__init__(name="supervisor", daemon=True)
         self._progress, self._look, self._failed = progress, look, failed
         self._end = threading.Event()
 
     def run(self) -> None:
-        """Look after it until ``stop``."""
-        every, told = watchdog_seconds(), 0.0
+        """Work until ``stop()`` is called."""
+        interval, sent = watchdog_seconds(), 0.0
         while not self._end.wait(_TICK):
             try:
                 self._look()
-            except Exception as error:  # noqa: BLE001 - a thread that dies in silence keeps nobody
+            except Exception as error:  # noqa: BLE001 - this thread must survive every fault; it is logged
                 self._failed(error)
             now = time.monotonic()
-            if every and now - told >= every / 3 and self._progress.is_made():
-                told = now
+            if interval and now - sent >= interval / 3 and self._progress.is_made():
+                sent = now
                 tell_systemd("WATCHDOG=1")
 
     def stop(self) -> None:
-        """End it."""
+        """End the thread; wait for it a second at most."""
         self._end.set()
         self.join(1.0)

@@ -1,7 +1,7 @@
-"""Is everything right? Lists of checks, one small function per thing, each finding with its mend.
+"""`syncagent check`: runs the checks of this host, one small function each, and collects findings with remedies.
 
-A check is a generator of findings; its docstring says what holds where it finds nothing. To add one: a function in
-one of the modules here, its name in that module's ``CHECKS``, a row in the tests' table of misconfigurations.
+To add a check: a function in one of the modules here, its row in that module's ``CHECKS``, and a row in the tests'
+table of misconfigurations.
 """
 
 from __future__ import annotations
@@ -16,160 +16,171 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncagent.checks import dns, local, postfix, relay, smtp, smtpd
-from syncagent.checks.context import PARAMETERS, Host, Options, UnaskedError
-from syncagent.checks.finding import Finding, error, skipped, warning
+from syncagent.checks.context import Context, Options
+from syncagent.checks.finding import Check, Finding, Needs, Person, Shell, error, skipped, warning
 from syncagent.errors import ExitCode, LayoutError, LedgerError, SyncagentError
 from syncagent.model import SourceReport
-from syncagent.postfix.commands import create_main_cf, tool
+from syncagent.postfix.commands import CommandError, create_main_cf, tool
+from syncagent.postfix.live import PARAMETERS
 from syncagent.state.database import reading
 from syncagent.sync import fetch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from syncagent.config.tables import Config
 
-    Check = Callable[[Host], Iterator[Finding]]
-
-__all__ = ["Checked", "Finding", "Options", "run"]
+__all__ = ["Checked", "Finding", "Options", "registered", "run"]
 
 
 class Checked(Struct, frozen=True):
-    """Everything that was found, and how each source did."""
+    """The findings of a run of checks, and the report of each source."""
 
     findings: tuple[Finding, ...]
     sources: tuple[SourceReport, ...]
     errors: int
     warnings: int
     then: str
-    """What is to be typed after the mends that change main.cf; empty where there are none."""
+    """The command that brings the remedies into force; empty if none of them needs it."""
     exit_code: ExitCode
-    """1 where there is an error; warnings do not count."""
+    """1 if there is an error; warnings do not count."""
 
 
 def run(config: Config, options: Options) -> Checked:
     """Run every check. Nothing is written; what fails is a finding."""
-    host = Host(config, options)
-    found = [*_run(_remembered, host), *_run(_asked, host)]
-    several: list[Check] = [*local.CHECKS, *_of_the_host(host)]
-    for check in several:
-        ready = check in local.CHECKS or host.begun
-        found += (one if ready else _left_to_do(one) for one in _run(check, host))
-    errors, warnings = (sum(one.severity == severity for one in found) for severity in ("error", "warning"))
+    context = Context(config, options)
+    findings = [finding for check in (_STATE, _SOURCES, *local.CHECKS) for finding in _run(check, context)]
+    for check in _of_the_host(context):
+        found = _run(check, context)
+        findings += found if context.map_in_use else map(_left_to_do, found)
+    errors, warnings = (sum(finding.severity == level for finding in findings) for level in ("error", "warning"))
     code = ExitCode.PROBLEMS if errors else ExitCode.OK
-    return Checked(tuple(found), host.reports, errors, warnings, _then(host, found), code)
+    return Checked(tuple(findings), context.reports, errors, warnings, _then(context, findings), code)
 
 
 def refused(refusal: LayoutError) -> Checked:
-    """Return the one finding that there is where root may not even look."""
-    finding = Finding("error", "paths-are-ours", refusal.path, refusal.text, refusal.remedy)
+    """Return the only finding where root must not even look."""
+    remedies = (Shell(command=refusal.remedy),) if refusal.remedy else ()
+    finding = Finding("error", local.PATHS_ARE_OURS.id, refusal.path, refusal.text, remedies)
     return Checked((finding,), (), 1, 0, "", ExitCode.PROBLEMS)
 
 
-def _then(host: Host, found: Sequence[Finding]) -> str:
-    """Say what brings the mends of main.cf into force, and of tables: one that was not there is not looked for again.
-
-    inet_interfaces is read at the start only (postconf(5)).
-    """
-    lines = [line for one in found for line in one.mend.splitlines()]
-    changes = [line for line in lines if line.startswith(("postconf", "postmap"))]
-    if any("inet_interfaces" in line for line in changes):
-        return f"{host.command('postfix', 'stop')} && {host.command('postfix', 'start')}"
-    return host.command("postfix", "reload") if changes else ""
+def registered() -> tuple[Check, ...]:
+    """Return every check, in the order in which they run."""
+    of_the_host = (_MAIN_CF, _NO_POSTFIX, *postfix.CHECKS, *relay.CHECKS, *smtpd.CHECKS, _OFFLINE)
+    return (_STATE, _SOURCES, *local.CHECKS, *of_the_host, *dns.CHECKS, *smtp.CHECKS)
 
 
-def _remembered(host: Host) -> Iterator[Finding]:
-    """Nothing that is remembered is damaged."""
+def _then(context: Context, findings: Iterable[Finding]) -> str:
+    """Return the command that brings the remedies into force: a daemon looks for a missing table only once."""
+    needs = {step.needs for finding in findings for step in finding.remedies if not step.when}
+    if Needs.RESTART in needs:
+        return f"{context.command('postfix', 'stop')} && {context.command('postfix', 'start')}"
+    return context.command("postfix", "reload") if Needs.RELOAD in needs else ""
+
+
+def _state_is_intact(context: Context) -> Iterator[Finding]:
+    """Read the state; find a damaged one."""
     try:
-        with reading(host.config.state.directory) as host.ledger:
+        with reading(context.config.state.directory) as context.ledger:
             pass
-    except LedgerError as trouble:
-        yield error(str(host.config.state.directory), str(trouble), host.sync)
+    except LedgerError as failure:
+        yield error(str(context.config.state.directory), str(failure), context.sync)
 
 
-def _asked(host: Host) -> Iterator[Finding]:
-    """Every source was asked."""
+def _sources_are_asked(context: Context) -> Iterator[Finding]:
+    """Ask every source; find a full disk and the like."""
     try:
-        host.reports = tuple(_sources(host))
-    except (SyncagentError, OSError) as trouble:
-        yield error("", f"what the sources say cannot be kept: {trouble}")
+        context.reports = tuple(_fetch(context))
+    except (SyncagentError, OSError) as failure:
+        yield error("", f"the answers of the sources cannot be stored: {failure}")
 
 
-def _sources(host: Host) -> Sequence[SourceReport]:
-    """Ask every source for everything, as a first run would; what it answers is thrown away.
+def _fetch(context: Context) -> Sequence[SourceReport]:
+    """Ask every source for everything, as a first run would; the answers are discarded.
 
-    The breaker holds here too: a source that refused our credentials within the hour is not asked.
+    The circuit breaker applies: a source that refused the credentials within the hour is not asked.
     """
     with tempfile.TemporaryDirectory(prefix="syncagent-check-") as directory:
         spool = Path(directory)
-        known = host.ledger.sources if host.ledger else {}
-        remembered = {name: replace(state, snapshot=None, validator=None) for name, state in known.items()}
-        fetcher = fetch.Fetcher(spool, spool, spool, "check", time.time(), host.options.report)
-        return [one.report for one in fetcher.all(host.config.sources, remembered)]
+        known = context.ledger.sources if context.ledger else {}
+        without_data = {name: replace(state, snapshot=None, validator=None) for name, state in known.items()}
+        fetcher = fetch.Fetcher(spool, spool, spool, "check", time.time(), context.options.report)
+        return [answer.report for answer in fetcher.all(context.config.sources, without_data)]
 
 
 def _left_to_do(finding: Finding) -> Finding:
-    """Make an error a warning: before the first map is published, Postfix and DNS need not be ready for it."""
+    """Return an error as a warning: until the first map is published, Postfix and DNS need not be ready for it."""
     return replace(finding, severity="warning") if finding.severity == "error" else finding
 
 
-def _of_the_host(host: Host) -> Iterator[Check]:
-    """Give the checks of Postfix, DNS and SMTP that can be made here."""
-    if not host.values:
-        yield _main_cf_is_understood if _has_main_cf(host) else _no_postfix
+def _of_the_host(context: Context) -> Iterator[Check]:
+    """Yield the checks of Postfix, DNS and SMTP that are possible here."""
+    if not context.live.values:
+        yield _MAIN_CF if _has_main_cf(context) else _NO_POSTFIX
         return
     yield from (*postfix.CHECKS, *relay.CHECKS, *smtpd.CHECKS)
-    if host.options.offline:
-        yield _offline
+    if context.options.offline:
+        yield _OFFLINE
     else:
         yield from (*dns.CHECKS, *smtp.CHECKS)
 
 
-def _has_main_cf(host: Host) -> bool:
-    """Whether there is a Postfix, and a main.cf that may be read: then it is its fault if it cannot be."""
-    return tool("postconf") is not None and os.access(host.config.postfix.config_directory / "main.cf", os.R_OK)
+def _has_main_cf(context: Context) -> bool:
+    """True if Postfix is installed and main.cf readable: then it must be invalid if postconf rejects it."""
+    return tool("postconf") is not None and os.access(context.config.postfix.config_directory / "main.cf", os.R_OK)
 
 
-def _main_cf_is_understood(host: Host) -> Iterator[Finding]:
-    """Postfix understands its configuration."""
-    directory = str(host.config.postfix.config_directory)
+def _main_cf_is_understood(context: Context) -> Iterator[Finding]:
+    """Find a main.cf or master.cf that Postfix rejects."""
+    directory = str(context.config.postfix.config_directory)
     try:
-        host.ask("postconf", "-x", *PARAMETERS)
-    except UnaskedError as trouble:
+        context.live.ask("postconf", "-x", *PARAMETERS)
+    except CommandError as failure:
         text = (
-            f"Postfix does not understand it, and all that needs it fails: {trouble}; nothing else of it is looked at"
+            f"Postfix does not understand it, and all that needs it fails: {failure}; nothing else of it is looked at"
         )
-        mend = f"# mend main.cf or master.cf in {directory}, until this is quiet:"
-        yield error(directory, text, f"{mend}\n{host.command('postconf', '-x')} >/dev/null")
+        by_hand = Person(text=f"correct main.cf or master.cf in {directory}, until this prints no error:")
+        test = Shell(command=f"{context.command('postconf', '-x')} >/dev/null", needs=Needs.RELOAD)
+        yield error(directory, text, by_hand, test)
     else:
-        yield warning(directory, "it was not understood a moment ago, and is now", f"{host.options.program} check")
+        again = Shell(command=context.config.command("check"))
+        yield warning(directory, "it was not understood a moment ago, and is now", again)
 
 
-def _no_postfix(host: Host) -> Iterator[Finding]:
-    directory = host.config.postfix.config_directory
-    text = f"{'; '.join(host.main.notes) or 'postconf says nothing'}: neither Postfix nor DNS nor SMTP is looked at"
-    mend = create_main_cf(directory) or "# see postfix.config_directory; or: apt-get install postfix"
-    yield warning(str(directory), text, mend)
+def _no_postfix(context: Context) -> Iterator[Finding]:
+    directory = context.config.postfix.config_directory
+    why = "; ".join(map(str, context.live.main.notes)) or "postconf printed nothing"
+    text = f"{why}: neither Postfix nor DNS nor SMTP is looked at"
+    create = create_main_cf(directory)
+    by_hand = Person(text="see postfix.config_directory; or: apt-get install postfix")
+    yield warning(str(directory), text, Shell(command=create) if create else by_hand)
 
 
-def _offline(_host: Host) -> Iterator[Finding]:
+def _offline(_context: Context) -> Iterator[Finding]:
     yield skipped("DNS", "not asked: --offline")
     yield skipped("SMTP", "not asked: --offline")
 
 
-def _run(check: Check, host: Host) -> Iterator[Finding]:
-    """Run a check: what it finds, or that all is well, or that it failed."""
-    name = check.__name__.strip("_").replace("_", "-")
+def _run(check: Check, context: Context) -> Iterator[Finding]:
+    """Yield a check's findings: at least one, be it that all is well, or that the check failed."""
     count = 0
     try:
-        for finding in check(host):
+        for finding in check.find(context):
             count += 1
-            yield replace(finding, check=name)
-    except (SyncagentError, OSError, UnicodeError) as trouble:
+            yield replace(finding, check=check.id)
+    except (SyncagentError, OSError, UnicodeError) as failure:
         count += 1
-        yield Finding("warning", name, "", f"could not be looked at: {trouble}")
-    except Exception as trouble:  # noqa: BLE001 - the other checks are worth having, and this is told
+        yield Finding("warning", check.id, "", f"could not be looked at: {failure}")
+    except Exception as failure:  # noqa: BLE001 - the other checks are worth having, and the fault is reported
         count += 1
-        yield Finding("error", name, "", f"the check itself failed: {type(trouble).__name__}: {trouble}")
+        yield Finding("error", check.id, "", f"the check itself failed: {type(failure).__name__}: {failure}")
     if not count:
-        yield Finding("ok", name, "", (check.__doc__ or "").strip().rstrip("."))
+        yield Finding("ok", check.id, "", check.ok)
+
+
+_STATE = Check("remembered", "Nothing that is remembered is damaged", _state_is_intact)
+_SOURCES = Check("asked", "Every source was asked", _sources_are_asked)
+_MAIN_CF = Check("main-cf-is-understood", "Postfix understands its configuration", _main_cf_is_understood)
+_NO_POSTFIX = Check("no-postfix", "Postfix is installed", _no_postfix)
+_OFFLINE = Check("offline", "DNS and SMTP are asked", _offline)

@@ -1,29 +1,26 @@
-"""What is known of this host, asked once for all checks: main.cf, its tables, and the published text."""
+"""The context of a run of checks: configuration, options, source reports, state, the live Postfix, the published text.
+
+Each value is read once for all checks. The commands of remedies are composed here, too.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import secrets
-import shlex
-import subprocess
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from syncagent import addresses as normalise
-from syncagent.checks.lists import bare, is_named, patterns
-from syncagent.checks.published import Published
-from syncagent.errors import SyncagentError
-from syncagent.files import atomic as files
-from syncagent.postfix.commands import of_postfix, tool
-from syncagent.postfix.main_cf import MainConf, entries, of_table, unfit_file
-from syncagent.postfix.table import Target
+from syncagent.checks.finding import File, Needs, Shell
+from syncagent.postfix import commands
+from syncagent.postfix.live import TABLES, LivePostfix, patterns_of, unused_address, without_exclamation
+from syncagent.postfix.table import Target, is_same_file, is_same_table
+from syncagent.postfix.table_stats import TableStats
 from syncagent.sync import tables
-from syncagent.values.types import INDEX_SUFFIX
+from syncagent.values.types import INDEX_SUFFIX, TableName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,54 +30,25 @@ if TYPE_CHECKING:
     from syncagent.state.database import Ledger
     from syncagent.values.types import MapName
 
-_SECONDS = 60
 DEFAULT_RESTRICTIONS = "permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination"
-PARAMETERS = (
-    *("relay_recipient_maps", "relay_domains", "mydestination", "virtual_alias_domains", "virtual_mailbox_domains"),
-    *("canonical_maps", "recipient_canonical_maps", "virtual_alias_maps", "local_recipient_maps"),
-    *("smtpd_reject_unlisted_recipient", "unknown_relay_recipient_reject_code", "soft_bounce", "recipient_delimiter"),
-    *("smtpd_relay_restrictions", "smtpd_recipient_restrictions", "smtpd_restriction_classes", "mynetworks"),
-    *("parent_domain_matches_subdomains", "maximal_queue_lifetime", "bounce_queue_lifetime", "smtputf8_enable"),
-    *("myhostname", "inet_interfaces", "proxy_interfaces", "default_database_type", "compatibility_level"),
-    *("receive_override_options", "transport_maps"),
-)
-"""The parameters that the checks look at."""
-TABLES = (
-    *("relay_recipient_maps", "relay_domains", "mydestination", "virtual_alias_domains", "virtual_mailbox_domains"),
-    *("recipient_canonical_maps", "canonical_maps", "virtual_alias_maps", "transport_maps"),
-)
-"""Those whose tables smtpd, or trivial-rewrite for it, asks before it takes a recipient of a relay domain."""
-_LASTING = re.compile(r"fatal: (?:open (?:database )?/.*: No such file or directory|unsupported dictionary type: .*)")
-
-
-class UnaskedError(SyncagentError):
-    """One of Postfix's programs did not answer."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What `check` was told: servers as (host, port); ``dns`` and ``smtp`` are None for the usual ones.
+    """The options of `check`. Servers are (host, port); None for ``dns`` and ``smtp`` means the default ones.
 
-    ``program`` is what to type for another verb; ``report`` is shown progress.
+    ``report`` receives progress: a step and a count.
     """
 
-    program: str
     report: Callable[[str, int], None]
     dns: tuple[str, int] | None = None
     smtp: tuple[str, int] | None = None
     offline: bool = False
 
 
-class Trouble(NamedTuple):
-    """Why a table cannot be asked; ``lasting``: it is not there for Postfix either, which answers 451 then."""
-
-    text: str
-    lasting: bool
-
-
 @dataclass
-class Host:
-    """What the checks look at: the host they run on, what its sources said, what is remembered."""
+class Context:
+    """The state of this host that the checks look at."""
 
     config: Config
     options: Options
@@ -88,21 +56,14 @@ class Host:
     ledger: Ledger | None = None
 
     @cached_property
-    def main(self) -> MainConf:
-        """What main.cf says of relaying."""
-        return MainConf.read(self.config.postfix.config_directory)
+    def live(self) -> LivePostfix:
+        """The Postfix that is configured."""
+        return LivePostfix(self.config.postfix.config_directory, lambda: unused_address(min(self.scope)))
 
     @cached_property
-    def values(self) -> dict[str, str]:
-        """The parameters, expanded; empty where there is no main.cf."""
-        if tool("postconf") is None:
-            return {}
-        return self._parameters("-x", *PARAMETERS)
-
-    @cached_property
-    def published(self) -> Published:
-        """What the map's text has."""
-        return Published.read(Target(self.config.postfix.settings()).text)
+    def published(self) -> TableStats:
+        """The statistics of the map's text."""
+        return TableStats.read(self.target(self.config.postfix.map).text)
 
     @cached_property
     def tables(self) -> tuple[MapName, ...]:
@@ -110,36 +71,18 @@ class Host:
         return tuple(filter(None, (self.config.postfix.map, self.config.postfix.domains_map)))
 
     def target(self, table: MapName) -> Target:
-        """Give the files of a table that syncagent writes."""
+        """Return the files of a table that syncagent writes."""
         return Target(self.config.postfix.settings(table))
 
     @cached_property
-    def troubles(self) -> dict[str, Trouble]:
-        """The tables and files of TABLES that cannot be asked, as they are named."""
-        named = dict.fromkeys(bare(one) for name in TABLES for entry in self.listed(name) for one in patterns(entry))
-        return {pattern: trouble for pattern in named if (trouble := self._trouble(pattern))}
-
-    def _trouble(self, pattern: str) -> Trouble | None:
-        try:
-            if is_named(pattern):
-                self.look_up(pattern, [invented(min(self.scope))])
-            elif pattern.startswith("/"):
-                files.open_foreign(pattern).close()
-        except UnaskedError as trouble:
-            return Trouble(str(trouble), bool(_LASTING.search(str(trouble))))
-        except OSError as trouble:
-            return Trouble(str(trouble.strerror), isinstance(trouble, FileNotFoundError))
-        return None
-
-    @cached_property
     def names_the_map(self) -> bool:
-        """Whether relay_recipient_maps names our map."""
-        return any(is_table(entry, self.config.postfix.map) for entry in self.listed("relay_recipient_maps"))
+        """True if relay_recipient_maps names the map."""
+        return any(is_same_table(entry, self.config.postfix.map) for entry in self.live.listed("relay_recipient_maps"))
 
     @cached_property
-    def begun(self) -> bool:
-        """Whether there is a map, or Postfix asks it already: before that, what is missing is left to be done."""
-        return self.names_the_map or Target(self.config.postfix.settings()).text.exists()
+    def map_in_use(self) -> bool:
+        """True if the map exists or relay_recipient_maps names it. Before that, what is missing is left to be done."""
+        return self.names_the_map or self.target(self.config.postfix.map).text.exists()
 
     @cached_property
     def scope(self) -> frozenset[str]:
@@ -149,151 +92,103 @@ class Host:
         return frozenset(map(str, self.config.postfix.relay_domains)) | more
 
     @cached_property
-    def level_of_migration(self) -> str:
-        """What Postfix 3.11 and later do with tables of Berkeley DB; empty before."""
-        return self._parameters("-x", "non_bdb_migration_level").get("non_bdb_migration_level", "")
-
-    @cached_property
     def counts(self) -> Counter[str]:
-        """The recipients of each relay domain and of what is below it, and of domains outside of all."""
-        found: Counter[str] = Counter()
+        """The published recipients per relay domain, subdomains included, and per domain outside of all."""
+        counts: Counter[str] = Counter()
         for name, count in self.published.domains.items():
             domain = normalise.domain_or_same(name)
-            found[normalise.within(domain, self.scope) or domain] += count
-        return found
-
-    def _parameters(self, *args: str) -> dict[str, str]:
-        try:
-            said = self.ask("postconf", *args)
-        except UnaskedError:
-            return {}
-        pairs = (line.partition("=") for line in said.splitlines())
-        return {name.strip(): value.strip() for name, _, value in pairs}
-
-    def ask(self, program: str, *args: str, keys: Iterable[str] | None = None) -> str:
-        """Run one of Postfix's programs on its configuration, with lines on its standard input; give what it prints.
-
-        Raises UnaskedError where it is missing or fails.
-        """
-        path = tool(program)
-        if path is None:
-            raise UnaskedError(f"{program} is not installed")
-        if unfit := unfit_file(*of_postfix(self.config.postfix.config_directory)):
-            raise UnaskedError(unfit)
-        command = [str(path), "-c", str(self.config.postfix.config_directory.absolute()), *args]
-        given = None if keys is None else "".join(f"{key}\n" for key in keys).encode(errors="replace")
-        try:
-            done = subprocess.run(command, input=given, capture_output=True, timeout=_SECONDS, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise UnaskedError(f"{program} could not be run: {error}") from error
-        trouble = done.stderr.decode(errors="backslashreplace").strip()
-        if "fatal:" in trouble or "error:" in trouble or done.returncode not in ((0, 1) if keys is not None else (0,)):
-            raise UnaskedError("; ".join(trouble.splitlines()[-2:]) or f"{program} ended with {done.returncode}")
-        return done.stdout.decode(errors="backslashreplace")
-
-    def look_up(self, table: str, keys: Iterable[str]) -> dict[str, str]:
-        """Ask a table for keys; give those that it has, as they were asked, with what it says. Raises UnaskedError."""
-        if unfit := unfit_file(*of_table(table)):
-            raise UnaskedError(unfit)
-        said = self.ask("postmap", "-q", "-", table.removeprefix("proxy:"), keys=keys)
-        return {key: value for key, tab, value in (line.partition("\t") for line in said.splitlines()) if tab}
-
-    def is_set(self, name: str) -> bool:
-        """Tell whether main.cf has a parameter, or Postfix's default counts."""
-        return bool(self._parameters("-n", name))
-
-    def raw(self, name: str) -> list[str]:
-        """Give the entries of a list as main.cf spells them, as far as they can be told apart, else expanded."""
-        spelled = entries(self._parameters(name).get(name, ""))
-        expanded = self.listed(name)
-        return spelled if len(spelled) == len(expanded) else expanded
-
-    def listed(self, name: str) -> list[str]:
-        """Give the entries of a list, expanded."""
-        return entries(self.values.get(name, ""))
+            counts[normalise.within(domain, self.scope) or domain] += count
+        return counts
 
     def lost(self, name: str) -> list[str]:
-        """Give the entries of a list that are not there any more, and that no mend keeps.
+        """Return the entries of a list whose table or file is missing, and that no remedy keeps.
 
-        Ours are not among them: they are published anew. Nor is what has its text: it is indexed anew.
+        Tables of syncagent are not among them: they are published again. Nor are tables that have their text: they are
+        indexed again.
         """
         if name not in TABLES:
             return []
-        lasting = [entry for entry in self.listed(name) if (why := self.troubles.get(bare(entry))) and why.lasting]
-        return [entry for entry in lasting if not self.is_ours(entry) and not self.unindexed(entry)]
+        unreadable = self.live.unreadable
+        missing = [
+            entry
+            for entry in self.live.listed(name)
+            if (reason := unreadable.get(without_exclamation(entry))) and reason.missing
+        ]
+        return [entry for entry in missing if not self.is_ours(entry) and not self.unindexed(entry)]
 
-    def unasked(self, name: str) -> list[str]:
-        """Give the tables of a list that cannot be asked now, and may have anything."""
+    def unreadable(self, name: str) -> list[str]:
+        """Return the tables of a list, less the lost ones, that cannot be queried: they may match anything."""
         lost = self.lost(name)
-        several = (pattern for entry in self.listed(name) if entry not in lost for pattern in patterns(entry))
-        return [bare(pattern) for pattern in several if bare(pattern) in self.troubles]
+        entries = [entry for entry in self.live.listed(name) if entry not in lost]
+        patterns = [without_exclamation(pattern) for entry in entries for pattern in patterns_of(entry)]
+        return [pattern for pattern in patterns if pattern in self.live.unreadable]
 
     def is_ours(self, entry: str) -> bool:
-        """Tell whether an entry of main.cf is a table that syncagent writes."""
-        return any(is_table(entry, table) for table in self.tables)
+        """True if an entry of main.cf is a table that syncagent writes."""
+        return any(is_same_table(entry, table) for table in self.tables)
 
     def unindexed(self, entry: str) -> str:
-        """Give TYPE:PATH of a table by another hand that has its text, and lacks its index at most; else nothing."""
-        kind, _, path = bare(entry).removeprefix("proxy:").partition(":")
-        indexed = kind in INDEX_SUFFIX.keys() & self.main.types and kind != "texthash"
-        others = indexed and not any(same_file(bare(entry), table) for table in self.tables)
-        return f"{kind}:{path}" if others and Path(path).is_file() else ""
+        """Return TYPE:PATH of a table not written by syncagent whose text exists and needs an index; else empty."""
+        pattern = without_exclamation(entry)
+        table = TableName.parse(pattern)
+        indexed = table.type in INDEX_SUFFIX.keys() & self.live.main.types and table.type != "texthash"
+        foreign = indexed and not any(is_same_file(pattern, ours) for ours in self.tables)
+        return str(table) if foreign and Path(table.rest).is_file() else ""
 
-    def postconf(self, name: str, value: str) -> str:
-        """Give the command that sets a parameter."""
-        return self.command("postconf", "-e", f"{name} = {value}".rstrip())
+    def postconf(self, name: str, value: str) -> Shell:
+        """Return the command that sets a parameter."""
+        return self.change("postconf", "-e", f"{name} = {value}".rstrip(), needs=needs_of(name))
 
-    def unset(self, name: str) -> str:
-        """Give the command that brings a parameter back to what Postfix has by itself."""
-        return self.command("postconf", "-X", name)
+    def unset(self, name: str) -> Shell:
+        """Return the command that restores Postfix's default of a parameter."""
+        return self.change("postconf", "-X", name, needs=needs_of(name))
+
+    def change(self, program: str, *args: str, needs: Needs = Needs.RELOAD) -> Shell:
+        """Return a command that changes main.cf, master.cf or a table."""
+        return Shell(command=self.command(program, *args), needs=needs)
 
     def command(self, program: str, *args: str) -> str:
-        """Give a command of Postfix's to type."""
-        directory = str(self.config.postfix.config_directory.absolute())
-        return shlex.join([program, *([] if directory == "/etc/postfix" else ["-c", directory]), *args])
+        """Return a command line of Postfix's to type."""
+        return commands.shell(self.config.postfix.config_directory, program, *args)
 
-    def with_entries(self, name: str, more: Iterable[str], gone: Iterable[str] = ()) -> str:
-        """Give the command that adds entries to a list and takes out others, as these are expanded, and what is lost.
+    def with_entries(self, name: str, more: Iterable[str], gone: Iterable[str] = ()) -> Shell:
+        """Return the command that adds entries to a list, and removes others (as expanded) and the lost ones.
 
-        What is added comes first where there may be exceptions.
+        The new entries come first where the list may have exceptions.
         """
         leaving = {*gone, *self.lost(name)}
-        pairs = zip(self.raw(name), self.listed(name), strict=True)
-        there = [spelled for spelled, entry in pairs if entry not in leaving]
-        both = (more, there) if any(entry.startswith(("!", "/")) for entry in there) else (there, more)
-        return self.postconf(name, ", ".join(dict.fromkeys(entry for several in both for entry in several)))
+        pairs = zip(self.live.listed_raw(name), self.live.listed(name), strict=True)
+        staying = [raw for raw, entry in pairs if entry not in leaving]
+        new_first = any(entry.startswith(("!", "/")) for entry in staying)
+        entries = [*more, *staying] if new_first else [*staying, *more]
+        return self.postconf(name, ", ".join(dict.fromkeys(entries)))
 
-    def without(self, name: str, gone: Iterable[str]) -> str:
-        """Give the command that takes entries, as they are expanded, out of a list."""
+    def without(self, name: str, gone: Iterable[str]) -> Shell:
+        """Return the command that removes entries, as expanded, from a list."""
         return self.with_entries(name, (), gone)
 
-    def setting(self, name: str, value: object) -> str:
-        """Give the line to have in [postfix] of the configuration; JSON's strings and arrays of them are TOML's."""
-        return f"in {self.config.file}, [postfix]: {name} = {json.dumps(value, ensure_ascii=False)}"
+    def setting(self, name: str, value: object, when: str = "") -> File:
+        """Return the line to write in [postfix] of the configuration; strings and arrays in JSON are TOML."""
+        write = f"{name} = {json.dumps(value, ensure_ascii=False)}"
+        return File(path=str(self.config.file), section="postfix", write=write, when=when)
 
     @property
-    def sync(self) -> str:
-        """Give the command that publishes the map."""
-        return f"{self.options.program} sync"
+    def sync(self) -> Shell:
+        """The command that publishes the map."""
+        return Shell(command=self.config.command("sync"))
+
+    @property
+    def reload(self) -> Shell:
+        """The command that has Postfix read its configuration again."""
+        return Shell(command=self.command("postfix", "reload"))
 
 
-def spelled(server: tuple[str, int]) -> str:
-    """Give HOST:PORT, an IPv6 address in brackets."""
+def needs_of(parameter: str) -> Needs:
+    """Return what brings a parameter into force: inet_interfaces is read at the start only (postconf(5))."""
+    return Needs.RESTART if parameter == "inet_interfaces" else Needs.RELOAD
+
+
+def server_name(server: tuple[str, int]) -> str:
+    """Return HOST:PORT, an IPv6 address in brackets."""
     name, port = server
     return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
-
-
-def invented(domain: str) -> str:
-    """Give an address that nobody has."""
-    return f"nobody{secrets.token_hex(8)}@{domain}"
-
-
-def is_table(entry: str, table: MapName) -> bool:
-    """Tell whether an entry of main.cf is this table: the same type and file, by whatever name."""
-    return entry.removeprefix("proxy:").startswith(f"{table.type}:") and same_file(entry, table)
-
-
-def same_file(entry: str, table: MapName) -> bool:
-    """Tell whether an entry of main.cf, of whatever type, is of this table's file."""
-    path = entry.removeprefix("proxy:").partition(":")[2]
-    return path.startswith("/") and os.path.realpath(path) == os.path.realpath(table.path)

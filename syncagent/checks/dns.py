@@ -1,47 +1,49 @@
-"""What DNS says of each relay domain: an MX record that leads here, behind the primary's (RFC 5321, section 5)."""
+"""Check of DNS: each relay domain has an MX record that leads here, behind the primary's (RFC 5321, section 5)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from syncagent.checks import context as hosts
-from syncagent.checks.finding import error, ok, warning
-from syncagent.checks.identity import Here
+from msgspec.structs import replace
+
+from syncagent.checks.context import server_name
+from syncagent.checks.finding import Check, Person, Zone, error, ok, warning
+from syncagent.checks.identity import Identity, address_records
 from syncagent.errors import SyncagentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from syncagent.checks.context import Host
+    from syncagent.checks.context import Context
     from syncagent.checks.finding import Finding
 
 _SECONDS = 5.0
 _STEP = 10
 _PRIMARY = "THE.PRIMARY"
 _ADDRESS = "ITS.ADDRESS"
-"""What only a person can fill in."""
+"""Placeholders that only a person can fill in."""
 
 
 class NoAnswerError(SyncagentError):
-    """A question was not answered: whoever serves the zone refuses it, fails, or is silent."""
+    """A query failed: the servers of the zone refuse it, fail, or do not answer."""
 
 
 class SilentError(SyncagentError):
-    """The DNS server that is asked is silent."""
+    """The DNS server does not answer at all."""
 
 
 @dataclass
 class Names:
-    """Asks a DNS server; what a name came to is asked for once, and so is what came to nothing."""
+    """A DNS server and a cache of its answers, failures included."""
 
     server: tuple[str, int] | None
     _known: dict[tuple[str, str], list[str] | NoAnswerError] = field(default_factory=dict)
 
     def ask(self, name: str, kind: str) -> list[str]:
-        """Give the records of a name itself, as text, a CNAME being one of its own kind.
+        """Return the records of a name, as text. Those behind a CNAME count, but for CNAME itself.
 
-        Raises NoAnswerError, and SilentError where nothing else need be asked.
+        Raises NoAnswerError, and SilentError where further queries are useless.
         """
         if (name, kind) not in self._known:
             self._known[name, kind] = self._answer(name, kind)
@@ -53,15 +55,15 @@ class Names:
     def _answer(self, name: str, kind: str) -> list[str] | NoAnswerError:
         try:
             return self._ask(name, kind)
-        except NoAnswerError as trouble:
-            return trouble
-        except SilentError as trouble:  # or a resolver that still waits for the servers of this zone
+        except NoAnswerError as failure:
+            return failure
+        except SilentError as failure:  # or a resolver that still waits for the servers of this zone
             if not self._lives():
                 raise
-            return NoAnswerError(str(trouble))
+            return NoAnswerError(str(failure))
 
     def _lives(self) -> bool:
-        """Tell whether the server answers what every server can: about the root."""
+        """True if the server answers a query that every server can answer: for the root."""
         try:
             self._ask("", "NS")
         except NoAnswerError:
@@ -81,97 +83,100 @@ class Names:
             answer = resolver.resolve(f"{name}.", kind, search=False, lifetime=_SECONDS)
         except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
             return []
-        except (dns.exception.DNSException, OSError, ValueError) as trouble:
-            kind_of_trouble = SilentError if _silent(trouble) else NoAnswerError
-            raise kind_of_trouble(str(trouble).partition("\n")[0]) from trouble
+        except (dns.exception.DNSException, OSError, ValueError) as failure:
+            failed = SilentError if _silent(failure) else NoAnswerError
+            raise failed(str(failure).partition("\n")[0]) from failure
         if answer.canonical_name.to_text(omit_final_dot=True).lower() != name and kind == "CNAME":
             return []
         return [record.to_text() for record in answer]
 
     def addresses(self, name: str) -> list[str]:
-        """Give the A and AAAA records that a name leads to, over a CNAME as well; one kind is enough."""
-        found, unanswered = [], []
+        """Return the A and AAAA records of a name, also behind a CNAME. Raises NoAnswerError."""
+        records, unanswered = [], []
         for kind in ("A", "AAAA"):
             try:
-                found += self.ask(name, kind)
-            except NoAnswerError as trouble:
-                unanswered.append(trouble)
-        if unanswered and not found:
+                records += self.ask(name, kind)
+            except NoAnswerError as failure:
+                unanswered.append(failure)
+        if unanswered and not records:
             raise unanswered[0]
-        return found
+        return records
 
     def has_addresses(self, name: str) -> bool:
-        """Tell whether a name is known to lead to an address."""
+        """True if a name has an address."""
         try:
             return bool(self.addresses(name))
         except NoAnswerError:
             return False
 
 
-def _silent(trouble: Exception) -> bool:
-    """Tell whether no server said anything: what one says, be it a refusal, is about the name."""
+def _silent(failure: Exception) -> bool:
+    """True if no server answered: an answer, even a refusal, is about the name."""
     import dns.exception
     import dns.resolver
 
-    if isinstance(trouble, (dns.exception.Timeout, dns.resolver.NoNameservers)):
-        return not any(response for *_, response in trouble.kwargs.get("errors", ()))
-    return isinstance(trouble, (OSError, dns.resolver.NoResolverConfiguration))
+    if isinstance(failure, (dns.exception.Timeout, dns.resolver.NoNameservers)):
+        return not any(response for *_, response in failure.kwargs.get("errors", ()))
+    return isinstance(failure, (OSError, dns.resolver.NoResolverConfiguration))
 
 
-def mx_records(host: Host) -> Iterator[Finding]:
-    """Every relay domain has an MX record that leads to this host."""
-    names = Names(host.options.dns)
-    deaf = set(host.listed("inet_interfaces")) <= {"loopback-only", "localhost"}
+def mx_records(context: Context) -> Iterator[Finding]:
+    """Check the MX records of every relay domain."""
+    names = Names(context.options.dns)
+    deaf = set(context.live.listed("inet_interfaces")) <= {"loopback-only", "localhost"}
     if deaf:
-        text = f"{host.values.get('inet_interfaces')}: whatever MX records say, no mail reaches this host"
-        yield error("inet_interfaces", text, host.postconf("inet_interfaces", "all"))
+        text = f"{context.live.values.get('inet_interfaces')}: whatever MX records say, no mail reaches this host"
+        yield error("inet_interfaces", text, context.postconf("inet_interfaces", "all"))
     try:
-        here = Here.of(host, names.addresses)
-        here.everywhere |= deaf  # the rest is judged as with the mend
-        yield from _domains(host, names, here)
-    except (NoAnswerError, SilentError) as trouble:
-        text = f"{_server(host)} gives no answer: {trouble}; MX records are not looked at, or not all of them"
-        yield warning("DNS", text, f"{host.options.program} check --dns SERVER")
+        here = Identity.of(context, names.addresses)
+        here.everywhere |= deaf  # the rest is checked as if that were corrected
+        yield from _domains(context, names, here)
+    except (NoAnswerError, SilentError) as failure:
+        text = f"{_server(context)} gives no answer: {failure}; MX records are not looked at, or not all of them"
+        yield warning(
+            "DNS", text, Person(text=f"ask another server: {context.config.command('check', '--dns', 'SERVER')}")
+        )
 
 
-def _server(host: Host) -> str:
-    return hosts.spelled(host.options.dns) if host.options.dns else "the resolver of this host"
+def _server(context: Context) -> str:
+    return server_name(context.options.dns) if context.options.dns else "the resolver of this host"
 
 
-def _domains(host: Host, names: Names, here: Here) -> Iterator[Finding]:
-    """Judge every domain. Raises NoAnswerError where there is no answer for any of them."""
+def _domains(context: Context, names: Names, here: Identity) -> Iterator[Finding]:
+    """Check every domain. Raises NoAnswerError if none of several is answered."""
     unanswered = {}
-    for at, domain in enumerate(sorted(host.scope)):
-        host.options.report("DNS", at)
+    for at, domain in enumerate(sorted(context.scope)):
+        context.options.report("DNS", at)
         try:
             yield from _domain(domain, names, here)
-        except NoAnswerError as trouble:
-            unanswered[domain] = trouble
-    if len(unanswered) == len(host.scope) > 1:
+        except NoAnswerError as failure:
+            unanswered[domain] = failure
+    if len(unanswered) == len(context.scope) > 1:
         raise next(iter(unanswered.values()))
     for domain, why in unanswered.items():
-        text = f"{_server(host)} gives no answer for its MX records: {why}"
-        yield warning(domain, text, _another(host, domain))
+        text = f"{_server(context)} gives no answer for its MX records: {why}"
+        yield warning(domain, text, _another(context, domain))
 
 
-def _another(host: Host, name: str) -> str:
-    return f"# see to the servers of {name}; or ask another: {host.options.program} check --dns SERVER"
+def _another(context: Context, name: str) -> Person:
+    command = context.config.command("check", "--dns", "SERVER")
+    return Person(text=f"see to the servers of {name}; or ask another: {command}")
 
 
 @dataclass
 class Mx:
-    """An MX record: where it leads, or why that is not known, and whether it is this host."""
+    """An MX record: the addresses of its host, or why they are not known, and whether it is this host."""
 
     preference: int
     name: str
     addresses: list[str] = field(default_factory=list)
     alias: list[str] = field(default_factory=list)
-    trouble: str = ""
+    failure: str = ""
     ours: bool = False
 
 
-def _records(domain: str, names: Names, here: Here) -> list[Mx]:
-    found = []
+def _records(domain: str, names: Names, here: Identity) -> list[Mx]:
+    records = []
     for text in names.ask(domain, "MX"):
         preference, _, exchange = text.partition(" ")
         mx = Mx(int(preference), exchange.rstrip(".").lower())
@@ -179,22 +184,22 @@ def _records(domain: str, names: Names, here: Here) -> list[Mx]:
             if mx.name:
                 mx.addresses = names.addresses(mx.name)
                 mx.alias = names.ask(mx.name, "CNAME")
-        except NoAnswerError as trouble:
-            mx.trouble = str(trouble)
+        except NoAnswerError as failure:
+            mx.failure = str(failure)
         mx.ours = mx.name in here.names or any(map(here.has, mx.addresses))
-        found.append(mx)
-    return sorted(found, key=lambda mx: (mx.preference, mx.name))
+        records.append(mx)
+    return sorted(records, key=lambda mx: (mx.preference, mx.name))
 
 
-def _domain(domain: str, names: Names, here: Here) -> Iterator[Finding]:
-    """Judge a domain."""
+def _domain(domain: str, names: Names, here: Identity) -> Iterator[Finding]:
+    """Check a domain."""
     records = _records(domain, names, here)
     ours, others = ([mx for mx in records if mx.ours is which] for which in (True, False))
     problems = [*_leads_here(domain, names, records, here), *_behind(domain, ours, others)]
     for mx in records:
-        if mx.trouble:
-            text = f"the MX of {domain}: where it leads is not known: {mx.trouble}"
-            problems.append(warning(mx.name, text, _another(here.host, mx.name)))
+        if mx.failure:
+            text = f"the MX of {domain}: where it leads is not known: {mx.failure}"
+            problems.append(warning(mx.name, text, _another(here.context, mx.name)))
         elif mx.ours:
             problems += _target(mx, here)
     problems += _others(domain, others)
@@ -204,66 +209,72 @@ def _domain(domain: str, names: Names, here: Here) -> Iterator[Finding]:
 
 
 def _others(domain: str, others: list[Mx]) -> Iterator[Finding]:
-    """Judge where the MX records lead that are not ours: the primary's."""
-    leads = any(mx.addresses or mx.trouble for mx in others)
+    """Find MX records of other hosts that are a CNAME, or have no address."""
+    leads = any(mx.addresses or mx.failure for mx in others)
     for mx in others:
         if mx.alias:
             text = f"the MX of {domain} is a CNAME, which it must not be (RFC 2181, 10.3)"
-            mend = f"{domain}. IN MX {mx.preference} {mx.alias[0]}\n; in place of {mx.name}."
-            yield warning(mx.name, text, mend)
-        if mx.name and not mx.addresses and not mx.trouble:
+            record = f"{domain}. IN MX {mx.preference} {mx.alias[0]}"
+            yield warning(mx.name, text, Zone(record=record, note=f"in place of {mx.name}."))
+        if mx.name and not mx.addresses and not mx.failure:
             name = mx.alias[0] if mx.alias else f"{mx.name}."
             text = f"the MX of {domain} has neither A nor AAAA" + ("" if leads else ": all mail comes here first")
-            mend = f"{name} IN A {_ADDRESS}\n; or take out {domain}. IN MX {mx.preference} {mx.name}."
-            yield (warning if leads else error)(mx.name, text, mend)
+            note = f"or take out {domain}. IN MX {mx.preference} {mx.name}."
+            finding = warning if leads else error
+            yield finding(mx.name, text, Zone(record=f"{name} IN A {_ADDRESS}", note=note))
 
 
 def _behind(domain: str, ours: list[Mx], others: list[Mx]) -> Iterator[Finding]:
-    """Say where this host is not behind the primary."""
+    """Find a domain whose mail comes to this host before the primary."""
     if ours and not others:
         text = f"{ours[0].name} is its only MX: there is nothing that this host is the backup of"
-        yield warning(domain, text, f"{domain}. IN MX {max(0, ours[0].preference - _STEP)} {_PRIMARY}.")
+        yield warning(domain, text, Zone(record=f"{domain}. IN MX {max(0, ours[0].preference - _STEP)} {_PRIMARY}."))
     elif ours and ours[0].preference < others[0].preference:
         here, there = (f"{mx.preference} {mx.name}" for mx in (ours[0], others[0]))
         text = f"MX {here} comes before {there}: mail comes here first, and not to the primary"
         behind = f"{domain}. IN MX {others[-1].preference + _STEP} {ours[0].name}."
-        yield warning(domain, text, f"{behind}\n; in place of preference {ours[0].preference}")
+        yield warning(domain, text, Zone(record=behind, note=f"in place of preference {ours[0].preference}"))
 
 
-def _leads_here(domain: str, names: Names, records: list[Mx], here: Here) -> Iterator[Finding]:
-    """Say what to add where no MX leads here, as far as all are known."""
-    if any(mx.ours or mx.trouble for mx in records):
+def _leads_here(domain: str, names: Names, records: list[Mx], here: Identity) -> Iterator[Finding]:
+    """Find a domain without an MX that leads to this host, unless one could not be resolved."""
+    if any(mx.ours or mx.failure for mx in records):
         return
     last = max((mx.preference for mx in records if mx.name), default=_STEP)
-    mend = [f"{domain}. IN MX {last + _STEP} {here.name}."]
+    zone = [Zone(record=f"{domain}. IN MX {last + _STEP} {here.name}.")]
     if not names.has_addresses(here.name):
-        mend += here.records()
+        zone += here.records()
     if not records:
         text = "it has no MX record"
         primary = domain if names.has_addresses(domain) else _PRIMARY
         if primary == domain:
             text += ", so that mail goes to its address; with a record for the backup alone the primary would get none"
-        yield error(domain, text, "\n".join([f"{domain}. IN MX {_STEP} {primary}.", *mend]))
+        yield error(domain, text, Zone(record=f"{domain}. IN MX {_STEP} {primary}."), *zone)
     elif not any(mx.name for mx in records):
-        mend = [f"{domain}. IN MX {_STEP} {_PRIMARY}.", *mend, "; in place of the one that is there"]
-        yield error(domain, "its MX record says that it takes no mail (RFC 7505)", "\n".join(mend))
+        zone.insert(0, Zone(record=f"{domain}. IN MX {_STEP} {_PRIMARY}."))
+        text = "its MX record says that it takes no mail (RFC 7505)"
+        yield error(domain, text, *_with_note(zone, "in place of the one that is there"))
     else:
         listed = ", ".join(f"{mx.preference} {mx.name}" for mx in records)
-        text = f"no MX leads to this host, {here.name}: it has {listed}"
-        yield error(domain, text, "\n".join(mend))
+        yield error(domain, f"no MX leads to this host, {here.name}: it has {listed}", *zone)
 
 
-def _target(mx: Mx, here: Here) -> Iterator[Finding]:
-    """Judge where the MX leads that is ours."""
+def _target(mx: Mx, here: Identity) -> Iterator[Finding]:
+    """Find an MX of this host that is a CNAME, or has no address or a foreign one."""
     if mx.alias:
         text = f"it is what an MX names, and a CNAME of {mx.alias[0]}, which it must not be (RFC 2181, 10.3)"
-        records = [f"{mx.name}. IN {'AAAA' if ':' in one else 'A'} {one}" for one in mx.addresses]
-        yield error(mx.name, text, "\n".join(records or here.records()) + "\n; in place of the CNAME")
+        records = address_records(mx.name, mx.addresses) or here.records()
+        yield error(mx.name, text, *_with_note(records, "in place of the CNAME"))
     elif not mx.addresses:
-        yield error(mx.name, "it is what an MX names, and has neither A nor AAAA", "\n".join(here.records()))
+        yield error(mx.name, "it is what an MX names, and has neither A nor AAAA", *here.records())
     elif not any(map(here.has, mx.addresses)):
         text = f"it is this host's name, but {', '.join(mx.addresses)} is none of its addresses; behind NAT, say so:"
-        yield warning(mx.name, text, here.host.with_entries("proxy_interfaces", mx.addresses))
+        yield warning(mx.name, text, here.context.with_entries("proxy_interfaces", mx.addresses))
 
 
-CHECKS = (mx_records,)
+def _with_note(records: list[Zone], note: str) -> list[Zone]:
+    """Return the records with a note after the last one."""
+    return [*records[:-1], replace(records[-1], note=note)]
+
+
+CHECKS = (Check("mx-records", "Every relay domain has an MX record that leads to this host", mx_records),)

@@ -1,4 +1,4 @@
-"""By which names and addresses this host is known to the world, by main.cf."""
+"""The names and addresses under which mail reaches this host, according to main.cf."""
 
 from __future__ import annotations
 
@@ -7,49 +7,57 @@ import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from syncagent.checks.finding import Zone
 
-    from syncagent.checks.context import Host
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from syncagent.checks.context import Context
 
 _EVERYWHERE = {"all", "::", "0.0.0.0"}  # noqa: S104 - as inet_interfaces may have it; nothing is opened
 _ADDRESS = "THE.ADDRESS.OF.THIS.HOST"
-"""What only a person can fill in."""
+"""A placeholder that only a person can fill in."""
 
 
 @dataclass
-class Here:
-    """By which names and addresses this host is known; ``everywhere``: by whatever its interfaces have."""
+class Identity:
+    """The names and addresses of this host; ``everywhere``: every address of its interfaces counts."""
 
-    host: Host
+    context: Context
     name: str
     names: frozenset[str]
     addresses: frozenset[str]
     everywhere: bool
 
     @classmethod
-    def of(cls, host: Host, addresses: Callable[[str], list[str]]) -> Here:
-        """Work it out from inet_interfaces, proxy_interfaces and myhostname; ``addresses`` asks for those of a name."""
-        name = host.values.get("myhostname", "").lower()
+    def of(cls, context: Context, addresses: Callable[[str], list[str]]) -> Identity:
+        """Read inet_interfaces, proxy_interfaces and myhostname; ``addresses`` resolves a name."""
+        name = context.live.values.get("myhostname", "").lower()
         listed = {
-            entry.strip("[]").lower() for entry in host.listed("inet_interfaces") + host.listed("proxy_interfaces")
+            entry.strip("[]").lower()
+            for entry in context.live.listed("inet_interfaces") + context.live.listed("proxy_interfaces")
         }
         literal = {entry for entry in listed if _is_address(entry)}
         named = listed - literal - {"all", "loopback-only"}
-        found = {str(ipaddress.ip_address(one)) for one in literal}
-        found |= {str(ipaddress.ip_address(one)) for other in named for one in addresses(other)}
-        return cls(host, name, frozenset({name, *named}), frozenset(found), bool(listed & _EVERYWHERE))
+        resolved = {str(ipaddress.ip_address(address)) for address in literal}
+        resolved |= {str(ipaddress.ip_address(address)) for other in named for address in addresses(other)}
+        return cls(context, name, frozenset({name, *named}), frozenset(resolved), bool(listed & _EVERYWHERE))
 
     def has(self, address: str) -> bool:
-        """Tell whether an address is one of this host's: what can be bound is."""
+        """True if an address is this host's: listed, or, with ``everywhere``, one that can be bound."""
         if str(ipaddress.ip_address(address)) in self.addresses:
             return True
         return self.everywhere and _bindable(address)
 
-    def records(self) -> list[str]:
-        """Give the address records to add for this host's name."""
-        known = sorted(self.addresses) or list(filter(None, [_outward()])) or [_ADDRESS]
-        return [f"{self.name}. IN {'AAAA' if ':' in one else 'A'} {one}" for one in known]
+    def records(self) -> list[Zone]:
+        """Return the address records to add for this host's name."""
+        addresses = sorted(self.addresses) or list(filter(None, [_outward()])) or [_ADDRESS]
+        return address_records(self.name, addresses)
+
+
+def address_records(name: str, addresses: Iterable[str]) -> list[Zone]:
+    """Return the A and AAAA records of a name."""
+    return [Zone(record=f"{name}. IN {'AAAA' if ':' in address else 'A'} {address}") for address in addresses]
 
 
 def _is_address(text: str) -> bool:
@@ -71,7 +79,7 @@ def _bindable(address: str) -> bool:
 
 
 def _outward() -> str:
-    """Give the address that this host would send from; nothing is sent."""
+    """Return the IPv4 address that this host would send from, or nothing; no packet is sent."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect(("192.0.2.1", 25))

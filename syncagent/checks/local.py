@@ -1,4 +1,4 @@
-"""The configuration's surroundings: secrets, directories, the lock, and each source, asked for real."""
+"""Checks of secrets, directories and the lock, and of the answers of the sources."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from syncagent import privileges, sources
-from syncagent.checks.finding import error, ok, skipped, warning
+from syncagent.checks.finding import Check, Person, Shell, error, ok, skipped, warning
 from syncagent.errors import LockBusyError, SourceError
 from syncagent.files import atomic as files
 from syncagent.postfix.commands import tool
@@ -20,113 +20,114 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from syncagent.checks.context import Host
-    from syncagent.checks.finding import Finding
+    from syncagent.checks.context import Context
+    from syncagent.checks.finding import Finding, Step
 
 
-def configuration(host: Host) -> Iterator[Finding]:
-    """Say that the configuration is right, since it was read."""
-    yield ok(str(host.config.file), "the configuration is right")
+def configuration(context: Context) -> Iterator[Finding]:
+    """Report the configuration as right: otherwise it could not have been loaded."""
+    yield ok(str(context.config.file), "the configuration is right")
 
 
-def secrets_are_kept(host: Host) -> Iterator[Finding]:
-    """Every secret can be read, by nobody else."""
-    for where, name in _secrets(host):
+def secrets_are_kept(context: Context) -> Iterator[Finding]:
+    """Find secrets that cannot be read, or that others can read."""
+    for where, name in _secrets(context):
         path = sources.secret_path(name)
         try:
             sources.read_secret(name)
-        except SourceError as trouble:
-            yield error(where, str(trouble), _mended(path))
+        except SourceError as failure:
+            yield error(where, str(failure), _readable_secret(path))
 
 
-def _mended(secret: Path) -> str:
+def _readable_secret(secret: Path) -> Step:
     if not secret.exists():
-        return f"install -m 600 -o {_user()} /dev/stdin {_quote(secret)}"
+        return Shell(command=f"install -m 600 -o {_user()} /dev/stdin {_quote(secret)}")
     if not os.access(secret, os.R_OK):
-        return f"chown {_user()} {_quote(secret)}"
-    return f"chmod 600 {_quote(secret)}" if secret.stat().st_mode & 0o077 else f"# write it to {secret} anew"
+        return Shell(command=f"chown {_user()} {_quote(secret)}")
+    if secret.stat().st_mode & 0o077:
+        return Shell(command=f"chmod 600 {_quote(secret)}")
+    return Person(text=f"write it to {secret} anew")
 
 
-def _secrets(host: Host) -> Iterator[tuple[str, SecretFile]]:
-    for name, source in host.config.sources.items():
+def _secrets(context: Context) -> Iterator[tuple[str, SecretFile]]:
+    for name, source in context.config.sources.items():
         for key in source.own.__struct_fields__:
             value = getattr(source.own, key)
             public = key == "client_cert_file" and getattr(source.own, "client_key_file", None)
             if isinstance(value, SecretFile) and not public:
                 yield f"sources.{name}.{key}", value
-    if host.config.notify.url_file:
-        yield "notify.url_file", host.config.notify.url_file
+    if context.config.notify.url_file:
+        yield "notify.url_file", context.config.notify.url_file
 
 
-def state_is_ours(host: Host) -> Iterator[Finding]:
-    """Nobody else looks into the state directory, which can be written."""
-    directory = host.config.state.directory
+def state_is_ours(context: Context) -> Iterator[Finding]:
+    """Find a state directory that cannot be written or made, or that others can read."""
+    directory = context.config.state.directory
     if not directory.exists():
-        yield from _can_be_made(host, directory, "0750")
+        yield from _can_be_made(context, directory, "0750")
         return
-    yield from _writable(host, directory, "0750")
+    yield from _writable(context, directory, "0750")
     mode = stat.S_IMODE(directory.stat().st_mode)
     if mode & 0o007:
-        yield warning(str(directory), f"others may look into it (mode {mode:04o})", f"chmod 750 {_quote(directory)}")
+        remedy = Shell(command=f"chmod 750 {_quote(directory)}")
+        yield warning(str(directory), f"others may look into it (mode {mode:04o})", remedy)
 
 
-def paths_are_ours(host: Host) -> Iterator[Finding]:
-    """Nobody else can change what the paths to the state and the tables lead to."""
-    layout = privileges.look(host.config)
-    for one in layout.loose:
-        found = error if one.refused or one.kind == "everybody" else warning
-        yield found(one.path, f"can be changed by {one.who}", one.remedy)
+def paths_are_ours(context: Context) -> Iterator[Finding]:
+    """Find components of the paths to the state and the tables that another user can change."""
+    layout = privileges.look(context.config)
+    for loose in layout.loose:
+        finding = error if loose.refused or loose.kind == "everybody" else warning
+        yield finding(loose.path, f"can be changed by {loose.who}", Shell(command=loose.remedy))
 
 
-def map_can_be_written(host: Host) -> Iterator[Finding]:
-    """The map's directory is there, and syncagent may write it."""
-    for table in (host.config.postfix.map, host.config.postfix.domains_map):
-        if table is None:
-            continue
+def map_can_be_written(context: Context) -> Iterator[Finding]:
+    """Find directories of tables that are missing, or that cannot be written."""
+    for table in context.tables:
         directory = table.path.parent
         if not directory.exists():
             text = "it is not there, and is not made by itself"
-            yield error(str(directory), text, _make(host, directory, "0755"))
+            yield error(str(directory), text, _make(context, directory, "0755"))
             continue
-        yield from _writable(host, directory, "0755")
+        yield from _writable(context, directory, "0755")
 
 
-def tables_are_files(host: Host) -> Iterator[Finding]:
-    """Nothing but a file is in the place of a table."""
-    for table in host.tables:
-        target = host.target(table)
+def tables_are_files(context: Context) -> Iterator[Finding]:
+    """Find FIFOs, directories and the like in the place of a table."""
+    for table in context.tables:
+        target = context.target(table)
         for path in dict.fromkeys((target.text, target.index(INDEX_SUFFIX[target.type]))):
             try:
                 files.check_regular(path)
-            except files.UnfitFileError as trouble:
-                yield error(str(path), f"{trouble.strerror}: nothing is published there", _moved(path))
+            except files.UnfitFileError as failure:
+                yield error(str(path), f"{failure.strerror}: nothing is published there", _moved(path))
 
 
-def _moved(path: Path) -> str:
-    return f"# move {path} away"
+def _moved(path: Path) -> Person:
+    return Person(text=f"move {path} away")
 
 
-def _can_be_made(host: Host, directory: Path, mode: str) -> Iterator[Finding]:
-    above = next(one for one in directory.absolute().parents if one.exists())
+def _can_be_made(context: Context, directory: Path, mode: str) -> Iterator[Finding]:
+    above = next(parent for parent in directory.absolute().parents if parent.exists())
     if not os.access(above, os.W_OK | os.X_OK):
-        yield error(str(directory), f"it is not there, and {_user()} may not make it", _make(host, directory, mode))
+        yield error(str(directory), f"it is not there, and {_user()} may not make it", _make(context, directory, mode))
 
 
-def _writable(host: Host, directory: Path, mode: str) -> Iterator[Finding]:
+def _writable(context: Context, directory: Path, mode: str) -> Iterator[Finding]:
     if not directory.is_dir():
         yield error(str(directory), "it is no directory", _moved(directory))
     elif not os.access(directory, os.W_OK | os.X_OK):
         owner = directory.stat().st_uid
         yield error(
-            str(directory), f"{_user()} may not write there; it is {_name(owner)}'s", _make(host, directory, mode)
+            str(directory), f"{_user()} may not write there; it is {_name(owner)}'s", _make(context, directory, mode)
         )
 
 
-def _make(host: Host, directory: Path, mode: str) -> str:
-    """Give the command that makes a directory, before the first run by root for the agent: as `syncagent init` does."""
-    fresh = os.geteuid() == 0 and not host.config.state.directory.exists()
+def _make(context: Context, directory: Path, mode: str) -> Shell:
+    """Return the command that makes a directory: before root's first run for the agent, as `syncagent init` does."""
+    fresh = os.geteuid() == 0 and not context.config.state.directory.exists()
     owner = f"{AGENT} -g {AGENT}" if fresh and has_agent() else _user()
-    return f"install -d -o {owner} -m {mode} {_quote(directory)}"
+    return Shell(command=f"install -d -o {owner} -m {mode} {_quote(directory)}")
 
 
 def _user() -> str:
@@ -144,9 +145,9 @@ def _quote(path: Path) -> str:
     return shlex.quote(str(path))
 
 
-def lock_is_free(host: Host) -> Iterator[Finding]:
-    """No other run holds the lock."""
-    lock = host.config.state.directory / "sync.lock"
+def lock_is_free(context: Context) -> Iterator[Finding]:
+    """Report a run that holds the lock; find a lock that is no file."""
+    lock = context.config.state.directory / "sync.lock"
     try:
         with files.locked(lock, 0, shared=True):
             pass
@@ -154,23 +155,25 @@ def lock_is_free(host: Host) -> Iterator[Finding]:
         return
     except LockBusyError:
         yield ok(str(lock), "a run is under way")
-    except files.UnfitFileError as trouble:
-        yield error(str(lock), str(trouble.strerror), _moved(lock))
+    except files.UnfitFileError as failure:
+        yield error(str(lock), str(failure.strerror), _moved(lock))
     except PermissionError:
         yield skipped(
             str(lock), f"it is {_name(lock.stat().st_uid)}'s: {_user()} cannot tell whether a run is under way"
         )
 
 
-def postmap_is_there(host: Host) -> Iterator[Finding]:
-    """postmap, which indexes the map, is installed."""
-    if host.config.postfix.map.type != "texthash" and tool("postmap") is None:
-        yield error("postmap", "it is not installed: nothing can be published", "apt-get install postfix")
+def postmap_is_there(context: Context) -> Iterator[Finding]:
+    """Find a missing postmap."""
+    if context.config.postfix.map.type != "texthash" and tool("postmap") is None:
+        yield error(
+            "postmap", "it is not installed: nothing can be published", Shell(command="apt-get install postfix")
+        )
 
 
-def sources_answer(host: Host) -> Iterator[Finding]:
-    """Every source gives its whole answer."""
-    for report in host.reports:
+def sources_answer(context: Context) -> Iterator[Finding]:
+    """Report how each source answered."""
+    for report in context.reports:
         if report.error:
             yield error(report.name, f"failing ({report.kind}): {report.error}")
         else:
@@ -179,14 +182,19 @@ def sources_answer(host: Host) -> Iterator[Finding]:
             yield ok(report.name, f"whole: {mode}{report.entries:,} entries{rejected} in {report.seconds:.2f}s")
 
 
-CHECKS = (
-    configuration,
-    secrets_are_kept,
-    state_is_ours,
+PATHS_ARE_OURS = Check(
+    "paths-are-ours",
+    "Nobody else can change what the paths to the state and the tables lead to",
     paths_are_ours,
-    map_can_be_written,
-    tables_are_files,
-    lock_is_free,
-    postmap_is_there,
-    sources_answer,
+)
+CHECKS = (
+    Check("configuration", "The configuration is right", configuration),
+    Check("secrets-are-kept", "Every secret can be read, by nobody else", secrets_are_kept),
+    Check("state-is-ours", "Nobody else looks into the state directory, which can be written", state_is_ours),
+    PATHS_ARE_OURS,
+    Check("map-can-be-written", "The map's directory is there, and syncagent may write it", map_can_be_written),
+    Check("tables-are-files", "Nothing but a file is in the place of a table", tables_are_files),
+    Check("lock-is-free", "No other run holds the lock", lock_is_free),
+    Check("postmap-is-there", "postmap, which indexes the map, is installed", postmap_is_there),
+    Check("sources-answer", "Every source gives its whole answer", sources_answer),
 )

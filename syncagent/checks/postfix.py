@@ -1,4 +1,4 @@
-"""Our map in main.cf, and its index: postconf(5), DATABASE_README."""
+"""Checks of the map in main.cf, and of its index: postconf(5), DATABASE_README."""
 
 from __future__ import annotations
 
@@ -7,179 +7,208 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from syncagent.checks import context as hosts
-from syncagent.checks import remedies as wanted
-from syncagent.checks.finding import error, skipped, warning
-from syncagent.checks.lists import bare, patterns
+from msgspec.structs import replace
+
+from syncagent.checks import remedies
+from syncagent.checks.finding import Check, Person, Shell, error, skipped, warning
 from syncagent.errors import LedgerError, PublishError, UnansweredError
 from syncagent.files import atomic, pipeline
-from syncagent.postfix import verify as readback
 from syncagent.postfix.commands import tool
+from syncagent.postfix.live import TABLES, patterns_of, without_exclamation
+from syncagent.postfix.table import is_same_file, is_same_table
+from syncagent.postfix.verify import ReadBack, text_keys
 from syncagent.values.types import INDEX_SUFFIX, MapName
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from syncagent.checks.context import Host
-    from syncagent.checks.finding import Finding
+    from syncagent.checks.context import Context
+    from syncagent.checks.finding import Finding, Step
     from syncagent.postfix.table import Identities, Target
 
 
-def map_is_named(host: Host) -> Iterator[Finding]:
-    """relay_recipient_maps names the map, with its type."""
-    table = host.config.postfix.map
-    named = host.listed("relay_recipient_maps")
-    if host.names_the_map:
+def map_is_named(context: Context) -> Iterator[Finding]:
+    """Compare relay_recipient_maps with the map that is written."""
+    table = context.config.postfix.map
+    named = context.live.listed("relay_recipient_maps")
+    if context.names_the_map:
         return
-    of_another_type = [entry for entry in named if hosts.same_file(entry, table)]
+    of_another_type = [entry for entry in named if is_same_file(entry, table)]
     if of_another_type:
         text = f"relay_recipient_maps has {', '.join(of_another_type)}, but {table} is what is written"
     elif named:
         text = f"relay_recipient_maps is {', '.join(named)}: what is written is not looked at"
     else:
         text = "relay_recipient_maps is empty: every recipient is accepted, and unknown ones bounce later (backscatter)"
-    yield error(str(table), text, wanted.recipient_maps(host))
+    yield error(str(table), text, *remedies.recipient_maps(context))
 
 
-def tables_can_be_asked(host: Host) -> Iterator[Finding]:
-    """Every table that Postfix asks before it takes a recipient can be asked, as far as they are not syncagent's."""
-    for pattern, trouble in host.troubles.items():
-        if host.is_ours(pattern):
+def tables_can_be_asked(context: Context) -> Iterator[Finding]:
+    """Find tables that Postfix queries before it accepts a recipient, and that cannot be queried; not syncagent's."""
+    for pattern, reason in context.live.unreadable.items():
+        if context.is_ours(pattern):
             continue
-        where = [name for name in hosts.TABLES if pattern in (bare(entry) for entry in host.listed(name))]
-        text = f"{' and '.join(where) or 'a file of a list'} has it, and it says nothing here: {trouble.text}"
-        if trouble.lasting:
-            mend = _opened(host, pattern, where)
-            yield error(pattern, f"{text}; what nothing before it decides gets 451", mend)
+        lists = [
+            name for name in TABLES if pattern in (without_exclamation(entry) for entry in context.live.listed(name))
+        ]
+        text = f"{' and '.join(lists) or 'a file of a list'} has it, and it says nothing here: {reason.text}"
+        if reason.missing:
+            text += "; what nothing before it decides gets 451"
+            yield error(pattern, text, *_restored_or_removed(context, pattern, lists))
         else:
             yield (skipped if os.geteuid() else warning)(pattern, text)
 
 
-def _opened(host: Host, pattern: str, where: list[str]) -> str:
-    """Give what makes a table one that can be opened, or does without it."""
-    unindexed = host.unindexed(pattern)
+def _restored_or_removed(context: Context, pattern: str, lists: list[str]) -> Iterator[Step]:
+    """Yield the steps after which a missing table can be opened, or is not named any more."""
+    unindexed = context.unindexed(pattern)
     if unindexed:
-        return host.command("postmap", unindexed)
-    if not where:
-        files = [entry for name in hosts.TABLES for entry in host.listed(name) if pattern in patterns(entry)]
-        return "\n".join(f"# take {pattern} out of {file}" for file in dict.fromkeys(files))
-    commands = {
-        "relay_recipient_maps": lambda: wanted.recipient_maps(host),
-        "relay_domains": lambda: wanted.relay_domains(host),
-    }
-    set_here = [name for name in where if host.is_set(name)] or where
-    mends = (commands[name]() if name in commands else host.without(name, ()) for name in set_here)
-    return "\n".join([f"# have {pattern} there again; or do without:", *mends])
+        yield context.change("postmap", unindexed)
+        return
+    if not lists:
+        entries = [entry for name in TABLES for entry in context.live.listed(name) if pattern in patterns_of(entry)]
+        yield from (Person(text=f"take {pattern} out of {file}") for file in dict.fromkeys(entries))
+        return
+    yield Person(text=f"have {pattern} there again; or do without:")
+    for name in [name for name in lists if context.live.is_set(name)] or lists:
+        if name == "relay_recipient_maps":
+            yield from remedies.recipient_maps(context)
+        elif name == "relay_domains":
+            yield from remedies.relay_domains(context)
+        else:
+            yield context.without(name, ())
 
 
-def no_other_tables(host: Host) -> Iterator[Finding]:
-    """relay_recipient_maps names no other tables."""
-    table, harmless = host.config.postfix.map, []
-    for entry in host.listed("relay_recipient_maps"):
-        if hosts.is_table(entry, table):
+def no_other_tables(context: Context) -> Iterator[Finding]:
+    """Find other tables in relay_recipient_maps."""
+    table, harmless = context.config.postfix.map, []
+    for entry in context.live.listed("relay_recipient_maps"):
+        if is_same_table(entry, table):
             continue
-        domain = wanted.takes_all_of(host, entry)
-        if hosts.same_file(entry, table):
+        domain = remedies.accepts_a_domain(context, entry)
+        if is_same_file(entry, table):
             text = "it is asked beside the map, of whose file it has an index of its own, which nobody keeps current"
-            yield error(entry, text, wanted.recipient_maps(host))
+            yield error(entry, text, *remedies.recipient_maps(context))
         elif domain:
             text = f"it is asked beside the map, and accepts every recipient of {domain}"
-            yield error(entry, text, wanted.recipient_maps(host))
-        elif entry not in host.troubles:
+            yield error(entry, text, *remedies.recipient_maps(context))
+        elif entry not in context.live.unreadable:
             harmless.append(entry)
     text = "it is asked beside the map: what it has stays valid, and is none of syncagent's. Once a source has it:"
-    for entry in harmless if host.names_the_map else ():
-        yield warning(entry, text, wanted.recipient_maps(host, alone=True))
+    for entry in harmless if context.names_the_map else ():
+        yield warning(entry, text, *remedies.recipient_maps(context, alone=True))
 
 
-def type_is_there(host: Host) -> Iterator[Finding]:
-    """Postfix has the type of the map."""
-    types = host.main.types
-    missing = [table for table in host.tables if types and table.type not in types]
+def type_is_there(context: Context) -> Iterator[Finding]:
+    """Find tables of ours whose type this Postfix lacks."""
+    types = context.live.main.types
+    missing = [table for table in context.tables if types and table.type not in types]
     for table in missing:
         text = f"this Postfix has no {table.type} tables: it has {', '.join(sorted(types & INDEX_SUFFIX.keys()))}"
         if table.type in {"lmdb", "cdb"}:
-            yield error(str(table), text, f"apt-get install postfix-{table.type}")
+            yield error(str(table), text, Shell(command=f"apt-get install postfix-{table.type}"))
         else:
             text += "; it was built without Berkeley DB (NON_BERKELEYDB_README)"
-            yield error(str(table), text, _another_type(host, missing))
+            yield error(str(table), text, *_another_type(context, missing))
 
 
-def not_redirected(host: Host) -> Iterator[Finding]:
-    """Postfix does not turn the map into one of another type."""
-    level = host.level_of_migration
-    redirected = [table for table in host.tables if table.type in {"hash", "btree"} and level.startswith("enable")]
+def not_redirected(context: Context) -> Iterator[Finding]:
+    """Find tables of ours that Postfix replaces by another type (NON_BERKELEYDB_README)."""
+    level = context.live.migration_level
+    redirected = [table for table in context.tables if table.type in {"hash", "btree"} and level.startswith("enable")]
     for table in redirected:
         text = f"non_bdb_migration_level = {level}: Postfix takes another type in its place (NON_BERKELEYDB_README)"
-        yield warning(str(table), text, _another_type(host, redirected))
+        yield warning(str(table), text, *_another_type(context, redirected))
 
 
-def _another_type(host: Host, tables: list[MapName]) -> str:
-    """Propose the best type there is, for all the tables at once."""
-    best = next((kind for kind in ("lmdb", "cdb") if kind in host.main.types), "lmdb")
-    install = [f"apt-get install postfix-{best}"] if best not in host.main.types else []
-    settings, lines = [], []
+def _another_type(context: Context, tables: list[MapName]) -> list[Step]:
+    """Return the steps that change all the tables to the best type that is available."""
+    types = context.live.main.types
+    best = next((kind for kind in ("lmdb", "cdb") if kind in types), "lmdb")
+    install: list[Step] = [] if best in types else [Shell(command=f"apt-get install postfix-{best}")]
+    settings: list[Step] = []
+    commands: list[Step] = []
     for table in tables:
-        new, is_map = MapName.parse(f"{best}:{table.path}"), table is host.config.postfix.map
-        settings.append(host.setting("map" if is_map else "domains_map", str(new)))
-        lines.append(wanted.recipient_maps(host, instead=new) if is_map else wanted.relay_domains(host, instead=new))
-    return "\n".join(dict.fromkeys([*install, *settings, host.sync, *"\n".join(lines).splitlines()]))
+        new = MapName.parse(f"{best}:{table.path}")
+        is_map = table is context.config.postfix.map
+        settings.append(context.setting("map" if is_map else "domains_map", str(new)))
+        change = remedies.recipient_maps if is_map else remedies.relay_domains
+        commands += change(context, instead=new)
+    return list(dict.fromkeys([*install, *settings, context.sync, *commands]))
 
 
-def index_is_current(host: Host) -> Iterator[Finding]:
-    """Nothing is wrong with the index: it is there, no older than its text, and has what the text has."""
-    finished = host.ledger.finished if host.ledger else None
-    first, second = host.config.postfix.map, host.config.postfix.domains_map
-    yield from _index(host, first, finished.identities if finished else None, asked=host.names_the_map)
+def index_is_current(context: Context) -> Iterator[Finding]:
+    """Compare the index of each table of ours with its text."""
+    finished = context.ledger.finished if context.ledger else None
+    first, second = context.config.postfix.map, context.config.postfix.domains_map
+    yield from _index(context, first, finished.identities if finished else None, asked=context.names_the_map)
     if second:
-        named = any(hosts.is_table(entry, second) for entry in host.listed("relay_domains"))
-        yield from _index(host, second, finished.domain_identities if finished else None, asked=named)
+        named = any(is_same_table(entry, second) for entry in context.live.listed("relay_domains"))
+        yield from _index(context, second, finished.domain_identities if finished else None, asked=named)
 
 
-def _index(host: Host, table: MapName, recorded: Identities | None, *, asked: bool) -> Iterator[Finding]:
-    """Judge the index of a table. A daemon that did not find it when it began does not look again."""
-    target = host.target(table)
+def _index(context: Context, table: MapName, recorded: Identities | None, *, asked: bool) -> Iterator[Finding]:
+    """Compare a table's index with its text. ``asked``: main.cf names it; a running daemon looks for it only once."""
+    target = context.target(table)
     for path in (target.text, target.index(INDEX_SUFFIX[target.type])):
         atomic.check_regular(path)
-    again = f"{host.sync}\n# then, since Postfix asks it: {host.command('postfix', 'reload')}" if asked else host.sync
+    again = [context.sync]
+    if asked:
+        again.append(replace(context.reload, when="then, since Postfix asks it:"))
     if not target.text.exists():
         text = "nothing is published yet" + (", and Postfix asks it: all get 451" if asked else "")
-        yield error(str(target.text), text, again)
+        yield error(str(target.text), text, *again)
     elif target.type != "texthash":
         suffixes = dict.fromkeys((INDEX_SUFFIX[target.type], *INDEX_SUFFIX.values()))
         index = next((path for suffix in suffixes if suffix and (path := target.index(suffix)).exists()), None)
         if index is None:
-            yield error(str(target.text), "it has no index: all it is asked for gets 451", again)
+            yield error(str(target.text), "it has no index: all it is asked for gets 451", *again)
         elif index.stat().st_mtime_ns < target.text.stat().st_mtime_ns:
             text = (
                 "it is older than its text: what was changed there by hand is not in force, and the next sync ends it"
             )
-            yield error(str(index), text, host.sync)
-        elif table.type in host.main.types and (text := _differs(target, index, recorded)):
-            yield error(str(index), f"it is not the index of its text: {text}", host.sync)
+            yield error(str(index), text, context.sync)
+        elif table.type in context.live.main.types and (text := _differs(target, index, recorded)):
+            yield error(str(index), f"it is not the index of its text: {text}", context.sync)
 
 
 def _differs(target: Target, index: Path, recorded: Identities | None) -> str:
-    """Ask an index that is not as syncagent left it for every key of the text; give what it lacks, or has beside."""
+    """Return how an index that syncagent did not publish differs from its text; empty if it does not."""
     if recorded and recorded.index_file == atomic.identity(index) and target.text_on_record(recorded):
         return ""
-    postmap, limit = tool("postmap"), target.settings.postmap_timeout
-    if postmap is None or not os.access(index, os.R_OK):
+    settings = target.settings
+    if tool("postmap") is None or not os.access(index, os.R_OK):
         return ""
-    command = [str(postmap), "-c", str(target.settings.config_directory.absolute())]
     with tempfile.TemporaryDirectory(prefix="syncagent-check-") as directory:
         spool = Path(directory)
         with pipeline.Sorter(spool) as sorter:
-            sorter.feed(key.lower() for key in readback.text_keys(target.text))
+            sorter.feed(key.lower() for key in text_keys(target.text))
             keys = pipeline.write_plain(spool / "keys", sorter.finish())
-        back = readback.ReadBack(target.type, target.named, spool, lambda *options: [*command, *options], limit)
+        read_back = ReadBack(target.type, target.named, spool, settings.config_directory, settings.postmap_timeout)
         try:
-            back.check(keys)
-        except UnansweredError as trouble:
-            return f"it lacks {len(trouble.keys):,} of its keys, such as {trouble.keys[0].decode(errors='replace')}"
-        except (PublishError, LedgerError) as trouble:
-            return str(trouble)
+            read_back.check(keys)
+        except UnansweredError as unanswered:
+            return (
+                f"it lacks {len(unanswered.keys):,} of its keys, such as {unanswered.keys[0].decode(errors='replace')}"
+            )
+        except (PublishError, LedgerError) as failure:
+            return str(failure)
     return ""
 
 
-CHECKS = (map_is_named, tables_can_be_asked, no_other_tables, type_is_there, not_redirected, index_is_current)
+CHECKS = (
+    Check("map-is-named", "relay_recipient_maps names the map, with its type", map_is_named),
+    Check(
+        "tables-can-be-asked",
+        "Every table that Postfix asks before it takes a recipient can be asked, as far as they are not syncagent's",
+        tables_can_be_asked,
+    ),
+    Check("no-other-tables", "relay_recipient_maps names no other tables", no_other_tables),
+    Check("type-is-there", "Postfix has the type of the map", type_is_there),
+    Check("not-redirected", "Postfix does not turn the map into one of another type", not_redirected),
+    Check(
+        "index-is-current",
+        "Nothing is wrong with the index: it is there, no older than its text, and has what the text has",
+        index_is_current,
+    ),
+)

@@ -1,4 +1,4 @@
-"""The relay domains against the configuration, both ways, and what the map has for them."""
+"""Checks of the relay domains against the configuration, both ways, and of the map's recipients for them."""
 
 from __future__ import annotations
 
@@ -7,190 +7,233 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from syncagent import addresses as normalise
-from syncagent.checks import context as hosts
-from syncagent.checks import remedies as wanted
-from syncagent.checks.finding import error, ok, skipped, warning
-from syncagent.checks.lists import matches
+from syncagent.checks import remedies
+from syncagent.checks.finding import Check, Person, Shell, error, ok, skipped, warning
 from syncagent.files import atomic as files
+from syncagent.postfix.main_cf import NoteKind
+from syncagent.postfix.match_list import matches
+from syncagent.postfix.table import is_same_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from syncagent.checks.context import Host
-    from syncagent.checks.finding import Finding
+    from syncagent.checks.context import Context
+    from syncagent.checks.finding import Finding, Step
 
-_OTHER_CLASSES = ("mydestination", "virtual_alias_domains", "virtual_mailbox_domains")
 _ASKED_INSTEAD = {
     "mydestination": "local_recipient_maps",
     "virtual_alias_domains": "virtual_alias_maps",
     "virtual_mailbox_domains": "virtual_mailbox_maps",
 }
+"""The other address classes, and the recipients that smtpd looks up for their domains (ADDRESS_CLASS_README)."""
+_NOT_OURS = "or, if this is not their backup MX,"
 
 
-def domains_are_relayed(host: Host) -> Iterator[Finding]:
-    """relay_domains has every domain of the configuration, internationalised ones in both forms."""
-    lacks = wanted.lacking(host)
-    answer = "its mail gets 451" if host.lost("relay_domains") else "its mail is refused, 554 Relay access denied"
-    if lacks.unasked:
-        text = f"whether it has every domain is not known: {', '.join(lacks.unasked)} cannot be asked"
+def domains_are_relayed(context: Context) -> Iterator[Finding]:
+    """Compare relay_domains with the relay domains of the configuration."""
+    lacks = remedies.lacking(context)
+    answer = "its mail gets 451" if context.lost("relay_domains") else "its mail is refused, 554 Relay access denied"
+    if lacks.unreadable:
+        text = f"whether it has every domain is not known: {', '.join(lacks.unreadable)} cannot be asked"
         yield skipped("relay_domains", text)
     elif lacks.unnamed:
         text = "relay_domains does not name postfix.domains_map: a new domain never reaches Postfix"
-        yield error(str(lacks.unnamed), text, wanted.relay_domains(host))
+        yield error(str(lacks.unnamed), text, *remedies.relay_domains(context))
         return
     for form in lacks.unpublished:
-        text = f"{host.config.postfix.domains_map}, which relay_domains names, does not have it: {answer}"
-        yield error(form, text, host.sync)
-    mend = wanted.relay_domains(host) if lacks.missing else ""
+        text = f"{context.config.postfix.domains_map}, which relay_domains names, does not have it: {answer}"
+        yield error(form, text, context.sync)
+    remedy = remedies.relay_domains(context) if lacks.missing else ()
     for form in lacks.missing:
-        both = wanted.forms(host, normalise.domain_or_same(form))
-        other = next((one for one in both if one != form and one not in lacks.missing), "")
+        forms = remedies.forms(context, normalise.domain_or_same(form))
+        other = next((known for known in forms if known != form and known not in lacks.missing), "")
         text = f"it is not in relay_domains: {answer}"
-        yield error(form, f"{text}; {other} is, but Postfix converts neither to the other" if other else text, mend)
+        yield error(form, f"{text}; {other} is, but Postfix converts neither to the other" if other else text, *remedy)
 
 
-def relayed_domains_are_ours(host: Host) -> Iterator[Finding]:
-    """Every domain of relay_domains is in the configuration."""
-    for note in host.main.notes:
-        if "cannot be listed" in note or "exception" in note:
-            yield skipped("relay_domains", note)
-    others = [str(one) for one in host.main.domains if not normalise.within(one, host.scope) and not host.counts[one]]
+def relayed_domains_are_ours(context: Context) -> Iterator[Finding]:
+    """Compare the relay domains of the configuration with relay_domains."""
+    for note in context.live.main.notes:
+        if note.kind in {NoteKind.EXCEPTION, NoteKind.UNLISTABLE}:
+            yield skipped("relay_domains", str(note))
+    relayed = context.live.main.domains
+    others = [str(name) for name in relayed if not normalise.within(name, context.scope) and not context.counts[name]]
     if not others:
         return
-    tables = [
-        entry for entry in host.listed("relay_recipient_maps") if not hosts.is_table(entry, host.config.postfix.map)
+    ours = context.config.postfix
+    tables = [entry for entry in context.live.listed("relay_recipient_maps") if not is_same_table(entry, ours.map)]
+    steps: list[Step] = [
+        context.setting("relay_domains", [*ours.relay_domains, *others]),
+        Person(text="and a source with their recipients"),
+        context.sync,
+        *(replace(step, when=_NOT_OURS) for step in _removal(context, others)),
     ]
-    configured = host.config.postfix.relay_domains
-    mend = [host.setting("relay_domains", [*configured, *others]), "# and a source with their recipients", host.sync]
-    mend += [f"# or, if this is not their backup MX, {instead}" for instead in _taken_out(host, others)]
     for domain in others:
         if tables:
             yield ok(domain, f"it is not in the configuration; its recipients may be in {', '.join(tables)}")
         else:
             text = "relay_domains has it, the configuration does not: no recipient of it is known, and all get 550"
-            yield error(domain, text, "\n".join(mend))
+            yield error(domain, text, *steps)
 
 
-def _taken_out(host: Host, domains: Iterable[str]) -> Iterator[str]:
-    """Give what takes domains out of relay_domains: a command for entries, and what to take out of files and tables."""
-    found = matches(host, "relay_domains", domains)
-    inline = {entry for entry in host.listed("relay_domains") if normalise.domain_or_same(entry) in found}
+def _removal(context: Context, domains: Iterable[str]) -> Iterator[Step]:
+    """Yield the steps that remove domains from relay_domains: a command for entries, a person for files and tables."""
+    matched = matches(context.live, "relay_domains", domains)
+    inline = {entry for entry in context.live.listed("relay_domains") if normalise.domain_or_same(entry) in matched}
     if inline:
-        yield wanted.relay_domains(host, inline)
-    for entry in dict.fromkeys(entry for entry in found.values() if entry not in inline):
-        yield f"take {', '.join(domain for domain, one in found.items() if one == entry)} out of {entry}"
+        yield from remedies.relay_domains(context, inline)
+    for entry in dict.fromkeys(entry for entry in matched.values() if entry not in inline):
+        names = ", ".join(domain for domain, match in matched.items() if match == entry)
+        yield Person(text=f"take {names} out of {entry}")
 
 
-def domains_have_recipients(host: Host) -> Iterator[Finding]:
-    """Every relay domain has recipients."""
-    if not host.published.there:
+def domains_have_recipients(context: Context) -> Iterator[Finding]:
+    """Find relay domains without published recipients."""
+    if not context.published.exists:
         yield skipped("", "nothing is published yet")
         return
-    for domain in sorted(host.scope):
-        if not host.counts[domain]:
+    for domain in sorted(context.scope):
+        if not context.counts[domain]:
             text = "the map has no recipient of it: all its mail is refused"
-            yield error(domain, text, f"# have a source give recipients of {domain}, then:\n{host.sync}")
+            yield error(domain, text, _from_a_source(f"recipients of {domain}"), context.sync)
 
 
-def recipients_are_relayed(host: Host) -> Iterator[Finding]:
-    """Every domain that has recipients is a relay domain to Postfix."""
-    lacks = wanted.lacking(host)
+def recipients_are_relayed(context: Context) -> Iterator[Finding]:
+    """Find domains with published recipients that Postfix does not relay."""
+    lacks = remedies.lacking(context)
     if not lacks.settled:
-        yield skipped("relay_domains", "known only once what is said of it above is mended")
+        yield skipped("relay_domains", "known only once the findings about it above are corrected")
         return
-    mend = wanted.relay_domains(host) if lacks.outside else ""
+    remedy = remedies.relay_domains(context) if lacks.outside else ()
     for name in lacks.outside:
-        text = f"the map has {host.published.domains[name]:,} recipients of it, but it is not in relay_domains: 554"
-        yield error(name, text, mend)
+        text = f"the map has {context.published.domains[name]:,} recipients of it, but it is not in relay_domains: 554"
+        yield error(name, text, *remedy)
 
 
-def domains_are_of_one_class(host: Host) -> Iterator[Finding]:
-    """No relay domain is in mydestination, virtual_alias_domains or virtual_mailbox_domains as well."""
-    forms = [form for domain in sorted(host.scope) for form in normalise.renderings(domain)]
-    for name in _OTHER_CLASSES:
-        found = matches(host, name, forms)
-        inline = {entry for domain, entry in found.items() if entry.casefold() == domain}
-        for domain, entry in found.items():
-            text = f"{name} has it as well, and wins: {_ASKED_INSTEAD[name]} is asked for its recipients, not the map"
-            by_hand = f"# take {domain} out of {entry}"
-            yield error(domain, text, host.without(name, inline) if entry in inline else by_hand)
+def domains_are_of_one_class(context: Context) -> Iterator[Finding]:
+    """Find relay domains that are also in another address class, which then takes precedence."""
+    forms = [form for domain in sorted(context.scope) for form in normalise.renderings(domain)]
+    for name, asked_instead in _ASKED_INSTEAD.items():
+        matched = matches(context.live, name, forms)
+        inline = {entry for domain, entry in matched.items() if entry.casefold() == domain}
+        for domain, entry in matched.items():
+            text = f"{name} has it as well, and wins: {asked_instead} is asked for its recipients, not the map"
+            by_hand = Person(text=f"take {domain} out of {entry}")
+            yield error(domain, text, context.without(name, inline) if entry in inline else by_hand)
 
 
-def catch_alls_are_wanted(host: Host) -> Iterator[Finding]:
-    """No catch-all is in the map that the configuration does not permit."""
-    permitted = host.config.postfix.catch_all
-    for catch_all in host.published.catch_alls:
+def catch_alls_are_wanted(context: Context) -> Iterator[Finding]:
+    """Find published catch-alls that the configuration does not permit."""
+    permitted = context.config.postfix.catch_all
+    for catch_all in context.published.catch_alls:
         domain = normalise.domain_or_same(catch_all[1:])
         if domain in permitted:
             yield ok(catch_all, "every address of the domain is accepted, as postfix.catch_all permits")
             continue
-        mend = host.setting("catch_all", [*permitted, domain])
-        hold = _hold(host, domain)
+        setting: list[Step] = [context.setting("catch_all", [*permitted, domain])]
+        hold = _hold(context, domain)
         if hold:
-            mend = f"{host.options.program} approve {hold}\n# or, to keep it, {mend}"
+            approve = Shell(command=context.config.command("approve", hold))
+            setting = [approve, *(replace(step, when="or, to keep it,") for step in setting)]
         text = "every address of the domain is accepted, and what the primary then refuses bounces (backscatter)"
-        yield warning(catch_all, text, mend)
+        yield warning(catch_all, text, *setting)
 
 
-def _hold(host: Host, domain: str) -> str:
-    """Give the ID of the hold that keeps a catch-all in the map."""
-    holds = host.ledger.holds if host.ledger else {}
-    within = normalise.within(domain, host.scope)
+def _hold(context: Context, domain: str) -> str:
+    """Return the ID of an approvable hold on a domain; empty if there is none."""
+    holds = context.ledger.holds if context.ledger else {}
+    within = normalise.within(domain, context.scope)
     return next((key for key, hold in holds.items() if hold.domain == within and hold.approvable), "")
 
 
-def domains_have_a_postmaster(host: Host) -> Iterator[Finding]:
-    """Every relay domain has a postmaster (RFC 5321, 4.5.1)."""
-    if not host.published.there:
+def domains_have_a_postmaster(context: Context) -> Iterator[Finding]:
+    """Find relay domains with recipients but without a postmaster (RFC 5321, 4.5.1)."""
+    if not context.published.exists:
         return
-    known = {normalise.domain_or_same(name) for name in host.published.postmasters}
-    known |= {normalise.domain_or_same(name[1:]) for name in host.published.catch_alls}
-    missing = [domain for domain in sorted(host.scope) if domain not in known and host.counts[domain]]
+    known = {normalise.domain_or_same(name) for name in context.published.postmasters}
+    known |= {normalise.domain_or_same(name[1:]) for name in context.published.catch_alls}
+    missing = [domain for domain in sorted(context.scope) if domain not in known and context.counts[domain]]
+    remedy = _addition(context, [f"postmaster@{domain}" for domain in missing]) if missing else ()
     for domain in missing:
         text = f"postmaster@{domain} is refused; every domain must have it (RFC 5321, 4.5.1)"
-        yield warning(domain, text, _add(host, [f"postmaster@{one}" for one in missing]))
+        yield warning(domain, text, *remedy)
 
 
-def _add(host: Host, addresses: list[str]) -> str:
-    """Give the commands that add addresses: to a flat file, where one is among the sources."""
-    for source in host.config.sources.values():
+def _addition(context: Context, addresses: list[str]) -> tuple[Step, ...]:
+    """Return the steps that add addresses: to a flat file, if one is among the sources."""
+    for source in context.config.sources.values():
         path = getattr(source.own, "path", None)
         plain = source.common.type == "file" and source.own.format == "lines" and not source.own.require_end
         if plain and isinstance(path, Path) and path.is_file():
-            lines = addresses if _ends(path) else ["", *addresses]
-            append = f"printf '%s\\n' {shlex.join(lines)} >>{shlex.quote(str(path))}"
-            return "\n".join([append, f"# where another program writes {path}, by that program instead", host.sync])
-    return f"# have a source give {', '.join(addresses)}, then:\n{host.sync}"
+            lines = addresses if _ends_with_newline(path) else ["", *addresses]
+            append = Shell(command=f"printf '%s\\n' {shlex.join(lines)} >>{shlex.quote(str(path))}")
+            by_program = Person(text=f"where another program writes {path}, by that program instead")
+            return append, by_program, context.sync
+    return _from_a_source(", ".join(addresses)), context.sync
 
 
-def _ends(path: Path) -> bool:
-    """Tell whether the last line of a file has its end: else what is appended would become part of it."""
+def _from_a_source(recipients: str) -> Person:
+    return Person(text=f"have a source give {recipients}, then:")
+
+
+def _ends_with_newline(path: Path) -> bool:
+    """True if an appended line would not become part of the last one. Raises OSError."""
     with files.open_foreign(path) as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
         return file.read() in {b"", b"\n"}
 
 
-def extensions_are_understood(host: Host) -> Iterator[Finding]:
-    """recipient_delimiter is set, where the recipients look as if the primary has one."""
-    if "+" in host.values.get("recipient_delimiter", ""):
+def extensions_are_understood(context: Context) -> Iterator[Finding]:
+    """Find an unset recipient_delimiter where published recipients show that the primary uses one."""
+    if "+" in context.live.values.get("recipient_delimiter", ""):
         return
-    base = {key: key.partition("+")[0] + key[key.rindex("@") :] for key in host.published.extended}
-    table = str(host.config.postfix.map)
-    known = host.look_up(table, dict.fromkeys(base.values())) if base else {}
+    base = {key: key.partition("+")[0] + key[key.rindex("@") :] for key in context.published.extended}
+    table = str(context.config.postfix.map)
+    known = context.live.look_up(table, dict.fromkeys(base.values())) if base else {}
     extended = [key for key, name in base.items() if name in known]
     if extended:
         text = f"it is empty, but the map has {extended[0]} beside {base[extended[0]]}: other extensions are refused"
-        yield warning("recipient_delimiter", text, host.postconf("recipient_delimiter", "+"))
+        yield warning("recipient_delimiter", text, context.postconf("recipient_delimiter", "+"))
 
 
 CHECKS = (
-    domains_are_relayed,
-    relayed_domains_are_ours,
-    domains_have_recipients,
-    recipients_are_relayed,
-    domains_are_of_one_class,
-    catch_alls_are_wanted,
-    domains_have_a_postmaster,
-    extensions_are_understood,
+    Check(
+        "domains-are-relayed",
+        "relay_domains has every domain of the configuration, internationalised ones in both forms",
+        domains_are_relayed,
+    ),
+    Check(
+        "relayed-domains-are-ours",
+        "Every domain of relay_domains is in the configuration",
+        relayed_domains_are_ours,
+    ),
+    Check("domains-have-recipients", "Every relay domain has recipients", domains_have_recipients),
+    Check(
+        "recipients-are-relayed",
+        "Every domain that has recipients is a relay domain to Postfix",
+        recipients_are_relayed,
+    ),
+    Check(
+        "domains-are-of-one-class",
+        "No relay domain is in mydestination, virtual_alias_domains or virtual_mailbox_domains as well",
+        domains_are_of_one_class,
+    ),
+    Check(
+        "catch-alls-are-wanted",
+        "No catch-all is in the map that the configuration does not permit",
+        catch_alls_are_wanted,
+    ),
+    Check(
+        "domains-have-a-postmaster",
+        "Every relay domain has a postmaster (RFC 5321, 4.5.1)",
+        domains_have_a_postmaster,
+    ),
+    Check(
+        "extensions-are-understood",
+        "recipient_delimiter is set, where the recipients look as if the primary has one",
+        extensions_are_understood,
+    ),
 )

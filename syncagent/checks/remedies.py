@@ -1,4 +1,4 @@
-"""What relay_recipient_maps and relay_domains are to be once all is mended, so that every mend prints the same line."""
+"""The final values of relay_recipient_maps, relay_domains and mynetworks, so that each remedy sets the same value."""
 
 from __future__ import annotations
 
@@ -6,52 +6,57 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from syncagent import addresses as normalise
-from syncagent.checks import context as hosts
-from syncagent.checks.lists import matches
+from syncagent.checks.finding import Person
+from syncagent.postfix import mynetworks
+from syncagent.postfix.live import unused_address
+from syncagent.postfix.match_list import matches
+from syncagent.postfix.table import is_same_file, is_same_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from syncagent.checks.context import Host
+    from syncagent.checks.context import Context
+    from syncagent.checks.finding import Shell
     from syncagent.values.types import MapName
 
 
-def recipient_maps(host: Host, *, alone: bool = False, instead: MapName | None = None) -> str:
-    """Give the commands that have the map named, and no table that does harm beside it.
+def recipient_maps(context: Context, *, alone: bool = False, instead: MapName | None = None) -> tuple[Shell, ...]:
+    """Return the commands after which relay_recipient_maps names the map, and no harmful table beside it.
 
-    ``alone``: no other table at all. ``instead``: what the map is to be from now on.
+    ``alone``: no other table at all. ``instead``: the name that the map will have.
     """
-    table, there = host.config.postfix.map, host.listed("relay_recipient_maps")
-    others = [entry for entry in there if not hosts.is_table(entry, table)]
-    ours = [] if instead else [entry for entry in there if entry not in others]
-    stay = [] if alone else [one for one in others if not (hosts.same_file(one, table) or takes_all_of(host, one))]
+    table, listed = context.config.postfix.map, context.live.listed("relay_recipient_maps")
+    others = [entry for entry in listed if not is_same_table(entry, table)]
+    ours = [] if instead else [entry for entry in listed if entry not in others]
+    stay = [entry for entry in others if not (alone or is_same_file(entry, table) or accepts_a_domain(context, entry))]
     more = [] if ours else [str(instead or table.spelled)]
-    line = host.with_entries("relay_recipient_maps", more, set(there) - {*ours, *stay})
-    return line if host.begun else f"{host.sync}\n{line}"
+    command = context.with_entries("relay_recipient_maps", more, set(listed) - {*ours, *stay})
+    return (command,) if context.map_in_use else (context.sync, command)
 
 
-def takes_all_of(host: Host, entry: str) -> str:
-    """Give a relay domain of which a table has every recipient, and is not to; empty where there is none.
+def accepts_a_domain(context: Context, entry: str) -> str:
+    """Return a relay domain of which a table has every recipient without permission; empty if there is none.
 
-    Raises UnaskedError.
+    Raises CommandError.
     """
-    if entry in host.troubles:
+    if entry in context.live.unreadable:
         return ""
-    probes = {domain: (hosts.invented(domain), f"@{domain}") for domain in sorted(host.scope)}
-    there = host.look_up(entry, [key for keys in probes.values() for key in keys])
-    permitted = host.config.postfix.catch_all
-    return next((one for one, keys in probes.items() if one not in permitted and there.keys() & set(keys)), "")
+    probes = {domain: (unused_address(domain), f"@{domain}") for domain in sorted(context.scope)}
+    hits = context.live.look_up(entry, [key for keys in probes.values() for key in keys]).keys()
+    permitted = context.config.postfix.catch_all
+    return next((domain for domain, keys in probes.items() if domain not in permitted and hits & set(keys)), "")
 
 
 @dataclass(frozen=True)
 class Lacking:
-    """What relay_domains lacks of the relay domains, and of the domains that have recipients.
+    """The domains that relay_domains lacks, of the relay domains and of those that have recipients.
 
-    ``unnamed``: postfix.domains_map, if it is not named there; it will bring the rest with it. ``unpublished`` is what
-    only has to get into that table; ``missing`` has to be named. ``unasked`` tables may have more than is known.
+    ``unnamed``: postfix.domains_map, if it is not named there; once named it brings the rest. ``unpublished`` domains
+    only have to get into that table; ``missing`` ones have to be named. ``outside``: domains of recipients.
+    ``unreadable`` tables may have any of them.
     """
 
-    unasked: tuple[str, ...]
+    unreadable: tuple[str, ...]
     unnamed: MapName | None
     unpublished: tuple[str, ...]
     missing: tuple[str, ...]
@@ -59,52 +64,63 @@ class Lacking:
 
     @property
     def settled(self) -> bool:
-        """Whether what relay_domains has is all that it will have, but for what is to be named."""
-        return not (self.unasked or self.unnamed or self.unpublished)
+        """True if relay_domains will not get further domains than those that have to be named."""
+        return not (self.unreadable or self.unnamed or self.unpublished)
 
 
-def lacking(host: Host) -> Lacking:
-    """See what relay_domains lacks."""
-    second = host.config.postfix.domains_map
-    named = second and any(hosts.is_table(entry, second) for entry in host.listed("relay_domains"))
-    every = [form for domain in sorted(host.scope) for form in forms(host, domain)]
-    names = [name for name in host.published.domains if not host.scope & {name, normalise.domain_or_same(name)}]
-    relayed = matches(host, "relay_domains", [*every, *names])
-    missing = [form for form in every if form not in relayed]
+def lacking(context: Context) -> Lacking:
+    """Return the domains that relay_domains lacks. Raises CommandError."""
+    second = context.config.postfix.domains_map
+    named = second and any(is_same_table(entry, second) for entry in context.live.listed("relay_domains"))
+    required = [form for domain in sorted(context.scope) for form in forms(context, domain)]
+    names = [name for name in context.published.domains if not context.scope & {name, normalise.domain_or_same(name)}]
+    relayed = matches(context.live, "relay_domains", [*required, *names])
+    missing = [form for form in required if form not in relayed]
     outside = [name for name in names if name not in relayed]
-    unasked = host.unasked("relay_domains") if missing or outside else []
+    unreadable = context.unreadable("relay_domains") if missing or outside else []
     unpublished = []
-    if second and named and not unasked:
-        published = host.look_up(str(second), missing) if missing else {}
+    if second and named and not unreadable:
+        published = context.live.look_up(str(second), missing) if missing else {}
         unpublished = [form for form in missing if form not in published]
     return Lacking(
-        tuple(unasked),
+        tuple(unreadable),
         None if named else second,
         tuple(unpublished),
-        () if unasked else tuple(form for form in missing if form not in unpublished),
-        () if unasked else tuple(outside),
+        () if unreadable else tuple(form for form in missing if form not in unpublished),
+        () if unreadable else tuple(outside),
     )
 
 
-def forms(host: Host, domain: str) -> tuple[str, ...]:
-    """Give the forms under which a domain must be in relay_domains (SMTPUTF8_README)."""
-    return normalise.renderings(domain) if host.values.get("smtputf8_enable") != "no" else (domain,)
+def forms(context: Context, domain: str) -> tuple[str, ...]:
+    """Return the forms in which relay_domains must have a domain (SMTPUTF8_README)."""
+    return normalise.renderings(domain) if context.live.values.get("smtputf8_enable") != "no" else (domain,)
 
 
-def relay_domains(host: Host, gone: Iterable[str] = (), instead: MapName | None = None) -> str:
-    """Give the commands that have relay_domains lack nothing, with entries of it ``gone``.
+def relay_domains(context: Context, gone: Iterable[str] = (), instead: MapName | None = None) -> tuple[Shell, ...]:
+    """Return the commands after which relay_domains lacks nothing, and has none of the entries ``gone``.
 
-    ``instead``: what postfix.domains_map is to be from now on. That relay_domains is $mydestination by default helps
-    nobody.
+    ``instead``: the name that postfix.domains_map will have. The default, $mydestination, is not kept.
     """
-    lacks = lacking(host)
+    lacks = lacking(context)
     more = [lacks.unnamed.spelled] if lacks.unnamed else [*lacks.missing, *(lacks.outside if lacks.settled else ())]
     if instead:
         more = [str(instead)]
-        gone = [entry for entry in host.listed("relay_domains") if host.is_ours(entry)]
-    if not host.is_set("relay_domains"):
-        line = host.postconf("relay_domains", ", ".join(more))
+        gone = [entry for entry in context.live.listed("relay_domains") if context.is_ours(entry)]
+    if not context.live.is_set("relay_domains"):
+        command = context.postconf("relay_domains", ", ".join(more))
     else:
-        line = host.with_entries("relay_domains", more, gone)
-    unwritten = lacks.unnamed and not host.target(lacks.unnamed).text.exists()
-    return f"{host.sync}\n{line}" if unwritten else line
+        command = context.with_entries("relay_domains", more, gone)
+    unwritten = lacks.unnamed and not context.target(lacks.unnamed).text.exists()
+    return (context.sync, command) if unwritten else (command,)
+
+
+def networks(context: Context, entry: str) -> Shell | Person:
+    """Return the command that removes wide networks from mynetworks, or the line to remove from a file or table."""
+    wide = mynetworks.wide_if_readable(context.live, entry)
+    if entry not in wide:
+        return Person(text=f"take {', '.join(wide)} out of {entry}")
+    listed = context.live.listed("mynetworks")
+    gone = {other for other in listed if other in mynetworks.wide_if_readable(context.live, other)}
+    if set(listed) > gone:
+        return context.without("mynetworks", gone)
+    return context.postconf("mynetworks", mynetworks.LOOPBACK)

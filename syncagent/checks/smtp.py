@@ -1,23 +1,24 @@
-"""What the smtpd of this host really answers: RCPT, then RSET; no mail is sent (RFC 5321)."""
+"""Check of the running smtpd: its answers to RCPT TO, then RSET; no mail is sent (RFC 5321)."""
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import smtplib
 from typing import TYPE_CHECKING, Self
 
 from syncagent import addresses as normalise
-from syncagent.checks import context as hosts
-from syncagent.checks import networks
-from syncagent.checks.finding import error, ok, skipped, warning
+from syncagent.checks import remedies
+from syncagent.checks.context import DEFAULT_RESTRICTIONS, server_name
+from syncagent.checks.finding import Check, Person, Shell, error, ok, skipped, warning
 from syncagent.errors import SyncagentError
+from syncagent.postfix import mynetworks
+from syncagent.postfix.live import unused_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from syncagent.checks.context import Host
-    from syncagent.checks.finding import Finding
+    from syncagent.checks.context import Context
+    from syncagent.checks.finding import Finding, Step
 
 DEFAULT = ("127.0.0.1", 25)
 _SECONDS = 30.0
@@ -27,20 +28,20 @@ _DOMAINS = 25
 _PERMANENT = 500
 _TAKEN = 250
 _STALE = ("user unknown", "relay access denied")
-"""What smtpd says of a recipient that is not in the map, or the domains, that it knows."""
+"""smtpd's words for a recipient or domain that is in none of its tables: it may have read older ones."""
 _STAYS = (*_STALE, "lookup", "configuration error")
-"""What it says over and over, be it with a temporary code: until somebody mends something."""
+"""smtpd's words for failures that last until somebody acts, even with a temporary code."""
 
 
 class NoDialogueError(SyncagentError):
-    """The server does not talk SMTP with us."""
+    """The SMTP session failed."""
 
 
 class Dialogue:
-    """Asks an SMTP server whether it would take mail, in a session that is opened anew now and then."""
+    """An SMTP session that asks whether recipients are accepted; it is reopened every few recipients."""
 
     def __init__(self, server: tuple[str, int], name: str) -> None:
-        """Remember where it is, and who we are."""
+        """``server`` is its address, ``name`` the name for EHLO."""
         self._server, self._name, self._asked = server, name, 0
         self._session: smtplib.SMTP | None = None
         self.from_address = ""
@@ -60,8 +61,8 @@ class Dialogue:
             self._session.ehlo_or_helo_if_needed()
             if self._session.sock:
                 self.from_address = self._session.sock.getsockname()[0]
-        except (OSError, smtplib.SMTPException) as trouble:
-            raise NoDialogueError(str(trouble)) from trouble
+        except (OSError, smtplib.SMTPException) as failure:
+            raise NoDialogueError(str(failure)) from failure
 
     def _close(self) -> None:
         if self._session:
@@ -70,7 +71,7 @@ class Dialogue:
         self._session, self._asked = None, 0
 
     def verdict(self, address: str) -> tuple[int, str]:
-        """Give what is answered to RCPT TO. Raises NoDialogueError."""
+        """Return code and text of the answer to RCPT TO. Raises NoDialogueError."""
         if self._asked >= _PER_SESSION:
             self._close()
         if self._session is None:
@@ -82,39 +83,39 @@ class Dialogue:
             if code == _TAKEN:
                 code, said = self._session.docmd(f"RCPT TO:<{address}>")
             self._session.rset()
-        except (OSError, smtplib.SMTPException) as trouble:
+        except (OSError, smtplib.SMTPException) as failure:
             self._close()
-            raise NoDialogueError(str(trouble)) from trouble
+            raise NoDialogueError(str(failure)) from failure
         return code, said.decode(errors="backslashreplace").replace("\n", " ")
 
 
-def verdicts(host: Host) -> Iterator[Finding]:
-    """Known recipients are taken by the smtpd of this host, and no others."""
-    server = host.options.smtp or DEFAULT
-    spelled = hosts.spelled(server)
+def verdicts(context: Context) -> Iterator[Finding]:
+    """Compare the answers of this host's smtpd with the map."""
+    server = context.options.smtp or DEFAULT
+    spelled = server_name(server)
     try:
-        with Dialogue(server, host.values.get("myhostname", "localhost")) as dialogue:
-            domains = sorted(host.scope)
+        with Dialogue(server, context.live.values.get("myhostname", "localhost")) as dialogue:
+            domains = sorted(context.scope)
             for at, domain in enumerate(domains[:_DOMAINS]):
-                host.options.report("SMTP", at)
-                yield from _known(host, dialogue, domain)
-                yield from _unknown(host, dialogue, domain)
+                context.options.report("SMTP", at)
+                yield from _known(context, dialogue, domain)
+                yield from _unknown(context, dialogue, domain)
             if domains[_DOMAINS:]:
                 yield skipped(spelled, f"{len(domains) - _DOMAINS:,} more domains are not asked about")
-            yield from _foreign(host, dialogue)
-    except NoDialogueError as trouble:
-        text = f"no dialogue with it: {trouble}"
-        mend = host.command("postfix", "start") if host.values else ""
-        yield (error if host.options.smtp else warning)(spelled, text, mend)
+            yield from _foreign(context, dialogue)
+    except NoDialogueError as failure:
+        text = f"no dialogue with it: {failure}"
+        start = [Shell(command=context.command("postfix", "start"))] if context.live.values else []
+        yield (error if context.options.smtp else warning)(spelled, text, *start)
 
 
-def _known(host: Host, dialogue: Dialogue, domain: str) -> Iterator[Finding]:
-    """Ask for some that the map has."""
+def _known(context: Context, dialogue: Dialogue, domain: str) -> Iterator[Finding]:
+    """Ask for a few recipients of the map."""
     examples = [
         address
-        for name, several in host.published.examples.items()
-        for address in several
-        if name.isascii() and normalise.within(normalise.domain_or_same(name), host.scope) == domain
+        for name, addresses in context.published.examples.items()
+        for address in addresses
+        if name.isascii() and normalise.within(normalise.domain_or_same(name), context.scope) == domain
     ]
     taken = 0
     for address in examples[:3]:
@@ -122,73 +123,62 @@ def _known(host: Host, dialogue: Dialogue, domain: str) -> Iterator[Finding]:
         taken += code == _TAKEN
         if code != _TAKEN:
             say = warning if _passes(code, said) or _is_about_us(said) else error
-            yield say(address, f"the map has it, and smtpd answers {code} {said}", _mend(host, code, said))
+            yield say(address, f"the map has it, and smtpd answers {code} {said}", *_remedy(context, code, said))
     if taken:
         yield ok(domain, f"{taken} known recipients are taken")
 
 
-def _unknown(host: Host, dialogue: Dialogue, domain: str) -> Iterator[Finding]:
-    """Ask for one that nobody has."""
-    wanted = int(host.values.get("unknown_relay_recipient_reject_code", "550"))
-    if host.values.get("soft_bounce") == "yes" and wanted >= _PERMANENT:
-        wanted -= 100
-    code, said = dialogue.verdict(hosts.invented(domain))
-    if code == wanted:
+def _unknown(context: Context, dialogue: Dialogue, domain: str) -> Iterator[Finding]:
+    """Ask for an unknown recipient."""
+    expected = int(context.live.values.get("unknown_relay_recipient_reject_code", "550"))
+    if context.live.values.get("soft_bounce") == "yes" and expected >= _PERMANENT:
+        expected -= 100
+    code, said = dialogue.verdict(unused_address(domain))
+    if code == expected:
         yield ok(domain, f"an unknown recipient gets {code}")
-    elif code == _TAKEN and f"@{domain}" in map(str.casefold, host.published.catch_alls):
+    elif code == _TAKEN and f"@{domain}" in map(str.casefold, context.published.catch_alls):
         yield ok(domain, "an unknown recipient is taken, since the map has a catch-all")
     elif code == _TAKEN:
         text = "an unknown recipient is taken: mail to it bounces later (backscatter); is what is above in force?"
-        yield error(domain, text, host.command("postfix", "reload"))
+        yield error(domain, text, context.reload)
     else:
-        yield warning(domain, f"an unknown recipient gets {code} {said}, not {wanted}", _mend(host, code, said))
+        yield warning(domain, f"an unknown recipient gets {code} {said}, not {expected}", *_remedy(context, code, said))
 
 
-def _mend(host: Host, code: int, said: str) -> str:
-    """Give what helps against an answer. Only an smtpd that knows an older main.cf or map is helped by a reload."""
-    reload = host.command("postfix", "reload")
+def _remedy(context: Context, code: int, said: str) -> tuple[Step, ...]:
+    """Return the steps against an answer. A reload helps only an smtpd that has read an older main.cf or map."""
     if "lookup" in said.lower():
-        return f"{host.sync}\n{reload}"
+        return context.sync, context.reload
     if any(word in said.lower() for word in _STALE):
-        return reload
-    return "# try again later" if _passes(code, said) else "# see the mail log"
+        return (context.reload,)
+    return (Person(text="try again later" if _passes(code, said) else "see the mail log"),)
 
 
 def _passes(code: int, said: str) -> bool:
-    """Tell whether an answer may be another one later: greylisting, a server that is busy."""
+    """True if the answer may differ later: greylisting, a busy server."""
     return code < _PERMANENT and not any(word in said.lower() for word in _STAYS)
 
 
 def _is_about_us(said: str) -> bool:
-    """Tell whether it is who asks that is refused, whoever is asked for."""
+    """True if the client is refused, whatever the recipient."""
     return any(word in said.lower() for word in ("helo command", "client host", "sender address"))
 
 
-def _foreign(host: Host, dialogue: Dialogue) -> Iterator[Finding]:
-    """Ask for a domain that is not ours."""
+def _foreign(context: Context, dialogue: Dialogue) -> Iterator[Finding]:
+    """Ask for a domain that this host must not relay to."""
     code, said = dialogue.verdict("nobody@syncagent-check.invalid")
     if code != _TAKEN:
         yield ok("a foreign domain", f"it is refused: {code} {said}")
-    elif everybody := networks.trusts_the_world(host):
+    elif everybody := mynetworks.entry_for_everybody(context.live):
         text = f"it is taken, since mynetworks trusts everybody by {everybody}: this host relays for everybody"
-        yield error("a foreign domain", text, networks.mend(host, everybody))
-    elif _trusted(host, dialogue.from_address):
+        yield error("a foreign domain", text, remedies.networks(context, everybody))
+    elif mynetworks.has(context.live, dialogue.from_address):
         text = f"asked from {dialogue.from_address}, which mynetworks permits to relay: nothing is learned from that"
         yield skipped("a foreign domain", text)
     else:
         text = f"it is taken from {dialogue.from_address}: this host relays for everybody"
-        mend = host.postconf("smtpd_relay_restrictions", hosts.DEFAULT_RESTRICTIONS)
-        yield error("a foreign domain", text, mend)
+        remedy = context.postconf("smtpd_relay_restrictions", DEFAULT_RESTRICTIONS)
+        yield error("a foreign domain", text, remedy)
 
 
-def _trusted(host: Host, address: str) -> bool:
-    """Tell whether mynetworks has an address, as far as it is spelled there."""
-    for entry in host.listed("mynetworks"):
-        with contextlib.suppress(ValueError):
-            bare = entry.replace("[", "").replace("]", "")
-            if ipaddress.ip_address(address) in ipaddress.ip_network(bare, strict=False):
-                return True
-    return False
-
-
-CHECKS = (verdicts,)
+CHECKS = (Check("verdicts", "Known recipients are taken by the smtpd of this host, and no others", verdicts),)

@@ -1,6 +1,6 @@
-"""What smtpd(8) does with a recipient besides asking our map: postconf(5), ADDRESS_CLASS_README, SMTPD_ACCESS_README.
+"""Checks of smtpd(8)'s other settings for recipients: postconf(5), ADDRESS_CLASS_README, SMTPD_ACCESS_README.
 
-What is asked before the map: check_rcpt_maps() in its source, smtpd_check.c.
+The tables that smtpd queries before the map: check_rcpt_maps() in its source, smtpd_check.c.
 """
 
 from __future__ import annotations
@@ -12,243 +12,244 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syncagent import addresses as normalise
-from syncagent.checks import context as hosts
-from syncagent.checks import networks, postfix, relay
-from syncagent.checks.finding import error, skipped, warning
+from syncagent.checks import postfix, relay, remedies
+from syncagent.checks.context import DEFAULT_RESTRICTIONS, Context, needs_of
+from syncagent.checks.finding import Check, Person, Shell, error, skipped, warning
 from syncagent.errors import SyncagentError
 from syncagent.files import atomic as files
-from syncagent.postfix import table_text as mapfile
-from syncagent.values.types import INDEX_SUFFIX
+from syncagent.postfix import commands, mynetworks, restrictions, table_text
+from syncagent.postfix.commands import CommandError
+from syncagent.postfix.live import PARAMETERS, unused_address
+from syncagent.values.types import INDEX_SUFFIX, TableName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Iterator
 
-    from syncagent.checks.context import Host
-    from syncagent.checks.finding import Finding
+    from syncagent.checks.finding import Finding, Step
 
-    Check = Callable[[Host], Iterator[Finding]]
+    Find = Callable[[Context], Iterator[Finding]]
 
 _DAY = 86400
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": _DAY, "w": 7 * _DAY}
-_REFUSE = {"reject_unauth_destination", "defer_unauth_destination", "reject", "defer"}
-_PERMIT = {"permit", "permit_auth_destination", "permit_mx_backup"}
-"""What takes mail for relay domains from strangers, so that nothing after it counts."""
-_OVERRIDES = "receive_override_options"
-_UNASKED = "no_unknown_recipient_checks"
-_LISTS = ("smtpd_relay_restrictions", "smtpd_recipient_restrictions")
 _BEFORE = ("recipient_canonical_maps", "canonical_maps", "virtual_alias_maps")
 _SMTP = {"smtp", "25"}
 
 
-def unlisted_are_rejected(host: Host) -> Iterator[Finding]:
-    """Postfix asks the map: smtpd_reject_unlisted_recipient is yes."""
-    overrides = host.listed(_OVERRIDES)
-    if _UNASKED in overrides:
-        text = f"it has {_UNASKED}, so that the map is not asked, and every recipient is accepted"
-        mend = host.without(_OVERRIDES, [_UNASKED]) if set(overrides) > {_UNASKED} else host.unset(_OVERRIDES)
-        yield error(_OVERRIDES, text, mend)
-    if host.values.get("smtpd_reject_unlisted_recipient") != "no":
-        return
-    if not any(_comes_first(_restrictions(host, name), {"reject_unlisted_recipient"}, _PERMIT) for name in _LISTS):
-        text = "it is no, so that the map is not asked, and every recipient is accepted"
-        yield error("smtpd_reject_unlisted_recipient", text, host.postconf("smtpd_reject_unlisted_recipient", "yes"))
+def unlisted_are_rejected(context: Context) -> Iterator[Finding]:
+    """Find parameters that keep smtpd from looking recipients up."""
+    for bypass in restrictions.bypasses(context.live):
+        remedy = context.postconf(bypass.parameter, "yes")
+        if bypass.parameter == restrictions.OVERRIDES:
+            gone = [restrictions.NO_RECIPIENT_CHECKS]
+            others = set(context.live.listed(bypass.parameter)) > set(gone)
+            remedy = context.without(bypass.parameter, gone) if others else context.unset(bypass.parameter)
+        yield error(bypass.parameter, bypass.text, remedy)
 
 
-def unknown_are_refused(host: Host) -> Iterator[Finding]:
-    """Unknown recipients are refused with 550."""
-    code = host.values.get("unknown_relay_recipient_reject_code", "550")
-    mend = host.postconf("unknown_relay_recipient_reject_code", "550")
+def unknown_are_refused(context: Context) -> Iterator[Finding]:
+    """Find another answer to unknown recipients than 550."""
+    code = context.live.values.get("unknown_relay_recipient_reject_code", "550")
+    remedy = context.postconf("unknown_relay_recipient_reject_code", "550")
     if code == "450":
         text = "450: good for the first week, while a recipient that is missing may be tried again; then"
-        yield warning("unknown_relay_recipient_reject_code", text, mend)
+        yield warning("unknown_relay_recipient_reject_code", text, remedy)
     elif code != "550":
-        yield error("unknown_relay_recipient_reject_code", f"{code}: what senders understand is 550", mend)
-    if host.values.get("soft_bounce") == "yes":
+        yield error("unknown_relay_recipient_reject_code", f"{code}: what senders understand is 550", remedy)
+    if context.live.values.get("soft_bounce") == "yes":
         text = "yes: unknown recipients get 450, and are tried again for days"
-        yield warning("soft_bounce", text, host.postconf("soft_bounce", "no"))
+        yield warning("soft_bounce", text, context.postconf("soft_bounce", "no"))
 
 
-def nothing_accepts_before(host: Host) -> Iterator[Finding]:
-    """No canonical or virtual alias map accepts every recipient of a relay domain before the map is asked."""
-    forms = [form for domain in sorted(host.scope) for form in normalise.renderings(domain)]
-    probes = {domain: (hosts.invented(domain), f"@{domain}") for domain in forms}
+def nothing_accepts_before(context: Context) -> Iterator[Finding]:
+    """Find canonical and virtual alias maps that accept every recipient of a relay domain, before the map is asked."""
+    forms = [form for domain in sorted(context.scope) for form in normalise.renderings(domain)]
+    probes = {domain: (unused_address(domain), f"@{domain}") for domain in forms}
     for name in _BEFORE:
-        for table in host.listed(name):
+        for table in context.live.listed(name):
             try:
-                there = host.look_up(table, [key for keys in probes.values() for key in keys])
-            except hosts.UnaskedError as trouble:
-                yield skipped(table, f"{name} has it, and it says nothing here: {trouble}")
+                there = context.live.look_up(table, [key for keys in probes.values() for key in keys])
+            except CommandError as failure:
+                yield skipped(table, f"{name} has it, and it says nothing here: {failure}")
                 continue
             for domain, keys in probes.items():
                 hit = [key for key in keys if key in there]
                 if hit:
                     text = f"{name} has {hit[-1]} in {table}: every recipient is accepted before the map is asked"
-                    yield error(domain, text, _less_a_key(host, table, f"@{domain}"))
+                    yield error(domain, text, *_less_a_key(context, table, f"@{domain}"))
 
 
-def _less_a_key(host: Host, table: str, key: str) -> str:
-    """Give the commands that take a line out of a table's text, or say that a person has to."""
-    named = table.removeprefix("proxy:")
-    kind, _, path = named.partition(":")
-    if kind not in INDEX_SUFFIX or not _in_lines_of_its_own(Path(path), key):
-        return f"# take what matches {key} out of {table}"
+def _less_a_key(context: Context, table: str, key: str) -> Iterator[Step]:
+    """Yield the commands that remove a line from a table's text, or the instruction for a person."""
+    name = TableName.parse(table)
+    if name.type not in INDEX_SUFFIX or not _in_lines_of_its_own(Path(name.rest), key):
+        yield Person(text=f"take what matches {key} out of {table}")
+        return
     words = re.sub(r"([].[*^$/\\])", r"\\\1", key)
-    command = shlex.join(["sed", "-i", rf"/^{words}[[:space:]]/Id", path])
-    return "\n".join([command, host.command("postmap", named)]) if kind != "texthash" else command
+    yield Shell(command=shlex.join(["sed", "-i", rf"/^{words}[[:space:]]/Id", name.rest]))
+    if name.type != "texthash":
+        yield context.change("postmap", str(name))
 
 
 def _in_lines_of_its_own(text: Path, key: str) -> bool:
-    """Tell whether a text has a key, and no line goes on in a further one: that would become the entry's before it."""
+    """True if a text has a key, and each of its entries is one physical line: only then can lines be removed."""
     try:
         lines = files.read_foreign(text, files.MOST_OF_A_LIST).split(b"\n")
-        logical = list(mapfile.logical_lines(lines))
+        logical = list(table_text.logical_lines(lines))
     except OSError:
         return False
-    found = []
+    whole = []
     for number, line in logical:
-        pair = mapfile.split(line)
+        pair = table_text.split(line)
         if pair and pair[0].decode(errors="replace").casefold() == key:
-            found.append(line == lines[number - 1])
-    return bool(found) and all(found)
+            whole.append(line == lines[number - 1])
+    return bool(whole) and all(whole)
 
 
-def local_recipients_are_known(host: Host) -> Iterator[Finding]:
-    """local_recipient_maps is not emptied."""
-    if not host.values.get("local_recipient_maps", "x") and host.listed("mydestination"):
-        text = f"it is empty: unknown users of {', '.join(host.listed('mydestination'))} are accepted, and bounce later"
-        yield warning("local_recipient_maps", text, host.unset("local_recipient_maps"))
+def local_recipients_are_known(context: Context) -> Iterator[Finding]:
+    """Find an emptied local_recipient_maps."""
+    if not context.live.values.get("local_recipient_maps", "x") and context.live.listed("mydestination"):
+        domains = ", ".join(context.live.listed("mydestination"))
+        text = f"it is empty: unknown users of {domains} are accepted, and bounce later"
+        yield warning("local_recipient_maps", text, context.unset("local_recipient_maps"))
 
 
-def relaying_is_closed(host: Host) -> Iterator[Finding]:
-    """Nothing but relay domains is relayed for strangers: reject_unauth_destination is in force."""
-    if any(_closed(_restrictions(host, name)) for name in _LISTS):
+def relaying_is_closed(context: Context) -> Iterator[Finding]:
+    """Find restriction lists without reject_unauth_destination or the like before a permit."""
+    if restrictions.is_closed(context.live):
         return
     text = "neither has reject_unauth_destination before a permit: relaying for everybody, or smtpd refuses to run"
-    yield error(" and ".join(_LISTS), text, host.postconf(_LISTS[0], hosts.DEFAULT_RESTRICTIONS))
+    yield error(" and ".join(restrictions.LISTS), text, context.postconf(restrictions.LISTS[0], DEFAULT_RESTRICTIONS))
 
 
-def few_are_trusted(host: Host) -> Iterator[Finding]:
-    """No more than a host's own networks may relay: mynetworks, permit_mynetworks."""
-    relays = not any(_closed(_restrictions(host, name), {"permit", "permit_mynetworks"}) for name in _LISTS)
-    for entry in host.listed("mynetworks"):
+def few_are_trusted(context: Context) -> Iterator[Finding]:
+    """Find entries of mynetworks that are hardly this host's own networks."""
+    relays = not restrictions.is_closed(context.live, {"permit", "permit_mynetworks"})
+    for entry in context.live.listed("mynetworks"):
         try:
-            wide = networks.wide(host, entry)
-        except (hosts.UnaskedError, OSError, UnicodeError) as trouble:
-            yield skipped(entry, f"mynetworks has it, and it says nothing here: {trouble}")
+            wide = mynetworks.wide(context.live, entry)
+        except (CommandError, OSError, UnicodeError) as failure:
+            yield skipped(entry, f"mynetworks has it, and it says nothing here: {failure}")
             continue
         for pattern, world in wide.items():
-            mend = networks.mend(host, entry)
+            remedy = remedies.networks(context, entry)
             if world and relays:
-                yield error(entry, f"mynetworks trusts {pattern} to relay: this host relays for everybody", mend)
+                yield error(entry, f"mynetworks trusts {pattern} to relay: this host relays for everybody", remedy)
             elif world:
                 text = f"mynetworks trusts {pattern}, and only what is restricted beside that keeps them from relaying"
-                yield warning(entry, text, mend)
+                yield warning(entry, text, remedy)
             elif relays:
-                yield warning(entry, f"mynetworks trusts {pattern} to relay; is all of that yours?", mend)
+                yield warning(entry, f"mynetworks trusts {pattern} to relay; is all of that yours?", remedy)
 
 
-def no_mx_backup(host: Host) -> Iterator[Finding]:
-    """No restriction permits whatever domain has an MX record that leads here (permit_mx_backup)."""
-    for name in _LISTS:
-        if "permit_mx_backup" in _restrictions(host, name):
+def no_mx_backup(context: Context) -> Iterator[Finding]:
+    """Find permit_mx_backup in the restriction lists."""
+    for name in restrictions.LISTS:
+        if "permit_mx_backup" in restrictions.words(context.live, name):
             text = "permit_mx_backup takes mail for whoever names this host in DNS, and asks no map for recipients"
-            words = [word for word in host.listed(name) if word.lower() == "permit_mx_backup"]
-            yield warning(name, text, host.without(name, words))
+            words = [word for word in context.live.listed(name) if word.lower() == "permit_mx_backup"]
+            yield warning(name, text, context.without(name, words))
 
 
-def _closed(words: list[str], permits: Collection[str] = ("permit",)) -> bool:
-    return _comes_first(words, _REFUSE, permits)
-
-
-def _comes_first(words: list[str], wanted: Collection[str], permits: Collection[str]) -> bool:
-    """Tell whether one of the wanted restrictions is in a list, and nothing before it permits."""
-    return next((word in wanted for word in words if word in wanted or word in permits), False)
-
-
-def _restrictions(host: Host, name: str) -> list[str]:
-    """Give the words of a list of restrictions, its classes replaced by what they stand for."""
-    classes = set(host.listed("smtpd_restriction_classes"))
-    found: list[str] = []
-    for word in host.listed(name):
-        found += host.ask("postconf", "-xh", word).replace(",", " ").split() if word in classes else [word]
-    return [word.lower() for word in found]
-
-
-def queue_lives_long(host: Host) -> Iterator[Finding]:
-    """Mail waits for the primary for a day at least."""
+def queue_lives_long(context: Context) -> Iterator[Finding]:
+    """Find queue lifetimes of less than a day."""
     for name, say in (("maximal_queue_lifetime", error), ("bounce_queue_lifetime", warning)):
-        spelled = host.values.get(name, "5d")
+        spelled = context.live.values.get(name, "5d")
         seconds = _seconds(spelled)
         if seconds is not None and seconds < _DAY:
             text = f"{spelled}: while the primary is down for longer, mail that was taken for it bounces"
-            yield say(name, text, host.postconf(name, "5d"))
+            yield say(name, text, context.postconf(name, "5d"))
 
 
 def _seconds(spelled: str) -> float | None:
-    found = re.fullmatch(r"\s*(\d+)\s*([smhdw]?)\s*", spelled)
-    return int(found[1]) * _UNITS[found[2] or "d"] if found else None
+    """Return a time of main.cf in seconds; None if it is none. Without a unit it is days."""
+    parts = re.fullmatch(r"\s*(\d+)\s*([smhdw]?)\s*", spelled)
+    return int(parts[1]) * _UNITS[parts[2] or "d"] if parts else None
 
 
-def nothing_is_overridden(host: Host) -> Iterator[Finding]:
-    """master.cf sets nothing else for the smtpd that the world talks to."""
-    world = _of_the_world(host)
-    found: dict[str, dict[str, str]] = {}
-    for line in host.ask("postconf", "-xP").splitlines():
-        place, _, value = (part.strip() for part in line.partition("="))
+def nothing_is_overridden(context: Context) -> Iterator[Finding]:
+    """Find parameters that master.cf overrides for the smtpd on port 25."""
+    services = _open_services(context)
+    overrides: dict[str, dict[str, str]] = {}
+    for place, value in commands.parameters(context.live.ask("postconf", "-xP")).items():
         service, _, name = place.rpartition("/")
-        if service in world and name in hosts.PARAMETERS and host.values.get(name) != value:
-            found.setdefault(service, {})[name] = value
-    there_already = _errors(host, {}) if found else {}
-    for service, changed in found.items():
-        wrong = _errors(host, changed)
+        if service in services and name in PARAMETERS and context.live.values.get(name) != value:
+            overrides.setdefault(service, {})[name] = value
+    there_already = _errors(context, {}) if overrides else {}
+    for service, changed in overrides.items():
+        wrong = _errors(context, changed)
         for name, value in changed.items():
-            without = _errors(host, {other: own for other, own in changed.items() if other != name})
+            without = _errors(context, {other: own for other, own in changed.items() if other != name})
             by_this = [text for key, text in wrong.items() if key not in there_already and key not in without]
             text = f"{service.partition('/')[0]} in master.cf has {value!r}"
-            mend = host.command("postconf", "-PX", f"{service}/{name}")
+            remedy = context.change("postconf", "-PX", f"{service}/{name}", needs=needs_of(name))
             if by_this:
-                yield error(name, f"{text}; {by_this[0]}", mend)
-            elif name != _OVERRIDES:  # others of its options are common, and nothing to us
-                yield warning(name, f"{text}; main.cf, which is judged here, {host.values.get(name, '')!r}", mend)
+                yield error(name, f"{text}; {by_this[0]}", remedy)
+            elif name != restrictions.OVERRIDES:  # its other options are common, and harmless
+                text += f"; main.cf, which is judged here, {context.live.values.get(name, '')!r}"
+                yield warning(name, text, remedy)
 
 
-def _of_the_world(host: Host) -> set[str]:
-    """Give the services that the world talks to, as SERVICE/TYPE: on port 25, or behind a postscreen(8) that is."""
-    ports = _SMTP | ({str(host.options.smtp[1])} if host.options.smtp else set())
-    rows = [line.split() for line in host.ask("postconf", "-M").splitlines()]
+def _open_services(context: Context) -> set[str]:
+    """Return the services open to the Internet, as SERVICE/TYPE: on port 25, or behind postscreen(8) there."""
+    ports = _SMTP | ({str(context.options.smtp[1])} if context.options.smtp else set())
+    rows = [line.split() for line in context.live.ask("postconf", "-M").splitlines()]
     open_to_all = [row for row in rows if row[1] == "inet" and row[0].rpartition(":")[2] in ports]
     if any(row[7] == "postscreen" for row in open_to_all):
         open_to_all += [row for row in rows if row[1] == "pass"]
     return {f"{row[0]}/{row[1]}" for row in open_to_all}
 
 
-def _errors(host: Host, changed: dict[str, str]) -> dict[tuple[Check, str], str]:
-    """Give the errors that there are with other values, by check and subject."""
-    other = hosts.Host(host.config, host.options, host.reports, host.ledger)
-    other.values = host.values | changed
-    found: dict[tuple[Check, str], str] = {}
-    for check in _OF_THE_DIALOGUE:
-        with contextlib.suppress(SyncagentError, OSError, UnicodeError):  # it is told where main.cf is judged
-            found |= {
-                (check, one.subject): f"{one.subject}: {one.text}" for one in check(other) if one.severity == "error"
-            }
-    return found
+def _errors(context: Context, changed: dict[str, str]) -> dict[tuple[Find, str], str]:
+    """Return the errors with changed values, by check and subject."""
+    other = Context(context.config, context.options, context.reports, context.ledger)
+    other.live.values = context.live.values | changed
+    errors: dict[tuple[Find, str], str] = {}
+    for find in _OF_THE_DIALOGUE:
+        with contextlib.suppress(SyncagentError, OSError, UnicodeError):  # the check of main.cf reports it
+            for finding in find(other):
+                if finding.severity == "error":
+                    errors[find, finding.subject] = f"{finding.subject}: {finding.text}"
+    return errors
 
 
-_OF_THE_DIALOGUE: tuple[Check, ...] = (
+_OF_THE_DIALOGUE: tuple[Find, ...] = (
     *(postfix.map_is_named, postfix.no_other_tables, relay.domains_are_relayed, relay.domains_are_of_one_class),
     *(unlisted_are_rejected, unknown_are_refused, nothing_accepts_before, relaying_is_closed, few_are_trusted),
 )
-"""The checks of what smtpd answers."""
+"""The checks that decide smtpd's answer to RCPT TO."""
 
 CHECKS = (
-    unlisted_are_rejected,
-    unknown_are_refused,
-    nothing_accepts_before,
-    local_recipients_are_known,
-    relaying_is_closed,
-    few_are_trusted,
-    no_mx_backup,
-    queue_lives_long,
-    nothing_is_overridden,
+    Check(
+        "unlisted-are-rejected",
+        "Postfix asks the map: smtpd_reject_unlisted_recipient is yes",
+        unlisted_are_rejected,
+    ),
+    Check("unknown-are-refused", "Unknown recipients are refused with 550", unknown_are_refused),
+    Check(
+        "nothing-accepts-before",
+        "No canonical or virtual alias map accepts every recipient of a relay domain before the map is asked",
+        nothing_accepts_before,
+    ),
+    Check("local-recipients-are-known", "local_recipient_maps is not emptied", local_recipients_are_known),
+    Check(
+        "relaying-is-closed",
+        "Nothing but relay domains is relayed for strangers: reject_unauth_destination is in force",
+        relaying_is_closed,
+    ),
+    Check(
+        "few-are-trusted",
+        "No more than a host's own networks may relay: mynetworks, permit_mynetworks",
+        few_are_trusted,
+    ),
+    Check(
+        "no-mx-backup",
+        "No restriction permits whatever domain has an MX record that leads here (permit_mx_backup)",
+        no_mx_backup,
+    ),
+    Check("queue-lives-long", "Mail waits for the primary for a day at least", queue_lives_long),
+    Check(
+        "nothing-is-overridden",
+        "master.cf sets nothing else for the smtpd that the world talks to",
+        nothing_is_overridden,
+    ),
 )

@@ -1,4 +1,4 @@
-"""What a shell completes: its script is click's own, and so are the verbs and options; here are the rest."""
+"""Shell completion beyond what click completes by itself: IDs of holds, and recipes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 def script(command: click.Command, shell: str) -> str:
-    """Give the script that teaches a shell to complete the command."""
+    """Return the completion script of a shell. Raise ValueError for a shell that click does not support."""
     kind = get_completion_class(shell)
     if kind is None:
-        raise ValueError(f"click knows no {shell}")
+        raise ValueError(f"click does not support {shell}")
     return kind(command, {}, "syncagent", "_SYNCAGENT_COMPLETE").source()
 
 
 def holds(config_file: Path, incomplete: str) -> list[CompletionItem]:
-    """Complete the ID of a hold that may be approved; none where that cannot be known: a TAB is no place for errors."""
+    """Return the IDs of holds that can be approved; none if an error prevents it, since a TAB has no place for one."""
     from syncagent import privileges
     from syncagent.config import load as config
     from syncagent.errors import SyncagentError
@@ -42,8 +42,8 @@ def holds(config_file: Path, incomplete: str) -> list[CompletionItem]:
 
 
 def recipes(incomplete: str) -> list[CompletionItem]:
-    """Complete the name of a recipe of ours, else the path of one."""
+    """Return the names of shipped recipes, else the request to complete a path."""
     from syncagent.sources.http.recipe import validate as judge
 
-    found = [CompletionItem(name) for name in judge.names() if name.startswith(incomplete)]
-    return found or [CompletionItem(incomplete, type="file")]
+    names = [CompletionItem(name) for name in judge.names() if name.startswith(incomplete)]
+    return names or [CompletionItem(incomplete, type="file")]

@@ -1,4 +1,4 @@
-"""Why an address is in or out: who says so, since when, and what Postfix will answer, asked from the live map."""
+"""Why an address is in the map or not: its sources, its history, and the answer of Postfix from the live map."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncagent import addresses as normalise
-from syncagent.checks.context import UnaskedError
-from syncagent.checks.rcpt_answer import Smtpd
 from syncagent.files import atomic as files
 from syncagent.files.search import SnapshotIndex, SortedLines
-from syncagent.postfix import table_text as mapfile
+from syncagent.postfix import table_text
+from syncagent.postfix.commands import CommandError
+from syncagent.postfix.live import LivePostfix, unused_address
+from syncagent.postfix.rcpt_answer import Smtpd
 from syncagent.postfix.table import Target
 from syncagent.state import history
 from syncagent.state.database import ledger_errors, reading
@@ -26,22 +27,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from syncagent.config.tables import Config
+    from syncagent.state.database import Ledger
     from syncagent.state.records import Finished
 
 _SHOWN = 60
-"""Characters of a spelling that is too long."""
+"""Characters shown of a spelling that is too long."""
 
 
-class Said(Struct, frozen=True):
-    """An entry of a source: its own key for it, and a label for people."""
+class SourceEntry(Struct, frozen=True):
+    """An entry of a source: the source's own key, and a label for people."""
 
     source: str
     key: str
     label: str
 
 
-class Asked(Struct, frozen=True):
-    """A key that Postfix looks up, and what the live map has for it; None where it has nothing, or cannot be asked."""
+class Lookup(Struct, frozen=True):
+    """A key that Postfix looks up, and its value in the live map; None if there is none, or the lookup failed.
+
+    ``trouble`` is the failure of the lookup.
+    """
 
     key: str
     found: str | None
@@ -49,23 +54,28 @@ class Asked(Struct, frozen=True):
 
 
 class Explanation(Struct, frozen=True, kw_only=True):
-    """Everything that is known of an address. ``reasons`` say, each in a sentence, why it is in or out."""
+    """The facts about an address. ``reasons``: sentences about why it is in the map or not.
+
+    ``said`` are the sources' entries, ``happened`` its changes with their times, ``asked`` the keys of smtpd(8).
+    ``history_since`` is the time of the first run on record, 0 where there is none.
+    """
 
     spelled: str
     canonical: str
     published: bool
-    said: tuple[Said, ...]
+    said: tuple[SourceEntry, ...]
     reasons: tuple[str, ...]
     since: float
     happened: tuple[tuple[float, history.Change], ...]
-    asked: tuple[Asked, ...]
+    asked: tuple[Lookup, ...]
     verdict: str
+    history_since: float
 
 
-def explain(config: Config, spelled: str, program: str) -> Explanation:
-    """Explain an address as a person, a source or a client of Postfix may spell it. Raises LedgerError."""
+def explain(config: Config, spelled: str) -> Explanation:
+    """Return the facts about an address as a person, a source or an SMTP client spells it. Raises LedgerError."""
     if reason := normalise.too_long(spelled):
-        return _unasked(config, spelled, reason)
+        return _too_long(config, spelled, reason)
     reasons: list[str] = []
     try:
         address = normalise.canonical(spelled)
@@ -73,24 +83,24 @@ def explain(config: Config, spelled: str, program: str) -> Explanation:
         address = ""
         reasons.append(f"no table can have it: it {error}")
     with reading(config.state.directory) as ledger:
-        held = {name: state.snapshot for name, state in ledger.sources.items() if state.snapshot}
-        snapshots = {name: ledger.snapshots / one.file for name, one in held.items()}
+        snapshots = _snapshots(ledger)
         finished, holds, first = ledger.finished, ledger.holds, ledger.first_time()
     config = _with_domains(config, finished)
-    smtpd, sent = Smtpd(config), _as_sent(spelled, address)
-    said: tuple[Said, ...] = ()
+    smtpd, sent = _smtpd(config), _as_sent(spelled, address)
+    said: tuple[SourceEntry, ...] = ()
     covering = tuple(_by_base(snapshots, smtpd.without_extension(address)))
     if address:
         said = _said(snapshots, address)
-        reasons += _in_scope(config, address, said)
-        reasons += _kept(config, finished, address, {key: hold.approvable for key, hold in holds.items()}, program)
+        reasons += _out_of_scope(config, address, said)
+        reasons += _kept(config, finished, address, {key: hold.approvable for key, hold in holds.items()})
     with ledger_errors(config.state.directory):
         reasons += _rejected(snapshots, spelled, address)
     happened = tuple(history.of_address(config, address)) if address else ()
     if address and not said and not happened and not reasons:
-        reasons.append("no source says so, and none ever did as far as the history goes")
+        since_when = f"history since {_date(first)}" if first else "no history yet"
+        reasons.append(f"no source lists it ({since_when})")
     asked = tuple(_asked(config, smtpd, sent, address))
-    published = bool(address) and any(one.found for one in asked if one.key in normalise.renderings(address))
+    published = bool(address) and any(row.found for row in asked if row.key in normalise.renderings(address))
     added = [at for at, change in happened if change.added]
     since = added[-1] if added else first if said and not happened else 0.0
     return Explanation(
@@ -103,57 +113,67 @@ def explain(config: Config, spelled: str, program: str) -> Explanation:
         happened=happened,
         asked=asked,
         verdict=_verdict(smtpd, sent),
+        history_since=first,
     )
 
 
-def _unasked(config: Config, spelled: str, reason: str) -> Explanation:
-    """Explain a spelling that is too long to be looked at: neither a table nor an SMTP command can hold it."""
+def _too_long(config: Config, spelled: str, reason: str) -> Explanation:
+    """Return the facts about a spelling that neither a table nor an SMTP command can hold."""
     with reading(config.state.directory) as ledger:
-        held = {
-            name: ledger.snapshots / state.snapshot.file for name, state in ledger.sources.items() if state.snapshot
-        }
+        snapshots, first = _snapshots(ledger), ledger.first_time()
     return Explanation(
         spelled=f"{spelled[:_SHOWN]}...",
         canonical="",
         published=False,
         said=(),
-        reasons=(f"no table can have it: it {reason}", *_rejected(held, spelled, "")),
+        reasons=(f"no table can have it: it {reason}", *_rejected(snapshots, spelled, "")),
         since=0.0,
         happened=(),
         asked=(),
         verdict="Postfix cannot be asked for it: it is longer than a line of SMTP",
+        history_since=first,
     )
 
 
+def _snapshots(ledger: Ledger) -> dict[str, Path]:
+    """Return the snapshot file of each source that has one."""
+    return {name: ledger.snapshots / state.snapshot.file for name, state in ledger.sources.items() if state.snapshot}
+
+
 def _with_domains(config: Config, finished: Finished | None) -> Config:
-    """Give the configuration with the relay domains that postfix.domains_map has, as the last run left it."""
+    """Return the configuration with the relay domains of postfix.domains_map, as the last run published them."""
     more = finished.domains if finished and config.postfix.domains_map else ()
     names = dict.fromkeys((*config.postfix.relay_domains, *map(Domain, more)))
     return replace(config, postfix=replace(config.postfix, relay_domains=tuple(names)))
 
 
-def _said(snapshots: dict[str, Path], address: str) -> tuple[Said, ...]:
+def _smtpd(config: Config) -> Smtpd:
+    """Return the smtpd that reads this configuration's main.cf."""
+    domain = min(config.postfix.relay_domains, default="example.invalid")
+    return Smtpd(LivePostfix(config.postfix.config_directory, lambda: unused_address(domain)), config.postfix.map)
+
+
+def _said(snapshots: dict[str, Path], address: str) -> tuple[SourceEntry, ...]:
     with SnapshotIndex(snapshots) as finder:
         return tuple(
-            Said(name, unescape(key.decode()), unescape(label.decode()))
+            SourceEntry(name, unescape(key.decode()), unescape(label.decode()))
             for name, key, label in finder.entries(address.encode())
         )
 
 
-def _in_scope(config: Config, address: str, said: tuple[Said, ...]) -> Iterator[str]:
+def _out_of_scope(config: Config, address: str, said: tuple[SourceEntry, ...]) -> Iterator[str]:
+    """Yield the settings that keep an address out of the map."""
     postfix, domain = config.postfix, address.rpartition("@")[2]
     if normalise.within(domain, frozenset(postfix.relay_domains)) is None:
-        yield f"{domain} is outside postfix.relay_domains"
+        yield f"domain {domain} is outside postfix.relay_domains"
     elif address in postfix.exclude or f"@{domain}" in postfix.exclude:
         yield "it is in postfix.exclude"
     elif address.startswith("@") and domain not in postfix.catch_all and said:
         yield f"a catch-all enters only where postfix.catch_all permits it: add {domain} there"
 
 
-def _kept(
-    config: Config, finished: Finished | None, address: str, holds: dict[str, bool], program: str
-) -> Iterator[str]:
-    """Say that no source has it any more, and why it is published all the same."""
+def _kept(config: Config, finished: Finished | None, address: str, holds: dict[str, bool]) -> Iterator[str]:
+    """Yield why an address that no source lists any more is still published."""
     if finished is None:
         return
     try:
@@ -166,60 +186,61 @@ def _kept(
             when = f"no source has had it since {_time(float(since))}{f', {who} last' if who else ''}"
             if why.startswith(HOLD.decode()):
                 key = why[len(HOLD) :]
-                mend = f"; to let it go: {program} approve {key}" if holds.get(key) else ""
-                yield f"{when}; its removal is held under {key}{mend}"
+                remedy = f"; to let it go: {config.command('approve', key)}" if holds.get(key) else ""
+                yield f"{when}; its removal is held under {key}{remedy}"
             else:
                 yield f"{when}; it stays for now (limits.removal_grace)"
 
 
 def _rejected(snapshots: dict[str, Path], spelled: str, address: str) -> Iterator[str]:
-    """Say which sources have it in a form that cannot be a recipient."""
+    """Yield the sources whose entry for it was rejected."""
     starts = (spelled, spelled.strip())  # a long one is kept by its start
-    wanted = ({unescape(escape(start)).strip().lower() for start in starts} | {address}) - {""}
+    spellings = ({unescape(escape(start)).strip().lower() for start in starts} | {address}) - {""}
     for name, path in snapshots.items():
         for reject in rejects_of(path):
-            if unescape(reject.spelled).strip().lower() in wanted:
+            if unescape(reject.spelled).strip().lower() in spellings:
                 yield f"source {name} has it ({unescape(reject.key)}), and it was rejected: it {reject.reason}"
 
 
 def _by_base(snapshots: dict[str, Path], base: str) -> Iterator[str]:
+    """Yield the sources of the address without its extension."""
     if base:
         names = ", ".join(dict.fromkeys(said.source for said in _said(snapshots, base))) or "no source"
         yield f"Postfix also looks it up without its extension (recipient_delimiter): {base}, which {names} has"
 
 
-def _asked(config: Config, smtpd: Smtpd, sent: str, address: str) -> Iterator[Asked]:
-    """Ask the live map for each key that smtpd(8) looks up, in its order: whole, without extension, ``@domain``."""
+def _asked(config: Config, smtpd: Smtpd, sent: str, address: str) -> Iterator[Lookup]:
+    """Look up each key of smtpd(8) in the live map, in its order: whole, without extension, ``@domain``."""
     whole = address or sent
     if "@" not in whole:
         return
     base, domain = smtpd.without_extension(whole), whole.rpartition("@")[2]
     keys = dict.fromkeys([whole, *([base] if base else []), f"@{domain}"])
     forms = list(dict.fromkeys(form for key in keys for form in (normalise.renderings(key) if address else (key,))))
-    there: dict[str, str] = {}
-    trouble = ""
+    values: dict[str, str] = {}
+    failure = ""
     try:
-        there = _in_texthash(config, forms) if config.postfix.map.type == "texthash" else smtpd.look_up(forms)
-    except (UnaskedError, OSError) as error:
-        trouble = str(error)
-    yield from (Asked(form, there.get(form), trouble) for form in forms)
+        values = _in_texthash(config, forms) if config.postfix.map.type == "texthash" else smtpd.look_up(forms)
+    except (CommandError, OSError) as error:
+        failure = str(error)
+    yield from (Lookup(form, values.get(form), failure) for form in forms)
 
 
 def _in_texthash(config: Config, keys: list[str]) -> dict[str, str]:
-    """Look keys up in a texthash, which is parsed: it needs no Postfix. Raises OSError."""
-    wanted = {key.casefold(): key for key in keys}
-    found: dict[str, str] = {}
+    """Return the values of keys in a texthash, which is parsed: that needs no Postfix. Raises OSError."""
+    by_folded = {key.casefold(): key for key in keys}
+    values: dict[str, str] = {}
     with files.open_foreign(Target(config.postfix.settings()).text) as file:
-        for _, line in mapfile.logical_lines(files.lines_of(file)):
-            pair = mapfile.split(line)
-            key = wanted.get(pair[0].decode(errors="replace").casefold()) if pair else None
+        for _, line in table_text.logical_lines(files.lines_of(file)):
+            pair = table_text.split(line)
+            key = by_folded.get(pair[0].decode(errors="replace").casefold()) if pair else None
             if pair and pair[1] and key:
-                found.setdefault(key, pair[1].decode(errors="replace"))
-    return found
+                values.setdefault(key, pair[1].decode(errors="replace"))
+    return values
 
 
 def _as_sent(spelled: str, address: str) -> str:
-    """Give an address as smtpd takes it: it folds case and takes a last dot away, and converts no IDN."""
+    """Return an address as smtpd looks it up: case folded, the last dot removed, IDN not converted."""
     if not address:
         return spelled.strip()
     domain = spelled.strip().rpartition("@")[2].casefold().removesuffix(".")
@@ -227,7 +248,7 @@ def _as_sent(spelled: str, address: str) -> str:
 
 
 def _verdict(smtpd: Smtpd, sent: str) -> str:
-    """Say what smtpd answers to RCPT TO."""
+    """Return smtpd's answer to RCPT TO, as a sentence."""
     local, at, domain = sent.rpartition("@")
     if not at:
         return "Postfix looks it up as a local name: it has no @"
@@ -235,7 +256,12 @@ def _verdict(smtpd: Smtpd, sent: str) -> str:
     return f"{unlisted}{smtpd.answers(sent)}"
 
 
+def _date(moment: float) -> str:
+    return _time(moment)[: len("2026-11-28")]
+
+
 def _time(moment: float) -> str:
+    """Return a time as local ISO 8601, to the minute."""
     import datetime as dt
 
     return dt.datetime.fromtimestamp(moment).astimezone().isoformat(" ", "minutes")

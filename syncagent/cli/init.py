@@ -1,4 +1,4 @@
-"""A configuration to start with, from what postconf says of this host; nothing that is there is ever overwritten."""
+"""``syncagent init``: a first configuration, from what postconf reports; no file is ever overwritten."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from syncagent import addresses as normalise
+from syncagent.config.tables import command
 from syncagent.errors import ExitCode, SyncagentError
 from syncagent.postfix.commands import create_main_cf
 from syncagent.postfix.main_cf import MainConf
@@ -29,27 +30,26 @@ _FEW = 3
 _RECIPIENTS = "recipients"
 
 _TEXT = """\
-# syncagent's configuration, begun by `syncagent init`{origin}.
-# What a line begins with # for is not in force. `syncagent check` says what is wrong, and syncagent.toml(5) and the
-# README what else there is.
+# Configuration of syncagent, written by `syncagent init`{origin}.
+# Lines that begin with # are not in force. `syncagent check` shows what is wrong; syncagent.toml(5) has all keys.
 
 [postfix]
-# The table that syncagent writes: TYPE:PATH, the same as relay_recipient_maps in main.cf.
+# The table to publish: TYPE:PATH, as in relay_recipient_maps in main.cf.
 map = {map}
 {domains}
 {config_directory}
-# Domains in which a source may say that every address is valid:
+# Domains for which a source may report that every address is valid:
 #catch_all = [{first}]
-# Addresses, or whole domains as "@{bare}", that are never wanted:
+# Addresses, or whole domains as "@{bare}", that are never published:
 #exclude = ["nobody@{bare}"]
 
 [limits]
-# A domain that would lose more than this share of its recipients, and more than this many, waits for a person.
+# If a domain would lose more than this percentage of its recipients, and more than this number, a person must approve.
 #removed_percent = 10
 #removed_floor = 5
-# How long an address must have been missing before it goes.
+# How long an address must be missing before it is removed.
 #removal_grace = "1h"
-# Addresses that the sources always have: if one is missing, the source is wrong, and nothing is removed.
+# Addresses that the sources always list: if one is missing, a source is wrong, and nothing is removed.
 #canaries = ["postmaster@{bare}"]
 
 [schedule]
@@ -58,7 +58,7 @@ map = {map}
 [state]
 #directory = "/var/lib/syncagent/state"
 
-# Where the addresses come from; one source at least, under a name of your choice.
+# Where the addresses come from: at least one source, under a name of your choice.
 
 [sources.extra]
 type = "file"
@@ -70,70 +70,65 @@ path = "recipients"         # beside this file: one address a line
 #url = "ldaps://ldap.example.com"
 #base = "dc=example,dc=com"
 #bind_dn = "cn=syncagent,ou=services,dc=example,dc=com"
-#password_file = "corp"      # /etc/syncagent/credentials/corp, which its owner alone may read
+#password_file = "corp"      # /etc/syncagent/credentials/corp, readable by its owner alone
 
 #[sources.primary]
 #type = "http"
-#recipe = "mailcow"          # the README lists the others
+#recipe = "mailcow"          # contrib/docs/sources-http.md lists the others
 #url = "https://mail.example.com"
 #token_file = "primary"      # /etc/syncagent/credentials/primary
 """
 _UNKNOWN = """\
-# REPLACE THIS: which domains this host relays for was not to be found out. Publish recipients for these, the same as
-# relay_domains in main.cf; their subdomains are in scope as well."""
-_KNOWN = "# Publish recipients for these, the same as relay_domains in main.cf; their subdomains are in scope as well."
+# REPLACE THIS: the domains that this host relays for are not known. Recipients are published for these domains, the
+# same as relay_domains in main.cf; their subdomains are in scope as well."""
+_KNOWN = "# Recipients are published for these, as in relay_domains in main.cf; their subdomains are in scope as well."
 _NO_RECIPIENTS = "# The valid recipients, one address a line. syncagent reads this file; it never writes it.\n"
 
 
 class InitError(SyncagentError):
-    """There is a file in the way, or it cannot be written; nothing was."""
+    """A file exists already, or cannot be written; nothing was written."""
 
     exit_code = ExitCode.CANNOT_PUBLISH
 
 
 @dataclass(slots=True)
 class Start:
-    """What is begun with: where the files go, what postconf said, and what was chosen by it, by flags or by answers."""
+    """The choices for a first configuration: its file, what postconf reported, and map and domains."""
 
     file: Path
     main: MainConf
     map: MapName
     domains: tuple[Domain, ...]
-    program: str
 
     @property
     def recipients(self) -> Path:
-        """The file of the one source that is in force."""
+        """The list of the one source that is configured."""
         return self.file.with_name(_RECIPIENTS)
 
 
-def look(file: Path, config_directory: Path | None, program: str) -> Start:
-    """See what is there, and choose by it. ``program`` is the command to type for another verb.
-
-    Raises InitError where there is something in the way already.
-    """
+def look(file: Path, config_directory: Path | None) -> Start:
+    """Return the choices that postconf suggests. Raise InitError if one of the files exists already."""
     for path in (file, file.with_name(_RECIPIENTS)):
         if os.path.lexists(path):
-            mend = "move it away, or name another place by --config"
-            raise InitError(f"{path} is there already, and init overwrites nothing: {mend}")
+            raise InitError(f"{path} exists already, and init overwrites nothing: move it, or name another by --config")
     main = MainConf.read(config_directory)
-    ours = [spelled for spelled in main.maps if _read(spelled)]
-    kind = next((one for one in _TYPES if one in main.types), _TYPES[0])
-    return Start(file, main, MapName.parse(ours[0] if ours else f"{kind}:{_PLACE}"), main.domains, program)
+    usable = [spelled for spelled in main.maps if _parsed(spelled)]
+    kind = next((name for name in _TYPES if name in main.types), _TYPES[0])
+    return Start(file, main, MapName.parse(usable[0] if usable else f"{kind}:{_PLACE}"), main.domains)
 
 
 def ask(start: Start) -> None:
-    """Ask whoever sits at the terminal; what was found is what Enter takes."""
+    """Ask on the terminal for map and domains; the present choices are the defaults."""
     start.map = click.prompt("Table for relay_recipient_maps, TYPE:PATH", start.map.spelled, value_proc=read_map)
     start.domains = click.prompt(
         "Domains that this host is a backup MX for",
         " ".join(start.domains) or None,
-        value_proc=lambda said: read_domains(said.replace(",", " ").split()),
+        value_proc=lambda answer: read_domains(answer.replace(",", " ").split()),
     )
 
 
 def read_map(value: str) -> MapName:
-    """Read a map as it is typed. Raises click.BadParameter."""
+    """Return the parsed map. Raise click.BadParameter."""
     try:
         return MapName.parse(value)
     except ValueError as error:
@@ -141,14 +136,14 @@ def read_map(value: str) -> MapName:
 
 
 def read_domains(values: Sequence[str]) -> tuple[Domain, ...]:
-    """Read domains as they are typed, at least one. Raises click.BadParameter."""
+    """Return the parsed domains, at least one. Raise click.BadParameter."""
     try:
         return tuple(dict.fromkeys(Domain.parse(value) for value in values or ("",)))
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
 
-def _read(spelled: str) -> MapName | None:
+def _parsed(spelled: str) -> MapName | None:
     try:
         return MapName.parse(spelled)
     except ValueError:
@@ -156,18 +151,18 @@ def _read(spelled: str) -> MapName | None:
 
 
 def write(start: Start) -> Iterator[str]:
-    """Write the two files, and give what there is to say, line by line."""
+    """Write the two files; yield the lines to show: what was written, notes, and the commands to type."""
     _create({start.recipients: _NO_RECIPIENTS, start.file: configuration(start)})
     yield f"wrote {start.file}"
     yield f"wrote {start.recipients}"
     for note in (*start.main.notes, *_doubts(start)):
         yield f"note: {note}"
-    yield "What is left to do; nothing of it was done:"
-    yield from (f"  {line}" for line in _left(start))
+    yield "To be done next; none of it has been done:"
+    yield from (f"  {line}" for line in _next(start))
 
 
 def configuration(start: Start) -> str:
-    """Give the configuration."""
+    """Return the text of the configuration."""
     first = start.domains[0] if start.domains else _PLACEHOLDER
     spelled = [_toml(domain) for domain in start.domains or (_PLACEHOLDER,)]
     listed = ", ".join(spelled) if len(spelled) <= _FEW else "\n    " + ",\n    ".join(spelled) + ",\n"
@@ -175,7 +170,7 @@ def configuration(start: Start) -> str:
     usual = "" if directory != "/etc/postfix" else "#"
     version = start.main.version
     return _TEXT.format(
-        origin=f" from what Postfix {version} said" if version else ", without a Postfix to ask",
+        origin=f" from what Postfix {version} reports" if version else ", without a Postfix to ask",
         map=_toml(start.map.spelled),
         domains=f"{_KNOWN if start.domains else _UNKNOWN}\nrelay_domains = [{listed}]",
         config_directory=f"# Where main.cf is:\n{usual}config_directory = {_toml(directory)}",
@@ -189,15 +184,15 @@ def _toml(value: str) -> str:
 
 
 def _create(files: dict[Path, str]) -> None:
-    """Create all of them whole, or none; a directory that is missing is made, for all to read. Raises InitError."""
-    made: list[Path] = []
+    """Create all files, or none, and the directories that are missing. Raise InitError."""
+    created: list[Path] = []
     try:
         for path, content in files.items():
             _make_directory(path.parent)
             _create_whole(path, content)
-            made.append(path)
+            created.append(path)
     except BaseException as error:
-        for path in made:
+        for path in created:
             path.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise InitError(f"{path} cannot be written: {error.strerror}") from error
@@ -205,78 +200,78 @@ def _create(files: dict[Path, str]) -> None:
 
 
 def _make_directory(directory: Path) -> None:
-    for missing in [one for one in (directory, *directory.parents) if not one.exists()][::-1]:
+    for missing in [place for place in (directory, *directory.parents) if not place.exists()][::-1]:
         missing.mkdir()
         missing.chmod(0o755)
 
 
 def _create_whole(path: Path, content: str) -> None:
-    """Create a file with its content, and for all to read: the agent is another user than root. Raises OSError."""
+    """Create a file, readable by all since the agent is another user than root. Raise OSError."""
     number, name = tempfile.mkstemp(prefix=".syncagent-init-", dir=path.parent)
     try:
         with os.fdopen(number, "w", encoding="utf-8") as file:
             file.write(content)
             os.fchmod(file.fileno(), 0o644)
-        os.link(name, path)  # unlike a rename it replaces nothing
+        os.link(name, path)  # unlike rename(2), link(2) never replaces a file
     finally:
         Path(name).unlink()
 
 
 def _doubts(start: Start) -> Iterator[str]:
-    """Give what may not be as it was meant."""
+    """Yield notes on what may not be as intended."""
     if not start.domains:
-        yield f"relay_domains is not known: {_PLACEHOLDER} stands in its place, for which nothing is published"
+        yield f"relay_domains is not known: {_PLACEHOLDER} is there as a placeholder, and nothing is published for it"
     types, kind = start.main.types, start.map.type
     if types and kind not in types:
         package = f"apt-get install postfix-{kind}, or " if kind in ("lmdb", "cdb") else ""
-        yield f"this Postfix has no {kind} tables: {package}take another type"
+        yield f"this Postfix has no {kind} tables: {package}choose another type"
     elif types and "lmdb" not in types and not start.main.maps:
-        yield f"no lmdb tables here, the best there are: apt-get install postfix-lmdb and begin anew, or keep {kind}"
+        yield f"no lmdb tables here, which are better: apt-get install postfix-lmdb and run init again, or keep {kind}"
     if start.map.path.parent == start.main.directory:
-        yield f"{start.map.path.parent} is root's: syncagent must run as root to write there; better is {kind}:{_PLACE}"
+        yield f"{start.map.path.parent} belongs to root: only root can write there; {kind}:{_PLACE} is better"
     yield from _other_maps(start)
     uncovered = [domain for domain in start.main.domains if not normalise.within(domain, frozenset(start.domains))]
     if uncovered:
-        text = "relay_domains in main.cf has them, but the configuration does not: all their mail would be refused"
+        text = "in relay_domains in main.cf, but not in the configuration: all their mail would be refused"
         yield f"{', '.join(uncovered)}: {text}"
 
 
 def _other_maps(start: Start) -> Iterator[str]:
-    others = [spelled for spelled in start.main.maps if _read(spelled) != _read(start.map.spelled)]
+    others = [spelled for spelled in start.main.maps if _parsed(spelled) != _parsed(start.map.spelled)]
     if not others:
         return
     named = ", ".join(others)
     if start.map.spelled not in start.main.maps:
-        yield f"relay_recipient_maps is {named} now: make what it has a source, or postconf below shuts it out"
+        yield f"relay_recipient_maps is {named} now: make its recipients a source, or postconf below excludes them"
     else:
-        command = _postconf(start, "relay_recipient_maps", start.map.spelled)
-        yield f"relay_recipient_maps also has {named}, whose recipients stay valid. Once a source has them: {command}"
+        remedy = _postconf(start, "relay_recipient_maps", start.map.spelled)
+        yield f"relay_recipient_maps also has {named}, whose recipients stay valid. Once a source has them: {remedy}"
 
 
-def _left(start: Start) -> Iterator[str]:
-    """Give the commands to type, and what to do between them as comments of the shell."""
+def _next(start: Start) -> Iterator[str]:
+    """Yield the commands to type, with what else to do as shell comments."""
     if create := create_main_cf(start.main.directory):
         yield create
     if not start.domains:
-        yield f"# in {start.file}, your domains for {_PLACEHOLDER}, which is only an example"
-    yield f"# in {start.recipients}, the valid addresses; or in {start.file}, where else they are"
+        yield f"# in {start.file}, replace {_PLACEHOLDER}, which is only an example, by your domains"
+    yield f"# add the valid addresses to {start.recipients}, or other sources to {start.file}"
     if not start.map.path.parent.exists():
         owner = ["-o", AGENT, "-g", AGENT] if has_agent() else []
         yield shlex.join(["install", "-d", *owner, "-m", "0755", str(start.map.path.parent)])
-    yield f"{start.program} check"
-    yield f"{start.program} sync"
+    yield command(start.file, "check")
+    yield command(start.file, "sync")
     commands = list(_commands(start))
     if commands:
-        yield "# once that has published the table:"
+        yield "# once the table is published:"
         yield from commands
         yield shlex.join(["postfix", *_at(start), "reload"])
 
 
 def _commands(start: Start) -> Iterator[str]:
-    """Give the postconf lines; the table before the domains, so that none is open to every recipient meanwhile."""
+    """Yield the postconf lines; the table before the domains, so that no domain accepts every recipient meanwhile."""
     if start.map.spelled not in start.main.maps:
         code = _postconf(start, "unknown_relay_recipient_reject_code", "450")
-        yield f"{code}  # for the first week: who is missing may try again"
+        yield f"{code}  # for the first week: senders to missing recipients retry"
         yield _postconf(start, "relay_recipient_maps", start.map.spelled)
     if not start.domains and not start.main.spelled:
         yield f"# {_postconf(start, 'relay_domains', 'YOUR DOMAINS')}"

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
+from click.core import ParameterSource
 
-from syncagent import __version__
+from syncagent import DEFAULT_CONFIG, __version__
 from syncagent.errors import ExitCode, LayoutError, SyncagentError
 from syncagent.files import streams
 
@@ -32,63 +33,97 @@ _EPILOG = """\b
 EXIT STATUS (sysexits.h; where several apply: 73 before 75 before 65)
    0  done, or nothing to do
    1  `check` found problems
-  64  the command line is wrong, or an ID is not that of a hold
-  65  removals or a catch-all are held, or the first run is not complete
-  70  a fault in syncagent itself
-  73  the map could not be published; the old one is in place; `init`: a file is in the way
+  64  wrong command line, or an ID that no hold has
+  65  removals or a catch-all are held, or the first run is incomplete
+  70  internal error
+  73  the map could not be published, the old one is in place; `init`: a file exists already
   75  a source failed (the rest was done), or the lock was not free; `status`: old data
-  78  the configuration is wrong
+  78  wrong configuration
  130  interrupted
 
 \b
 FILES
   /etc/syncagent/syncagent.toml     configuration; `syncagent schema` describes it
   /etc/syncagent/credentials/NAME   secrets, each readable by its owner alone
-  /var/lib/syncagent/               the map, and in state/ what is remembered
+  /var/lib/syncagent/               the map, and the state in state/
 
 \b
 EXAMPLES
-  syncagent init                    begin a configuration
-  syncagent check                   are the configuration and every source right?
-  syncagent plan                    what would change?
-  syncagent sync                    do it
-  syncagent approve k3x7q2          let removals go that were held
-  syncagent run                     keep at it
-  syncagent status                  how does it stand?
+  syncagent init                    write a first configuration
+  syncagent check                   check it, and every source
+  syncagent plan                    show what would change
+  syncagent sync                    change it
+  syncagent approve k3x7q2          approve held removals
+  syncagent run                     run as the agent
+  syncagent status                  show the state
 """
 
 
-def _config_option(command: Callable[..., object]) -> Callable[..., object]:
-    return click.option(
-        "--config",
-        "config_file",
-        envvar="SYNCAGENT_CONFIG",
-        type=click.Path(readable=False, path_type=Path),
-        default=Path("/etc/syncagent/syncagent.toml"),
-        show_default=True,
-        help="The configuration; $SYNCAGENT_CONFIG names another default.",
-    )(command)
+_FILE = click.Path(readable=False, path_type=Path)
 
 
-@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@_config_option
+def _use_config(context: click.Context, _option: click.Parameter, file: Path | None) -> None:
+    if file is not None:
+        context.obj = file
+
+
+_CONFIG_OF_VERB = click.Option(
+    ["--config"],
+    type=_FILE,
+    metavar="FILE",
+    expose_value=False,
+    callback=_use_config,
+    help="The configuration, as before the verb.",
+)
+
+
+class _Verb(click.Command):
+    """A command that takes --config behind its name as well, where it overrides one in front of it."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Return the parameters, --config before --help."""
+        *own, last = super().get_params(ctx)
+        return [*own, _CONFIG_OF_VERB, last]
+
+
+class _Verbs(click.Group):
+    """A group of verbs."""
+
+    command_class = _Verb
+
+
+@click.group(
+    cls=_Verbs,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--config",
+    "config_file",
+    envvar="SYNCAGENT_CONFIG",
+    type=_FILE,
+    metavar="FILE",
+    default=Path(DEFAULT_CONFIG),
+    show_default=True,
+    help="The configuration, before or after the verb; $SYNCAGENT_CONFIG names another default.",
+)
 @click.version_option(__version__, message="syncagent %(version)s")
 @click.pass_context
 def command(context: click.Context, config_file: Path) -> None:
-    """Keep a backup MX's list of valid recipients in step with where the truth lives.
+    """Keep a backup MX's list of valid recipients equal to what its sources say.
 
-    syncagent asks its sources (files, directories, a primary's API) which recipients exist, works out what
-    changes, holds what is doubtful, and publishes a lookup table that it has read back through Postfix, for
-    relay_recipient_maps in main.cf.
+    syncagent fetches the recipients from its sources (files, directories, a primary's API), computes the changes,
+    holds doubtful ones, and publishes a lookup table for relay_recipient_maps in main.cf, after it has verified the
+    table through Postfix.
 
-    Doubt never removes an address: a source that fails changes nothing of its own, and a whole but suspicious
-    answer adds and does not remove.
+    Doubt never removes an address: if a source fails, its recipients stay, and a complete but suspicious answer adds
+    recipients and removes none.
     """
     context.obj = config_file
 
 
 def _number(_context: click.Context, _option: click.Parameter, value: float) -> float:
-    if math.isnan(value):  # which no range keeps out
+    if math.isnan(value):  # which no range excludes
         raise click.BadParameter("expected seconds")
     return value
 
@@ -101,12 +136,12 @@ _LOCK = click.option(
     default=60.0,
     show_default=True,
     metavar="SECONDS",
-    help="How long to wait for another run to end.",
+    help="How long to wait for the lock of another run.",
 )
 
 
 def _typed(reading: str) -> Callable[[click.Context, click.Parameter, object], object]:
-    """Give the callback that reads what was typed, by a function of the module ``init``, which is imported late."""
+    """Return a callback that parses a value with a function of the module ``init``, which is imported late."""
 
     def read(_context: click.Context, _option: click.Parameter, value: object) -> object:
         if not value:
@@ -124,7 +159,7 @@ def _typed(reading: str) -> Callable[[click.Context, click.Parameter, object], o
     "map_name",
     metavar="TYPE:PATH",
     callback=_typed("read_map"),
-    help="The table to write; otherwise the one that relay_recipient_maps names, or one in /var/lib/syncagent.",
+    help="The table to publish; by default the one in relay_recipient_maps, else one in /var/lib/syncagent.",
 )
 @click.option(
     "--domain",
@@ -132,29 +167,29 @@ def _typed(reading: str) -> Callable[[click.Context, click.Parameter, object], o
     metavar="DOMAIN",
     multiple=True,
     callback=_typed("read_domains"),
-    help="A domain to be a backup MX for, and once more for each; otherwise those of relay_domains.",
+    help="A domain to relay for; may be repeated. By default those of relay_domains.",
 )
 @click.option(
     "--config-directory",
     type=click.Path(path_type=Path),
     metavar="DIRECTORY",
-    help="Where main.cf is; otherwise where this Postfix looks for it.",
+    help="The directory of main.cf; by default the one that this Postfix uses.",
 )
 @click.pass_obj
 def init(
     config_file: Path, map_name: MapName | None, domains: tuple[Domain, ...], config_directory: Path | None
 ) -> int:
-    """Write a configuration to start with, from what postconf says of this host.
+    """Write a first configuration, from what postconf reports.
 
-    It is written to --config FILE, whose directory is made if it is missing, with an empty list of recipients beside
-    it: put addresses there, or name other sources; until then a sync publishes nothing, and says so. What is to be
-    typed after that, such as postconf lines, is shown; nothing of it is done. No file is ever overwritten.
+    The configuration is written to --config FILE, with an empty list of recipients beside it; a missing directory is
+    created. Put addresses into the list, or configure other sources: until then a sync publishes nothing. The commands
+    to type next, such as postconf lines, are shown and not run. No file is ever overwritten.
 
-    On a terminal it asks, unless --map or --domain is given. Without Postfix on this host it works as well.
+    On a terminal it asks for map and domains, unless --map or --domain is given. Postfix need not be installed.
     """
     from syncagent.cli import init as beginning
 
-    start = beginning.look(config_file, config_directory, _program(config_file))
+    start = beginning.look(config_file, config_directory)
     if map_name or domains:
         start.map, start.domains = map_name or start.map, domains or start.domains
     elif sys.stdin.isatty() and sys.stdout.isatty():
@@ -169,10 +204,10 @@ def init(
 @_LOCK
 @click.pass_obj
 def plan(config_file: Path, lock_timeout: float, *, as_json: bool) -> int:
-    """Show what a sync would do.
+    """Show what a sync would change, and write nothing.
 
-    Fetches every source and compares, but writes nothing: no map, no snapshot, no cookie. Added and removed
-    recipients are shown up to twenty each, with their counts.
+    Fetches every source and compares. No map, snapshot or cookie is written. Up to twenty added and removed recipients
+    are shown, with their counts.
     """
     from syncagent.sync.run import Options
 
@@ -183,18 +218,18 @@ def plan(config_file: Path, lock_timeout: float, *, as_json: bool) -> int:
 @click.option(
     "--accept-incomplete",
     is_flag=True,
-    help="Publish a first map though a source failed or a domain has no recipient. An empty map is never published.",
+    help="Publish the first map even if a source failed or a domain has no recipient; an empty map is not published.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing while all is well: exit status 0, no notes.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing if the exit status is 0 and there are no notes.")
 @_JSON
 @_LOCK
 @click.pass_obj
 def sync(config_file: Path, lock_timeout: float, *, accept_incomplete: bool, quiet: bool, as_json: bool) -> int:
-    """Do it once: fetch, compare, hold what is doubtful, publish.
+    """Run once: fetch, compare, hold what is doubtful, publish.
 
-    Adds always go through. Removals wait for a failing source, for the grace (limits.removal_grace), and for a
-    person where they look like an accident; `syncagent approve` lets them go. postmap runs only when the map
-    changed, or when it is not as syncagent left it.
+    Additions are always published. Removals wait until no source is failing, until the grace (limits.removal_grace) is
+    over, and for `syncagent approve` if they look like an accident. postmap runs only if the map changed, or is not as
+    syncagent published it.
     """
     from syncagent.sync.run import Options
 
@@ -205,7 +240,7 @@ def sync(config_file: Path, lock_timeout: float, *, accept_incomplete: bool, qui
 def _holds(context: click.Context, _argument: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from syncagent.cli import completion as completing
 
-    return completing.holds(context.find_root().params["config_file"], incomplete)
+    return completing.holds(context.obj or context.find_root().params["config_file"], incomplete)
 
 
 @command.command()
@@ -214,10 +249,10 @@ def _holds(context: click.Context, _argument: click.Parameter, incomplete: str) 
 @_LOCK
 @click.pass_obj
 def approve(config_file: Path, ids: tuple[str, ...], lock_timeout: float, *, as_json: bool) -> int:
-    """Let held removals go, then run a sync.
+    """Approve held removals, then run a sync.
 
-    Each ID is that of a hold, as shown by plan and sync. What lets go is exactly what was held under that ID
-    and is still missing; what came later has an ID of its own. A hold because of a canary cannot be approved.
+    Each ID is that of a hold, as shown by plan and sync. Only what was held under that ID and is still missing is
+    removed; later removals have an ID of their own. A hold because of a missing canary cannot be approved.
     """
     from syncagent.sync.run import Options
 
@@ -230,23 +265,23 @@ def approve(config_file: Path, ids: tuple[str, ...], lock_timeout: float, *, as_
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
     show_default=True,
-    help="What to log: `error` is what needs a person; `debug` has unchanged runs too.",
+    help="The least level to log: `error` needs a person, `debug` includes unchanged runs.",
 )
 @click.pass_obj
 def run_agent(config_file: Path, log_level: str) -> int:
-    """Be the agent: run on schedule, and when a local file changes, until TERM or INT.
+    """Run as the agent: on schedule, and when a local file changes.
 
-    HUP reads the configuration again (a bad one is refused, and the old one goes on), as does a change of its file;
-    USR1 runs now. It logs to the standard error, and tells systemd how it is (Type=notify). A run by hand at the same
-    time shares its lock.
+    HUP, or a change of the configuration's file, reloads the configuration; a wrong one is refused, and the old one
+    stays in force. USR1 starts a run, TERM and INT end the agent. It logs to the standard error and reports its state
+    to systemd (Type=notify). A `syncagent sync` by hand waits until the agent's run has ended.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})  # until it is ready, and then they count
-    with contextlib.suppress(KeyboardInterrupt):  # TERM or INT before it was ready; later on it ends by itself
-        _be_agent(config_file, log_level)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})  # pending until handled
+    with contextlib.suppress(KeyboardInterrupt):  # TERM or INT before the agent handles them
+        _run_agent(config_file, log_level)
     return ExitCode.OK
 
 
-def _be_agent(config_file: Path, log_level: str) -> None:
+def _run_agent(config_file: Path, log_level: str) -> None:
     from syncagent import privileges
     from syncagent.agent import log, loop
 
@@ -262,11 +297,10 @@ def _be_agent(config_file: Path, log_level: str) -> None:
 @_JSON
 @click.pass_obj
 def status(config_file: Path, *, as_json: bool) -> int:
-    """Say how it stands: the last run, how old each source's data is, what is held, when the next run is due.
+    """Show the last run, the age of the data, holds and alarms.
 
-    It asks no source, and works whether the agent runs or not. Exit status 75 if what a source said is older than
-    schedule.max_age, 73 if the last publishing failed, 65 if something is held and waits for a person: so it serves
-    as a health check.
+    No source is asked, and the agent need not run. As a health check, the exit status is 75 if the data of a source is
+    older than schedule.max_age, 73 if the last publishing failed, 65 if something is held for a person's approval.
     """
     from syncagent import privileges
     from syncagent.cli import output as render
@@ -274,7 +308,7 @@ def status(config_file: Path, *, as_json: bool) -> int:
 
     config = _load(config_file)
     privileges.become_least_owner(config)
-    now = standing.read(config, _program(config_file))
+    now = standing.read(config)
     if as_json:
         render.status_as_json(now)
     else:
@@ -283,16 +317,16 @@ def status(config_file: Path, *, as_json: bool) -> int:
 
 
 def _server(usual: int) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, int] | None]:
-    """Give the callback that reads HOST[:PORT], an IPv6 address in brackets."""
+    """Return a callback that parses HOST[:PORT], with an IPv6 address in brackets."""
 
     def read(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, int] | None:
         if value is None:
             return None
-        found = _SERVER.fullmatch(value)
-        port = int(found["port"] or usual) if found else 0
-        if not found or port not in range(1, 1 << 16):
+        match = _SERVER.fullmatch(value)
+        port = int(match["port"] or usual) if match else 0
+        if not match or port not in range(1, 1 << 16):
             raise click.BadParameter(f"expected HOST or HOST:PORT, an IPv6 address in brackets, not {value!r}")
-        return found["bracketed"] or found["name"], port
+        return match["bracketed"] or match["name"], port
 
     return read
 
@@ -302,29 +336,30 @@ def _server(usual: int) -> Callable[[click.Context, click.Parameter, str | None]
     "--dns",
     metavar="SERVER[:PORT]",
     callback=_server(53),
-    help="The DNS server to ask, by its address; otherwise those of this host.",
+    help="The address of the DNS server to query; by default those of this host.",
 )
 @click.option(
     "--smtp",
     metavar="HOST[:PORT]",
     callback=_server(25),
-    help="Where the smtpd to talk to is; otherwise 127.0.0.1:25.",
+    help="The smtpd to connect to; by default 127.0.0.1:25.",
 )
-@click.option("--offline", is_flag=True, help="Ask neither DNS nor SMTP.")
+@click.option("--offline", is_flag=True, help="Query neither DNS nor SMTP.")
 @_JSON
 @click.pass_obj
 def check(
     config_file: Path, dns: tuple[str, int] | None, smtp: tuple[str, int] | None, *, offline: bool, as_json: bool
 ) -> int:
-    """Say whether everything is right: the configuration, the sources, Postfix, DNS, and what smtpd answers.
+    """Check configuration, sources, Postfix, DNS and SMTP.
 
-    Each source is asked for real. main.cf is compared with the configuration, both ways, and with the map. DNS has to
-    have an MX record for each relay domain that leads to this host, behind the primary's. smtpd is asked by RCPT TO
-    whether it takes recipients that the map has, and refuses an invented one and a foreign domain; no mail is sent.
+    Each source is fetched. main.cf is compared with the configuration, both ways, and with the map. DNS must have an
+    MX record of each relay domain that leads to this host, with a lower priority than the primary's. smtpd is asked by
+    RCPT TO whether it accepts recipients that the map has, and refuses an invented one and a foreign domain; no mail
+    is sent.
 
-    Every problem is shown at once: `error` is what loses mail, or takes what it should not; `warning` is doubtful, or
-    good only for a while; `skipped` could not be looked at. Below each is what mends it, ready to be typed. Exit
-    status 1 if there is an error. Nothing is written.
+    All problems are shown: an `error` loses mail or accepts what should be refused; a `warning` is doubtful, or will
+    become a problem; `skipped` could not be checked. Below each is the remedy, ready to be typed. The exit status is 1
+    if there is an error. Nothing is written.
     """
     from syncagent import checks, privileges
     from syncagent.cli import output as render
@@ -333,24 +368,27 @@ def check(
     progress = render.Progress()
     try:
         privileges.become_least_owner(config)
-        checked = checks.run(config, checks.Options(_program(config_file), progress, dns, smtp, offline))
+        checked = checks.run(config, checks.Options(progress, dns, smtp, offline))
     except LayoutError as refusal:
         checked = checks.refused(refusal)
     progress.close()
     if as_json:
-        render.structure(checked)
+        render.structure(render.checked_fields(checked))
     else:
         render.checked(checked)
     return checked.exit_code
 
 
-class _WithAddress(click.Command):
-    """A command whose argument is an address, which may begin with a hyphen; no option has an @ in it."""
+class _WithAddress(_Verb):
+    """A verb whose argument is an address, which may begin with a hyphen."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        """Put what has an @ where no option is looked for."""
+        """Move the words with an @ behind ``--``, where no option is looked for; not the value of --config."""
         if "--" not in args:
-            args = [*(one for one in args if "@" not in one), "--", *(one for one in args if "@" in one)]
+            after = dict(zip(args[1:], args, strict=False))
+            addresses = [word for word in args if "@" in word and after.get(word) != "--config"]
+            addresses = [word for word in addresses if not word.startswith("--config=")]
+            args = [*(word for word in args if word not in addresses), "--", *addresses]
         return super().parse_args(context, args)
 
 
@@ -359,11 +397,11 @@ class _WithAddress(click.Command):
 @_JSON
 @click.pass_obj
 def explain(config_file: Path, address: str, *, as_json: bool) -> int:
-    """Say why an address is in or out.
+    """Show why an address is published, or why not.
 
-    Which sources have it, under which key of their own, and since when; or why not: never seen, rejected, outside the
-    domains, removed, held. Then what Postfix looks up, in its order, asked from the live map, and what it will answer,
-    by main.cf as it is; restrictions, policy services and the like may refuse more.
+    Shown are the sources that list it, each with its own key and since when; or why it is not published: never seen,
+    rejected, outside the domains, removed, held. Then what Postfix looks up in the live map, in its order, and what it
+    will answer by the present main.cf; restrictions, policy services and the like may refuse more.
     The address may have an extension, quotes, or either form of an internationalised domain.
     """
     from syncagent import privileges
@@ -372,7 +410,7 @@ def explain(config_file: Path, address: str, *, as_json: bool) -> int:
 
     config = _load(config_file)
     privileges.become_least_owner(config)
-    explanation = explaining.explain(config, address, _program(config_file))
+    explanation = explaining.explain(config, address)
     if as_json:
         render.structure(explanation)
     else:
@@ -381,15 +419,15 @@ def explain(config_file: Path, address: str, *, as_json: bool) -> int:
 
 
 @command.command()
-@click.option("--address", metavar="ADDRESS", help="Only what happened to this one, or to a domain.")
-@click.option("--since", default="30d", show_default=True, help="From when on: 7d, or 2026-01-31T02:00.")
+@click.option("--address", metavar="ADDRESS", help="Only changes of this address or domain.")
+@click.option("--since", default="30d", show_default=True, help="Only changes since then: 7d, or 2026-01-31T02:00.")
 @_JSON
 @click.pass_obj
 def history(config_file: Path, address: str | None, since: str, *, as_json: bool) -> int:
     """Show what changed, when, and because of which source.
 
-    Runs that changed nothing are not kept; a first import is one line. As JSON, every change is there; otherwise the
-    first twenty of each run.
+    Runs that changed nothing are not kept; a first import is one line. JSON has every change; otherwise the first
+    twenty of each run are shown.
     """
     from syncagent import addresses as normalise
     from syncagent import privileges
@@ -427,11 +465,11 @@ def schema() -> int:
 @command.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> int:
-    """Print the script that has a shell complete verbs, options and IDs of holds.
+    """Print the script with which a shell completes this command.
 
-    It is loaded by itself where the package's share/ is among the directories that the shell looks in. Elsewhere, in
-    ~/.bashrc or ~/.zshrc, `eval "$(syncagent completion bash)"`, or zsh; in fish's config.fish,
-    `syncagent completion fish | source`.
+    Shells load it by themselves if the package's share/ is among the directories that they search. Otherwise put
+    `eval "$(syncagent completion bash)"` into ~/.bashrc, the same with zsh into ~/.zshrc, or
+    `syncagent completion fish | source` into fish's config.fish.
     """
     from syncagent.cli import completion as completing
 
@@ -439,11 +477,12 @@ def completion(shell: str) -> int:
     return ExitCode.OK
 
 
-@command.group()
+@command.group(cls=click.Group)
 def recipe() -> None:
-    """Work on a recipe, the description of a primary's API (see the README).
+    """Test a recipe, the description of a primary's API.
 
-    A recipe is one of syncagent's own by its name, or a file of yours by its path, with a / in it.
+    A recipe is named by its bare name if syncagent ships it, else by the path of its file, with a / in it. The language
+    is described in contrib/docs/recipes.md.
     """
 
 
@@ -453,16 +492,16 @@ def _recipes(_context: click.Context, _argument: click.Parameter, incomplete: st
     return completing.recipes(incomplete)
 
 
-@recipe.command("test")
+@recipe.command("test", cls=_Verb)
 @click.argument("file", metavar="FILE", shell_complete=_recipes)
 @click.argument("fixture", type=click.Path(readable=False, path_type=Path))
 def recipe_test(file: str, fixture: Path) -> int:
-    """Follow a recipe through answers that were written down, without a network.
+    """Run a recipe on recorded answers, without a network.
 
     FIXTURE is JSON: "answers" has, for each step, a list of the bodies of its pages (for a step with for_each, an
-    object of such lists); "parameters" are the recipe's; "expected" are the addresses that are to come out. Every
-    step is shown with its counts, and what comes out. Exit status 1 if that is not what was expected, 78 if the
-    recipe is wrong, 75 if it fails on the answers, as it would on the primary's.
+    object of such lists); "parameters" are the recipe's; "expected" are the addresses that must result. Each step is
+    shown with its counts, and the resulting addresses. The exit status is 1 if they are not the expected ones, 78 if
+    the recipe is wrong, 75 if it fails on the answers, as it would on the primary's.
     """
     from syncagent.cli import output as render
     from syncagent.sources.http.recipe import dry_run as rehearse
@@ -474,9 +513,14 @@ def recipe_test(file: str, fixture: Path) -> int:
 
 
 def _load(file: Path) -> Config:
+    """Return the configuration. Raise ConfigError; where the variable named the file, it says so."""
     from syncagent.config import load as config
 
-    return config.load(file)
+    root = click.get_current_context().find_root()
+    is_given = (
+        root.params["config_file"] != file or root.get_parameter_source("config_file") != ParameterSource.ENVIRONMENT
+    )
+    return config.load(file, named_by="" if is_given else "$SYNCAGENT_CONFIG")
 
 
 def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = False) -> int:
@@ -485,7 +529,7 @@ def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = Fa
     from syncagent.sync.run import sync_once
 
     config = _load(config_file)
-    with streams.not_waiting():  # the lock is held, and a terminal may be stopped
+    with streams.not_waiting():  # the lock is held, and the terminal may be stopped
         for note in privileges.become_least_owner(config):
             if not quiet:
                 render.say(note)
@@ -494,22 +538,15 @@ def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = Fa
     if as_json:
         render.as_json(result)
     elif result.exit_code or result.notes or not quiet:
-        render.result(result, _program(config_file), steps=not options.write)
+        render.result(result, config, steps=not options.write)
     return result.exit_code
-
-
-def _program(config_file: Path) -> str:
-    """Give the command line to type for another verb on the same configuration."""
-    from syncagent.config import tables
-
-    return tables.command(config_file)
 
 
 def main() -> NoReturn:
     """Run the command and exit with its status."""
     streams.guard()
     signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, every child that fails would have done well
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it hides failures
     status = _main()
     streams.finish()
     sys.exit(status)

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from syncagent.checks import Checked
+    from syncagent.checks.finding import Step
     from syncagent.cli.explain import Explanation
+    from syncagent.config.tables import Config
     from syncagent.model import Hold, Plan, SourceReport, StepReport, SyncResult
     from syncagent.sources.http.recipe.dry_run import Rehearsal
     from syncagent.state.history import Change, Run
@@ -61,9 +63,9 @@ class Progress:
             self._shown.stop()
 
 
-def result(result: SyncResult, program: str, *, steps: bool = False) -> None:
+def result(result: SyncResult, config: Config, *, steps: bool = False) -> None:
     """Print the result of a run; errors go to the standard error."""
-    print(_headline(result))
+    print(_first_line(result))
     held: Counter[str] = Counter()
     for hold in result.plan.holds:
         held[hold.domain] += hold.count
@@ -84,12 +86,12 @@ def result(result: SyncResult, program: str, *, steps: bool = False) -> None:
     _rejects(result)
     for note in result.notes:
         print(f"note: {note}")
-    _held(result.plan, program)
+    _held(result.plan, config)
     if result.missing_for_first:
         print("the map is not there yet, and the first one would not be whole:")
         for text in result.missing_for_first:
             print(f"  {text}")
-        print(f"to publish it all the same: {program} sync --accept-incomplete")
+        print(f"to publish it all the same: {config.command('sync', '--accept-incomplete')}")
     for source in result.sources:
         if source.error:
             say(f"source {source.name} is failing ({source.kind}): {source.error}")
@@ -97,7 +99,7 @@ def result(result: SyncResult, program: str, *, steps: bool = False) -> None:
         say(f"not published: {result.error}")
 
 
-def _headline(result: SyncResult) -> str:
+def _first_line(result: SyncResult) -> str:
     """Return the first line: what came of the run, and the state that matters."""
     head = _HEAD[result.status].format(map=result.map, recipients=messages.counted(result.recipients, "recipient"))
     failing = [
@@ -189,13 +191,13 @@ def _rejects(result: SyncResult) -> None:
         print(f"out of scope: {sum(outside.values()):,} entries are outside relay_domains: {named}{more}")
 
 
-def _held(plan: Plan, program: str) -> None:
+def _held(plan: Plan, config: Config) -> None:
     for hold in plan.holds:
         print(f"held: {messages.held(hold)}{_since(hold)}")
         for reason in hold.reasons:
             print(f"  {reason.text}")
         if hold.approvable:
-            print(f"  {messages.to_approve(hold, program)}")
+            print(f"  {messages.to_approve(hold, config.command('approve', hold.id))}")
     for canary in plan.absent_canaries:
         print(f"held: every removal, since {messages.absent_canary(canary)}")
     for name in plan.held_catch_alls[:SAMPLE]:
@@ -214,14 +216,44 @@ def _shown(address: str) -> str:
     return address if address.isprintable() else address.encode("unicode_escape").decode()
 
 
+def remedy_text(remedy: Step) -> str:
+    """Return a step as `check` prints it: a command or record as it is; ``#`` before what is not to be typed."""
+    from syncagent.checks.finding import File, Shell, Zone
+
+    if isinstance(remedy, Shell):
+        text, mark = remedy.command, ""
+    elif isinstance(remedy, File):
+        text, mark = f"in {remedy.path}, [{remedy.section}]: {remedy.write}", ""
+    elif isinstance(remedy, Zone):
+        text, mark = remedy.record + (f"\n; {remedy.note}" if remedy.note else ""), ""
+    else:
+        text, mark = remedy.text, "# "
+    return f"# {remedy.when} {text}" if remedy.when else f"{mark}{text}"
+
+
+def remedies_text(remedies: Iterable[Step]) -> str:
+    """Return the steps of a finding, one a line."""
+    return "\n".join(map(remedy_text, remedies))
+
+
+def checked_fields(found: Checked) -> dict[str, Any]:
+    """Return the fields of `check --json`: ``mend`` of a finding is its remedies as text."""
+    import msgspec
+
+    fields: dict[str, Any] = msgspec.to_builtins(found)
+    for finding, shown in zip(found.findings, fields["findings"], strict=True):
+        shown["mend"] = remedies_text(finding.remedies)
+    return fields
+
+
 def checked(found: Checked) -> None:
-    """Print what `check` found: each with what mends it, whole lines to copy, below."""
+    """Print the findings of `check`, below each its remedies, as whole lines to copy."""
     _sources(found.sources, steps=True)
     print()
     width = max(len(one.check) for one in found.findings)
     for one in found.findings:
         _line(one.severity, one.check.ljust(width), _shown(": ".join(filter(None, (one.subject, one.text)))))
-        for line in one.mend.splitlines():
+        for line in remedies_text(one.remedies).splitlines():
             _line("", "", f"  {_shown(line)}", "bold")
     if found.then:
         _line("then", " " * width, found.then, "bold")
@@ -315,15 +347,14 @@ def _ago(moment: float, now: float) -> str:
 
 
 def explained(one: Explanation) -> None:
-    """Print why an address is in or out."""
-    print(f"{_shown(one.spelled)}{f' is remembered as {_shown(one.canonical)}' if one.canonical else ''}")
+    """Print whether an address is in the map, and why."""
+    headline, reasons = _headline(one)
+    print(headline)
+    if one.canonical not in {"", one.spelled}:
+        print(f"spelled {_shown(one.spelled)}")
     if one.said:
         table(("SOURCE", "KEY", "LABEL"), [(said.source, _shown(said.key), _shown(said.label)) for said in one.said])
-    elif one.canonical:
-        print("no source has it")
-    if one.since:
-        print(f"in the map since {messages.moment(one.since)}{'' if one.happened else ', or longer'}")
-    for reason in one.reasons:
+    for reason in reasons:
         print(f"- {reason}")
     for at, change in one.happened:
         print(f"{messages.moment(at)} {_happened(change)}")
@@ -334,6 +365,21 @@ def explained(one: Explanation) -> None:
             [(_shown(asked.key), asked.found or asked.trouble or "nothing") for asked in one.asked],
         )
     print(one.verdict)
+
+
+def _headline(one: Explanation) -> tuple[str, tuple[str, ...]]:
+    """Return whether the address is in the map, with the main reason; and the further reasons."""
+    address = _shown(one.canonical or one.spelled)
+    failure = next((row.trouble for row in one.asked if row.trouble), "")
+    if failure:
+        return f"cannot tell whether {address} is in the map: {failure}", one.reasons
+    since = f" since {messages.moment(one.since)}{'' if one.happened else ', or longer'}" if one.since else ""
+    headline = f"{address} is IN the map{since}." if one.published else f"{address} is NOT in the map."
+    if one.published and one.said:
+        sources = ", ".join(dict.fromkeys(entry.source for entry in one.said))
+        return f"{headline} Listed by {sources}.", one.reasons
+    main = "".join(f" {reason[:1].upper()}{reason[1:]}." for reason in one.reasons[:1])
+    return headline + main, one.reasons[1:]
 
 
 def past(runs: Sequence[Run]) -> None:

@@ -1,27 +1,53 @@
-"""What main.cf says of relaying, as postconf(1) tells it; where it does not, a note says so, and nothing is raised."""
+"""The settings of main.cf that concern relaying, as postconf(1) prints them.
+
+Nothing is raised: what cannot be read, or is left out, is a note.
+"""
 
 from __future__ import annotations
 
-import subprocess
+import enum
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from syncagent.files import atomic as files
-from syncagent.postfix import table_text as mapfile
-from syncagent.postfix.commands import of_postfix, tool
-from syncagent.values.types import INDEX_SUFFIX, Domain
+from syncagent.postfix import commands, table_text
+from syncagent.postfix.commands import CommandError
+from syncagent.values.types import INDEX_SUFFIX, Domain, TableName
 
-_SECONDS = 60
 _SPACE = ", \t\r\n"
-_OWN = "which Postfix delivers itself, by mydestination: left out"
+_PARAMETERS = ("relay_recipient_maps", "relay_domains", "mydestination", "mail_version")
+
+
+class NoteKind(enum.Enum):
+    """What is missing from a MainConf, and the sentence for it."""
+
+    NOT_INSTALLED = "postconf is not installed here, so that nothing is known of this host's Postfix"
+    POSTCONF_FAILED = "postconf -c {subject} failed: {detail}"
+    NOT_A_DOMAIN = "relay_domains has {subject!r}, which is no domain: left out"
+    OWN_DOMAIN = "relay_domains has {subject}, which Postfix delivers itself, by mydestination: left out"
+    EXCEPTION = "relay_domains has {subject}, an exception, which is not taken over: see to its domains by hand"
+    UNLISTABLE = "relay_domains has {subject}, which cannot be listed: see to its domains by hand"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """An entry or a file that a MainConf leaves out; ``str()`` is the sentence for people."""
+
+    kind: NoteKind
+    subject: str = ""
+    detail: str = ""
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return self.kind.value.format(subject=self.subject, detail=self.detail)
 
 
 @dataclass(slots=True)
 class MainConf:
-    """What is known of a Postfix; all of it empty where there is none.
+    """The relay settings of a Postfix; all of it empty where there is none.
 
     ``maps`` are the tables of relay_recipient_maps and ``domains`` those of relay_domains that can be listed;
-    ``spelled`` is relay_domains as main.cf has it. ``notes`` say, for people, what was not found, or left out.
+    ``spelled`` is relay_domains as main.cf has it.
     """
 
     directory: Path
@@ -32,89 +58,103 @@ class MainConf:
     listed: frozenset[str] = frozenset()
     """The domains of relay_domains as they are spelled there, in lower case: Postfix converts no IDN."""
     spelled: str = ""
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
 
     @classmethod
     def read(cls, directory: Path | None) -> MainConf:
-        """Ask postconf about a directory; None is the one that this Postfix was built with."""
-        if tool("postconf") is None:
-            text = "postconf is not installed here, so that nothing is known of this host's Postfix"
-            return cls((directory or Path("/etc/postfix")).absolute(), notes=[text])
+        """Read the settings of a directory; None is the one that this Postfix was built with."""
+        if commands.tool("postconf") is None:
+            return cls((directory or commands.DEFAULT_DIRECTORY).absolute(), notes=[Note(NoteKind.NOT_INSTALLED)])
         if directory is None:
-            built_in = ask("postconf", "-d", "-h", "config_directory")[0].strip()
-            directory = Path(built_in or "/etc/postfix")
-        found = cls(directory.absolute())
-        found._look()
-        return found
+            built_in = _output(None, "postconf", "-d", "-h", "config_directory").strip()
+            directory = Path(built_in or commands.DEFAULT_DIRECTORY)
+        settings = cls(directory.absolute())
+        settings._read()
+        return settings
 
-    def _look(self) -> None:
-        names = ("relay_recipient_maps", "relay_domains", "mydestination", "mail_version")
-        unfit = unfit_file(*of_postfix(self.directory))
-        said, trouble = ("", unfit) if unfit else ask("postconf", "-c", str(self.directory), "-x", *names)
-        if not said:
-            self.notes.append(f"postconf knows nothing of {self.directory}: {trouble or 'it said nothing'}")
+    def _read(self) -> None:
+        try:
+            stdout = commands.output("postconf", "-x", *_PARAMETERS, directory=self.directory)
+        except CommandError as error:
+            self.notes.append(Note(NoteKind.POSTCONF_FAILED, str(self.directory), str(error)))
             return
-        values = {name: value for name, _, value in (line.partition(" =") for line in said.splitlines())}
+        values = commands.parameters(stdout)
         self.maps = tuple(entries(values.get("relay_recipient_maps", "")))
-        self.version = values.get("mail_version", "").strip()
-        self.spelled = " ".join(ask("postconf", "-c", str(self.directory), "-nh", "relay_domains")[0].split())
-        self.types = frozenset(ask("postconf", "-c", str(self.directory), "-m")[0].split())
-        own = {str(one) for entry in self._patterns(values.get("mydestination", "")) if (one := _domain(entry))}
-        self._take_domains(values.get("relay_domains", ""), own)
+        self.version = values.get("mail_version", "")
+        self.spelled = " ".join(_output(self.directory, "postconf", "-nh", "relay_domains").split())
+        self.types = frozenset(_output(self.directory, "postconf", "-m").split())
+        own = {domain for entry in entries(values.get("mydestination", "")) for domain in self._domains_of(entry)}
+        self._add_domains(entries(values.get("relay_domains", "")), own)
 
-    def _take_domains(self, relay_domains: str, own: set[str]) -> None:
-        """Take the domains of a list as they come, but those that are this host's own."""
-        spelled = list(self._patterns(relay_domains, told=True))
-        self.listed = frozenset(entry.lower() for entry in spelled)
-        found: dict[Domain, None] = {}
-        for entry in spelled:
-            domain = _domain(entry)
+    def _domains_of(self, entry: str) -> list[Domain]:
+        return [domain for pattern in self._patterns(entry) or () if (domain := _domain(pattern))]
+
+    def _add_domains(self, relay_domains: list[str], own: set[Domain]) -> None:
+        """Set ``domains`` and ``listed``, without the domains that Postfix delivers itself."""
+        spelled: list[str] = []
+        for entry in relay_domains:
+            patterns = self._patterns(entry)
+            if patterns is None:
+                kind = NoteKind.EXCEPTION if entry.startswith("!") else NoteKind.UNLISTABLE
+                self.notes.append(Note(kind, entry))
+            spelled += patterns or ()
+        self.listed = frozenset(pattern.lower() for pattern in spelled)
+        domains: dict[Domain, None] = {}
+        for pattern in spelled:
+            domain = _domain(pattern)
             if domain is None:
-                self.notes.append(f"relay_domains has {entry!r}, which is no domain: left out")
+                self.notes.append(Note(NoteKind.NOT_A_DOMAIN, pattern))
             elif domain in own:
-                self.notes.append(f"relay_domains has {entry}, {_OWN}")
+                self.notes.append(Note(NoteKind.OWN_DOMAIN, pattern))
             else:
-                found[domain] = None
-        self.domains = tuple(found)
+                domains[domain] = None
+        self.domains = tuple(domains)
 
-    def _patterns(self, value: str, *, told: bool = False) -> list[str]:
-        """Give what a list such as relay_domains has, its files and tables read; ``told``: note what cannot be."""
-        found: list[str] = []
-        for entry in entries(value):
-            known: list[str] | None = [entry]
-            if entry.startswith("!"):
-                known = None
-            elif entry.startswith("/"):
-                known = _patterns_in(Path(entry))
-            elif ":" in entry:
-                known = self._keys(entry)
-            if known is None and told:
-                why = "an exception, which is not taken over" if entry[0] == "!" else "which cannot be listed"
-                self.notes.append(f"relay_domains has {entry}, {why}: see to its domains by hand")
-            found += known or ()
-        return found
-
-    def _keys(self, table: str) -> list[str] | None:
-        """List a table's keys: by postmap, else from the text beside the index; None where neither can be."""
-        table = table.removeprefix("proxy:")
-        kind, _, path = table.partition(":")
-        if unfit_file(*of_table(table)):
+    def _patterns(self, entry: str) -> list[str] | None:
+        """Return the patterns of a list's entry: itself, or those of its file or table; None if not listable."""
+        if entry.startswith("!"):
             return None
-        said, trouble = ask("postmap", "-c", str(self.directory), "-s", table)
-        if not trouble:
-            return sorted(line.partition("\t")[0] for line in said.splitlines())
-        return _left_sides(Path(path)) if kind == "cdb" else None
+        if entry.startswith("/"):
+            try:
+                return read_list(entry)
+            except (OSError, UnicodeDecodeError):
+                return None
+        return self._keys(TableName.parse(entry)) if ":" in entry else [entry]
+
+    def _keys(self, table: TableName) -> list[str] | None:
+        """Return a table's keys: by postmap, else from the text beside the index; None if neither works."""
+        if commands.irregular_file(table_files(table)):
+            return None
+        try:
+            stdout = commands.output("postmap", "-s", str(table), directory=self.directory)
+        except CommandError:
+            return _left_sides(table.path) if table.type == "cdb" and table.path else None
+        return sorted(line.partition("\t")[0] for line in stdout.splitlines())
 
 
 def entries(value: str) -> list[str]:
-    """Part a list of main.cf at commas and white space, braces kept together."""
-    found, start, depth = [], 0, 0
+    """Split a list of main.cf at commas and white space; what is in braces is one entry (postconf(5))."""
+    parts, start, depth = [], 0, 0
     for at, char in enumerate(value):
         depth += (char == "{") - (char == "}")
         if char in _SPACE and depth <= 0:
-            found.append(value[start:at])
+            parts.append(value[start:at])
             start = at + 1
-    return [entry for entry in (*found, value[start:]) if entry]
+    return [entry for entry in (*parts, value[start:]) if entry]
+
+
+def read_list(file: str, errors: str = "strict") -> list[str]:
+    """Return the patterns of a file that a list of main.cf names, comments left out (match_list(3)).
+
+    Raises OSError, and UnicodeDecodeError unless ``errors`` says otherwise.
+    """
+    lines = files.read_foreign_text(file, files.MOST_OF_A_LIST, errors).splitlines()
+    return [pattern for line in lines if not line.startswith("#") for pattern in entries(line)]
+
+
+def table_files(table: TableName) -> tuple[Path, ...]:
+    """Return the file that Postfix opens for a table; none for a table that is no file."""
+    return (Path(f"{table.path}{INDEX_SUFFIX.get(table.type, '')}"),) if table.path else ()
 
 
 def _domain(entry: str) -> Domain | None:
@@ -124,55 +164,18 @@ def _domain(entry: str) -> Domain | None:
         return None
 
 
-def _patterns_in(file: Path) -> list[str] | None:
-    """Read the patterns of a file that a list names, which may name no further file or table here."""
-    try:
-        lines = files.read_foreign_text(file, files.MOST_OF_A_LIST).splitlines()
-    except (OSError, UnicodeDecodeError):
-        return None
-    return [entry for line in lines if not line.startswith("#") for entry in entries(line)]
-
-
 def _left_sides(text: Path) -> list[str] | None:
     try:
         with files.open_foreign(text) as file:
-            pairs = [mapfile.split(line) for _, line in mapfile.logical_lines(files.lines_of(file))]
+            pairs = [table_text.split(line) for _, line in table_text.logical_lines(files.lines_of(file))]
     except OSError:
         return None
     return sorted(pair[0].decode(errors="backslashreplace") for pair in pairs if pair)
 
 
-def of_table(table: str) -> tuple[Path, ...]:
-    """Return the file that Postfix opens for TYPE:PATH; none for what is no file."""
-    kind, _, path = table.removeprefix("proxy:").partition(":")
-    return (Path(f"{path}{INDEX_SUFFIX.get(kind, '')}"),) if path.startswith("/") else ()
-
-
-def unfit_file(*several: Path) -> str:
-    """Return which of the files that a program would open is a FIFO or the like, for which it would wait; else ""."""
+def _output(directory: Path | None, program: str, *args: str) -> str:
+    """Return a program's stdout, or nothing if it fails: the settings that it would print stay empty."""
     try:
-        for path in several:
-            files.check_regular(path)
-    except files.UnfitFileError as error:
-        return str(error)
-    except OSError:  # as the program will say itself
+        return commands.output(program, *args, directory=directory)
+    except CommandError:
         return ""
-    return ""
-
-
-def ask(program: str, *args: str) -> tuple[str, str]:
-    """Run one of Postfix's programs; give what it prints, and why it failed, if it did."""
-    try:
-        done = subprocess.run(
-            [str(tool(program) or program), *args],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return "", str(error)
-    if done.returncode == 0:
-        return done.stdout.decode(errors="backslashreplace"), ""
-    last = done.stderr.decode(errors="backslashreplace").strip().rpartition("\n")[2]
-    return "", last or f"{program} ended with {done.returncode}"

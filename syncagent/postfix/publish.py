@@ -1,7 +1,7 @@
-"""Stage, index, read back, rename: the map as Postfix sees it changes whole or not at all.
+"""Publish a table in four steps: stage, index, read back, rename. Postfix sees the old table or the new one.
 
-It decides nothing: which recipients, is settled before. The order is measured: an index built in place and killed
-half-way refuses valid recipients with 550, text before index never ends in a stale pair.
+The recipients are decided elsewhere. The order was measured: an index built in place and killed half-way refuses
+valid recipients with 550; renaming the text before the index never leaves a stale pair.
 """
 
 from __future__ import annotations
@@ -17,22 +17,28 @@ from typing import TYPE_CHECKING
 
 from syncagent.errors import PublishError
 from syncagent.files import atomic, pipeline
-from syncagent.postfix import table_text as mapfile
-from syncagent.postfix.commands import create_main_cf, tool
+from syncagent.postfix import commands, table_text
+from syncagent.postfix.commands import Cause, CommandError
 from syncagent.postfix.table import publish_step
 from syncagent.postfix.verify import ReadBack
+from syncagent.values.types import TableName
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from syncagent.postfix.table import Identities, Target
 
+_HINTS = {
+    Cause.NOT_INSTALLED: ": apt-get install postfix, or use a texthash: map",
+    Cause.TIMEOUT: ": see postfix.postmap_timeout",
+}
+
 
 def publish(target: Target, recipients: Path, spool: Path, report: Callable[[str, int], None]) -> Identities:
-    """Put the map in place and give what it is then. ``recipients``: sorted canonical addresses, one a line.
+    """Put the map in place and return its identities. ``recipients``: sorted canonical addresses, one a line.
 
-    Raises PublishError, the old pair in place, naming the step; UnansweredError where Postfix does not answer for
-    keys that were written.
+    Raises PublishError, which names the step and leaves the old pair in place; UnansweredError where Postfix does not
+    answer for keys that were written.
     """
     _check_reload(target)
     target.check()
@@ -47,8 +53,8 @@ def publish(target: Target, recipients: Path, spool: Path, report: Callable[[str
             suffix = _index(target, stage, staged)
         report("read back", 0)
         with publish_step("read back"):
-            limit = target.settings.postmap_timeout
-            ReadBack(target.type, staged, spool, lambda *options: _postmap(target, *options), limit).check(keys)
+            settings = target.settings
+            ReadBack(target.type, staged, spool, settings.config_directory, settings.postmap_timeout).check(keys)
         with publish_step("rename"):
             _as_before(staged, suffix, target.text)
             _rename(target, staged, suffix, stack)
@@ -64,10 +70,10 @@ def _staging(target: Target, directory: Path, stack: contextlib.ExitStack) -> Pa
 
 
 def _as_before(staged: Path, suffix: str, old: Path) -> None:
-    """Keep mode and owner of the text; give its owner to the index too. A new map is 0644, as smtpd is another user.
+    """Keep mode and owner of the old text, its owner for the index too. A new map is 0644: smtpd is another user.
 
-    The files stay ours until they are complete: postmap run by root becomes the owner of its source, so that whoever
-    owns the map could have it write elsewhere.
+    Until the files are complete they belong to this user: postmap run by root becomes the owner of its source, so
+    that the owner of the map could have it write elsewhere.
     """
     try:
         before = old.stat()
@@ -80,7 +86,7 @@ def _as_before(staged: Path, suffix: str, old: Path) -> None:
 
 
 def _set_owner(path: Path, owner: os.stat_result, mode: int | None) -> None:
-    """Set owner, where that is permitted, and mode of a file in the staging directory, which is never followed."""
+    """Set owner, where permitted, and mode of a file in the staging directory; a symlink is not followed."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         with contextlib.suppress(PermissionError):
@@ -93,11 +99,11 @@ def _set_owner(path: Path, owner: os.stat_result, mode: int | None) -> None:
 
 
 def _keys(recipients: Path, spool: Path) -> Path:
-    """Give the sorted keys to write: the recipients, and the U-label forms of those that have one."""
+    """Return the file of sorted keys to write: the recipients, and the U-label forms of those that have one."""
     extra = spool / "second-forms"
     grep = pipeline.Child(["grep", "-F", "xn--", str(recipients)], subprocess.DEVNULL, good=(0, 1))
     with grep, pipeline.Sorter(spool) as sorter:
-        sorter.feed(mapfile.second_forms(grep.lines()))
+        sorter.feed(table_text.second_forms(grep.lines()))
         pipeline.write_plain(extra, sorter.finish())
     if not extra.stat().st_size:
         return recipients
@@ -108,11 +114,11 @@ def _keys(recipients: Path, spool: Path) -> Path:
 
 
 def _write_text(staged: Path, keys: Path) -> str:
-    """Write the text; give the digest of its lines."""
+    """Write the text; return the SHA-256 of its lines, in hex, header left out."""
     digest = hashlib.sha256()
     with staged.open("wb") as file:
-        file.write(mapfile.HEADER)
-        for chunk in mapfile.render(atomic.chunks_in(keys)):
+        file.write(table_text.HEADER)
+        for chunk in table_text.render(atomic.chunks_in(keys)):
             digest.update(chunk)
             file.write(chunk)
         file.flush()
@@ -120,52 +126,47 @@ def _write_text(staged: Path, keys: Path) -> str:
     return digest.hexdigest()
 
 
-def _postmap(target: Target, *options: str) -> list[str]:
-    program = tool("postmap")
-    if program is None:
-        raise PublishError("index", "postmap is not installed: apt-get install postfix, or use a texthash: map")
-    return [str(program), "-c", str(target.settings.config_directory), *options]
-
-
 def _index(target: Target, stage: Path, staged: Path) -> str:
-    """Have postmap index the staged text; give the suffix of what appeared, which need not be the usual one.
+    """Have postmap index the staged text; return the suffix of the file that it made, which need not be the usual one.
 
     Postfix 3.11 may redirect hash to cdb (NON_BERKELEYDB_README).
     """
     if target.type == "texthash":
         return ""
-    limit = target.settings.postmap_timeout
+    settings = target.settings
     try:
-        done = subprocess.run(
-            _postmap(target, f"{target.type}:{staged}"), capture_output=True, timeout=limit, check=False
+        done = commands.run(
+            "postmap",
+            f"{target.type}:{staged}",
+            directory=settings.config_directory,
+            timeout=settings.postmap_timeout,
         )
-    except subprocess.TimeoutExpired:
-        raise PublishError("index", f"postmap did not end within {limit:g}s: see postfix.postmap_timeout") from None
-    if done.returncode:
-        said = done.stderr.decode(errors="backslashreplace").strip()[-1000:]
-        package = f": is the package postfix-{target.type} installed?" if "unsupported dictionary type" in said else ""
-        create = create_main_cf(target.settings.config_directory)
-        hint = f"; to create it: {create}" if create else package
-        raise PublishError("index", f"postmap failed ({done.returncode}): {said or 'no message'}{hint}")
+    except CommandError as error:
+        raise PublishError("index", f"{error}{_HINTS.get(error.cause, '')}") from error
+    if done.status:
+        failure = done.error()
+        hint = f": is the package postfix-{target.type} installed?" if failure.cause is Cause.UNKNOWN_TYPE else ""
+        if create := commands.create_main_cf(settings.config_directory):
+            hint = f"; to create it: {create}"
+        raise PublishError("index", f"postmap failed ({done.status}): {failure}{hint}")
     made = sorted(path for path in stage.iterdir() if path != staged)
     if len(made) != 1:
-        found = ", ".join(path.name for path in made) or "none"
-        raise PublishError(
-            "index", f"postmap ended well, but one index file should have appeared beside the text: {found}"
-        )
+        names = ", ".join(path.name for path in made) or "none"
+        text = f"postmap succeeded, but one index file should have appeared beside the text: {names}"
+        raise PublishError("index", text)
     with made[0].open("rb") as file:
         os.fsync(file.fileno())
     return made[0].name.removeprefix(staged.name)
 
 
 def _rename(target: Target, staged: Path, suffix: str, stack: contextlib.ExitStack) -> None:
-    """Put text, then index, in their places."""
+    """Rename the text, then the index, to their places."""
     text = _beside(target, staged, target.text, stack)
     index = target.index(suffix)
     atomic.check_regular(index)  # its suffix need not be the usual one
     staged_index = _beside(target, staged.with_name(staged.name + suffix), index, stack) if suffix else None
     old, there = text.with_name("old"), target.text.exists()
-    with contextlib.suppress(OSError):  # then the next run mends what could not be put back
+    with contextlib.suppress(OSError):  # then the next run repairs what could not be put back
         old.hardlink_to(target.text)
     text.replace(target.text)
     if staged_index:
@@ -182,7 +183,7 @@ def _rename(target: Target, staged: Path, suffix: str, stack: contextlib.ExitSta
 
 
 def _beside(target: Target, staged: Path, place: Path, stack: contextlib.ExitStack) -> Path:
-    """Give what is staged, staged in the directory of its place: a symlink may lead to another file system."""
+    """Return the staged file, copied to the directory of its place if a symlink leads to another directory."""
     if staged.parent.parent.resolve() == place.parent:
         return staged
     copy = _staging(target, place.parent, stack) / staged.name
@@ -194,12 +195,12 @@ def _beside(target: Target, staged: Path, place: Path, stack: contextlib.ExitSta
 
 
 def remove_stale(old: Identities | None, new: Identities) -> None:
-    """Remove the index of ours that a new suffix or another map replaced: read by mistake, it would refuse the new."""
+    """Remove the old index of ours if the new one has another suffix: with it, Postfix would refuse new recipients."""
     if old is None or not old.index or old.index_file is None:
         return
-    path = Path(old.map.partition(":")[2] + old.index)
-    same_text = old.map.partition(":")[2] == new.map.partition(":")[2]
-    if same_text and old.index != new.index and atomic.identity(path) == old.index_file:
+    text, new_text = (TableName.parse(identities.map).rest for identities in (old, new))
+    path = Path(f"{text}{old.index}")
+    if text == new_text and old.index != new.index and atomic.identity(path) == old.index_file:
         path.unlink()
 
 
@@ -216,23 +217,23 @@ def reload(target: Target) -> None:
     """
     if target.type != "texthash" or not target.settings.reload:
         return
-    program = tool("postfix")
-    if program is None:
-        raise PublishError("reload", "postfix is not installed: set postfix.reload = false")
-    command = [str(program), "-c", str(target.settings.config_directory.absolute())]
-    if subprocess.run([*command, "status"], capture_output=True, check=False).returncode:
-        _check_configuration(target)  # "not running" and "cannot tell" have the same status
-        return
-    done = subprocess.run([*command, "reload"], capture_output=True, check=False)
-    if done.returncode:
-        raise PublishError(
-            "reload", f"postfix reload failed: {done.stderr.decode(errors='backslashreplace').strip()[-500:]}"
-        )
+    directory = target.settings.config_directory
+    try:
+        if commands.run("postfix", "status", directory=directory).status:
+            _check_configuration(directory)  # "not running" and "cannot tell" have the same status
+            return
+        done = commands.run("postfix", "reload", directory=directory)
+    except CommandError as error:
+        hint = ": set postfix.reload = false" if error.cause is Cause.NOT_INSTALLED else ""
+        raise PublishError("reload", f"{error}{hint}") from error
+    if done.status:
+        raise PublishError("reload", f"postfix reload failed: {done.error()}")
 
 
-def _check_configuration(target: Target) -> None:
-    postconf = tool("postconf")
-    command = [str(postconf), "-c", str(target.settings.config_directory), "-h", "queue_directory"]
-    if postconf is None or subprocess.run(command, capture_output=True, check=False).returncode:
-        text = f"cannot tell whether Postfix runs: {target.settings.config_directory} has no main.cf that it can read"
-        raise PublishError("reload", f"{text}; see postfix.config_directory")
+def _check_configuration(directory: Path) -> None:
+    """Raise PublishError if postconf cannot read main.cf."""
+    try:
+        commands.output("postconf", "-h", "queue_directory", directory=directory)
+    except CommandError as error:
+        text = f"cannot tell whether Postfix runs: postconf -c {directory} failed: {error}"
+        raise PublishError("reload", f"{text}; see postfix.config_directory") from error

@@ -1,6 +1,6 @@
-"""The text that postmap(1) reads: rendered, and parsed as Postfix parses it.
+"""Render the text that postmap(1) reads, and parse it as Postfix does.
 
-Rules: postmap(1) "TABLE FORMAT" and the source of postmap; measured where the two leave doubt.
+Rules: postmap(1) "TABLE FORMAT" and the source of postmap; measured where the two are ambiguous.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
 RENDERER = "1"
-"""Part of what is on record about a map: another renderer writes it anew."""
+"""Version of the rendering, recorded with a published map: with another version the map is written again."""
 
 HEADER = (
     b"# Written by syncagent: changes made here are lost. Add addresses to one of its sources, see syncagent.toml.\n"
@@ -27,13 +27,13 @@ _KEY = re.compile(rb'[^"\\ \t\v\f\r]*+(?:(?:\\.|"(?:[^"\\]|\\.)*+")[^"\\ \t\v\f\
 
 
 def render(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Turn chunks of canonical addresses, one a line and cut anywhere, to lines of the text, without its header."""
+    """Yield the lines of the text, without its header, from chunks of addresses, one a line and cut anywhere."""
     for chunk in chunks:
         yield chunk.replace(b"\n", _VALUE)
 
 
 def second_forms(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Give, for lines of canonical addresses, the U-label forms that must be keys as well, as lines."""
+    """Yield the U-label forms of canonical addresses that must be keys as well, one a line."""
     for line in lines:
         if b"xn--" in line:
             for form in normalise.renderings(line.rstrip(b"\n").decode())[1:]:
@@ -41,7 +41,7 @@ def second_forms(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def logical_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Give ``(number, line)`` of each logical line: comments and blank lines gone, continuations joined.
+    """Yield ``(number, line)`` of each logical line: comments and blank lines dropped, continuations joined.
 
     Raises LineTooLongError for one of over a megabyte.
     """
@@ -73,8 +73,8 @@ def split(line: bytes) -> tuple[bytes, bytes] | None:
             return b"", line.strip(_SPACE)
         key, *value = line.split(None, 1)
         return key, value[0].strip(_SPACE) if value else b""
-    found = _KEY.match(line)
-    end = found.end() if found else 0
+    match = _KEY.match(line)
+    end = match.end() if match else 0
     if line[end : end + 1] == b'"':
         return None
     if line[end : end + 1] == b"\\":  # the line's last octet: there is nothing that it escapes
@@ -83,34 +83,33 @@ def split(line: bytes) -> tuple[bytes, bytes] | None:
 
 
 def published(lines: Iterable[bytes], relay_domains: Collection[str], dead: Dead) -> Iterator[bytes]:
-    """Give the recipients that a text publishes, as lines, unsorted and perhaps twice.
+    """Yield the recipients that a text publishes, one a line, unsorted and perhaps twice.
 
-    Keys are folded as Postfix folds them, and otherwise taken as they stand: what another hand wrote stays what it
-    was until the guard lets it go. Both forms of an IDN domain are one recipient; ``relay_domains`` tells the folded
-    U-labels that are no longer what they were folded from. What Postfix could never find, or could not hold in every
-    table type, is counted in ``dead``.
+    Keys are folded as Postfix folds them, and otherwise not changed: entries written by hand are recipients until the
+    guard lets them go. Both forms of an IDN domain are one recipient; ``relay_domains`` serves to recognise U-labels
+    whose folding differs. Lines that Postfix could never match, or that no table type could hold, count in ``dead``.
     """
     folded = {normalise.u_labels(domain).casefold(): domain for domain in relay_domains if "xn--" in domain}
     for domain in relay_domains:
         folded.pop(domain, None)
     for _, line in logical_lines(lines):
-        found = recipient(line, folded)
-        if found is None:
+        address = recipient(line, folded)
+        if address is None:
             dead.count += 1
         else:
-            yield found.encode() + b"\n"
+            yield address.encode() + b"\n"
 
 
 class Dead:
-    """Counts lines of a text that publish no recipient."""
+    """The number of lines of a text that publish no recipient."""
 
     def __init__(self) -> None:
-        """Start with none."""
+        """Start at 0."""
         self.count = 0
 
 
 def recipient(line: bytes, folded_domains: Mapping[str, str]) -> str | None:
-    """Give the recipient that a logical line publishes; None where Postfix drops the line, or could never match it."""
+    """Return the recipient that a logical line publishes; None if Postfix drops the line, or could never match it."""
     try:
         line.decode()  # postmap drops the whole line, be it the value that is not UTF-8
     except UnicodeDecodeError:

@@ -1,6 +1,6 @@
-"""Read a staged map back through Postfix: every key written is answered for, and no other key is there.
+"""Verify a staged map through Postfix: it answers for every key written, and has no other key.
 
-postmap exits 0 though it dropped lines, so neither its status nor what it prints says whether the index is right.
+postmap may drop lines and exit 0, so neither its status nor its output proves that the index is right.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from syncagent.errors import PublishError, UnansweredError
 from syncagent.files import atomic, pipeline, sorted_lines
-from syncagent.postfix import table_text as mapfile
+from syncagent.postfix import commands, table_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 _LISTABLE = ("hash", "btree", "lmdb")
@@ -23,12 +23,12 @@ _MAX_UNANSWERED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class ReadBack:
-    """A staged map. ``postmap`` gives the command line for options; each command ends after ``limit`` seconds."""
+    """A staged map. ``config_directory`` is main.cf's; each postmap is killed after ``limit`` seconds."""
 
     map_type: str
     staged: Path
     spool: Path
-    postmap: Callable[..., list[str]]
+    config_directory: Path
     limit: float
 
     def check(self, keys: Path) -> None:
@@ -63,7 +63,7 @@ class ReadBack:
         return _compare(plain, listed) + self._unanswered(foreign)
 
     def _unanswered(self, keys: Path) -> list[bytes]:
-        """Ask Postfix for each key; give those it does not answer for."""
+        """Look up each key; return those without an answer."""
         if not keys.stat().st_size:
             return []
         with keys.open("rb") as asked, self._child("-q", "-", stdin=asked.fileno()) as child:
@@ -71,7 +71,9 @@ class ReadBack:
         return _compare(keys, answered)
 
     def _child(self, *options: str, stdin: int = subprocess.DEVNULL) -> pipeline.Child:
-        command = self.postmap(*options, f"{self.map_type}:{self.staged}")
+        command = commands.command(
+            "postmap", *options, f"{self.map_type}:{self.staged}", directory=self.config_directory
+        )
         return pipeline.Child(command, stdin, good=(0, 1), limit=self.limit)  # 1: not one key was found
 
     def _sorted(self, chunks: Iterable[bytes]) -> Path:
@@ -80,7 +82,7 @@ class ReadBack:
             return pipeline.write_plain(self.spool / "sorted", sorter.finish())
 
     def _by_alphabet(self, chunks: Iterable[bytes], name: str) -> tuple[Path, Path]:
-        """Split lines into those in ASCII and the others."""
+        """Split lines into two files: those in ASCII and the others."""
         plain, foreign = self.spool / f"{name}-ascii", self.spool / f"{name}-others"
         with plain.open("wb") as ascii_file, foreign.open("wb") as other_file:
             for chunk in pipeline.whole_lines(chunks):
@@ -92,10 +94,10 @@ class ReadBack:
         return plain, foreign
 
 
-def _compare(wanted: Path, found: Path) -> list[bytes]:
-    """Give what is wanted and not found. Raises PublishError for what is found and not wanted."""
+def _compare(expected: Path, actual: Path) -> list[bytes]:
+    """Return the keys of ``expected`` that ``actual`` lacks. Raises PublishError for keys that only ``actual`` has."""
     missing: list[bytes] = []
-    with sorted_lines.differences(wanted, found) as chunks:
+    with sorted_lines.differences(expected, actual) as chunks:
         for chunk in chunks:
             keys = chunk.removesuffix(b"\n").split(b"\n")
             unwritten = next((key for key in keys if key.startswith(b"\t")), None)
@@ -109,16 +111,16 @@ def _compare(wanted: Path, found: Path) -> list[bytes]:
 
 
 def _keys_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Turn ``key TAB OK`` lines to keys, by whole lines."""
+    """Yield chunks of keys, one a line, from chunks of ``key TAB OK`` lines."""
     for chunk in pipeline.whole_lines(chunks):
         yield chunk.replace(b"\tOK\n", b"\n")
 
 
 def text_keys(staged: Path) -> Iterator[bytes]:
-    """Give the keys of a text, as lines, as they are spelled there."""
+    """Yield the keys of a text, one a line, as they are spelled there."""
     with atomic.open_foreign(staged) as file:
-        for _, line in mapfile.logical_lines(atomic.lines_of(file)):
-            parts = mapfile.split(line)
+        for _, line in table_text.logical_lines(atomic.lines_of(file)):
+            parts = table_text.split(line)
             if parts and parts[1]:
                 yield parts[0] + b"\n"
 

@@ -112,10 +112,10 @@ class Sink(Protocol):
         """Add entries. Those whose address is malformed are recorded as rejects."""
 
     def reject(self, spelled: str, reason: str, key: str) -> None:
-        """Record a value that cannot be read as an address. The reason completes the sentence "VALUE ...": "is ..."."""
+        """Record a value that cannot be read as an address. The reason is a predicate, such as "is not UTF-8"."""
 
     def ignore(self, count: int) -> None:
-        """Count values that are well-formed but not mail recipients. They do not make an empty answer acceptable."""
+        """Count values that are well-formed but not mail recipients. An answer with nothing else is an empty one."""
 
     def restart(self) -> None:
         """Discard everything since the start of the fetch."""
@@ -151,12 +151,13 @@ class Request:
 class Answer(Struct, frozen=True):
     """The result of a fetch: a complete answer, or "same" as the answer that the request's validator belongs to.
 
-    ``same``: nothing was put; the validator may be a newer one, and None keeps the request's.
-    ``validator``: identifies this answer; None makes the next fetch a complete one.
+    ``same``: nothing was put, and the last answer stays in force.
+    ``validator``: identifies this answer. None with ``same`` keeps the request's, otherwise makes the next fetch a full
+    one.
     ``notes``: remarks for people.
     ``mode``: how the answer was obtained, if the kind has several ways, such as "sync" and "poll".
-    ``explained``: the keys that changed since the last answer, if the source knows them all. Differences under other
-    keys are then reported, and this answer counts. None: not known.
+    ``explained``: all keys that changed since the last answer; None if the source does not know them. Addresses that
+    differ under other keys are reported in a note of the run, and this answer stays in force.
     ``steps``: statistics of each list that the answer was made from.
     ``domains``: mail domains that the source serves. None: it does not report any.
     """
@@ -223,7 +224,7 @@ def watched(kind: str, module: Any, config: Struct) -> tuple[Watched, ...]:  # n
 
 @contextlib.contextmanager
 def _translate_errors(kind: str, what: str) -> Iterator[None]:
-    """Convert any exception from a kind's package to a BrokenKindError that names the package and its version."""
+    """Convert exceptions of a kind's package, SystemExit too, to BrokenKindError, which names package and version."""
     try:
         yield
     except (Exception, SystemExit) as error:

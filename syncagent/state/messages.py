@@ -124,17 +124,17 @@ def held_catch_all(name: str) -> str:
     return f"{name} would accept every address of its domain: to permit it, add {name[1:]} to postfix.catch_all"
 
 
-def to_approve(hold: Hold, program: str) -> str:
-    """Return the remedy for a hold that may be approved."""
+def to_approve(hold: Hold, command: str) -> str:
+    """Return the remedy for a hold that may be approved; ``command`` is the command line for that."""
     if not hold.id:
         return "to let them go: the next sync gives an ID to approve"
-    return f"to let them go: {program} approve {hold.id}"
+    return f"to let them go: {command}"
 
 
-def held_alarm(hold: Hold, program: str) -> str:
+def held_alarm(hold: Hold, command: str) -> str:
     """Return all there is to say of a hold, in one line."""
     why = "; ".join(with_text(reason).text for reason in hold.reasons)
-    return f"held: {held(hold)}: {why}{f'; {to_approve(hold, program)}' if hold.approvable else ''}"
+    return f"held: {held(hold)}: {why}{f'; {to_approve(hold, command)}' if hold.approvable else ''}"
 
 
 def refusal(refused: Refusal) -> str:

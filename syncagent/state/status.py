@@ -109,8 +109,8 @@ class Status(Struct, frozen=True, kw_only=True):
         return ExitCode.HELD if kinds else ExitCode.OK
 
 
-def read(config: Config, program: str, now: float | None = None, agent: AgentState | None = None) -> Status:
-    """Return the status; nothing is written. ``program`` is the command line for another verb. Raise LedgerError.
+def read(config: Config, now: float | None = None, agent: AgentState | None = None) -> Status:
+    """Return the status; nothing is written. Raise LedgerError.
 
     ``agent`` is the agent's own state, if the agent asks.
     """
@@ -125,7 +125,7 @@ def read(config: Config, program: str, now: float | None = None, agent: AgentSta
     last = agent.last if agent else None
     attempts = [source.last_attempt for source in sources]
     plan = finished.plan if finished else None
-    alarms = [*_stale(config, sources), *_held(holds, program)]
+    alarms = [*_stale(config, sources), *_held(config, holds)]
     if failure:
         alarms.append(Alarm("publish-failed", str(config.postfix.map), failure))
     elif (
@@ -137,7 +137,8 @@ def read(config: Config, program: str, now: float | None = None, agent: AgentSta
         alarms += [Alarm("canary", name, messages.absent_canary(name)) for name in plan.absent_canaries]
     elif any(attempts) and not failure:
         lacks = f": {'; '.join(last.lacks)}" if last and last.lacks else ""
-        alarms.append(Alarm("incomplete", str(config.postfix.map), f"nothing is published yet{lacks}: {program} plan"))
+        text = f"nothing is published yet{lacks}: {config.command('plan')}"
+        alarms.append(Alarm("incomplete", str(config.postfix.map), text))
     if agent and agent.refused and (own or running):  # the next one reads it anew, and does not begin with a bad one
         alarms.append(Alarm("configuration", str(config.file), agent.refused))
     return Status(
@@ -191,12 +192,13 @@ def _stale(config: Config, sources: tuple[SourceStatus, ...]) -> list[Alarm]:
     return alarms
 
 
-def _held(holds: tuple[Hold, ...], program: str) -> list[Alarm]:
+def _held(config: Config, holds: tuple[Hold, ...]) -> list[Alarm]:
     alarms = []
     for hold in holds:
         if not hold.waits:
             kinds = " ".join(sorted({reason.kind for reason in hold.reasons} - {"source-failing"}))  # it comes and goes
-            alarms.append(Alarm("held", f"{hold.domain} {kinds}", messages.held_alarm(hold, program)))
+            text = messages.held_alarm(hold, config.command("approve", hold.id))
+            alarms.append(Alarm("held", f"{hold.domain} {kinds}", text))
     return alarms
 
 

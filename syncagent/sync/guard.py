@@ -1,6 +1,7 @@
 """Which removals are held, and why: counts in, reasons out. Nothing here reads or writes.
 
-To add a rule: one function of a domain's counts in ``DOMAIN_RULES``, its configuration key, its row in the README.
+To add a rule: one function of a domain's counts in ``DOMAIN_RULES``, its configuration key, its row in the README,
+``tests/test_hold_reasons.py``.
 """
 
 from __future__ import annotations

@@ -107,6 +107,30 @@ class Address(str):
 
 
 @dataclass(frozen=True, slots=True)
+class TableName:
+    """A lookup table of any type as main.cf names it: ``TYPE:REST``, with ``proxy:`` before it or without."""
+
+    type: str
+    rest: str
+    """A path for tables that are files; otherwise what the type makes of it."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Split a name; ``rest`` is empty where there is no colon."""
+        kind, _, rest = text.removeprefix("proxy:").partition(":")
+        return cls(kind, rest)
+
+    @property
+    def path(self) -> Path | None:
+        """The file, without the suffix of an index; None where the table is no file."""
+        return Path(self.rest) if self.rest.startswith("/") else None
+
+    def __str__(self) -> str:
+        """Return ``TYPE:REST`` as postmap(1) takes it."""
+        return f"{self.type}:{self.rest}"
+
+
+@dataclass(frozen=True, slots=True)
 class MapName:
     """A Postfix lookup table as main.cf names it: ``TYPE:PATH``, or ``proxy:TYPE:PATH``."""
 
@@ -118,8 +142,9 @@ class MapName:
     def parse(cls, value: object) -> Self:
         """Return the parsed name. Raise ValueError for a type that postmap(1) cannot build, except texthash."""
         text = value if isinstance(value, str) else ""
-        kind, colon, path = text.removeprefix("proxy:").partition(":")
-        if not colon or kind not in INDEX_SUFFIX:
+        name = TableName.parse(text)
+        kind, path = name.type, name.rest
+        if not path or kind not in INDEX_SUFFIX:
             known = ", ".join(INDEX_SUFFIX)
             raise ValueError(
                 f'expected TYPE:PATH as in main.cf, TYPE one of {known}, such as "lmdb:/path", got {quoted(value)}'

@@ -65,13 +65,13 @@ def test_a_start_that_does_not_get_the_lock(mx: Station) -> None:
     with ExitStack() as by_hand:
         by_hand.enter_context(files.locked(mx.state / "sync.lock", 1))
         with impatient(mx) as agent:
-            assert wait_until(lambda: len(agent.events("another run is under way")) >= 3, 10)
+            assert wait_until(lambda: len(agent.events("another run is under way")) >= 3)
             by_hand.close()
             due = due_until_published(agent, 0)
             assert len(due) >= 4
             assert all("slow" in one for one in due)
             assert mx.published() == FAST | SLOW | {LATE}
-            assert wait_until(lambda: agent.events("run")[-1]["due"] == ["fast"], 5), "it is owed no more"
+            assert wait_until(lambda: agent.events("run")[-1]["due"] == ["fast"]), "it is owed no more"
 
 
 @pytest.mark.parametrize("how", ["the lock", "a fault"])
@@ -88,7 +88,7 @@ def test_now_that_came_to_nothing(mx: Station, how: str) -> None:
         agent.send(signal.SIGUSR1)
         assert set(agent.wait("run", after=mark, why="USR1")["due"]) == {"fast", "slow"}
         failed = "another run is under way" if how == "the lock" else "fault"
-        assert wait_until(lambda: len(agent.events(failed, after=mark)) >= 3, 10)
+        assert wait_until(lambda: len(agent.events(failed, after=mark)) >= 3)
         by_hand.close()
         (mx.directory / "faulty").unlink(missing_ok=True)
         assert {"fast", "slow"} in due_until_published(agent, mark)[3:]

@@ -51,7 +51,7 @@ class Figures:
 
     def have_not_grown(self, runs: int) -> None:
         """Assert that it is the same now."""
-        assert wait_until(lambda: self._now()[:2] == (self.files, self.threads), 10), (vars(self), self._now())
+        assert wait_until(lambda: self._now()[:2] == (self.files, self.threads)), (vars(self), self._now())
         grown = self._now()[2] - self.memory
         print(  # noqa: T201 - the figures
             f"{runs} runs in {time.monotonic() - self.began:.0f} s: {self.files} files, {self.threads} threads,"

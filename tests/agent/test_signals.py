@@ -19,12 +19,12 @@ from tests.scenario import people
 from tests.sources.http import ended
 from tests.support.agent import Agent
 from tests.support.need import need
-from tests.support.programs import wait_until
+from tests.support.programs import PATIENCE, allowed, wait_until
 from tests.support.run import syncagent
 from tests.support.scripted_http import ScriptedHTTP, answer
 
 TERMS, HALVES = 30, 2
-CEILING, AIM = 15.0, 2.0
+CEILING, AIM = 15.0, 2.0  # seconds, on an idle machine
 SEED = 20261124
 OLD, NEW = people(300), people(300, first=100)
 
@@ -67,7 +67,7 @@ def test_terms_at_random_moments(mx: Station, half: int) -> None:
                 agent.send(signal.SIGUSR1)
                 agent.wait("run", after=mark)
             time.sleep(dice.random() * (0.06 if turn % 3 else 0.3))
-            times.append(agent.stop(seconds=CEILING))
+            times.append(agent.stop())
             ended = len(agent.events("published")) + len(agent.events("unchanged"))
             within += len(agent.events("run")) > ended
             assert agent.events("stopped")
@@ -79,15 +79,15 @@ def test_terms_at_random_moments(mx: Station, half: int) -> None:
         assert mx.published() == following
     print(f"TERM: {sorted(round(took * 1000) for took in times)} ms, {within} within a run")  # noqa: T201 - the figures
     assert within >= 3, "TERMs hit runs"
-    assert sum(took < AIM for took in times) >= len(times) - 2, times
+    assert sum(took < allowed(AIM) for took in times) >= len(times) - 2, times
 
 
 def test_term_in_a_hung_fetch(mx: Station, server: ScriptedHTTP) -> None:
     """A fetch that hangs does not keep the agent from its end."""
     mx.extra = http_source(server, deadline="1h")
     with Agent(mx.configure(), env=mx.env) as agent:
-        assert wait_until(lambda: bool(server.asked), 10)
-        assert agent.stop(seconds=CEILING) < AIM * 2
+        assert wait_until(lambda: bool(server.asked))
+        assert agent.stop() < allowed(AIM * 2)
         assert not agent.events("not published")
     assert not mx.left_over()
 
@@ -99,8 +99,8 @@ def test_stopped_in_a_running_postmap(mx: Station, number: int) -> None:
     hangs = mx.hanging_postmap()
     mx.write("corp", NEW)
     with Agent(mx.configure(), env=mx.env) as agent:
-        assert wait_until(Path(f"{hangs}.began").exists, 10)
-        assert agent.stop(number, seconds=CEILING) < AIM * 2
+        assert wait_until(Path(f"{hangs}.began").exists)
+        assert agent.stop(number) < allowed(AIM * 2)
     assert mx.published() == OLD
     assert not mx.left_over()
     hangs.unlink()
@@ -116,15 +116,15 @@ def test_term_that_another_thread_takes(mx: Station, server: ScriptedHTTP, where
             agent.wait("published")
             time.sleep(0.3)
         else:
-            assert wait_until(lambda: bool(server.asked), 10)
+            assert wait_until(lambda: bool(server.asked))
         thread = max(int(task.name) for task in Path(f"/proc/{agent.process.pid}/task").iterdir())
         assert thread != agent.process.pid
         tgkill = {"x86_64": 234, "aarch64": 131}.get(platform.machine())
         need("the number of tgkill(2)", tgkill)
         began = time.monotonic()
         assert ctypes.CDLL(None).syscall(tgkill, agent.process.pid, thread, signal.SIGTERM) == 0
-        assert agent.process.wait(CEILING) == 0
-        assert time.monotonic() - began < AIM * 2
+        assert agent.process.wait(PATIENCE) == 0
+        assert time.monotonic() - began < allowed(AIM * 2)
 
 
 def test_term_in_a_back_off(mx: Station) -> None:
@@ -135,7 +135,7 @@ def test_term_in_a_back_off(mx: Station) -> None:
         agent.wait("needs a person", kind="publish-failed")
         told = json.loads((mx.state / "agent.json").read_bytes())
         assert 3 < told["next_run"] - told["last"]["finished"] <= 5
-        assert agent.stop(seconds=CEILING) < AIM * 2
+        assert agent.stop() < allowed(AIM * 2)
 
 
 def test_publishing_is_tried_again(mx: Station) -> None:
@@ -179,7 +179,7 @@ def beginning(mx: Station) -> Agent:
     script = mx.directory / "begins_slowly.py"
     script.write_text(BEGINS_SLOWLY, "utf-8")
     agent = Agent(mx.configure(), env=mx.env, command=(sys.executable, str(script)))
-    assert wait_until(Path(f"{mx.config}.begun").exists, 15)
+    assert wait_until(Path(f"{mx.config}.begun").exists)
     return agent
 
 
@@ -213,7 +213,7 @@ def test_stopped_before_it_is_ready(mx: Station, number: int) -> None:
     """An agent that is stopped while it begins ends with 0 as well: nothing went wrong."""
     agent = beginning(mx)
     try:
-        assert agent.stop(number) < AIM
+        assert agent.stop(number) < allowed(AIM)
         assert not agent.noise
         assert not agent.events(level="error")
     finally:
@@ -234,7 +234,7 @@ def test_killed_and_started_again(mx: Station) -> None:
         agent.wait("published")
         assert mx.published() == people(310)
         assert agent.run_now()["event"] == "unchanged"
-        assert wait_until(lambda: not mx.left_over(), 5)
+        assert wait_until(lambda: not mx.left_over())
 
 
 def test_a_second_agent_is_refused(mx: Station) -> None:
@@ -251,12 +251,12 @@ def test_a_look_at_the_lock_is_no_agent(mx: Station) -> None:
     (mx.state / "agent.lock").touch()
     look = "import fcntl, sys, time; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_SH); print(1, flush=True)"
     with subprocess.Popen(
-        [sys.executable, "-c", f"{look}; time.sleep(20)", str(mx.state / "agent.lock")], stdout=subprocess.PIPE
+        [sys.executable, "-c", f"{look}; time.sleep(600)", str(mx.state / "agent.lock")], stdout=subprocess.PIPE
     ) as looking:
         assert looking.stdout
         looking.stdout.readline()
         agent = Agent(mx.configure(), env=mx.env)
-        assert wait_until(lambda: agent.process.poll() is not None or agent.has_open("agent.lock"), 15)
+        assert wait_until(lambda: agent.process.poll() is not None or agent.has_open("agent.lock"))
         looking.kill()
         with agent:
             agent.wait("started")
@@ -348,7 +348,7 @@ def test_the_configuration_changes_by_itself(mx: Station) -> None:
         mx.configure()
         agent.wait("configuration read again", after=mark)
         agent.wait("published", after=mark)
-        assert time.monotonic() - began < CEILING
+        assert time.monotonic() - began < allowed(CEILING)
         assert mx.published() == OLD - {"user000@example.com"}
         assert agent.events("run", after=mark)[0]["why"] == "the configuration changed"
 
@@ -363,7 +363,7 @@ def test_usr1_is_now(mx: Station) -> None:
         mark = agent.mark
         for _ in range(200):
             agent.send(signal.SIGUSR1)
-        assert wait_until(lambda: len(agent.events("unchanged", after=mark)) > 0, 10)
+        assert wait_until(lambda: len(agent.events("unchanged", after=mark)) > 0)
         runs = agent.quiet(1.0, after=mark)
         assert 1 <= len(runs) < 50
         assert {run["why"] for run in runs} == {"USR1"}
@@ -393,13 +393,13 @@ def test_term_while_another_run_has_the_lock(mx: Station) -> None:
     mx.postmap_waits.touch()
     by_hand = mx.start("sync")
     try:
-        assert wait_until(lambda: bool(list(mx.map.parent.glob(".*syncagent-*"))), 10)
+        assert wait_until(lambda: bool(list(mx.map.parent.glob(".*syncagent-*"))))
         with Agent(mx.config, env=mx.env) as agent:
             agent.wait("run")
-            assert agent.stop(seconds=CEILING) < AIM * 2
+            assert agent.stop() < allowed(AIM * 2)
     finally:
         mx.postmap_waits.unlink()
-        out, err = by_hand.communicate(timeout=30)
+        out, err = by_hand.communicate(timeout=PATIENCE)
     assert by_hand.returncode == 0, (out, err)
     assert mx.published() == NEW
 
@@ -424,11 +424,13 @@ def removed(directory: Path) -> bool:
 def test_the_state_directory_is_removed(mx: Station) -> None:
     """With the lock in it: the next run takes it again, so that status sees the agent, and no second one starts."""
     with Agent(mx.configure(), env=mx.env) as agent:
-        agent.wait("published")
+        agent.systemd.wait("STATUS=300 recipients")  # the last that a run does: nothing is being written any more
         for count in (1, 2):
-            assert wait_until(lambda: removed(mx.state), 5)
+            assert wait_until(lambda: removed(mx.state))
+            told = len(agent.systemd.told)
             assert agent.run_now()["event"] in {"published", "unchanged"}
-            assert wait_until(lambda: json.loads(mx.status().stdout)["running"], 5)
+            agent.systemd.wait("STATUS=300 recipients", after=told)
+            assert wait_until(lambda: json.loads(mx.status().stdout)["running"])
             assert "another agent is running" in syncagent("run", config=mx.config, env=mx.env, check=75).stderr
             assert len(agent.events("the lock was gone; taken again", level="warning")) == count
         assert len([path for path in agent.open_files() if "agent.lock" in path]) == 1
@@ -444,11 +446,11 @@ def test_another_agent_after_the_lock_was_removed(mx: Station) -> None:
         with Agent(mx.configure(), env=mx.env) as second:
             second.wait("run")
             agent.send(signal.SIGUSR1)
-            assert agent.process.wait(CEILING) == 75
+            assert agent.process.wait(PATIENCE) == 75
             assert "another agent is running" in "".join(agent.noise)
             agent.noise.clear()
             assert second.run_now()["event"] == "unchanged"
-            assert wait_until(lambda: json.loads(mx.status().stdout)["agent"]["pid"] == second.process.pid, 5)
+            assert wait_until(lambda: json.loads(mx.status().stdout)["agent"]["pid"] == second.process.pid)
 
 
 def test_a_lock_that_cannot_be_taken_again(mx: Station) -> None:
@@ -472,7 +474,7 @@ def test_what_is_asked_when(mx: Station, server: ScriptedHTTP) -> None:
     mx.extra = http_source(server, every="2s")
     with Agent(mx.configure(), env=mx.env) as agent:
         agent.wait("published")
-        assert wait_until(lambda: len(server.asked) >= 3, 15)
+        assert wait_until(lambda: len(server.asked) >= 3)
         assert all(run["due"] == ["web"] for run in agent.events("run") if run["why"] == "schedule")
         mark = agent.mark
         mx.write("corp", OLD | {"late@example.com"})

@@ -21,7 +21,7 @@ from tests.scenario import people
 from tests.support.agent import Agent
 from tests.support.need import need, need_postfix, need_program
 from tests.support.postfix import PrivatePostfix
-from tests.support.programs import wait_until
+from tests.support.programs import PATIENCE, allowed, wait_until
 from tests.support.scripted_http import ScriptedHTTP, answer
 
 TOLD = (
@@ -77,7 +77,7 @@ def then_noticed(
     mx: Station, agent: Agent, change: Callable[[], None], *, seconds: float = URGENT, why: str = "a file changed"
 ) -> float:
     """Make a change under a running agent and wait until it is published; give how long that took."""
-    assert wait_until(lambda: bool(agent.events("run")), 10)
+    assert wait_until(lambda: bool(agent.events("run")))
     agent.run_now()
     time.sleep(0.5)  # its first look of all is over
     assert not mx.is_published(LATE)
@@ -436,7 +436,7 @@ def test_postfix_answers_by_it(tmp_path: Path) -> None:
             assert postfix.verdict(LATE).code == 550
             began = time.monotonic()
             mx.write("corp", NEW)
-            assert wait_until(lambda: postfix.verdict(LATE).code == 250, URGENT, pause=0.1)
+            assert wait_until(lambda: postfix.verdict(LATE).code == 250, allowed(URGENT), pause=0.1)
             print(f"250 after {time.monotonic() - began:.2f} s")  # noqa: T201 - the figure
             assert postfix.verdict("user000@example.com").code == 250
 
@@ -524,8 +524,8 @@ def test_set_and_look_at_the_same_time(tmp_path: Path) -> None:
             (tmp_path / "a").write_text(str(turn), "utf-8")
     finally:
         over.set()
-        keeper.join(10)
+        keeper.join(PATIENCE)
         watching.stop()
     assert not wrong, wrong[0]
-    assert wait_until(lambda: len(os.listdir("/proc/self/fd")) <= files, 10)  # noqa: PTH208 - counted
-    assert wait_until(lambda: threading.active_count() <= threads, 10), threading.enumerate()
+    assert wait_until(lambda: len(os.listdir("/proc/self/fd")) <= files)  # noqa: PTH208 - counted
+    assert wait_until(lambda: threading.active_count() <= threads), threading.enumerate()

@@ -12,12 +12,14 @@ from typing import Any, Self
 
 from tests.support.postfix import PrivatePostfix
 from tests.support.postmap import run_postfix, settle
-from tests.support.programs import find_program
+from tests.support.programs import PATIENCE, find_program
 from tests.support.run import syncagent
 
 DOMAINS = ("example.com", "example.org")
 PEOPLE = ("anna@example.com", "postmaster@example.com", "ben@example.org", "postmaster@example.org")
-Findings = list[dict[str, str]]
+Findings = list[dict[str, Any]]
+KINDS = {"shell": "command", "file": "write", "zone": "record", "person": "text"}
+"""The kinds of remedies, and the field that says what to do."""
 _SETS = re.compile(r"postconf .*-e '?(\w+) = ?(.*?)'?$", re.MULTILINE)
 _SETTING = re.compile(r"in (?P<file>/\S+), \[postfix\]: (?P<key>\w+) = (?P<value>.*)")
 
@@ -38,7 +40,7 @@ class Backup:
     def publish(self) -> None:
         """Write the configuration and a list, and sync."""
         self.directory.mkdir(exist_ok=True)
-        self.list.write_text("".join(f"{address}\n" for address in PEOPLE))
+        self.write_list()
         self.file.write_text(
             f"""\
 [postfix]
@@ -75,6 +77,10 @@ path = "recipients"
         """The source."""
         return self.directory / "recipients"
 
+    def write_list(self) -> None:
+        """Write the source as it is at first."""
+        self.list.write_text("".join(f"{address}\n" for address in PEOPLE))
+
     def add(self, *addresses: str) -> None:
         """Have the source give more."""
         with self.list.open("a") as file:
@@ -99,6 +105,10 @@ path = "recipients"
         assert told["exit_code"] == done.returncode == (1 if told["errors"] else 0), done.stderr
         found: Findings = told["findings"]
         assert sum(one["severity"] == "error" for one in found) == told["errors"]
+        for one in found:
+            steps = [step[KINDS[step["kind"]]] for step in one["remedies"]]
+            assert all(step in one["mend"] for step in steps), "a remedy is not in the text"
+            assert bool(steps) == bool(one["mend"]), "the text has more than the remedies"
         for name, value in _SETS.findall("\n".join(one["mend"] for one in found)):
             self._assert_mends(name, value)
         return found
@@ -127,7 +137,9 @@ path = "recipients"
             shutil.copyfile("/etc/postfix/dynamicmaps.cf", self.postfix.config_directory / "dynamicmaps.cf")
             return
         found = f"{shlex.quote(sys.executable)} -m syncagent" if program == "syncagent" else find_program(program)
-        done = subprocess.run(["sh", "-c", f"{found or program} {rest}"], check=False, capture_output=True, timeout=60)
+        done = subprocess.run(
+            ["sh", "-c", f"{found or program} {rest}"], check=False, capture_output=True, timeout=PATIENCE
+        )
         assert done.returncode in {0, 65}, f"{line}: {done.stderr.decode()}"
 
 

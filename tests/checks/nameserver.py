@@ -4,11 +4,10 @@ import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.support.ports import free_port
-from tests.support.programs import ProgramError, find_program, wait_until
+from tests.support.programs import PATIENCE, ProgramError, find_program, wait_until
+from tests.support.service import Service
 
 HERE = "backup.example.net"
 PRIMARY = ("host-record=primary.example.com,192.0.2.1",)
@@ -19,7 +18,7 @@ RIGHT = (*PRIMARY, *ADDRESS, *ORG, *COM)
 """What the world should know of the backup MX of these tests."""
 
 
-class Nameserver:
+class Nameserver(Service):
     """Knows these records, in dnsmasq's own options without their dashes, and that there are no others.
 
     `mx-host=NAME,TARGET,PREFERENCE`, `host-record=NAME,ADDRESS`, `cname=ALIAS,TARGET`, `dns-rr=NAME,TYPE,HEX`.
@@ -30,6 +29,8 @@ class Nameserver:
     def __init__(self, directory: Path, records: Sequence[str]) -> None:
         """Remember them; nothing runs before the `with`."""
         self._records, self._file = records, directory / "dnsmasq.conf"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._said = b""
         self.port = free_port()
 
     @property
@@ -37,24 +38,23 @@ class Nameserver:
         """What `check --dns` is given."""
         return f"127.0.0.1:{self.port}"
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
         """Start it, and wait until it answers."""
         lines = ["no-resolv", "no-hosts", "no-daemon", "bind-interfaces", "listen-address=127.0.0.1"]
         lines += [f"port={self.port}", "pid-file=", self.everything, "user=", "local-ttl=1", *self._records]
         self._file.write_text("".join(f"{line}\n" for line in lines))
         command = [find_program("dnsmasq") or "dnsmasq", f"--conf-file={self._file}"]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        if not wait_until(self._answers, 10):
-            self.__exit__(None, None, None)
+        if not wait_until(self._answers):
+            self.close()
             raise ProgramError(f"dnsmasq does not answer: {self._said!r}")
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         """Stop it."""
-        self._process.terminate()
-        _, self._said = self._process.communicate(timeout=10)
+        if self._process is not None:
+            self._process.terminate()
+            _, self._said = self._process.communicate(timeout=PATIENCE)
+            self._process = None
 
     def _answers(self) -> bool:
         """Whether it takes connections."""

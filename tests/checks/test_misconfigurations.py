@@ -1,16 +1,18 @@
 """A real Postfix per misconfiguration: `check` names it with its mend, and the mend, typed, makes it right."""
 
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from syncagent import checks
 from tests.checks import Backup, problems
 from tests.support.postmap import postmap_build, settle
 
-Deed = Callable[[Backup], None]
+Deed = Callable[[Backup], object]
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,11 @@ def fifo(backup: Backup) -> None:
     """Put a FIFO in the place of the map's text."""
     backup.postfix.map_path.unlink()
     os.mkfifo(backup.postfix.map_path)
+
+
+def lock(backup: Backup) -> Path:
+    """The lock of a run."""
+    return backup.directory / "state" / "sync.lock"
 
 
 def domains_map(backup: Backup) -> None:
@@ -279,7 +286,7 @@ CASES: dict[str, Case] = {
         "main-cf-is-understood",
         ERROR,
         "config",
-        "# mend",
+        "# correct",
         also=less("main.cf", "relay_domain example.com"),
     ),
     "a parameter of main.cf stands for itself": Case(
@@ -287,7 +294,7 @@ CASES: dict[str, Case] = {
         "main-cf-is-understood",
         ERROR,
         "config",
-        "# mend",
+        "# correct",
         also=less("main.cf", "myhostname = $ours"),
     ),
     "a parameter of master.cf stands for itself": Case(
@@ -295,7 +302,7 @@ CASES: dict[str, Case] = {
         "main-cf-is-understood",
         ERROR,
         "config",
-        "# mend",
+        "# correct",
         also=less("master.cf", "  -o relay_domains=$relay_domains"),
     ),
     "the map is not named": Case(
@@ -866,6 +873,31 @@ CASES: dict[str, Case] = {
     "a secret that others can read": Case(open_secret, "secrets-are-kept", ERROR, "notify.url_file", "chmod 600"),
     "the state lies open": Case(mode("state", 0o755), "state-is-ours", WARNING, "state", "chmod 750"),
     "everybody may write the map": Case(mode("map", 0o777), "paths-are-ours", ERROR, "maps", "chmod o-w"),
+    "the directory of the map is missing": Case(
+        lambda backup: shutil.rmtree(backup.postfix.map_path.parent),
+        "map-can-be-written",
+        ERROR,
+        "maps",
+        "install -d",
+    ),
+    "a FIFO is in the place of the lock": Case(
+        both(lambda backup: lock(backup).unlink(), lambda backup: os.mkfifo(lock(backup))),
+        "lock-is-free",
+        ERROR,
+        "sync.lock",
+        "# move ",
+        also=lambda backup: lock(backup).unlink(),
+    ),
+    "the state is damaged": Case(
+        lambda backup: (backup.directory / "state" / "state.db").write_bytes(b"no database" * 1000),
+        "remembered",
+        ERROR,
+        "state",
+        "syncagent",
+    ),
+    "a source fails": Case(
+        lambda backup: backup.list.unlink(), "sources-answer", ERROR, "list", "", also=Backup.write_list
+    ),
     "a FIFO is in the place of the map": Case(
         fifo,
         "tables-are-files",
@@ -882,6 +914,27 @@ def test_a_right_one(backup: Backup) -> None:
     found = backup.check("--offline")
     assert problems(found) == []
     assert {one["check"] for one in found if one["severity"] == "skipped"} == {"offline"}
+
+
+ELSEWHERE = {
+    "configuration": "with an invalid configuration no check runs at all: tests/test_config.py",
+    "asked": "only a full disk breaks it",
+    "postmap-is-there": "the programs of this host stay",
+    "no-postfix": "not a misconfiguration: test_run.test_no_postfix",
+    "not-redirected": "takes a Postfix of 3.11 or later: test_run.test_hash_where_it_is_leaving",
+    "offline": "reports what was not to be asked: test_a_right_one",
+    "mx-records": "takes a DNS server: the table of test_dns",
+    "verdicts": "takes a running Postfix whose configuration is newer than it: test_smtp",
+}
+"""The checks without a row here, and why."""
+
+
+def test_each_check_has_a_row() -> None:
+    """Each registered check has a row above, or a reason why not; and each row is of a registered check."""
+    rows = {case.check for case in CASES.values()}
+    registered = {check.id for check in checks.registered()}
+    assert rows <= registered
+    assert registered - rows == ELSEWHERE.keys()
 
 
 RIGHT: dict[str, Deed] = {

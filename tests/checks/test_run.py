@@ -12,7 +12,9 @@ import pytest
 
 from syncagent import checks
 from syncagent.checks import local, postfix, smtpd
-from syncagent.checks.context import Host
+from syncagent.checks.context import Context
+from syncagent.checks.finding import Check
+from syncagent.cli.output import remedies_text, remedy_text
 from syncagent.config import load as config
 from tests.checks import Backup, problems
 from tests.sources import write_config
@@ -20,6 +22,19 @@ from tests.support.need import need_postfix, need_root
 from tests.support.postmap import postmap_build, settle
 from tests.support.run import syncagent
 from tests.support.terminal import Terminal
+
+IDS = [
+    *("remembered", "asked"),
+    *("configuration", "secrets-are-kept", "state-is-ours", "paths-are-ours", "map-can-be-written"),
+    *("tables-are-files", "lock-is-free", "postmap-is-there", "sources-answer"),
+    *("main-cf-is-understood", "no-postfix"),
+    *("map-is-named", "tables-can-be-asked", "no-other-tables", "type-is-there", "not-redirected", "index-is-current"),
+    *("domains-are-relayed", "relayed-domains-are-ours", "domains-have-recipients", "recipients-are-relayed"),
+    *("domains-are-of-one-class", "catch-alls-are-wanted", "domains-have-a-postmaster", "extensions-are-understood"),
+    *("unlisted-are-rejected", "unknown-are-refused", "nothing-accepts-before", "local-recipients-are-known"),
+    *("relaying-is-closed", "few-are-trusted", "no-mx-backup", "queue-lives-long", "nothing-is-overridden"),
+    *("offline", "mx-records", "verdicts"),
+]
 
 
 def test_as_text(backup: Backup) -> None:
@@ -57,8 +72,18 @@ def test_as_json(backup: Backup) -> None:
     assert told.keys() == {"findings", "sources", "errors", "warnings", "then", "exit_code"}
     (found,) = problems(told["findings"])
     assert found["check"] == "queue-lives-long"
+    command = f"postconf -c {backup.postfix.config_directory} -e 'maximal_queue_lifetime = 5d'"
+    assert found["mend"] == command
+    assert found["remedies"] == [{"kind": "shell", "when": "", "needs": "reload", "command": command}]
     assert [(one["name"], one["state"], one["entries"]) for one in told["sources"]] == [("list", "whole", 4)]
     assert done.stderr == ""
+
+
+def test_the_ids_are_an_interface() -> None:
+    """Each check has the ID that it always had, and a sentence for when all is well."""
+    registered = checks.registered()
+    assert [check.id for check in registered] == IDS
+    assert all(check.ok and not check.ok.endswith(".") for check in registered)
 
 
 def test_every_problem_at_once(backup: Backup) -> None:
@@ -76,11 +101,11 @@ def test_every_problem_at_once(backup: Backup) -> None:
 def test_a_check_that_fails(backup: Backup, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault in a check is a finding, and the others are made."""
 
-    def faulty(_host: Host) -> Iterator[checks.Finding]:
+    def faulty(_context: Context) -> Iterator[checks.Finding]:
         raise RuntimeError("the moon is full")
 
-    monkeypatch.setattr(smtpd, "CHECKS", (faulty, *smtpd.CHECKS))
-    options = checks.Options("syncagent", lambda _step, _count: None, offline=True)
+    monkeypatch.setattr(smtpd, "CHECKS", (Check("faulty", "", faulty), *smtpd.CHECKS))
+    options = checks.Options(lambda _step, _count: None, offline=True)
     found = checks.run(config.load(backup.file), options)
     (problem,) = [one for one in found.findings if one.severity in {"error", "warning"}]
     assert problem.check == "faulty"
@@ -218,10 +243,11 @@ def test_the_agent_is_another_user(there: bool, backup: Backup, monkeypatch: pyt
         raise KeyError(name)
 
     monkeypatch.setattr(pwd, "getpwnam", find)
-    options = checks.Options("syncagent", lambda _step, _count: None, offline=True)
-    (found,) = local.map_can_be_written(Host(config.load(backup.file), options))
+    options = checks.Options(lambda _step, _count: None, offline=True)
+    (found,) = local.map_can_be_written(Context(config.load(backup.file), options))
     owner = ["-o", "syncagent", "-g", "syncagent"] if there else ["-o", "root"]
-    assert found.mend.split() == ["install", "-d", *owner, "-m", "0755", str(backup.postfix.map_path.parent)]
+    (remedy,) = found.remedies
+    assert remedy_text(remedy).split() == ["install", "-d", *owner, "-m", "0755", str(backup.postfix.map_path.parent)]
 
 
 def test_an_address_of_ipv6(backup: Backup) -> None:
@@ -243,16 +269,17 @@ def test_hash_where_it_is_leaving(trouble: str) -> None:
     backup = Backup.make("hash")
     try:
         backup.publish()
-        options = checks.Options("syncagent", lambda _step, _count: None, offline=True)
-        host = Host(config.load(backup.file), options)
+        options = checks.Options(lambda _step, _count: None, offline=True)
+        context = Context(config.load(backup.file), options)
         if trouble == "redirection":
-            host.level_of_migration = "enable-redirect"
-            (found,) = postfix.not_redirected(host)
+            context.live.migration_level = "enable-redirect"
+            (found,) = postfix.not_redirected(context)
         else:
-            host.main.types = frozenset({"cdb", "lmdb", "texthash"})
-            (found,) = postfix.type_is_there(host)
+            context.live.main.types = frozenset({"cdb", "lmdb", "texthash"})
+            (found,) = postfix.type_is_there(context)
         assert found.severity == ("warning" if trouble == "redirection" else "error")
-        backup.type_in(found.mend.replace("syncagent sync", f"syncagent --config {backup.file} sync"))
+        mend = remedies_text(found.remedies)
+        backup.type_in(mend.replace("syncagent sync", f"syncagent --config {backup.file} sync"))
         assert problems(backup.check("--offline")) == []
         assert backup.postfix.map_path.with_suffix(".lmdb").exists()
     finally:

@@ -128,7 +128,7 @@ def test_a_map_that_came_later(backup: Backup, hear: Callable[[], Findings]) -> 
         backup.sync()
     mends = [one["mend"] for one in problems(hear()) if one["subject"] == "anna@example.com"]
     backup.type_in(mends[0])
-    assert wait_until(lambda: problems(hear()) == [], 10)
+    assert wait_until(lambda: problems(hear()) == [])
 
 
 def test_we_are_refused(backup: Backup, hear: Callable[[], Findings]) -> None:

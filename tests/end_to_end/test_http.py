@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import pytest
 
@@ -19,6 +19,7 @@ from tests.support.need import need_postfix
 from tests.support.postfix import PrivatePostfix
 from tests.support.run import syncagent
 from tests.support.scripted_http import Asked, Handler, Part, ScriptedHTTP, answer
+from tests.support.service import Service
 
 TAKEN, UNKNOWN = 250, 550
 PROBLEMS, RUNS_OUT = 1, 75
@@ -35,7 +36,7 @@ def as_json(body: object) -> Iterable[Part]:
 
 
 @dataclass
-class Primary:
+class Primary(Service):
     """A primary over TLS with some mailboxes; `trouble` is what it does in place of answering."""
 
     authority: Authority
@@ -45,26 +46,21 @@ class Primary:
     keys: ClassVar[dict[str, Any]] = {}
     below: ClassVar[str] = ""
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
         """Open it."""
         self.open()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close it."""
-        self.close()
 
     def open(self) -> None:
         """Have it answer, on another port than before."""
         self.server = ScriptedHTTP(self.authority.server_context(self.place, "localhost"))
         for path in self.paths():
             self.server.routes[path] = self._say
-        self.server.__enter__()
+        self.server.start()
         self.url = f"{self.server.url}{self.below}"
 
     def close(self) -> None:
         """Have nobody there any more."""
-        self.server.__exit__(None, None, None)
+        self.server.close()
 
     @property
     def count(self) -> int:

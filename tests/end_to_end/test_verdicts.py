@@ -522,7 +522,7 @@ def test_an_open_session_keeps_the_old_map(map_type: str) -> None:
             settle(postfix.map_path)
             if map_type == "texthash":
                 # New processes read it, once the reload has made them. Asked too often, an old one would end anyway.
-                wait_until(lambda: codes(postfix, "new@example.com") == [TAKEN], 5, pause=0.2)
+                wait_until(lambda: codes(postfix, "new@example.com") == [TAKEN], pause=0.2)
             assert codes(postfix, *asked) == [UNKNOWN, TAKEN, TAKEN]
             assert [verdict.code for verdict in before] == [TAKEN, TAKEN, UNKNOWN]
             assert postfix.verdicts(asked, client=session) == before

@@ -66,14 +66,14 @@ class TestContract(SourceContract):
 
 
 def put(text: bytes | str, *, directory: Path, **config: Any) -> Recorder:  # noqa: ANN401 - keys of Config
-    """Give what a file with this text comes out as."""
+    """Return what a source reads from a file with this text."""
     path = directory / "list"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return ask(FileSource(Config(path=path, **config)))[1]
 
 
 def spelled(recorder: Recorder) -> list[str]:
-    """Give the addresses that were put, in order."""
+    """Return the addresses that were put, in order."""
     return [address for address, _, _ in recorder.entries]
 
 
@@ -472,7 +472,7 @@ def test_a_young_file_is_read_again(tmp_path: Path) -> None:
     path.write_text("a@example.com\n", encoding="utf-8")
     os.utime(path, (1, 1))  # what counts is the later of mtime and ctime
     assert ask(build(Config(path=path)))[0].validator is None
-    assert wait_until(lambda: ask(build(Config(path=path)))[0].validator is not None, 5, pause=0.1)
+    assert wait_until(lambda: ask(build(Config(path=path)))[0].validator is not None, pause=0.1)
     assert time.time() - path.stat().st_ctime >= 2
 
 

@@ -111,7 +111,7 @@ def read(tmp_path: Path, text: str | bytes, **keys: object) -> Recorder:
 
 
 def addresses(recorder: Recorder) -> list[str]:
-    """Give what is spelled, in order."""
+    """Return the addresses as spelled, in order."""
     return [spelled for spelled, _, _ in recorder.entries]
 
 

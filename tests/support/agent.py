@@ -18,10 +18,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.support.kill import session
-from tests.support.programs import wait_until
+from tests.support.programs import PATIENCE, wait_until
 
-CEILING = 20.0
-"""Seconds: how long anything is waited for, unless told otherwise."""
 _NOT_INHERITED = ("SYNCAGENT_CONFIG", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 _JOURNAL = ("JOURNAL_STREAM", "FORCE_COLOR")
 Event = dict[str, Any]
@@ -51,7 +49,7 @@ class Systemd:
         """Every line, in order."""
         return [line for _, line in self.told]
 
-    def wait(self, start: str, *, after: int = 0, seconds: float = CEILING) -> str:
+    def wait(self, start: str, *, after: int = 0, seconds: float = PATIENCE) -> str:
         """Wait for a line that starts so, beyond the first ``after`` lines."""
         with self._changed:
 
@@ -65,7 +63,7 @@ class Systemd:
         """End it."""
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
             end.sendto(b"", self._socket.getsockname())
-        self._thread.join(5)
+        self._thread.join(PATIENCE)
         self._socket.close()
         shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -106,7 +104,7 @@ class Agent:
 
     def __enter__(self) -> Self:
         """Wait until it is ready."""
-        there = wait_until(lambda: "READY=1" in self.systemd.lines or self.process.poll() is not None, CEILING)
+        there = wait_until(lambda: "READY=1" in self.systemd.lines or self.process.poll() is not None)
         if not there or self.process.poll() is not None:
             self.process.kill()
             self.close()
@@ -148,7 +146,7 @@ class Agent:
                 if name in {"", event["event"]} and all(event.get(key) == value for key, value in facts.items())
             ]
 
-    def wait(self, name: str, *, after: int = 0, seconds: float = CEILING, **facts: object) -> Event:
+    def wait(self, name: str, *, after: int = 0, seconds: float = PATIENCE, **facts: object) -> Event:
         """Wait for an event and give it."""
         with self._changed:
             there = self._changed.wait_for(lambda: self.events(name, after=after, **facts), seconds)
@@ -164,7 +162,7 @@ class Agent:
         """Send a signal."""
         self.process.send_signal(number)
 
-    def run_now(self, *, seconds: float = CEILING) -> Event:
+    def run_now(self, *, seconds: float = PATIENCE) -> Event:
         """Have it run, and give the event that says what came of it."""
         mark = self.mark
         self.send(signal.SIGUSR1)
@@ -178,7 +176,7 @@ class Agent:
             assert self._changed.wait_for(ended, seconds), self._events[mark:]
             return ended()[0]
 
-    def stop(self, number: int = signal.SIGTERM, *, seconds: float = 15.0) -> float:
+    def stop(self, number: int = signal.SIGTERM, *, seconds: float = PATIENCE) -> float:
         """End it by a signal; give how long that took. It exits 0 and leaves no process behind."""
         descriptor = os.pidfd_open(self.process.pid)
         try:
@@ -190,27 +188,27 @@ class Agent:
             os.close(descriptor)
         if not ended:
             self.send(signal.SIGABRT)  # faulthandler shows where its threads are
-            self.process.wait(10)
-            self._reader.join(5)
+            self.process.wait(PATIENCE)
+            self._reader.join(PATIENCE)
             raise AssertionError(f"it had not ended after {seconds} s; {self._events[-5:]}\n{''.join(self.noise)}")
         code = self.process.wait(seconds)
-        self._reader.join(5)
+        self._reader.join(PATIENCE)
         assert code == 0, f"it exits {code}: {self._events[-5:]} {self.noise}"
-        assert wait_until(lambda: not session(self.process.pid), 5), session(self.process.pid)
+        assert wait_until(lambda: not session(self.process.pid)), session(self.process.pid)
         return took
 
     def kill(self) -> None:
         """End it as nobody can prevent."""
         self.process.kill()
-        self.process.wait(10)
-        assert wait_until(lambda: not session(self.process.pid), 10), session(self.process.pid)
+        self.process.wait(PATIENCE)
+        assert wait_until(lambda: not session(self.process.pid)), session(self.process.pid)
 
     def close(self) -> None:
         """Let go of everything, whatever state it is in."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
-        self._reader.join(5)
+        self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
         if self.process.stderr:
             self.process.stderr.close()
         self.systemd.close()

@@ -451,7 +451,7 @@ def explained(text: str) -> None:
 
     config = _state()
     for one in _as_address(text):
-        found = explain.explain(config, one, "syncagent")
+        found = explain.explain(config, one)
         with open("/dev/null", "w", encoding="utf-8") as screen, contextlib.redirect_stdout(screen):  # noqa: PTH123
             render.explained(found)
         assert len(repr(found)) < 50_000

@@ -1,8 +1,8 @@
 """The real command, ended or delayed at a chosen call of a chosen function of its own.
 
 `python -m tests.support.kill MODULE:NAME before|after CALL ACTION ARGS…` runs `syncagent ARGS…` and does ACTION just
-before or after the CALL-th call of that function: `kill` is SIGKILL to itself, `sleep` waits for a minute, having made
-the file that $STANDING names, `term` is SIGTERM taken by the thread of that call, which then waits for a minute, and
+before or after the CALL-th call of that function: `kill` is SIGKILL to itself, `sleep` waits to be ended, having made
+the file that $STANDING names, `term` is SIGTERM taken by the thread of that call, which then waits to be ended, and
 `clock-back` sets its clock back by an hour.
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).parents[2]
-_SLEEP = 60.0
+_SLEEP = 3600.0
 _real_time = time.time
 
 

@@ -14,18 +14,15 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from secrets import token_hex
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tests.support.need import need
 from tests.support.ports import free_port
-from tests.support.programs import ProgramError, wait_until
+from tests.support.programs import PATIENCE, ProgramError, wait_until
+from tests.support.service import Service
 
 _VENV = Path(__file__).parents[2] / ".venv" / "mailman"
 _TRIES = 5
-_START_SECONDS = 60.0
-_STOP_SECONDS = 20.0
-_ANSWER_SECONDS = 30.0
 _TOLD_LOG_LINES = 30
 _OK = 300
 _ASKED = re.compile(r'"(GET /\S+) HTTP/1\.1" (\d+)')
@@ -59,7 +56,7 @@ def need_mailman() -> Path:
     return _VENV / "bin" / "master"
 
 
-class Mailman:
+class Mailman(Service):
     """A Mailman in a temporary folder, gone after a `with` block; `stop` and `start` keep what it holds.
 
     `username` and `password` are the ones of its REST API, at `url`, `password` another one each time.
@@ -76,24 +73,6 @@ class Mailman:
         self._printed.touch()
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
-
-    def __enter__(self) -> Self:
-        """Start it."""
-        try:
-            self.start()
-        except BaseException:
-            self._remove()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop it."""
-        try:
-            self.stop()
-        finally:
-            self._remove()
 
     @property
     def url(self) -> str:
@@ -121,11 +100,18 @@ class Mailman:
             return
         process.terminate()  # the master ends its runners, and then itself
         try:
-            process.wait(_STOP_SECONDS)
+            process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, 9)  # the session that it leads
             process.wait()
-            raise ProgramError(f"Mailman had not ended after {_STOP_SECONDS:.0f} s\n{self._told()}") from None
+            raise ProgramError(f"Mailman had not ended after {PATIENCE:.0f} s\n{self._told()}") from None
+
+    def close(self) -> None:
+        """End it, and remove its folder."""
+        try:
+            self.stop()
+        finally:
+            self._remove()
 
     def add_domain(self, domain: str, alias_domain: str | None = None) -> None:
         """Create a domain; `alias_domain` is another that Mailman takes mail for in its place."""
@@ -174,7 +160,7 @@ class Mailman:
             log = self._log()[before:]
             return process.poll() is not None or listening in log or "Address already in use" in log
 
-        wait_until(settled, _START_SECONDS)
+        wait_until(settled)
         if process.poll() is not None or listening not in self._log()[before:]:
             return False
         self._call("GET", "/system/versions")
@@ -186,7 +172,7 @@ class Mailman:
     def _call(self, method: str, path: str, values: dict[str, str] | None = None) -> dict[str, Any]:
         """Ask the REST API; a refusal is an error."""
         credentials = base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_ANSWER_SECONDS)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
             headers = {"authorization": f"Basic {credentials}", "content-type": "application/json"}
             connection.request(method, f"/3.1{path}", json.dumps(values) if values else None, headers)

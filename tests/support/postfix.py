@@ -8,8 +8,6 @@ import signal
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.support.ports import free_port
 from tests.support.postmap import (
@@ -24,7 +22,8 @@ from tests.support.postmap import (
     settle,
     write_parameters,
 )
-from tests.support.programs import ProgramError, wait_until
+from tests.support.programs import PATIENCE, ProgramError, allowed, wait_until
+from tests.support.service import Service
 from tests.support.smtp import Client, SmtpError, Verdict
 
 __all__ = [
@@ -40,9 +39,7 @@ __all__ = [
 ]
 
 _TRIES = 5
-_START_SECONDS = 30.0
-_STOP_SECONDS = 10.0
-_PATIENCE_SECONDS = 2.0
+_BEFORE_KILL_SECONDS = 2.0
 _TOLD_LOG_LINES = 40
 
 _QUEUES = (
@@ -78,7 +75,7 @@ postlog unix-dgram n - n - 1 postlogd
 """
 
 
-class PrivatePostfix:
+class PrivatePostfix(Service):
     """A whole Postfix on 127.0.0.1 that is nobody's but the test's; needs root.
 
     It takes mail for `relay_domains` to recipients in `relay_recipient_maps` (TYPE:PATH, `proxy:` allowed;
@@ -118,21 +115,6 @@ class PrivatePostfix:
             self._remove()
             raise
 
-    def __enter__(self) -> Self:
-        """Start it."""
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop it."""
-        self.stop()
-
     @property
     def map_path(self) -> Path:
         """Where the text of the map is, or is to be."""
@@ -164,6 +146,10 @@ class PrivatePostfix:
         finally:
             self._remove()
 
+    def close(self) -> None:
+        """As `stop`."""
+        self.stop()
+
     def restart(self) -> None:
         """End all of its processes and start it again, on the same port."""
         self._kill()
@@ -174,7 +160,7 @@ class PrivatePostfix:
         reloads = self.log.count(": reload ")
         before = self._named("smtpd", "proxymap", "trivial-rewrite")
         run_postfix("postfix", "-c", self.config_directory, "reload")
-        if not wait_until(lambda: self.log.count(": reload ") > reloads, _STOP_SECONDS):
+        if not wait_until(lambda: self.log.count(": reload ") > reloads):
             raise ProgramError(self._with_log("master has not noticed the reload"))
         # An smtpd with an open session lives on to its end: then this wait is in vain, and no error.
         wait_until(lambda: not before & self.processes(), 1.0)
@@ -207,7 +193,7 @@ class PrivatePostfix:
             for made in sorted(staged.parent.iterdir()):
                 made.replace(self.map_path.with_name(made.name))
 
-    def client(self, *, timeout: float = 30) -> Client:
+    def client(self, *, timeout: float = PATIENCE) -> Client:
         """Give an SMTP session, for a `with` block, that goes on until it is closed."""
         return Client(self.port, timeout=timeout)
 
@@ -261,13 +247,13 @@ class PrivatePostfix:
 
     def _wait_for_smtpd(self) -> None:
         """Wait until smtpd really answers."""
-        if not wait_until(self._answers, _START_SECONDS):
-            raise ProgramError(self._with_log(f"smtpd does not answer after {_START_SECONDS:.0f} s"))
+        if not wait_until(self._answers):
+            raise ProgramError(self._with_log(f"smtpd does not answer after {PATIENCE:.0f} s"))
 
     def _answers(self) -> bool:
         """Whether smtpd greets and takes EHLO."""
         try:
-            with Client(self.port, timeout=1):
+            with Client(self.port, timeout=allowed(1)):
                 return True
         except SmtpError:
             return False
@@ -277,10 +263,10 @@ class PrivatePostfix:
         running = self.processes()
         for pid in self._named("master"):
             _signal(pid, signal.SIGTERM)
-        if not wait_until(lambda: not self._left(running), _PATIENCE_SECONDS):
+        if not wait_until(lambda: not self._left(running), allowed(_BEFORE_KILL_SECONDS)):
             for pid in self.processes():
                 _signal(pid, signal.SIGKILL)
-            if not wait_until(lambda: not self._left(running), _STOP_SECONDS):
+            if not wait_until(lambda: not self._left(running)):
                 raise ProgramError(self._with_log(f"processes {self._left(running)} do not end"))
 
     def _left(self, known: frozenset[int]) -> list[int]:

@@ -6,7 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.support.programs import ProgramError, find_program
+from tests.support.programs import PATIENCE, ProgramError, find_program
 
 # That of a Postfix set up in the last years.
 COMPATIBILITY_LEVEL = "3.6"
@@ -94,7 +94,7 @@ def _run(name: str, *args: str | bytes | Path) -> subprocess.CompletedProcess[by
     if program is None:
         raise ProgramError(f"{name} is not here")
     command = [program, *args]
-    return subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
+    return subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE)
 
 
 def _told(done: subprocess.CompletedProcess[bytes]) -> str:

@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 _SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
@@ -17,8 +18,22 @@ def find_program(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", os.defpath), *_SYSTEM_FOLDERS)))
 
 
-def wait_until(condition: Callable[[], bool], seconds: float, *, pause: float = 0.01) -> bool:
-    """Ask again and again until the condition holds or the time is up; say whether it holds."""
+PATIENCE = 180.0
+"""Seconds: how long a test waits for an event. It ends what hangs; it says nothing of how fast anything has to be."""
+
+
+def allowed(seconds: float) -> float:
+    """Return how long that may take here and now which takes `seconds` at most on an idle machine.
+
+    It grows with the number of processes for each processor that want to run, now or on average of the last minute.
+    """
+    fields = Path("/proc/loadavg").read_text("ascii").split()
+    wanting = max(float(fields[0]), float(fields[3].partition("/")[0]))
+    return seconds * max(1.0, 2 * wanting / (os.cpu_count() or 1))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE, *, pause: float = 0.01) -> bool:
+    """Ask again and again until the condition holds or the time is up; return whether it holds."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:

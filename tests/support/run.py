@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.support.programs import PATIENCE
+
 # What the surroundings of a test run must not tell the program.
 _NOT_INHERITED = ("SYNCAGENT_CONFIG", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "FORCE_COLOR")
 
@@ -15,7 +17,7 @@ def syncagent(
     config: Path | None = None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    timeout: float = 60,
+    timeout: float = PATIENCE,
     check: int | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run `syncagent [--config FILE] ARGS…` in a child process and capture what it prints.

@@ -1,16 +1,14 @@
 """An HTTP server of the tests' own, for what a well-behaved one won't do; it says octet by octet what it is told."""
 
-import contextlib
 import socket
 import ssl
 import struct
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
-from types import TracebackType
-from typing import BinaryIO, Self, cast
+from typing import BinaryIO, cast
 from urllib.parse import parse_qs, urlsplit
+
+from tests.support.service import Threads
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,8 @@ def answer(
 
 
 @dataclass(eq=False)
-class ScriptedHTTP:
-    """Answers each path by its handler, others with 404; on loopback, for a `with` block. `tls` makes it https."""
+class ScriptedHTTP(Threads):
+    """A server that answers each path by its handler, others with 404; for a `with` block. `tls` makes it https."""
 
     tls: ssl.SSLContext | None = None
     routes: dict[str, Handler] = field(default_factory=dict)
@@ -59,62 +57,28 @@ class ScriptedHTTP:
     connections: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._closing = threading.Event()
-        self._open: set[socket.socket] = set()
-        self._threads: list[threading.Thread] = []
-
-    def __enter__(self) -> Self:
-        self._run(self._accept)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._closing.set()
-        for one in (self._listener, *self._open.copy()):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for thread in self._threads:
-            thread.join(5)
+        self.listen()
 
     @property
     def url(self) -> str:
         """Where it answers."""
-        return f"{'http' if self.tls is None else 'https'}://localhost:{self._listener.getsockname()[1]}"
+        return f"{'http' if self.tls is None else 'https'}://localhost:{self.port}"
 
-    def _run(self, work: Callable[[], None]) -> None:
-        thread = threading.Thread(target=work, name="scripted-http", daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        while not self._closing.is_set():
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            self.connections += 1
-            self._open.add(connection)
-            self._run(partial(self._serve, connection, self.connections))
-
-    def _serve(self, plain: socket.socket, number: int) -> None:
-        connection = plain
+    def serve(self, connection: socket.socket, number: int) -> None:
+        """Answer requests until there are none any more or a handler ends the connection."""
+        plain = connection
         try:
-            with contextlib.suppress(OSError):
-                if self.tls is not None:
-                    connection = self.tls.wrap_socket(plain, server_side=True)
-                    self._open.add(connection)
-                with cast("BinaryIO", connection.makefile("rb")) as reader:
-                    while (request := _read(reader, number)) is not None:
-                        self.asked.append(request)
-                        if not self._answer(connection, request):
-                            return
+            if self.tls is not None:
+                connection = self.tls.wrap_socket(plain, server_side=True)
+                self.open_sockets.add(connection)
+            with cast("BinaryIO", connection.makefile("rb")) as reader:
+                while (request := _read(reader, number)) is not None:
+                    self.asked.append(request)
+                    if not self._answer(connection, request):
+                        return
         finally:
-            self._open.discard(connection)
+            self.open_sockets.discard(connection)
             connection.close()
-            plain.close()
 
     def _answer(self, connection: socket.socket, request: Asked) -> bool:
         """Say what the handler says; tell whether the connection goes on."""
@@ -122,12 +86,12 @@ class ScriptedHTTP:
         goes_on = True
         for part in handler(request):
             if isinstance(part, float):
-                self._closing.wait(part)
+                self.closing.wait(part)
             elif isinstance(part, bytes):
                 connection.sendall(part)
                 goes_on = goes_on and b"connection: close" not in part
             elif part == "stall":
-                self._closing.wait()
+                self.closing.wait()
                 return False
             elif part == "rst":
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -4,11 +4,8 @@ import contextlib
 import socket
 import ssl
 import struct
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 from tests.support.ber import size_of
 from tests.support.ldap_script import BASE, Break, Entry, Script, SyncAnswer, Trouble, What
@@ -32,6 +29,7 @@ from tests.support.ldap_wire import (
     result,
     sync_message,
 )
+from tests.support.service import Threads
 
 __all__ = [
     "Attributes",
@@ -51,102 +49,57 @@ __all__ = [
 SUCCESS, PROTOCOL_ERROR, SIZE_LIMIT_EXCEEDED, AUTH_METHOD_NOT_SUPPORTED = 0, 2, 4, 7
 UNAVAILABLE_CRITICAL_EXTENSION, NO_SUCH_OBJECT, INVALID_CREDENTIALS, OTHER = 12, 32, 49, 80
 
-_JOIN_SECONDS = 5.0
-
 
 class _HangUp(Exception):  # noqa: N818  # it is no error
     """The connection is over."""
 
 
 @dataclass(eq=False)
-class ScriptedLDAP(Script):
-    """A server that goes by its script, on loopback, in threads that hold up nobody; for a `with` block."""
+class ScriptedLDAP(Script, Threads):
+    """A server that goes by its script; for a `with` block."""
 
     def __post_init__(self) -> None:
-        self.closing = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._port = self._listener.getsockname()[1]
-        self._open: set[socket.socket] = set()
-        self._threads: list[threading.Thread] = []
+        self.listen()
 
-    def __enter__(self) -> Self:
-        self._run(self._accept)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def serve(self, connection: socket.socket, number: int) -> None:
+        """Answer until either side has had enough."""
+        _Session(self, connection, number).serve()
 
     @property
     def url(self) -> str:
         """Where it answers; with TLS by name, since not every client finds addresses in certificates."""
         if self.tls is not None:
-            return f"ldaps://localhost:{self._port}"
-        return f"ldap://{'127.0.0.1' if isinstance(self.starttls, int) else 'localhost'}:{self._port}"
-
-    def close(self) -> None:
-        """Close all connections, take no more, and wait for the threads to end."""
-        self.closing.set()
-        for one in (self._listener, *self._open.copy()):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for thread in self._threads:
-            thread.join(_JOIN_SECONDS)
-
-    def _run(self, work: Callable[[], None]) -> None:
-        """Do it in a thread, which holds nobody up."""
-        thread = threading.Thread(target=work, name="scripted-ldap", daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        """Take connections until there is an end of it."""
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.connections += 1
-            self._run(_Session(self, connection, self.connections, self._open).serve)
-            if self.closing.is_set():  # between the two, `close` may not have seen the connection
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+            return f"ldaps://localhost:{self.port}"
+        return f"ldap://{'127.0.0.1' if isinstance(self.starttls, int) else 'localhost'}:{self.port}"
 
 
 class _Session:
     """One connection and what is said over it."""
 
-    def __init__(
-        self, server: ScriptedLDAP, connection: socket.socket, number: int, opened: set[socket.socket]
-    ) -> None:
+    def __init__(self, server: ScriptedLDAP, connection: socket.socket, number: int) -> None:
         self._server = server
         self._socket = connection
         self._number = number
-        self._opened = opened
         self._page = 0
-        self._opened.add(connection)
 
     def serve(self) -> None:
         """Answer until either side has had enough."""
         try:
-            with contextlib.suppress(OSError, _HangUp):
+            with contextlib.suppress(_HangUp):
                 if self._server.tls is not None:
                     self._wrap(self._server.tls)
                 for message in self._messages():
                     self._answer(parse(message, self._number))
         finally:
-            self._opened.discard(self._socket)
+            self._server.open_sockets.discard(self._socket)
             self._socket.close()
 
     def _wrap(self, context: ssl.SSLContext) -> None:
         """Go over to TLS."""
         plain = self._socket
         self._socket = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
-        self._opened.add(self._socket)
-        self._opened.discard(plain)
+        self._server.open_sockets.add(self._socket)
+        self._server.open_sockets.discard(plain)
         if self._server.closing.is_set():
             raise _HangUp
         self._socket.do_handshake()

@@ -9,13 +9,13 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Signals
-from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from tests.support.authority import Authority
 from tests.support.need import need, need_program
 from tests.support.ports import free_ports
-from tests.support.programs import ProgramError, wait_until
+from tests.support.programs import PATIENCE, ProgramError, allowed, wait_until
+from tests.support.service import Service
 
 SUFFIX = "dc=example,dc=com"
 PEOPLE = f"ou=people,{SUFFIX}"
@@ -30,8 +30,6 @@ _MODULES = Path("/usr/lib/ldap")
 _SCHEMAS = Path("/etc/ldap/schema")
 _APPARMOR = Path("/etc/apparmor.d/usr.sbin.slapd")
 _TRIES = 5
-_START_SECONDS = 20.0
-_STOP_SECONDS = 10.0
 _LOG_SECONDS = 0.3
 _TOLD_LOG_LINES = 30
 
@@ -124,7 +122,7 @@ def people(count: int, *, first: int = 0) -> Iterator[str]:
         )
 
 
-class Slapd:
+class Slapd(Service):
     """A slapd with one database, dc=example,dc=com, in a temporary folder, gone after a `with` block.
 
     It has the sync account `SYNC`, which may read everything without limits, and an empty ou=people. `sessionlog` is
@@ -152,22 +150,6 @@ class Slapd:
         except BaseException:
             self._remove()
             raise
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self._remove()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self.kill()
-        finally:
-            self._remove()
 
     @property
     def url(self) -> str:
@@ -224,15 +206,22 @@ class Slapd:
         process.send_signal(signal)
         process.send_signal(SIGCONT)
         try:
-            process.wait(_STOP_SECONDS)
+            process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            raise ProgramError(f"slapd had not ended {_STOP_SECONDS:.0f} s after {signal.name}") from None
+            raise ProgramError(f"slapd had not ended {PATIENCE:.0f} s after {signal.name}") from None
 
     def kill(self) -> None:
         """End it at once, without a chance to write anything."""
         self.stop(SIGKILL)
+
+    def close(self) -> None:
+        """End it, and remove its folder."""
+        try:
+            self.kill()
+        finally:
+            self._remove()
 
     def pause(self) -> None:
         """Have it stand still: it takes connections, since the kernel does, and answers nothing."""
@@ -280,7 +269,7 @@ class Slapd:
         One is `SRCH base="…" scope=2 deref=0 filter="…" attr=mail err=0 nentries=3`.
         """
         # slapd may log a result a little after it has sent it; only a persistent search never has one.
-        wait_until(lambda: all(" err=" in search for search in self._searches()), _LOG_SECONDS)
+        wait_until(lambda: all(" err=" in search for search in self._searches()), allowed(_LOG_SECONDS))
         return self._searches()
 
     def forget_operations(self) -> None:
@@ -310,7 +299,7 @@ class Slapd:
         import ldap3
 
         if self._admin is None or self._admin.closed:
-            server = ldap3.Server(self.url, get_info=ldap3.NONE, connect_timeout=10)
+            server = ldap3.Server(self.url, get_info=ldap3.NONE, connect_timeout=int(PATIENCE))
             self._admin = ldap3.Connection(
                 server,
                 user=ADMIN,
@@ -318,7 +307,7 @@ class Slapd:
                 auto_bind=True,
                 raise_exceptions=True,
                 check_names=False,
-                receive_timeout=10,
+                receive_timeout=int(PATIENCE),
             )
         getattr(self._admin, operation)(dn, **arguments)
 
@@ -348,7 +337,7 @@ class Slapd:
             # It logs this when the ports are its own, and a little before it listens.
             return "slapd starting" in self._printed(before) and all(map(_listens, ports.values()))
 
-        wait_until(lambda: process.poll() is not None or up(), _START_SECONDS, pause=0.005)
+        wait_until(lambda: process.poll() is not None or up(), PATIENCE, pause=0.005)
         if process.poll() is None and up():
             return True
         self.kill()

@@ -5,7 +5,7 @@ import socket
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from tests.support.programs import ProgramError
+from tests.support.programs import PATIENCE, ProgramError
 
 _READY, _DONE, _CLOSING = 220, 250, 421
 _CODE = 3
@@ -30,7 +30,7 @@ class Client:
     next question opens another.
     """
 
-    def __init__(self, port: int, *, host: str = "127.0.0.1", timeout: float = 30) -> None:
+    def __init__(self, port: int, *, host: str = "127.0.0.1", timeout: float = PATIENCE) -> None:
         """Remember where the server is."""
         self._address = (host, port)
         self._timeout = timeout

@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.support.programs import PATIENCE
+
 
 def _take_terminal() -> None:
     """Make the standard input the terminal that job control and the INT key are of."""
@@ -39,7 +41,7 @@ class Terminal:
 
     def until(self, word: str) -> None:
         """Read until a word has come since the last answer, or the program has ended."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + PATIENCE
         while word not in self.said and time.monotonic() < end:
             if select.select([self.ours], [], [], 0.1)[0]:
                 try:
@@ -61,12 +63,12 @@ class Terminal:
     def ended(self) -> int:
         """Give its exit status; what it said last is in ``said``."""
         self.until("\0")
-        status = self.process.wait(timeout=30)
+        status = self.process.wait(timeout=PATIENCE)
         os.close(self.ours)
         return status
 
     def end(self) -> None:
         """Have done with it."""
         self.process.kill()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=PATIENCE)
         os.close(self.ours)

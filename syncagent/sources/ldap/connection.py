@@ -170,7 +170,7 @@ class Connection:
             )
         elif not self._config.bind_dn:
             bind, check = "anonymous bind", "bind_dn"
-        text = printable(result["message"])
+        text = one_line(result["message"])
         detail = next((f": {meaning}" for code, meaning in _AD_CODES.items() if f"data {code}," in text), "")
         code = f"{result['description']} ({result['result']}{detail})"
         return f"{self.url}: {bind} rejected: {code}{_quoted(text)}; check {check}"
@@ -224,7 +224,7 @@ class Connection:
         if result["type"] != "searchResDone":
             raise SourceError(f"{self.url}: search ended by a {result['type']} message", kind=FailureKind.BROKEN)
         if result["result"] not in accept:
-            self._require_success(result, f"search in {printable(base) or 'the root'}")
+            self._require_success(result, f"search in {one_line(base) or 'the root'}")
         return SearchResult(messages, result)
 
     def read(self, dn: str, attributes: Sequence[str]) -> dict[str, list[bytes]]:
@@ -238,9 +238,9 @@ class Connection:
         code = int(result["result"])
         if code == _SUCCESS:
             return
-        referrals = f" ({', '.join(map(printable, result['referrals']))})" if result.get("referrals") else ""
+        referrals = f" ({', '.join(map(one_line, result['referrals']))})" if result.get("referrals") else ""
         remedy = f"; {_REMEDIES[code]}{referrals}" if code in _REMEDIES else referrals
-        said = _quoted(printable(result["message"]))
+        said = _quoted(one_line(result["message"]))
         text = f"{self.url}: {operation}: {result['description']} ({code}){said}{remedy}"
         if code in _TRY_NEXT_SERVER:
             raise UnreachableError(text)
@@ -254,15 +254,15 @@ class Connection:
         except (LDAPCommunicationError, LDAPResponseTimeoutError, LDAPStartTLSError) as error:
             text, kind = (self._tls.error, self._tls.kind) if self._tls else ("", FailureKind.TEMPORARY)
             if isinstance(error, LDAPStartTLSError) and not text:
-                text, kind = f"{printable(error)}; if it does not offer StartTLS, use ldaps://", FailureKind.BROKEN
+                text, kind = f"{one_line(error)}; if it does not offer StartTLS, use ldaps://", FailureKind.BROKEN
             raise UnreachableError(f"{self.url}: {text or _reasons(error)}", kind=kind) from None
         except OSError as error:
-            raise UnreachableError(f"{self.url}: {error.strerror or printable(error)}") from None
+            raise UnreachableError(f"{self.url}: {error.strerror or one_line(error)}") from None
         except LDAPInvalidFilterError:
-            text = f"filter {printable(filter_text)} is malformed (RFC 4515)"
+            text = f"filter {one_line(filter_text)} is malformed (RFC 4515)"
             raise SourceError(text, kind=FailureKind.BROKEN) from None
         except (LDAPException, LookupError, ValueError, TypeError, AttributeError) as error:
-            text = f"{self.url}: malformed answer: {printable(error)}"
+            text = f"{self.url}: malformed answer: {one_line(error)}"
             raise SourceError(text, kind=FailureKind.BROKEN) from None
 
 
@@ -283,10 +283,10 @@ def _credentials(config: Config) -> dict[str, Any]:
 def _reasons(error: Exception) -> str:
     """Return the text of an error; if ldap3 tried several addresses of a host, the text for each address."""
     attempts = error.args[1] if len(error.args) > 1 and isinstance(error.args[1], list) else []
-    return "; ".join(f"{printable(reason)} ({address[0]})" for reason, address in attempts) or printable(error)
+    return "; ".join(f"{one_line(reason)} ({address[0]})" for reason, address in attempts) or one_line(error)
 
 
-def printable(text: object) -> str:
+def one_line(text: object) -> str:
     """Return the start of a foreign text on one line, without control characters."""
     shown = "".join(char if char.isprintable() else " " for char in str(text or ""))
     return " ".join(shown.split())[:_MAX_TEXT]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from syncagent.errors import FailureKind, SourceError
-from syncagent.sources.ldap.connection import printable
+from syncagent.sources.ldap.connection import one_line
 from syncagent.sources.ldap.entries import DirectoryEntry
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Changes:
 
     @property
     def is_empty(self) -> bool:
-        """True if nothing changed."""
+        """True if no entry changed; the cookie may be a newer one."""
         return not self.entries and self.present is None
 
     def remove_addresses(self, attributes: Sequence[str]) -> bool:
@@ -78,7 +78,7 @@ class Changes:
 
     @property
     def count(self) -> int:
-        """The number of entries in the refresh, deleted ones included."""
+        """The number of entries added, modified or deleted, without those that a present phase deletes."""
         return len(self.entries)
 
 
@@ -97,7 +97,7 @@ def refresh(search: FullSearch, cookie: bytes, attributes: Sequence[str]) -> Cha
         accept=frozenset({*_NO_CHANGES, BEHIND}),
     )
     if result.code == BEHIND:
-        raise BehindError(printable(result.result["message"]))
+        raise BehindError(one_line(result.result["message"]))
     if result.code:
         raise NoChangesError(_NO_CHANGES[result.code])
     done = result.control(SYNC_DONE)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from syncagent.errors import FailureKind, SourceError
-from syncagent.sources.ldap.connection import PAGED_RESULTS, printable
+from syncagent.sources.ldap.connection import PAGED_RESULTS, one_line
 from syncagent.sources.ldap.entries import DirectoryEntry
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class FullSearch:
             elif message["type"] == "searchResRef" and self.config.ignore_references:
                 self.references += 1
             elif message["type"] == "searchResRef":
-                where = printable(", ".join(map(str, message.get("uri") or ["?"])))
+                where = one_line(", ".join(map(str, message.get("uri") or ["?"])))
                 text = f"some entries are on another server ({where})"
                 text += ": add a source for it, or set ignore_references = true"
                 raise SourceError(f"{self.connection.url}: {text}", kind=FailureKind.BROKEN)
@@ -99,13 +99,13 @@ class FullSearch:
             ranges = [(_RANGE.fullmatch(spelled), values) for spelled, values in attributes.items()]
             match, values = next(((match, values) for match, values in ranges if match and values), (None, []))
             if match is None or match["name"].lower() != name.lower() or int(match["low"]) != low:
-                text = f"{printable(dn)}: the values of {name} from number {low} on are missing"
+                text = f"{one_line(dn)}: the values of {name} from number {low} on are missing"
                 raise SourceError(f"{self.connection.url}: {text}")
             rest += values
             if match["high"] == "*":
                 return rest
             if int(match["high"]) != low + len(values) - 1:
-                text = f"{printable(dn)}: the number of values of {name} differs from its range"
+                text = f"{one_line(dn)}: the number of values of {name} differs from its range"
                 raise SourceError(f"{self.connection.url}: {text}")
             low += len(values)
 

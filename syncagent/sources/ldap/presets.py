@@ -61,7 +61,10 @@ PRESETS = {
 
 
 def resolve(config: Config) -> Preset:
-    """Return what to search for: the preset, with filter and attributes replaced by those of the configuration."""
+    """Return what to search for: the preset with the configured filter and attributes.
+
+    Attributes without a filter search for entries that have one of them. ``exclude_disabled`` restricts the filter.
+    """
     preset = PRESETS[config.preset] if config.preset else Preset("", ("mail",), ENTRY_UUID)
     attributes = config.attributes or preset.attributes
     filter_text = config.filter or (preset.filter if not config.attributes else "") or _any_of(attributes)

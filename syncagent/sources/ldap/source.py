@@ -39,9 +39,9 @@ _COMPUTED = frozenset({"memberof", "ismemberof", "nsrole"})
 
 
 class SyncState(Struct, frozen=True, rename={"full_search_at": "pulled", "behind_since": "behind"}):
-    """The validator in sync mode: the cookie, the server that issued it, and the time of its last full search.
+    """The validator in sync mode: the cookie, the server that issued it, and when its last full search began.
 
-    ``behind_since`` is the time when a server was first behind the cookie, 0 if none is. No refresh is believed from
+    ``behind_since`` is the time when a server was first behind the cookie, 0 if none is. No refresh is used from
     then on until a full search has succeeded. Times are seconds since the epoch.
     """
 
@@ -331,13 +331,13 @@ class _Fetch:
         return AddressReader(self.request.sink, self.selection.attributes, key)
 
     def _raise_for_missing(self, key: str, entry: DirectoryEntry) -> NoReturn:
-        from syncagent.sources.ldap.connection import printable
+        from syncagent.sources.ldap.connection import one_line
 
-        text = f"{key} of {printable(entry.dn)} is not readable, and sync mode requires it"
+        text = f"{key} of {one_line(entry.dn)} is not readable, and sync mode requires it"
         raise SourceError(f'{self.url}: {text}: grant access, or set mode = "poll"', kind=FailureKind.BROKEN)
 
     def _probe_sync(self) -> Changes | None:
-        """Return an empty refresh from the server's current state, None if it does not support sync mode.
+        """Return a refresh from the server's current state, None if it does not support sync mode.
 
         Raises SourceError instead of returning None if mode = "sync".
         """

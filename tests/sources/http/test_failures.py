@@ -137,7 +137,7 @@ def test_no_whole_answer(name: str, place: str, tmp_path: Path) -> None:
         one.primary.instead[place] = case.does
         one.fails(case.kind, "" if name == "trickle" else PLACES[place], case.told)
         del one.primary.instead[place]
-        assert wait_until(lambda: "fetch primary" not in [thread.name for thread in threading.enumerate()], 5)
+        assert wait_until(lambda: "fetch primary" not in [thread.name for thread in threading.enumerate()])
         assert addresses(one.asked.fetch(3e9)) == WHOLE
 
 

@@ -21,7 +21,7 @@ def secret(directory: Path, password: str = SYNC_PASSWORD) -> SecretFile:
 
 
 def config(directory: Path, *urls: str, **keys: Any) -> Config:  # noqa: ANN401 - any key of it
-    """Give a configuration that has no problems: bound with a password, plain ldap:// unless `ca_file` is given."""
+    """Return a configuration without problems: bound with a password, plain ldap:// unless `ca_file` is given."""
     for name in ("client_cert_file", "client_key_file"):
         if name in keys:
             keys[name] = SecretFile(keys[name])
@@ -86,20 +86,20 @@ class Asked:
 
 
 def by_label(fetched: Fetched) -> dict[str, set[str]]:
-    """Give the addresses in force by label."""
+    """Return the addresses in force by label."""
     assert fetched.snapshot is not None
-    found: dict[str, set[str]] = {}
+    addresses: dict[str, set[str]] = {}
     for line in fetched.snapshot.read_text("utf-8").splitlines()[:-1]:
         address, _, label = line.split("\t")
         if address:
-            found.setdefault(label, set()).add(address)
-    return found
+            addresses.setdefault(label, set()).add(address)
+    return addresses
 
 
 def searched(slapd: Slapd) -> list[tuple[str, int]]:
-    """Give each search below the suffix since the last look: its filter, and how many entries it gave.
+    """Return each search below the suffix since the last call: its filter, and how many entries it returned.
 
-    The look at a few entries that tells a lost right from a deletion is left out.
+    The probe that tells lost read access from a deletion is left out.
     """
     found = []
     for operation in slapd.operations():

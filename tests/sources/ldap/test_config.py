@@ -1,6 +1,5 @@
 """The configuration of the LDAP source: each mistake is named with its key, and what is asked for is what it says."""
 
-import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,10 @@ from syncagent.sources.ldap.presets import PRESETS, Preset, resolve
 from syncagent.values.types import Duration, SecretFile, Urls
 from tests.sources.ldap import Asked
 from tests.support.authority import Authority
+from tests.support.pages import blocks
 from tests.support.scripted_ldap import ScriptedLDAP
 from tests.support.slapd import SUFFIX
 
-README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
 HEAD = """\
 [postfix]
 map = "lmdb:/var/lib/syncagent/relay_recipients"
@@ -31,12 +30,12 @@ SECRET = "sekrit-4711"
 
 
 def given(**keys: Any) -> Config:  # noqa: ANN401 - any key of it
-    """Give a configuration, right but for what is given."""
+    """Return a configuration that is valid except for these keys."""
     return Config(**{"url": Urls(["ldaps://ldap.example.com"]), "base": SUFFIX, **keys})
 
 
 def loaded(text: str, directory: Path) -> Config:
-    """Load a file with one source and give the source's own configuration."""
+    """Load a file with one source and return the source's own configuration."""
     file = directory / "syncagent.toml"
     file.write_text(HEAD + text, encoding="utf-8")
     own = load(file).sources["corp"].own
@@ -45,7 +44,7 @@ def loaded(text: str, directory: Path) -> Config:
 
 
 def told(text: str, directory: Path) -> list[str]:
-    """Give the problems of a file with one source, LINE: KEY: TEXT; its own keys begin in line 1."""
+    """Return the problems of a file with one source as LINE: KEY: TEXT; the source's keys begin in line 1."""
     with pytest.raises(ConfigError) as caught:
         loaded(text, directory)
     lines = HEAD.count("\n")
@@ -228,8 +227,8 @@ read_timeout = "1m"
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ('base = ""\n', '-1: url: is missing: expected a value such as "ldaps://ldap.example.com"'),
-        ('url = "ldaps://a.example.com"\n', "-1: base: is missing: expected a string"),
+        ('base = ""\n', "-1: url: required key is missing: the servers"),
+        ('url = "ldaps://a.example.com"\n', "-1: base: required key is missing: the DN to search"),
         (GOOD + 'bse = "x"\n', '3: bse: unknown key, did you mean "base"?'),
         (GOOD + 'password = "x"\n', "3: password: unknown key"),
         ("url = 5\n" + GOOD.partition("\n")[2], "1: url: expected a URL such as"),
@@ -238,9 +237,9 @@ read_timeout = "1m"
         (GOOD + 'preset = "activedirectory"\n', "3: preset: "),
         (GOOD + 'scope = "tree"\n', "3: scope: "),
         (GOOD + 'mode = "push"\n', "3: mode: "),
-        (GOOD + 'attributes = "mail"\n', "3: attributes: expected `array`, got `str`"),
-        (GOOD + 'page_size = "many"\n', "3: page_size: expected `int`, got `str`"),
-        (GOOD + 'insecure = "yes"\n', "3: insecure: expected `bool`, got `str`"),
+        (GOOD + 'attributes = "mail"\n', '3: attributes: expected an array, got "mail": write ["mail"]'),
+        (GOOD + 'page_size = "many"\n', '3: page_size: expected a whole number such as 1000, got "many"'),
+        (GOOD + 'insecure = "yes"\n', '3: insecure: expected true or false, got "yes": write true'),
         (GOOD + "read_timeout = 30\n", '3: read_timeout: expected a time such as "90s"'),
         (GOOD + 'password_file = ""\n', "3: password_file: expected a path"),
         (GOOD + 'ca_file = ["ca.pem"]\n', "3: ca_file: expected a path"),
@@ -387,21 +386,20 @@ def test_it_is_what_the_server_is_asked(what: str, tmp_path: Path) -> None:
         assert search.base == SUFFIX
 
 
-def readme_examples() -> list[tuple[str, str]]:
-    """Give the README's examples of this source, and the preset that each is of."""
-    chapter = README.partition('\n### `type = "ldap"`\n')[2].partition("\n### ")[0]
-    blocks = re.findall(r"^```toml\n(.*?)^```$", chapter, re.MULTILINE | re.DOTALL)
-    return [(tomllib.loads(block)["sources"]["corp"]["preset"], block) for block in blocks]
+def examples() -> list[tuple[str, str]]:
+    """Return the documentation's examples of this source, and the preset that each is of."""
+    shown = blocks("toml", of="contrib/docs/sources-ldap.md")
+    return [(tomllib.loads(one.text)["sources"]["corp"]["preset"], one.text) for one in shown]
 
 
-def test_the_readme_has_an_example_of_each_preset() -> None:
+def test_there_is_an_example_of_each_preset() -> None:
     """No preset is without an example, and none is there twice."""
-    assert sorted(preset for preset, _ in readme_examples()) == sorted(PRESETS)
+    assert sorted(preset for preset, _ in examples()) == sorted(PRESETS)
 
 
-@pytest.mark.parametrize(("preset", "block"), readme_examples(), ids=[preset for preset, _ in readme_examples()])
-def test_the_readme_s_examples(preset: str, block: str, tmp_path: Path) -> None:
-    """The README's examples are right as they stand, verify TLS, and ask for what the preset says."""
+@pytest.mark.parametrize(("preset", "block"), examples(), ids=[preset for preset, _ in examples()])
+def test_the_examples(preset: str, block: str, tmp_path: Path) -> None:
+    """The examples are right as they stand, verify TLS, and ask for what the preset says."""
     file = tmp_path / "syncagent.toml"
     file.write_text(HEAD.partition("[sources")[0] + block, encoding="utf-8")
     own = load(file).sources["corp"].own

@@ -78,3 +78,9 @@ def test_the_domains_of_a_failing_directory_stay(server: Slapd, tmp_path: Path) 
     failed = asking.fetch()
     assert failed.report.error
     assert failed.state.domains == known
+
+
+def test_a_malformed_filter_is_named(server: Slapd, tmp_path: Path) -> None:
+    """Of the filters of a configuration the malformed one is named."""
+    failed = Asking(server, tmp_path, filter="(mail=*)", domain_filter="(&(o=*)(o))").fetch()
+    assert "filter (&(o=*)(o)) is malformed" in failed.report.error

@@ -1,4 +1,4 @@
-"""Whatever goes wrong at a directory, the last list stays in force, and a message says what it was and the mend."""
+"""Failures of a directory: the last list stays in force, and a message has the fault and the remedy."""
 
 import base64
 import contextlib
@@ -26,6 +26,7 @@ from tests.sources.ldap import Asked, by_label, secret
 from tests.support.authority import Authority
 from tests.support.fetching import NOW
 from tests.support.ldap_wire import Attributes, notice
+from tests.support.programs import allowed, wait_until
 from tests.support.scripted_ldap import Entry, ScriptedLDAP, SyncAnswer, SyncDone, Trouble, What
 from tests.support.slapd import PEOPLE, SUFFIX, SYNC, SYNC_PASSWORD, Slapd, people
 
@@ -66,7 +67,7 @@ def fails(asked: Asked, before: Fetched, kind: FailureKind, *says: str, now: flo
 
 
 def tells_secret(asked: Asked, fetched: Fetched) -> list[str]:
-    """Give where the password is found, plain or in base64: in what is said, remembered or written."""
+    """Return the places that contain the password, plain or in base64: messages, state, files."""
     places = {
         "report": repr(fetched.report),
         "state": repr(fetched.state) + msgspec.json.encode(fetched.state).decode(),
@@ -98,7 +99,7 @@ _NOTHING: SyncAnswer = (SyncDone(),)
 
 
 def person(number: int, name: str = "p") -> Entry:
-    """Give one person, with an address."""
+    """Return the entry of one person, with an address."""
     return f"cn={name}{number},{SUFFIX}", {
         "mail": [f"{name}{number}@example.com"],
         "entryUUID": [str(UUID(int=number))],
@@ -106,7 +107,7 @@ def person(number: int, name: str = "p") -> Entry:
 
 
 def persons(count: int, name: str = "p") -> dict[str, set[str]]:
-    """Give what persons come out as."""
+    """Return the addresses of such persons by DN."""
     return {f"cn={name}{number},{SUFFIX}": {f"{name}{number}@example.com"} for number in range(count)}
 
 
@@ -377,14 +378,14 @@ def ca_file(authority: Authority, tmp_path: Path) -> Path:
 
 @contextlib.contextmanager
 def silent() -> Iterator[int]:
-    """Listen, and never say a word; give the port."""
+    """Listen on a port, accept nothing and send nothing; yield the port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
 @contextlib.contextmanager
 def closed() -> Iterator[int]:
-    """Give a port that nobody listens on, and nobody comes to listen on meanwhile."""
+    """Yield a port that is bound, so that no other process can take it, and does not listen."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         yield holder.getsockname()[1]
@@ -439,7 +440,7 @@ def test_a_server_that_never_answers_the_handshake(scheme: str, asking: Asking, 
         asking.asked.configure(url, attributes=("mail",), ca_file=ca_file, connect_timeout=SOON)
         start = time.monotonic()
         fails(asking.asked, asking.before, TEMPORARY, url, "timed out")
-        assert SOON <= time.monotonic() - start < SOON + 2
+        assert SOON <= time.monotonic() - start < allowed(SOON + 2)
 
 
 def test_a_server_that_never_answers_the_bind(asking: Asking) -> None:
@@ -448,7 +449,7 @@ def test_a_server_that_never_answers_the_bind(asking: Asking) -> None:
         asking.asked.configure(f"ldap://127.0.0.1:{port}", attributes=("mail",), read_timeout=SOON)
         start = time.monotonic()
         fails(asking.asked, asking.before, TEMPORARY, "timed out")
-        assert SOON <= time.monotonic() - start < SOON + 2
+        assert SOON <= time.monotonic() - start < allowed(SOON + 2)
 
 
 def tls(how: str, authority: Authority, directory: Path, *names: str, expired: bool = False) -> ScriptedLDAP:
@@ -793,7 +794,7 @@ def test_a_real_server_that_stands_still(slapd: Slapd, tmp_path: Path) -> None:
         fails(asked, before, TEMPORARY, slapd.url, "timed out")
         asked.restart()
         fails(asked, before, TEMPORARY, slapd.url, "timed out")
-        assert time.monotonic() - start < 3 * SOON + 2
+        assert time.monotonic() - start < allowed(3 * SOON + 2)
     finally:
         slapd.resume()
     assert asked.whole().report.state == "same"
@@ -814,7 +815,7 @@ class Two:
     ca_file: Path
 
     def asked(self, first: str, **keys: Any) -> Asked:  # noqa: ANN401 - any key of it
-        """Give the source, which tries another server first."""
+        """Return the source, which tries another server first."""
         given: dict[str, Any] = {"read_timeout": SOON, "connect_timeout": SOON, "page_size": PAGE, **keys}
         return Asked(self.directory, first, self.second.url, **given)
 
@@ -835,7 +836,7 @@ def two(tmp_path: Path, ca_file: Path) -> Iterator[Two]:
 
 
 def half() -> list[Entry]:
-    """Give people of whom some values are rejected and some ignored."""
+    """Return entries of which some values are rejected and some ignored."""
     bad: Attributes = {"mail": [b"caf\xe9@example.com"], "proxyAddresses": ["sip:x@example.com"]}
     return [(f"cn=bad,{SUFFIX}", bad), *(person(number) for number in range(5))]
 
@@ -908,7 +909,7 @@ def test_all_servers_are_named(two: Two, authority: Authority, tmp_path: Path) -
 
 def drop(server: ScriptedLDAP, how: str) -> None:
     """End the connections that are open, as a server, or something on the way, does while nothing is asked."""
-    for connection in server._open.copy():
+    for connection in server.open_sockets.copy():
         if how == "notice":
             connection.sendall(notice())
         if how == "RST":
@@ -916,10 +917,7 @@ def drop(server: ScriptedLDAP, how: str) -> None:
             connection.shutdown(socket.SHUT_RD)  # wakes its thread, which closes it
         else:
             connection.shutdown(socket.SHUT_RDWR)
-    deadline = time.monotonic() + 5
-    while server._open and time.monotonic() < deadline:
-        time.sleep(0.001)
-    assert not server._open
+    assert wait_until(lambda: not server.open_sockets, pause=0.001)
 
 
 @pytest.mark.parametrize("how", ["FIN", "RST", "notice"])
@@ -1022,7 +1020,7 @@ def test_the_password_is_in_no_output(
 
 
 def many(count: int = 3700) -> list[Entry]:
-    """Give a person of many addresses, between two others."""
+    """Return the entry of a person with many addresses, between two others."""
     values = [f"smtp:v{number}@example.com" for number in range(count)]
     return [person(0), (f"cn=many,{SUFFIX}", {"proxyAddresses": values, "entryUUID": [str(UUID(int=9))]}), person(1)]
 

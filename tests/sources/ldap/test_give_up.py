@@ -13,6 +13,7 @@ from syncagent.config.tables import SourceConfig
 from syncagent.sources import Common, ldap
 from syncagent.values.types import Duration, Urls
 from tests.support.fetching import Runs
+from tests.support.programs import PATIENCE
 
 
 @pytest.fixture(name="dripping")
@@ -40,7 +41,7 @@ def fixture_dripping() -> Iterator[int]:
     closing.set()
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
-    thread.join(5)
+    thread.join(PATIENCE)
 
 
 def _fetching() -> list[threading.Thread]:

@@ -1,6 +1,5 @@
-"""What the README tells an administrator of OpenLDAP to type gives a server in sync mode."""
+"""What contrib/docs/sources-ldap.md tells an administrator of OpenLDAP to type gives a server in sync mode."""
 
-import re
 import subprocess
 import time
 from pathlib import Path
@@ -9,21 +8,17 @@ import pytest
 
 from tests.sources.ldap import Asked
 from tests.support.need import need_program, need_root
+from tests.support.pages import block, blocks
+from tests.support.programs import PATIENCE
 from tests.support.slapd import PEOPLE, Slapd, need_slapd, people
 
-README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-
-
-def _block(beginning: str) -> str:
-    found = re.search(rf"^```\n({beginning}.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    assert found, f"the README has no block that begins with {beginning}"
-    return found[1]
+PAGE = "contrib/docs/sources-ldap.md"
 
 
 def test_slapd_conf(tmp_path: Path) -> None:
     """The lines for slapd.conf give the account its rights, without a limit, and the overlay."""
     lines = "access to * by anonymous auth by * none\n"
-    lines = _block("access to").replace("overlay", f"{lines}overlay", 1)  # its rules alone count
+    lines = block("slapd.conf", "access to", of=PAGE).replace("overlay", f"{lines}overlay", 1)  # its rules alone count
     lines = lines.replace("index entryUUID,entryCSN eq\n", "")  # which our slapd has already
     server = Slapd(syncprov=False, config=lines)
     server.load(people(700))  # more than slapd gives by default
@@ -54,16 +49,17 @@ def test_cn_config(tmp_path: Path) -> None:
     subprocess.run(convert, check=True, capture_output=True)
     server = subprocess.Popen([slapd, "-d", "0", "-F", tmp_path / "config", "-h", f"ldapi://{socket}"])
     try:
+        ldif = block("ldif", "dn: cn=module", of=PAGE)
         command = [need_program("ldapmodify"), "-Y", "EXTERNAL", "-H", f"ldapi://{socket}"]
         for _ in range(50):
-            done = subprocess.run(command, input=_block("dn: cn=module"), text=True, check=False, capture_output=True)
+            done = subprocess.run(command, input=ldif, text=True, check=False, capture_output=True)
             if "Can't contact" not in done.stderr:
                 break
             time.sleep(0.1)
         assert done.returncode == 0, done.stderr
     finally:
         server.terminate()
-        server.wait(10)
+        server.wait(PATIENCE)
     written = "".join(file.read_text("utf-8") for file in (tmp_path / "config").rglob("*.ldif"))
     for setting in (
         "olcSpSessionlog: 10000",
@@ -78,4 +74,4 @@ def test_cn_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize("preset", ["openldap", "active-directory", "freeipa", "zimbra"])
 def test_each_preset_has_its_chapter(preset: str) -> None:
     """Every preset is shown in a configuration of its own."""
-    assert re.search(rf'^preset = "{preset}"', README, re.MULTILINE)
+    assert any(f'\npreset = "{preset}"' in shown.text for shown in blocks("toml", of=PAGE))

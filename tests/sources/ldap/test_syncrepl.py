@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from syncagent.errors import FailureKind
+from syncagent.sources.ldap.source import SyncState
 from syncagent.sync.fetch import Fetched
 from tests.sources.ldap import Asked, by_label, searched
 from tests.support.ldap_wire import Attributes
@@ -22,17 +23,17 @@ COUNT = 25
 
 
 def dn(number: int) -> str:
-    """Give the DN of one of the people."""
+    """Return the DN of one of the people."""
     return f"uid=u{number:07},{PEOPLE}"
 
 
 def mails(number: int) -> set[str]:
-    """Give the addresses that one of the people has to begin with."""
+    """Return the initial addresses of one of the people."""
     return {f"u{number:07}@example.com", f"u{number:07}@example.org"}
 
 
 def everybody(count: int = COUNT) -> dict[str, set[str]]:
-    """Give what the directory has to begin with, by DN."""
+    """Return the initial addresses of all people by DN."""
     return {dn(number): mails(number) for number in range(count)}
 
 
@@ -56,7 +57,7 @@ def asked(slapd: Slapd, tmp_path: Path) -> Asked:
 
 
 def known(fetched: Fetched) -> dict[str, object]:
-    """Give what the source wants to have back."""
+    """Return the stored validator, decoded."""
     assert fetched.state.validator is not None
     return msgspec.json.decode(fetched.state.validator, type=dict[str, object])
 
@@ -549,3 +550,10 @@ def test_a_present_phase_without_a_cookie(scripted: tuple[ScriptedLDAP, Asked]) 
     server.sync_answers = [[SyncIds(UUIDS[:2]), SyncDone()], [SyncDone()], [SyncDone()]]
     assert len(asked.entries()) == 5
     assert _pulls(server) == 1
+
+
+def test_the_stored_form_of_the_validator() -> None:
+    """The validator is stored under the names that 0.1.0 gave its parts; another form would cost a full search."""
+    stored = '{"url":"ldap://a.example","cookie":"00ff","pulled":1.5,"behind":2.5}'
+    state = SyncState("ldap://a.example", "00ff", full_search_at=1.5, behind_since=2.5)
+    assert (state.write(), SyncState.read(stored)) == (stored, state)

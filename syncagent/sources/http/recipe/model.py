@@ -1,4 +1,4 @@
-"""What a recipe is: a primary's API in data. README "How to write a recipe" tells it to people.
+"""What a recipe is: a primary's API in data. contrib/docs/recipes.md describes it.
 
 A recipe is TOML, one of ours by its name (``recipes/NAME.toml`` beside ``sources/http``) or a file of one's own.
 """

@@ -1,4 +1,4 @@
-"""What the published text has, from one pass over it: counts and a few examples, never the list."""
+"""Counts and a few examples of the recipients in a published text, from one pass over it; never the whole list."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from syncagent.files import atomic as files
-from syncagent.postfix import table_text as mapfile
+from syncagent.postfix import table_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 _EXAMPLES = 3
 _MANY = 200
 _EXTENDED = re.compile(rb"[^+\"@]+\+[^+\"@]+")
-_REFUSED = re.compile(r'^-|[!%@"]')
-"""Local parts that smtpd(8) refuses whatever the map says, and quoted ones: no examples to ask for."""
+_NO_EXAMPLE = re.compile(r'^-|[!%@"]')
+"""Local parts that smtpd(8) refuses whatever the map has, and quoted ones."""
 
 
 @dataclass
-class Published:
-    """What a text has. ``domains`` are counted as they are spelled, in lower case, so either IDN form."""
+class TableStats:
+    """Statistics of a text. ``domains`` counts keys by their domain as spelled, in lower case: either IDN form."""
 
-    there: bool
+    exists: bool
     domains: Counter[str] = field(default_factory=Counter)
     catch_alls: list[str] = field(default_factory=list)
     postmasters: set[str] = field(default_factory=set)
@@ -32,26 +32,26 @@ class Published:
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, text: Path) -> Published:
-        """Read a text; one that is not there has nothing. Raises OSError where it cannot be read."""
+    def read(cls, text: Path) -> TableStats:
+        """Read a text; a missing one has no recipients. Raises OSError where it cannot be read."""
         try:
             file = files.open_foreign(text)
         except FileNotFoundError:
-            return cls(there=False)
-        found = cls(there=True)
+            return cls(exists=False)
+        stats = cls(exists=True)
         counts: Counter[bytes] = Counter()
         with file:
-            for _, line in mapfile.logical_lines(files.lines_of(file)):
-                key = (mapfile.split(line) or (b"",))[0]
+            for _, line in table_text.logical_lines(files.lines_of(file)):
+                key = (table_text.split(line) or (b"",))[0]
                 local, _, domain = key.rpartition(b"@")
                 counts[domain] += 1
                 if counts[domain] <= _EXAMPLES or not local or b"+" in local or local.lower() == b"postmaster":
-                    found._note(local, domain)
+                    stats._add(local, domain)
         for name, count in counts.items():
-            found.domains[name.decode(errors="replace").casefold()] += count
-        return found
+            stats.domains[name.decode(errors="replace").casefold()] += count
+        return stats
 
-    def _note(self, local: bytes, domain: bytes) -> None:
+    def _add(self, local: bytes, domain: bytes) -> None:
         name, spelled = (part.decode(errors="replace").casefold() for part in (domain, local))
         if not spelled and len(self.catch_alls) < _MANY:
             self.catch_alls.append(f"@{name}")
@@ -60,5 +60,5 @@ class Published:
         if _EXTENDED.fullmatch(local) and len(self.extended) < _MANY:
             self.extended.append(f"{spelled}@{name}")
         examples = self.examples.setdefault(name, [])
-        if spelled and spelled.isascii() and len(examples) < _EXAMPLES and not _REFUSED.search(spelled):
+        if spelled and spelled.isascii() and len(examples) < _EXAMPLES and not _NO_EXAMPLE.search(spelled):
             examples.append(f"{spelled}@{name}")

@@ -1,0 +1,54 @@
+"""Which domains a list of main.cf matches: inline, in files, in tables of any type. Rules: match_list(3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from syncagent.postfix.live import is_table, patterns_of, without_exclamation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from syncagent.postfix.live import LivePostfix
+
+
+def matches(live: LivePostfix, name: str, domains: Iterable[str]) -> dict[str, str]:
+    """Return the domains that a list matches, each with the entry of main.cf that does.
+
+    The first entry that matches counts; one with ``!`` excludes. For relay_domains a domain's parents count as well,
+    if parent_domain_matches_subdomains says so. A table in ``live.unreadable`` matches nothing.
+    """
+    keys = {domain: _keys(live, name, domain.casefold()) for domain in domains}
+    domains_of: dict[str, list[str]] = {}
+    for domain, domain_keys in keys.items():
+        for key in domain_keys:
+            domains_of.setdefault(key, []).append(domain)
+    matched: dict[str, str] = {}
+    for entry in live.listed(name):
+        for pattern in patterns_of(entry):
+            if not keys:  # Postfix queries no further table either
+                return matched
+            hits = _hits(live, without_exclamation(pattern), domains_of)
+            excludes = (pattern.count("!") + entry.count("!", 0, 1)) % 2
+            for domain in dict.fromkeys(domain for key in hits for domain in domains_of.get(key, ()) if domain in keys):
+                del keys[domain]
+                if not excludes:
+                    matched[domain] = entry
+    return matched
+
+
+def _hits(live: LivePostfix, pattern: str, keys: Iterable[str]) -> Iterable[str]:
+    """Return the keys that a pattern has."""
+    if pattern in live.unreadable:
+        return ()
+    return live.look_up(pattern, keys) if is_table(pattern) else (pattern.casefold(),)
+
+
+def _keys(live: LivePostfix, name: str, domain: str) -> list[str]:
+    """Return the keys of a domain: itself, and for relay_domains its parents by name, or by a leading dot."""
+    if name != "relay_domains":
+        return [domain]
+    labels = domain.split(".")
+    parents = [".".join(labels[at:]) for at in range(1, len(labels))]
+    by_name = name in live.listed("parent_domain_matches_subdomains")
+    return [domain, *(parents if by_name else [f".{parent}" for parent in parents])]

@@ -1,0 +1,165 @@
+"""What this Postfix answers to RCPT TO, according to main.cf: ADDRESS_CLASS_README; smtpd_check.c in its source.
+
+Only the settings for domains and recipients are evaluated, in smtpd's order. Other restrictions, policy services,
+transports and milters may refuse or permit besides; they are not asked.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from syncagent import addresses as normalise
+from syncagent.postfix import restrictions
+from syncagent.postfix.commands import Cause, CommandError
+from syncagent.postfix.live import patterns_of, without_exclamation
+from syncagent.postfix.match_list import matches
+from syncagent.postfix.table import is_same_table
+from syncagent.values.types import TableName
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from syncagent.postfix.live import LivePostfix
+    from syncagent.values.types import MapName
+
+_RELAY = "relay_domains"
+_CLASSES = (
+    ("mydestination", "local_recipient_maps", "unknown_local_recipient_reject_code"),
+    ("virtual_alias_domains", "virtual_alias_maps", "unknown_virtual_alias_reject_code"),
+    ("virtual_mailbox_domains", "virtual_mailbox_maps", "unknown_virtual_mailbox_reject_code"),
+    (_RELAY, "relay_recipient_maps", "unknown_relay_recipient_reject_code"),
+)
+"""Address class, its list of recipients, its code for others; the first class whose list has a domain counts."""
+_BEFORE = ("recipient_canonical_maps", "canonical_maps", "virtual_alias_maps")
+_REGULAR_EXPRESSIONS = ("regexp", "pcre")
+_ROUTED = re.compile(r"[%!@]")
+
+
+@dataclass
+class Smtpd:
+    """The smtpd of this host, as main.cf configures it; ``map`` is the table of recipients that syncagent writes."""
+
+    live: LivePostfix
+    map: MapName
+
+    @property
+    def _own(self) -> frozenset[str]:
+        """The local parts that are Postfix's own: they have no extension, and exist in every local domain."""
+        return frozenset({"postmaster", "mailer-daemon", self.live.values.get("double_bounce_sender", "")})
+
+    def look_up(self, keys: list[str]) -> dict[str, str]:
+        """Return the values of the keys that the map has. Raises CommandError."""
+        return self.live.look_up(str(self.map), keys)
+
+    def without_extension(self, address: str) -> str:
+        """Return an address without its extension (recipient_delimiter); empty where it has none."""
+        values = self.live.values
+        delimiter = values.get("recipient_delimiter", "")
+        local, _, domain = address.rpartition("@")
+        user = re.sub(r"\\(.)", r"\1", local[1:-1]) if local.startswith('"') else local
+        start = next((at for at, char in enumerate(user) if char in delimiter), 0)
+        lowered = user.lower()
+        special = "-" in delimiter and values.get("owner_request_special") != "no"
+        if special and (lowered.startswith("owner-") or re.search(r".-request$", lowered)):
+            return ""
+        if not start or lowered in self._own:
+            return ""
+        quoted = re.sub(r'(["\\])', r"\\\1", user[:start])
+        try:
+            return normalise.canonical(f'"{quoted}"@x.example').removesuffix("x.example") + domain
+        except normalise.UnusableError:  # nor was the address usable
+            return f"{user[:start]}@{domain}"
+
+    def answers(self, recipient: str) -> str:
+        """Return the answer to RCPT TO for a recipient as spelled there, and why, as a sentence."""
+        if not self.live.values:
+            why = "; ".join(map(str, self.live.main.notes)) or "postconf printed nothing"
+            return f"cannot query Postfix: {why}"
+        try:
+            code, why = self._answer(recipient)
+        except CommandError as error:
+            if error.cause is Cause.PERMISSION and os.geteuid():  # Postfix opens its tables as root
+                return f"cannot query Postfix as this user: {error}"
+            code, why = "451", f"a lookup fails, in {error}"
+        if self.live.values.get("soft_bounce") == "yes" and code.startswith("5"):
+            code, why = f"4{code[1:]}", f"{why} (soft_bounce)"
+        unless = ", if nothing else refuses it" if code == "250" else ""
+        return f"Postfix answers {code}{unless}: {why}"
+
+    def _answer(self, recipient: str) -> tuple[str, str]:
+        """Return the code and the reason. Raises CommandError where a lookup fails."""
+        live, (local, _, domain) = self.live, recipient.rpartition("@")
+        if local.startswith("-") and live.values.get("allow_min_user") != "yes":
+            return "501", "a local part may not begin with - (allow_min_user)"
+        address_class = next((row for row in _CLASSES if self._matches(row[0], domain)), None)
+        denied = live.values.get("relay_domains_reject_code", "554")
+        if address_class is None:
+            return denied, f"relay access denied: {domain} is not in {_RELAY}, nor a domain of this host's own"
+        if _ROUTED.search(local) and live.values.get("allow_untrusted_routing") != "yes":
+            return denied, "relay access denied: sender-specified routing (allow_untrusted_routing)"
+        bypass = next(restrictions.bypasses(live), None)
+        if bypass:
+            return "250", f"{bypass.parameter}: {bypass.text}"
+        name, maps, code = address_class
+        keys = list(self._keys(recipient, local=name == "mydestination"))
+        for before in _BEFORE:
+            table = self._table(before, keys) if before != maps else ""
+            if table:
+                return "250", f"{before} has it ({table}), before {maps} is asked"
+        return self._of_class(recipient, keys, maps, live.values.get(code, "550"), "" if name == _RELAY else name)
+
+    def _of_class(self, recipient: str, keys: list[str], maps: str, code: str, other: str) -> tuple[str, str]:
+        """Return the answer by the recipients of a class; ``other`` is its list of domains, if not relay_domains."""
+        ours = [entry for entry in self.live.listed(maps) if is_same_table(entry, self.map)]
+        instead = f"; {other} has its domain, so that {maps} is asked instead of the map" if other else ""
+        unnamed = "" if other or ours else f"; {maps} does not name {self.map}"
+        if other == "mydestination" and recipient.rpartition("@")[0] in self._own:
+            return "250", f"it is one of Postfix's own{instead}"
+        if not self.live.listed(maps) and maps != "virtual_alias_maps":
+            return "250", f"{maps} is empty, so that every recipient is accepted{instead}"
+        table = self._table(maps, keys)
+        if table:
+            return "250", f"{'the map' if table in ours else f'{table} in {maps}'} has it{instead}{unnamed}"
+        what = "the map" if ours == self.live.listed(maps) else maps
+        return code, f"{what} does not have it{instead}{unnamed}"
+
+    def _matches(self, name: str, domain: str) -> bool:
+        """True if a list has a domain. Raises CommandError where a table fails that Postfix queries before that."""
+        live, listed = self.live, self.live.listed(name)
+        match = matches(live, name, [domain]).get(domain, "")
+        for entry in listed[: listed.index(match)] if match else listed:  # Postfix stops at the first failure
+            for pattern in patterns_of(entry):
+                reason = live.unreadable.get(without_exclamation(pattern))
+                if reason:
+                    raise CommandError(f"{name}: {reason.text}", reason.cause)
+        return bool(match)
+
+    def _keys(self, recipient: str, *, local: bool) -> Iterator[str]:
+        """Yield the keys in smtpd's order: whole address, without extension, for local ones the user, ``@domain``."""
+        addresses = [recipient, *filter(None, [self.without_extension(recipient)])]
+        yield from addresses
+        if local:
+            yield from (address.rpartition("@")[0] for address in addresses)
+        yield f"@{recipient.rpartition('@')[2]}"
+
+    def _table(self, name: str, keys: list[str]) -> str:
+        """Return the first table of a list that has one of the keys, queried key by key as Postfix does; else empty."""
+        hits: dict[str, dict[str, str]] = {}
+        for key in keys:
+            for table in self.live.listed(name):
+                if table not in hits:
+                    whole_only = TableName.parse(table).type in _REGULAR_EXPRESSIONS
+                    hits[table] = self._look_up(name, table, keys[:1] if whole_only else keys)
+                if key in hits[table]:
+                    return table
+        return ""
+
+    def _look_up(self, name: str, table: str, keys: list[str]) -> dict[str, str]:
+        """Return the values of the keys that a table has. Raises CommandError, which names the list."""
+        try:
+            return self.live.look_up(table, keys)
+        except CommandError as error:
+            raise CommandError(f"{name}: {error}", error.cause) from error
