@@ -1,4 +1,4 @@
-"""What can go wrong, as data: one base, few leaves.
+"""The errors of syncagent: one base, few leaves.
 
 Exit codes are those of sysexits.h, as the mail world uses them.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,7 +46,7 @@ class translate_errors:  # noqa: N801 - read as a function; a class, since it ma
 
 
 class ExitCode(enum.IntEnum):
-    """What the command tells its caller."""
+    """The exit statuses of the command (sysexits.h)."""
 
     OK = 0
     PROBLEMS = 1
@@ -67,7 +67,7 @@ class SyncagentError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with the configuration: where, which key, what, and so its mend."""
+    """A problem of the configuration: where, which key, what, and the remedy."""
 
     file: str
     line: int | None
@@ -92,7 +92,7 @@ class ConfigError(SyncagentError):
 
 
 class FailureKind(enum.StrEnum):
-    """How a source failed: worth a retry, not to be asked again for an hour, or in need of a hand."""
+    """How a source failed: to be retried, not to be asked again for an hour, or to be corrected by a person."""
 
     TEMPORARY = "temporary"
     REFUSED = "refused"
@@ -100,7 +100,7 @@ class FailureKind(enum.StrEnum):
 
 
 class SourceError(SyncagentError):
-    """A source could not give its whole answer. What it said last stays in force."""
+    """A source gave no whole answer. Its last answer stays in force."""
 
     exit_code = ExitCode.TEMPORARY
 
@@ -128,7 +128,9 @@ class LedgerError(SyncagentError):
 
 
 class LedgerDamagedError(LedgerError):
-    """The database is not one any more; it is set aside, and the run begins anew."""
+    """The database is damaged; it is set aside, and the run begins anew. ``notes`` are those of the setting aside."""
+
+    notes: tuple[Any, ...] = ()
 
 
 class LayoutError(SyncagentError):
@@ -161,7 +163,7 @@ class PublishError(SyncagentError):
     exit_code = ExitCode.CANNOT_PUBLISH
 
     def __init__(self, step: str, text: str) -> None:
-        """``step`` names the step that failed, ``text`` says why and the mend."""
+        """``step`` names the step that failed, ``text`` has the reason and the remedy."""
         self.step = step
         super().__init__(f"{step}: {text}")
 
@@ -178,6 +180,11 @@ class UnansweredError(PublishError):
 
 
 class UnknownHoldError(SyncagentError):
-    """``approve`` was given an ID that no standing hold has, or one that may not be approved."""
+    """``approve`` was given an ID that no current hold has, or that may not be approved. ``refusal`` is the data."""
 
     exit_code = ExitCode.USAGE
+
+    def __init__(self, text: str, refusal: object) -> None:
+        """``refusal`` is a ``model.Refusal``, ``text`` its sentence."""
+        self.refusal = refusal
+        super().__init__(text)

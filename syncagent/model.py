@@ -1,4 +1,4 @@
-"""What passes along the line: recipients as sources say them, counts, holds, and the result of a run.
+"""The data of a run: entries of sources, counts, holds, notes, and the result.
 
 All of it is frozen. Lists of recipients are never here: whatever grows with the list is a sorted file.
 """
@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from syncagent.errors import FailureKind
 
 Entry = tuple[str, str, str]
-"""What a source says: the address as spelled, its own key for it (a line, an entryUUID, an API id), a label."""
+"""An entry of a source: the address as spelled, the source's key for it (a line, an entryUUID, an API id), a label."""
 
 SAMPLE = 20
 """How many addresses or rejects a result carries; the files carry them all."""
@@ -28,7 +29,7 @@ class Reject(Struct, frozen=True):
 
 
 class Snapshot(Struct, frozen=True):
-    """What a source says now: its sorted file, by name, and what is in it."""
+    """A source's answer: the name of its sorted file, counts and digest."""
 
     file: str
     entries: int
@@ -38,7 +39,7 @@ class Snapshot(Struct, frozen=True):
 
 
 class SourceState(Struct, frozen=True):
-    """What is remembered of a source between runs. Times are seconds since the epoch, 0 where there was none."""
+    """The state of a source between runs. Times are seconds since the epoch, 0 where there was none."""
 
     name: str
     snapshot: Snapshot | None = None
@@ -53,10 +54,12 @@ class SourceState(Struct, frozen=True):
     mode: str = ""
     failing_since: float = 0.0
     domains: tuple[str, ...] = ()
+    refusal: str = ""
+    """The error by which the source refused the credentials, alone; ``error`` says besides when it is asked again."""
 
 
 class StepReport(Struct, frozen=True):
-    """How one list of an API did: its pages, records, how many count, what they say in all and for example."""
+    """One list of an API: its pages, records, how many were used, the addresses they gave, and examples of these."""
 
     name: str
     pages: int
@@ -67,7 +70,7 @@ class StepReport(Struct, frozen=True):
 
 
 class SourceReport(Struct, frozen=True):
-    """How one source did in this run."""
+    """What came of one source in this run."""
 
     name: str
     state: Literal["whole", "same", "failing"]
@@ -80,10 +83,16 @@ class SourceReport(Struct, frozen=True):
     notes: tuple[str, ...] = ()
     mode: str = ""
     steps: tuple[StepReport, ...] = ()
+    refusal: str = ""
+    """As in SourceState."""
+    failing_since: float = 0.0
+    """Seconds since the epoch, 0 where it is not failing."""
+    data_from: float = 0.0
+    """When the source gave the data that is in use, in seconds since the epoch; 0 where there is none."""
 
 
 class Counts(Struct, frozen=True, kw_only=True):
-    """What the guard sees of a relay domain. ``missing`` counts what is published and said by no source.
+    """The counts of a relay domain for the guard. ``missing``: published and in no source.
 
     Of the missing, ``approved`` were let go by a person; ``leaving``: the removal of the domain itself is held.
     ``window_start`` and ``window_removed`` are the domain's
@@ -103,7 +112,7 @@ class Counts(Struct, frozen=True, kw_only=True):
 
     @property
     def before(self) -> int:
-        """What was published (or should have been) before this run."""
+        """How many were published (or should have been) before this run."""
         return self.wanted - self.added + self.missing
 
 
@@ -112,16 +121,67 @@ ReasonKind = Literal[
 ]
 
 
+class Loss(Struct, frozen=True):
+    """How much a domain, or the whole map, would lose, and the limits that this exceeds."""
+
+    lost: int
+    size: int
+    """Recipients at the start of the window."""
+    before: int
+    """How many of ``lost`` went earlier in the window."""
+    window: float
+    share: float
+    """In percent: limits.removed_percent."""
+    floor: int
+    """limits.removed_floor."""
+
+
 class Reason(Struct, frozen=True):
-    """Why removals are held: a kind for machines, a text for people, and whether a person may overrule it."""
+    """Why removals are held: kind and data, and whether a person may overrule it.
+
+    ``text`` is the sentence; it is made when the hold is recorded (``state.messages``), and empty before.
+    """
 
     kind: ReasonKind
-    text: str
+    text: str = ""
     approvable: bool = True
+    subjects: tuple[str, ...] = ()
+    """The domain, sources, canary or catch-alls that the reason is about."""
+    loss: Loss | None = None
+    configured: bool = True
+    """False: the domain is no longer in relay_domains."""
+
+
+NoteKind = Literal[
+    "state-empty",
+    "state-damaged",
+    "kept-list-damaged",
+    "published-list-damaged",
+    "snapshot-lost",
+    "snapshot-damaged",
+    "more-rejects",
+    "changes-differ",
+    "map-changed",
+    "map-changed-dry",
+    "map-lines-unusable",
+    "domain-empty",
+]
+
+
+class Note(Struct, frozen=True):
+    """Something about a run that a person should know: kind and data. ``state.messages`` has the sentences."""
+
+    kind: NoteKind
+    subject: str
+    """The source, file or domain."""
+    count: int = 0
+    before: int = 0
+    detail: str = ""
+    """The error, a copy's path, or examples."""
 
 
 DOMAIN_HOLD = "relay_domains:"
-"""What stands before the domain in a hold of the domain itself, so that it is not taken for one of its recipients."""
+"""Prefix of ``Hold.domain`` in a hold of the domain itself, as opposed to one of its recipients."""
 
 
 class Hold(Struct, frozen=True):
@@ -136,24 +196,48 @@ class Hold(Struct, frozen=True):
 
     @property
     def approvable(self) -> bool:
-        """Whether ``syncagent approve`` may let it go."""
+        """True if ``syncagent approve`` may let it go."""
         return all(reason.approvable for reason in self.reasons)
 
     @property
-    def what(self) -> str:
-        """What is held, for people."""
-        if self.domain.startswith(DOMAIN_HOLD):
-            return f"the removal of the relay domain {self.domain.removeprefix(DOMAIN_HOLD)}"
-        return f"{self.count:,} removals of {self.domain}"
+    def is_of_domain(self) -> bool:
+        """True if it holds the removal of a relay domain itself, not of recipients."""
+        return self.domain.startswith(DOMAIN_HOLD)
+
+    def without_id(self) -> Hold:
+        """Return the hold without its ID, since it is not recorded and cannot be approved."""
+        return replace(self, id="")
 
     @property
     def waits(self) -> bool:
-        """Whether only a failing source is waited for, which resolves by itself."""
+        """True if it waits only for a failing source, which resolves by itself."""
         return all(reason.kind == "source-failing" for reason in self.reasons)
 
 
+class Lack(Struct, frozen=True):
+    """What a first run lacks: a source's whole answer, a relay domain's recipients, or a canary."""
+
+    kind: Literal["source", "domain", "canary"]
+    subject: str
+    detail: str = ""
+
+
+class Refusal(Struct, frozen=True):
+    """Why a hold cannot be approved.
+
+    ``unknown``: no hold has the ID; ``holds`` are the current ones. ``domain-first``: the hold of the relay domain
+    itself, ``first``, goes before. ``final``: ``reason`` cannot be overruled.
+    """
+
+    kind: Literal["unknown", "domain-first", "final"]
+    hold_id: str
+    holds: tuple[str, ...] = ()
+    first: Hold | None = None
+    reason: Reason | None = None
+
+
 class DomainChange(Struct, frozen=True):
-    """What a run did, or would do, to one relay domain. ``kept`` counts what no source says but stays published."""
+    """What a run did, or would do, to one relay domain. ``kept``: in no source, but still published."""
 
     domain: str
     before: int
@@ -164,7 +248,7 @@ class DomainChange(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """What changes: counts per relay domain, samples of the addresses, holds."""
+    """What a run changes: counts per relay domain, samples of the addresses, holds."""
 
     domains: tuple[DomainChange, ...] = ()
     counts: tuple[Counts, ...] = ()
@@ -198,7 +282,7 @@ Status = Literal["unchanged", "published", "planned", "incomplete", "failed"]
 
 
 class SyncResult(Struct, frozen=True, kw_only=True):
-    """What a run came to.
+    """The result of a run.
 
     ``unchanged``: nothing to do. ``published``: the map was written. ``planned``: nothing was to be written.
     ``incomplete``: a first run that is not whole. ``failed``: publishing failed, the old map is in place.
@@ -215,6 +299,10 @@ class SyncResult(Struct, frozen=True, kw_only=True):
     rejected: int = 0
     reject_sample: tuple[Reject, ...] = ()
     missing_for_first: tuple[str, ...] = ()
+    missing_facts: tuple[Lack, ...] = ()
+    """``missing_for_first`` as data, in the same order."""
     notes: tuple[str, ...] = ()
+    note_facts: tuple[Note, ...] = ()
+    """``notes`` as data, in the same order."""
     error: str = ""
     seconds: float = 0.0

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -221,7 +220,7 @@ class Scenario:
         """Run the command in this process, the run's clock standing at `now`."""
         out, err = io.StringIO(), io.StringIO()
         with (
-            patch.object(sync_module, "_Run", partial(sync_module._Run, now=now)),
+            patch.object(sync_module, "clock", lambda: now),
             patch.object(sys, "argv", ["syncagent", "--config", str(self.configure()), *arguments]),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),

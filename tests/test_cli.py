@@ -17,7 +17,7 @@ import pytest
 import syncagent as package
 from syncagent.cli import main as cli
 from syncagent.errors import ExitCode
-from syncagent.files.sorted_lines import identity
+from syncagent.files.atomic import identity
 from tests.sources import HEAVY, install, map_keys, write_config
 from tests.support.programs import PATIENCE, wait_until
 from tests.support.run import syncagent
@@ -173,7 +173,7 @@ def test_usage_errors(args: list[str], config: Path) -> None:
 def test_an_unknown_hold_is_a_usage_error(config: Path) -> None:
     """An ID that no hold has exits 64, and nothing is synced."""
     done = syncagent("approve", "k3x7q2", config=config, check=64)
-    assert done.stderr == "syncagent: no hold has the ID k3x7q2; standing: none\n"
+    assert done.stderr == 'syncagent: unknown hold ID "k3x7q2"; current holds: none (see syncagent status)\n'
     assert not config.with_name("map").exists()
 
 

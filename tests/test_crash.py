@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from syncagent.files import sorted_lines as files
+from syncagent.files import sorted_lines
 from syncagent.model import SyncResult
 from syncagent.state.database import Ledger
 from syncagent.values.types import INDEX_SUFFIX
@@ -103,11 +103,11 @@ def assert_sound(mx: Scenario, left: set[str]) -> None:
     with closing(Ledger(mx.state, write=False)) as ledger:
         assert ledger.finished
         for one in (ledger.finished.kept, ledger.finished.published):
-            files.verify(mx.state / "lists" / one.name, one.digest)
+            sorted_lines.verify(mx.state / "lists" / one.name, one.digest)
             referred.add(one.name)
         for state in ledger.sources.values():
             assert state.snapshot
-            files.verify(mx.state / "snapshots" / state.snapshot.file, state.snapshot.digest)
+            sorted_lines.verify(mx.state / "snapshots" / state.snapshot.file, state.snapshot.digest)
             referred.add(state.snapshot.file)
     assert not left & _files(mx) - referred, "left by a killed run"
     assert not (mx.state / "state.db-journal").exists()
@@ -125,7 +125,7 @@ POINTS = (
     Point("syncagent.files.sorted_lines:write_sorted"),  # the snapshot
     Point("syncagent.files.sorted_lines:write_sorted", "after"),
     Point("syncagent.state.database:Ledger.save_source", "after"),
-    Point("syncagent.sync.diff:Comparison.decide", "after"),
+    Point("syncagent.sync.diff:Diff.decide", "after"),
     Point("syncagent.postfix.publish:_staging", "after"),
     Point("syncagent.postfix.publish:_write_text", "after"),
     Point("syncagent.postfix.publish:_index", "after"),
@@ -204,14 +204,14 @@ def test_killed_while_a_hand_made_map_is_copied(tmp_path: Path) -> None:
         "import os, signal\n"
         "from syncagent.cli import main as cli\n"
         "from syncagent.files import sorted_lines as files\n"
-        "write_plain = files.write_plain\n"
+        "write_plain = pipeline.write_plain\n"
         "def write_half(path, chunks):\n"
         "    if path.name != 'half':\n"
         "        return write_plain(path, chunks)\n"
         "    data = b''.join(chunks)\n"
         "    write_plain(path, [data[: len(data) // 2]])\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "files.write_plain = write_half\n"
+        "pipeline.write_plain = write_half\n"
         "cli.main()\n",
         "utf-8",
     )

@@ -5,7 +5,6 @@ import math
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,7 +65,7 @@ class Runs(Scenario):
         """Do a run in which these are due."""
         config = replace(configuration.load(self.configure()), sources=self.configured)
         options = sync_module.Options(due=None if every_one else frozenset(due))
-        with patch.object(sync_module, "_Run", partial(sync_module._Run, now=self.now)):
+        with patch.object(sync_module, "clock", lambda: self.now):
             return sync_module.sync_once(config, options)
 
     def counts(self) -> list[int]:

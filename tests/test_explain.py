@@ -257,7 +257,7 @@ def test_history_since_and_retention(scene: Scenario) -> None:
 
 def test_many_changes_are_found_in_their_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run with more changes than rows are kept for is in a file, and an address is found in it."""
-    monkeypatch.setattr("syncagent.sync.run.HISTORY_ROWS", 10)
+    monkeypatch.setattr("syncagent.sync.record.HISTORY_ROWS", 10)
     scene = Scenario(tmp_path)
     scene.set_clock(START)
     scene.write("corp", people(100))

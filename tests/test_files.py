@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from syncagent.errors import DamagedError, LedgerError, LockBusyError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic, pipeline, sorted_lines
 from tests.support.programs import allowed, wait_until
 
 
@@ -37,9 +38,9 @@ def fresh(directory: Path) -> Path:
     return directory / f"file-{next(_numbers)}"
 
 
-def written(directory: Path, lines: Iterable[bytes]) -> files.SortedFile:
+def written(directory: Path, lines: Iterable[bytes]) -> sorted_lines.SortedFile:
     """Write a sorted file."""
-    return files.write_sorted(fresh(directory), lines)
+    return sorted_lines.write_sorted(fresh(directory), lines)
 
 
 @quick
@@ -47,12 +48,12 @@ def written(directory: Path, lines: Iterable[bytes]) -> files.SortedFile:
 def test_what_is_written_is_read(lines: list[bytes], cut: int, tmp_path: Path) -> None:
     """A sorted file, whatever the chunks it came in, verifies, and has its lines and no others."""
     text = b"".join(lines)
-    file = files.write_sorted(fresh(tmp_path), (text[at : at + cut] for at in range(0, len(text), cut)))
+    file = sorted_lines.write_sorted(fresh(tmp_path), (text[at : at + cut] for at in range(0, len(text), cut)))
     assert file.count == len(lines)
     assert file.digest == hashlib.sha256(text).hexdigest()
-    assert files.verify(file.path) == files.verify(file.path, file.digest) == file
-    assert b"".join(files.chunks_of(file)) == text
-    assert file.path.read_bytes() == text + files.end_line(file.count, file.digest)
+    assert sorted_lines.verify(file.path) == sorted_lines.verify(file.path, file.digest) == file
+    assert b"".join(sorted_lines.chunks_of(file)) == text
+    assert file.path.read_bytes() == text + sorted_lines.end_line(file.count, file.digest)
 
 
 def test_a_sorted_file_is_private(tmp_path: Path) -> None:
@@ -80,10 +81,10 @@ def test_a_cut_is_noticed_wherever_it_is(lines: list[bytes], tmp_path: Path) -> 
     for length in range(len(whole)):
         file.path.write_bytes(whole[:length])
         with pytest.raises(DamagedError):
-            files.verify(file.path, file.digest)
+            sorted_lines.verify(file.path, file.digest)
         if lines != SMALL["like an end"]:  # which is cut to a whole file of its own
             with pytest.raises(DamagedError):
-                files.verify(file.path)
+                sorted_lines.verify(file.path)
 
 
 @pytest.mark.parametrize("lines", SMALL.values(), ids=SMALL)
@@ -95,20 +96,20 @@ def test_an_altered_octet_is_noticed(lines: list[bytes], flip: int, tmp_path: Pa
     for at, octet in enumerate(whole):
         file.path.write_bytes(whole[:at] + bytes([octet ^ flip]) + whole[at + 1 :])
         with pytest.raises(DamagedError):
-            files.verify(file.path, file.digest)
+            sorted_lines.verify(file.path, file.digest)
         with pytest.raises(DamagedError):
-            files.verify(file.path)
+            sorted_lines.verify(file.path)
 
 
 @pytest.mark.parametrize(
-    "after", [b"\n", b"x", b"z@example.com\n", b"\0" * 512, files.end_line(0, hashlib.sha256().hexdigest())]
+    "after", [b"\n", b"x", b"z@example.com\n", b"\0" * 512, sorted_lines.end_line(0, hashlib.sha256().hexdigest())]
 )
 def test_more_than_was_written_is_noticed(after: bytes, tmp_path: Path) -> None:
     """A file that goes on after its end line is damaged."""
     file = written(tmp_path, SMALL["three"])
     file.path.write_bytes(file.path.read_bytes() + after)
     with pytest.raises(DamagedError):
-        files.verify(file.path)
+        sorted_lines.verify(file.path)
 
 
 def test_lost_lines_are_noticed(tmp_path: Path) -> None:
@@ -118,21 +119,21 @@ def test_lost_lines_are_noticed(tmp_path: Path) -> None:
     for others in (lines[1:], lines[:-1], [*lines, lines[-1]], lines[::-1], []):
         file.path.write_bytes(b"".join([*others, end]))
         with pytest.raises(DamagedError):
-            files.verify(file.path)
+            sorted_lines.verify(file.path)
 
 
 def test_another_file_is_noticed(tmp_path: Path) -> None:
     """A whole file is damage where another one is on record, as when an old one was restored."""
     file, other = written(tmp_path, SMALL["three"]), written(tmp_path, SMALL["one"])
     with pytest.raises(DamagedError, match=str(file.path)):
-        files.verify(file.path, other.digest)
+        sorted_lines.verify(file.path, other.digest)
 
 
 def test_a_missing_file_is_damage(tmp_path: Path) -> None:
     """What is not there, or is no file, is damaged."""
     for path in (tmp_path / "none", tmp_path, tmp_path / "none" / "none"):
         with pytest.raises(DamagedError, match="cannot be read"):
-            files.verify(path)
+            sorted_lines.verify(path)
 
 
 @pytest.mark.parametrize(
@@ -143,29 +144,29 @@ def test_a_missing_file_is_damage(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_what_is_no_end_line(line: bytes) -> None:
     """Only the exact form is an end line."""
-    assert files.parse_end(line) is None
+    assert sorted_lines.parse_end(line) is None
 
 
 @given(count=st.integers(0, 10**18 - 1), digest=st.binary().map(lambda text: hashlib.sha256(text).hexdigest()))
 def test_end_lines_round_trip(count: int, digest: str) -> None:
     """An end line is read as it was written."""
-    assert files.parse_end(files.end_line(count, digest)) == (count, digest)
+    assert sorted_lines.parse_end(sorted_lines.end_line(count, digest)) == (count, digest)
 
 
 @quick
 @given(lines=LINES)
 def test_sorter_is_sorted_set(lines: list[bytes], tmp_path: Path) -> None:
     """A sorter gives each line once, in the order of the octets, whatever the octets."""
-    with files.Sorter(tmp_path) as sorter:
+    with pipeline.Sorter(tmp_path) as sorter:
         sorter.feed(lines)
         assert b"".join(sorter.finish()) == b"".join(in_order(set(lines)))
 
 
 def test_sorter_overflows_into_the_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not fit its buffer goes to the spool and nowhere else, comes out sorted, and is gone afterwards."""
-    monkeypatch.setattr(files, "SORT_BUFFER", "64k")
+    monkeypatch.setattr(pipeline, "SORT_BUFFER", "64k")
     lines = [b"%d@example.com\n" % (number * 7919 % 60_013) for number in range(60_000)]
-    with files.Sorter(tmp_path) as sorter:
+    with pipeline.Sorter(tmp_path) as sorter:
         sorter.feed(lines)
         assert wait_until(lambda: any(tmp_path.iterdir()))
         assert b"".join(sorter.finish()) == b"".join(in_order(set(lines)))
@@ -176,17 +177,17 @@ def test_sorter_minds_no_locale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """The order is that of the octets under any locale."""
     monkeypatch.setenv("LC_ALL", "en_US.UTF-8")
     monkeypatch.setenv("LANG", "de_DE.UTF-8")
-    with files.Sorter(tmp_path) as sorter:
+    with pipeline.Sorter(tmp_path) as sorter:
         sorter.feed([b"b\n", b"A\n", b"a\n", b"B\n", "ä\n".encode(), b"-\n", b"_\n"])
         assert b"".join(sorter.finish()) == "-\nA\nB\n_\na\nb\nä\n".encode()
 
 
 def test_sorter_without_a_spool_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sorter that cannot overflow fails with what sort(1) said, rather than sort a part."""
-    monkeypatch.setattr(files, "SORT_BUFFER", "64k")
+    monkeypatch.setattr(pipeline, "SORT_BUFFER", "64k")
 
     def overflow() -> None:
-        with files.Sorter(tmp_path / "none") as sorter:
+        with pipeline.Sorter(tmp_path / "none") as sorter:
             sorter.feed(b"%d@example.com\n" % number for number in range(200_000))
             for _ in sorter.finish():
                 pass
@@ -207,7 +208,7 @@ def test_a_child_that_fails_is_an_error(command: list[str], why: str) -> None:
     """A child's exit status is judged though all of its output was read, and its words are passed on."""
 
     def run() -> None:
-        with files.Child(command, subprocess.DEVNULL) as child:
+        with pipeline.Child(command, subprocess.DEVNULL) as child:
             list(child.chunks())
 
     with pytest.raises(LedgerError, match=why):
@@ -216,7 +217,7 @@ def test_a_child_that_fails_is_an_error(command: list[str], why: str) -> None:
 
 def test_a_child_may_fail_where_that_is_good() -> None:
     """An exit status that the caller calls good is good."""
-    with files.Child(["sh", "-c", "echo x; exit 1"], subprocess.DEVNULL, good=(0, 1)) as child:
+    with pipeline.Child(["sh", "-c", "echo x; exit 1"], subprocess.DEVNULL, good=(0, 1)) as child:
         assert list(child.lines()) == [b"x\n"]
 
 
@@ -225,7 +226,7 @@ def test_a_child_that_takes_too_long_is_killed() -> None:
     started = time.monotonic()
 
     def run() -> None:
-        with files.Child(["sleep", "60"], subprocess.DEVNULL, limit=0.2) as child:
+        with pipeline.Child(["sleep", "60"], subprocess.DEVNULL, limit=0.2) as child:
             list(child.chunks())
 
     with pytest.raises(LedgerError, match=r"sleep failed \(-9\)"):
@@ -239,13 +240,13 @@ def test_a_block_left_in_a_hurry_ends_the_child() -> None:
 
     def run() -> None:
         nonlocal child
-        with files.Child(["sleep", "60"], subprocess.DEVNULL) as child:
+        with pipeline.Child(["sleep", "60"], subprocess.DEVNULL) as child:
             raise KeyError("mine")
 
     with pytest.raises(KeyError, match="mine"):
         run()
     assert time.monotonic() - started < allowed(10)
-    assert isinstance(child, files.Child)
+    assert isinstance(child, pipeline.Child)
     assert child.process.poll() is not None
 
 
@@ -254,10 +255,10 @@ def test_a_block_left_in_a_hurry_ends_the_child() -> None:
 def test_differences_are_those_of_sets(left: list[bytes], right: list[bytes], tmp_path: Path) -> None:
     """What only one of two files has is what only one of two sets has, end line or not."""
     left, right = ([line for line in lines if b"\t" not in line] for lines in (left, right))
-    plain = files.write_plain(fresh(tmp_path), left)
+    plain = pipeline.write_plain(fresh(tmp_path), left)
     wanted = {*(set(left) - set(right)), *(b"\t" + line for line in set(right) - set(left))}
-    for other in (files.write_plain(fresh(tmp_path), right), written(tmp_path, right)):
-        with files.differences(plain, other) as chunks:
+    for other in (pipeline.write_plain(fresh(tmp_path), right), written(tmp_path, right)):
+        with sorted_lines.differences(plain, other) as chunks:
             found = [line + b"\n" for line in b"".join(chunks).split(b"\n")[:-1]]
         assert set(found) == wanted
         assert len(found) == len(wanted)
@@ -265,11 +266,11 @@ def test_differences_are_those_of_sets(left: list[bytes], right: list[bytes], tm
 
 def test_differences_of_unsorted_files_fail(tmp_path: Path) -> None:
     """Two files that are not sorted are not compared: the answer would be wrong."""
-    left = files.write_plain(fresh(tmp_path), [b"c\n", b"a\n", b"b\n"])
-    right = files.write_plain(fresh(tmp_path), [b"a\n", b"b\n", b"c\n"])
+    left = pipeline.write_plain(fresh(tmp_path), [b"c\n", b"a\n", b"b\n"])
+    right = pipeline.write_plain(fresh(tmp_path), [b"a\n", b"b\n", b"c\n"])
 
     def run() -> None:
-        with files.differences(left, right) as lines:
+        with sorted_lines.differences(left, right) as lines:
             list(lines)
 
     with pytest.raises(LedgerError, match="comm failed"):
@@ -278,10 +279,10 @@ def test_differences_of_unsorted_files_fail(tmp_path: Path) -> None:
 
 def test_differences_with_a_missing_file_fail(tmp_path: Path) -> None:
     """A file that is not there is no empty one."""
-    there = files.write_plain(fresh(tmp_path), [b"a\n"])
+    there = pipeline.write_plain(fresh(tmp_path), [b"a\n"])
 
     def run(left: Path, right: Path) -> None:
-        with files.differences(left, right) as lines:
+        with sorted_lines.differences(left, right) as lines:
             list(lines)
 
     for left, right in ((there, tmp_path / "none"), (tmp_path / "none", there)):
@@ -293,8 +294,8 @@ def test_differences_with_a_missing_file_fail(tmp_path: Path) -> None:
 @given(parts=st.lists(SORTED, max_size=4))
 def test_merged_is_sorted(parts: list[list[bytes]], tmp_path: Path) -> None:
     """Sorted files merge into all their lines, in order."""
-    paths = [files.write_plain(fresh(tmp_path), lines) for lines in parts]
-    with files.merged(paths) as child:
+    paths = [pipeline.write_plain(fresh(tmp_path), lines) for lines in parts]
+    with pipeline.merged(paths) as child:
         assert list(child.lines()) == in_order(itertools.chain.from_iterable(parts))
 
 
@@ -302,7 +303,7 @@ def test_merged_with_a_missing_file_fails(tmp_path: Path) -> None:
     """A file that is not there is no empty one."""
 
     def run() -> None:
-        with files.merged([files.write_plain(fresh(tmp_path), [b"a\n"]), tmp_path / "none"]) as child:
+        with pipeline.merged([pipeline.write_plain(fresh(tmp_path), [b"a\n"]), tmp_path / "none"]) as child:
             list(child.lines())
 
     with pytest.raises(LedgerError):
@@ -312,7 +313,7 @@ def test_merged_with_a_missing_file_fails(tmp_path: Path) -> None:
 @given(lines=LINES, size=st.integers(1, 40))
 def test_joined_lines_join(lines: list[bytes], size: int) -> None:
     """Joined lines are the lines, in pieces that end with a line and are no longer than a line over the size."""
-    joined = list(files.joined_lines(lines, size))
+    joined = list(pipeline.joined_lines(lines, size))
     assert b"".join(joined) == b"".join(lines)
     assert all(piece and piece.endswith(b"\n") for piece in joined)
     assert all(len(piece) <= size + max(map(len, lines)) for piece in joined)
@@ -321,7 +322,7 @@ def test_joined_lines_join(lines: list[bytes], size: int) -> None:
 @given(chunks=CHUNKS)
 def test_whole_lines_are_whole(chunks: list[bytes]) -> None:
     """Chunks cut anew are the same text, each piece whole lines, but for a last one without an end."""
-    pieces = list(files.whole_lines(chunks))
+    pieces = list(pipeline.whole_lines(chunks))
     assert b"".join(pieces) == b"".join(chunks)
     assert all(piece.endswith(b"\n") for piece in pieces[:-1])
     assert all(pieces)
@@ -332,22 +333,22 @@ def test_whole_lines_are_whole(chunks: list[bytes]) -> None:
 @given(text=st.binary(max_size=300))
 def test_chunks_in_is_the_file(text: bytes, tmp_path: Path) -> None:
     """A file in chunks is the file."""
-    path = files.write_plain(fresh(tmp_path), [text])
-    assert b"".join(files.chunks_in(path)) == text
+    path = pipeline.write_plain(fresh(tmp_path), [text])
+    assert b"".join(atomic.chunks_in(path)) == text
 
 
 def test_identity(tmp_path: Path) -> None:
     """An identity changes with whatever happens to a file, follows symlinks, and is None where nothing is."""
     path = tmp_path / "file"
-    assert files.identity(path) is None
-    assert files.identity(path / "below") is None
+    assert atomic.identity(path) is None
+    assert atomic.identity(path / "below") is None
     path.write_bytes(b"a")
-    assert files.identity(path / "below") is None
-    before = files.identity(path)
+    assert atomic.identity(path / "below") is None
+    before = atomic.identity(path)
     assert before is not None
-    assert files.identity(path) == before
+    assert atomic.identity(path) == before
     (tmp_path / "link").symlink_to(path)
-    assert files.identity(tmp_path / "link") == before
+    assert atomic.identity(tmp_path / "link") == before
     changes: list[Callable[[], object]] = [
         lambda: path.write_bytes(b"b"),
         lambda: os.utime(path, (1, 1)),
@@ -357,13 +358,13 @@ def test_identity(tmp_path: Path) -> None:
     for change in changes:
         time.sleep(0.02)  # the clock of a file system ticks slowly
         change()
-        after = files.identity(path)
+        after = atomic.identity(path)
         assert after is not None
         assert after != before
         before = after
     path.unlink()
-    assert files.identity(path) is None
-    assert files.identity(tmp_path / "link") is None
+    assert atomic.identity(path) is None
+    assert atomic.identity(tmp_path / "link") is None
 
 
 _HOLD = """
@@ -389,7 +390,7 @@ def holder(path: Path, how: str) -> Iterator[subprocess.Popen[str]]:
 def try_lock(path: Path, how: str, timeout: float = 0) -> bool:
     """Tell whether the lock is to be had."""
     try:
-        with files.locked(path, timeout, shared=how == "shared"):
+        with atomic.locked(path, timeout, shared=how == "shared"):
             return True
     except LockBusyError:
         return False
@@ -416,7 +417,7 @@ def test_a_lock_is_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with holder(path, "exclusive") as process:
         started = time.monotonic()
-        with pytest.raises(LockBusyError, match=rf"{path} .*within 0\.3s"), files.locked(path, 0.3):
+        with pytest.raises(LockBusyError, match=rf"{path} .*within 0\.3s"), atomic.locked(path, 0.3):
             pytest.fail("it was had")
         assert 0.3 <= time.monotonic() - started < allowed(5)
         release = subprocess.Popen(["sh", "-c", f"sleep 0.3; kill {process.pid}"])
@@ -429,7 +430,7 @@ def test_a_lock_is_let_go(tmp_path: Path) -> None:
     path = tmp_path / "lock"
 
     def fail() -> None:
-        with files.locked(path, 0):
+        with atomic.locked(path, 0):
             child.append(subprocess.Popen(["sleep", "60"], close_fds=False))
             raise KeyError("mine")
 
@@ -452,3 +453,16 @@ def test_a_shared_lock_needs_no_right_to_write(tmp_path: Path) -> None:
     assert not path.exists()
     path.touch(mode=0o440)
     assert try_lock(path, "shared")
+
+
+def test_an_identity_is_stored_as_numbers(tmp_path: Path) -> None:
+    """What state.db and validators have is a list of five numbers, which is equal to the identity when it is read."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x")
+    found = atomic.identity(path)
+    assert found is not None
+    stored = msgspec.json.encode(found)
+    stat = path.stat()
+    numbers = [stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    assert msgspec.json.decode(stored) == numbers
+    assert msgspec.json.decode(stored, type=tuple[int, ...]) == found

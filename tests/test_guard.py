@@ -10,9 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncagent.config.tables import DomainLimits, Limits, Postfix
-from syncagent.model import Counts, Hold, Reason, SourceReport
-from syncagent.sync.guard import first_run, hold_id, judge
-from syncagent.sync.removals import CLOCK_SET, GRACE, HOLD, Decisions, Missing, Ripeness, Tally, remembered
+from syncagent.model import Counts, Hold, Lack, Reason, SourceReport
+from syncagent.state import messages
+from syncagent.sync.guard import evaluate, first_run, hold_id
+from syncagent.sync.removals import (
+    CLOCK_SET,
+    GRACE,
+    HOLD,
+    DomainCounter,
+    GracePolicy,
+    Missing,
+    RemovalDecider,
+    remembered,
+)
 from syncagent.sync.scope import Scope
 from syncagent.values.types import Address, Domain, Duration, MapName
 
@@ -30,7 +40,7 @@ def counted(domain: str = "example.com", **values: int) -> Counts:
 
 def kinds(*domains: Counts, limits: Limits = LIMITS, **others: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """Give the kinds of reasons that the guard has, by domain."""
-    held = judge(domains, limits, **{"failing": (), "absent_canaries": (), **others})
+    held = evaluate(domains, limits, **{"failing": (), "absent_canaries": (), **others})
     return {domain: tuple(reason.kind for reason in why) for domain, why in held.items()}
 
 
@@ -67,7 +77,7 @@ def some_limits(draw: st.DrawFn) -> Limits:
     )
 
 
-# --- judge: each rule
+# --- evaluate: each rule
 
 
 @pytest.mark.parametrize(
@@ -97,7 +107,7 @@ def test_recipients_wait_for_their_domain() -> None:
     """While the removal of a relay domain is held itself, nothing of it goes, approved or not; other domains may."""
     gone = Counts(domain="a.example", leaving=True, wanted=80, missing=2, approved=2, window_start=82)
     counts = [gone, counted("b.example", missing=1), Counts(domain="c.example", leaving=True, wanted=1)]
-    held = judge(counts, LIMITS, failing=(), absent_canaries=())
+    held = evaluate(counts, LIMITS, failing=(), absent_canaries=())
     assert {name: [(one.kind, one.approvable) for one in why] for name, why in held.items()} == {
         "a.example": [("domain", False)]
     }
@@ -106,9 +116,9 @@ def test_recipients_wait_for_their_domain() -> None:
 def test_a_lost_catch_all_is_a_reason() -> None:
     """A catch-all among the missing is held and named."""
     lost = Counts(domain="example.com", wanted=99, missing=1, window_start=100, catch_alls_missing=("@example.com",))
-    (reason,) = judge([lost], LIMITS, failing=(), absent_canaries=())["example.com"]
+    (reason,) = evaluate([lost], LIMITS, failing=(), absent_canaries=())["example.com"]
     assert (reason.kind, reason.approvable) == ("catch-all", True)
-    assert "@example.com" in reason.text
+    assert reason.subjects == ("@example.com",)
 
 
 def test_a_domain_emptied_by_approval_alone_is_not_held() -> None:
@@ -118,27 +128,27 @@ def test_a_domain_emptied_by_approval_alone_is_not_held() -> None:
 
 
 def test_a_domain_out_of_the_configuration_says_so() -> None:
-    """The reason tells why such a domain has no recipient left."""
+    """The reason tells why such a domain has no recipient left, and its sentence too."""
     gone = Counts(domain="example.org", configured=False, missing=3, window_start=3)
-    texts = [reason.text for reason in judge([gone, counted()], LIMITS, failing=(), absent_canaries=())["example.org"]]
-    assert "no longer in relay_domains" in texts[0]
+    first, *_ = evaluate([gone, counted()], LIMITS, failing=(), absent_canaries=())["example.org"]
+    assert (first.kind, first.subjects, first.configured) == ("emptied", ("example.org",), False)
+    assert "no longer in relay_domains" in messages.with_text(first).text
 
 
 def test_failing_sources_and_canaries_hold_all_that_is_missing() -> None:
     """They hold every domain with anything missing, and no other; only the canary is beyond approval."""
     domains = [counted("a.example", missing=1), counted("b.example"), counted("c.example", missing=2)]
-    held = judge(domains, LIMITS, failing=("corp", "extra"), absent_canaries=("info@a.example",))
+    held = evaluate(domains, LIMITS, failing=("corp", "extra"), absent_canaries=("info@a.example",))
     assert held.keys() == {"a.example", "c.example"}
     for why in held.values():
         assert [(reason.kind, reason.approvable) for reason in why] == [("source-failing", True), ("canary", False)]
-        assert "corp, extra" in why[0].text
-        assert "info@a.example" in why[1].text
+        assert [reason.subjects for reason in why] == [("corp", "extra"), ("info@a.example",)]
 
 
 def test_nothing_wanted_at_all_cannot_be_approved() -> None:
     """With no recipient in any source even approved removals stay."""
     gone = [counted(name, wanted=0, missing=2, approved=2, window_start=0) for name in ("a.example", "b.example")]
-    held = judge(gone, LIMITS, failing=(), absent_canaries=())
+    held = evaluate(gone, LIMITS, failing=(), absent_canaries=())
     assert held.keys() == {"a.example", "b.example"}
     assert not any(reason.approvable for why in held.values() for reason in why)
 
@@ -172,7 +182,7 @@ def test_the_whole_counts_what_a_held_domain_lost_before() -> None:
     }
 
 
-# --- judge: laws
+# --- evaluate: laws
 
 
 def within_limits(domains: list[Counts], size: int, share: float, floor: int) -> bool:
@@ -185,7 +195,7 @@ def within_limits(domains: list[Counts], size: int, share: float, floor: int) ->
 @given(some_counts(), some_limits())
 def test_what_flows_is_within_the_limits(domains: list[Counts], limits: Limits) -> None:
     """Whatever is not held keeps to the limits of its domain and of the whole, and leaves each domain someone."""
-    held = judge(domains, limits, failing=(), absent_canaries=())
+    held = evaluate(domains, limits, failing=(), absent_canaries=())
     flows = [counts for counts in domains if counts.domain not in held and counts.missing > counts.approved]
     for counts in flows:
         assert counts.wanted
@@ -203,7 +213,7 @@ def test_what_flows_is_within_the_limits(domains: list[Counts], limits: Limits) 
 @given(some_counts(), some_limits())
 def test_holds_are_for_what_is_missing(domains: list[Counts], limits: Limits) -> None:
     """Each hold is of a domain with something missing, has a reason, and a reason of the limits is approvable."""
-    held = judge(domains, limits, failing=(), absent_canaries=())
+    held = evaluate(domains, limits, failing=(), absent_canaries=())
     missing = {counts.domain for counts in domains if counts.missing}
     assert held.keys() <= missing
     for why in held.values():
@@ -217,7 +227,7 @@ def test_doubt_about_a_source_holds_everywhere(
     domains: list[Counts], limits: Limits, failing: tuple[str, ...], canaries: tuple[str, ...]
 ) -> None:
     """With a failing source or an absent canary every domain with something missing is held, for that reason too."""
-    held = judge(domains, limits, failing=failing, absent_canaries=canaries)
+    held = evaluate(domains, limits, failing=failing, absent_canaries=canaries)
     expected = {kind for kind, found in (("source-failing", failing), ("canary", canaries)) if found}
     for counts in domains:
         if counts.missing and expected:
@@ -230,7 +240,7 @@ def test_the_order_of_domains_is_no_matter(domains: list[Counts], limits: Limits
     """The same counts in another order give the same verdict."""
     shuffled = list(domains)
     random.shuffle(shuffled)
-    assert judge(shuffled, limits, failing=(), absent_canaries=()) == judge(
+    assert evaluate(shuffled, limits, failing=(), absent_canaries=()) == evaluate(
         domains, limits, failing=(), absent_canaries=()
     )
 
@@ -240,7 +250,7 @@ def test_the_order_of_domains_is_no_matter(domains: list[Counts], limits: Limits
 def test_losing_more_never_frees_a_domain(domains: list[Counts], limits: Limits, more: int) -> None:
     """A domain that is held stays held when more of it goes missing."""
     first = domains[0]
-    if first.domain not in judge(domains, limits, failing=(), absent_canaries=()):
+    if first.domain not in evaluate(domains, limits, failing=(), absent_canaries=()):
         return
     worse = Counts(
         domain=first.domain,
@@ -251,7 +261,7 @@ def test_losing_more_never_frees_a_domain(domains: list[Counts], limits: Limits,
         window_removed=first.window_removed,
         catch_alls_missing=first.catch_alls_missing,
     )
-    assert first.domain in judge([worse, *domains[1:]], limits, failing=(), absent_canaries=())
+    assert first.domain in evaluate([worse, *domains[1:]], limits, failing=(), absent_canaries=())
 
 
 # --- first_run
@@ -267,11 +277,12 @@ def test_a_first_run_names_everything_it_lacks() -> None:
     """Each failing source with its error, each domain without recipient, each absent canary."""
     sources = [SourceReport("corp", "whole"), SourceReport("extra", "failing", error="no such file")]
     lacks = first_run(["example.com", "example.org"], {"example.com": 1}, sources, ["info@example.com"])
-    assert len(lacks) == 3
-    assert "extra" in lacks[0]
-    assert "no such file" in lacks[0]
-    assert "example.org" in lacks[1]
-    assert "info@example.com" in lacks[2]
+    assert lacks == (
+        Lack("source", "extra", "no such file"),
+        Lack("domain", "example.org"),
+        Lack("canary", "info@example.com"),
+    )
+    assert "no such file" in messages.lack(lacks[0])
 
 
 @PATIENT
@@ -300,7 +311,8 @@ def scope(**values: tuple[str, ...]) -> Scope:
             relay_domains=(Domain("example.com"), Domain("example.org")),
             catch_all=tuple(map(Domain, values.get("catch_all", ()))),
             exclude=tuple(map(Address, values.get("exclude", ()))),
-        )
+        ),
+        ("example.com", "example.org"),
     )
 
 
@@ -357,12 +369,14 @@ def test_what_kept_knows_is_remembered(missing: set[bytes], known: Mapping[int, 
     assert list(remembered(sorted(missing), lines)) == expected
 
 
-def ripeness(now: float = NOW, *, answer: float = NOW, grace: float = 3600, approved: tuple[str, ...] = ()) -> Ripeness:
+def grace_policy(
+    now: float = NOW, *, answer: float = NOW, grace: float = 3600, approved: tuple[str, ...] = ()
+) -> GracePolicy:
     """Give what a run at `now` knows, the sources having answered at `answer`."""
-    return Ripeness(now, answer, frozenset(approved), Limits(removal_grace=Duration(grace)))
+    return GracePolicy(now, answer, frozenset(approved), Limits(removal_grace=Duration(grace)))
 
 
-def missing_since(judged: Ripeness, since: float | None, why: bytes = GRACE) -> Missing:
+def missing_since(judged: GracePolicy, since: float | None, why: bytes = GRACE) -> Missing:
     """Judge one address that has been missing since then; None for one that is newly missing."""
     text = b"" if since is None else b"%d" % since
     return judged.missing(b"a@example.com", text, b"" if since is None else why, "example.com")
@@ -370,32 +384,32 @@ def missing_since(judged: Ripeness, since: float | None, why: bytes = GRACE) -> 
 
 def test_a_new_missing_address_starts_its_grace_now() -> None:
     """What is not known yet is missing since now, and not due."""
-    new = missing_since(ripeness(), None)
+    new = missing_since(grace_policy(), None)
     assert (new.since, new.why, new.due, new.approved) == (int(NOW), GRACE, False, False)
 
 
 def test_grace_is_over_on_its_second() -> None:
     """A second before its end an address stays, at its end it may go."""
-    assert not missing_since(ripeness(), NOW - 3598).due
-    assert missing_since(ripeness(), NOW - 3600).due
+    assert not missing_since(grace_policy(), NOW - 3598).due
+    assert missing_since(grace_policy(), NOW - 3600).due
 
 
 def test_without_a_later_answer_no_grace_is_over() -> None:
     """However long it was missing: the oldest of the sources' answers must be younger than that."""
-    assert not missing_since(ripeness(answer=NOW - 9000), NOW - 9000).due
-    assert missing_since(ripeness(answer=NOW - 8000), NOW - 9000).due
+    assert not missing_since(grace_policy(answer=NOW - 9000), NOW - 9000).due
+    assert missing_since(grace_policy(answer=NOW - 8000), NOW - 9000).due
 
 
 def test_no_grace_is_due_at_once() -> None:
     """A grace of 0s switches the second answer off as well."""
-    assert missing_since(ripeness(grace=0, answer=0), None).due
+    assert missing_since(grace_policy(grace=0, answer=0), None).due
 
 
 @PATIENT
 @given(st.floats(0, 4e9), st.floats(0, 4e9), st.integers(1, 10**6))
 def test_a_clock_set_back_never_ends_a_grace(now: float, since: float, grace: int) -> None:
     """The time that counts never lies after now, and an address is due only after its whole grace."""
-    one = missing_since(ripeness(now, answer=now, grace=grace), since)
+    one = missing_since(grace_policy(now, answer=now, grace=grace), since)
     assert one.since <= now
     assert one.since <= since or since < CLOCK_SET
     if since > now:
@@ -411,21 +425,21 @@ def test_a_clock_set_back_never_ends_a_grace(now: float, since: float, grace: in
 )
 def test_only_the_stored_set_is_approved(why: bytes, approved: bool) -> None:  # noqa: FBT001 - a column of the table
     """An address is approved where it is kept under the very ID that was approved."""
-    assert missing_since(ripeness(approved=("abc234",)), NOW - 9, why).approved is approved
+    assert missing_since(grace_policy(approved=("abc234",)), NOW - 9, why).approved is approved
 
 
 # --- plan: counting
 
 
-def test_a_tally_counts_for_the_guard() -> None:
+def test_a_counter_counts_for_the_guard() -> None:
     """Every relay domain is there, before and after add up, and what a person let go is no part of the start."""
-    tally = Tally()
-    tally.added["example.com"] = 3
+    counter = DomainCounter()
+    counter.added["example.com"] = 3
     for number in range(5):
         one = Missing(b"a%d@example.com" % number, 0, GRACE, "example.com", approved=number < 2, due=False)
-        tally.count(one, configured=True)
-    tally.count(Missing(b"@gone.example", 0, GRACE, "gone.example", approved=False, due=False), configured=False)
-    counts = tally.counts(["example.com", "example.org"], {"example.com": 50}, {"example.com": (10, 4)})
+        counter.count(one, configured=True)
+    counter.count(Missing(b"@gone.example", 0, GRACE, "gone.example", approved=False, due=False), configured=False)
+    counts = counter.counts(["example.com", "example.org"], {"example.com": 50}, {"example.com": (10, 4)})
     assert [one.domain for one in counts] == ["example.com", "example.org", "gone.example"]
     com, org, gone = counts
     assert (com.before, com.wanted, com.missing, com.approved) == (52, 50, 5, 2)
@@ -436,9 +450,9 @@ def test_a_tally_counts_for_the_guard() -> None:
 
 def test_an_approved_catch_all_is_not_counted_as_lost() -> None:
     """What a person let go is no reason to hold again."""
-    tally = Tally()
-    tally.count(Missing(b"@example.com", 0, GRACE, "example.com", approved=True, due=False), configured=True)
-    assert tally.counts(["example.com"], {}, {})[0].catch_alls_missing == ()
+    counter = DomainCounter()
+    counter.count(Missing(b"@example.com", 0, GRACE, "example.com", approved=True, due=False), configured=True)
+    assert counter.counts(["example.com"], {}, {})[0].catch_alls_missing == ()
 
 
 # --- plan: what becomes of each
@@ -463,9 +477,9 @@ VERDICTS = {
 @given(st.lists(SOME_MISSING))
 def test_each_missing_address_goes_or_stays(found: list[Missing]) -> None:
     """Held ones go only by approval, and not even so beyond a final reason; free ones when due; all are counted."""
-    decisions = Decisions(VERDICTS, STANDING, "run")
+    decisions = RemovalDecider(VERDICTS, STANDING, "run")
     for one in found:
-        stays = decisions.why_kept(one, 3600)
+        stays = decisions.decide(one, 3600)
         if one.group == "final.example":
             assert stays is not None
         elif one.group == "held.example":
@@ -481,20 +495,20 @@ def test_each_missing_address_goes_or_stays(found: list[Missing]) -> None:
 
 def test_what_is_held_keeps_its_id() -> None:
     """An address held before stays under its ID; what is newly held shares a new one of its domain and run."""
-    decisions = Decisions(VERDICTS, STANDING, "run")
+    decisions = RemovalDecider(VERDICTS, STANDING, "run")
     new = HOLD + hold_id("held.example", "run").encode()
     for why, expected in ((HOLD + b"abc234", HOLD + b"abc234"), (GRACE, new), (GRACE, new)):
         one = Missing(b"a@held.example", 1, why, "held.example", approved=False, due=True)
-        assert decisions.why_kept(one, 3600) == expected
+        assert decisions.decide(one, 3600) == expected
     assert sorted(decisions.holds.values()) == [1, 2]
 
 
 def test_one_id_is_never_that_of_two_holds() -> None:
     """Where what was held together is counted under two domains now, each of them has an ID of its own."""
     groups = ("held.example", "eu.held.example")
-    decisions = Decisions(dict.fromkeys(groups, VERDICTS["held.example"]), STANDING, "run")
+    decisions = RemovalDecider(dict.fromkeys(groups, VERDICTS["held.example"]), STANDING, "run")
     for group in groups:
-        decisions.why_kept(Missing(b"a@" + group.encode(), 1, HOLD + b"abc234", group, approved=False, due=True), 0)
+        decisions.decide(Missing(b"a@" + group.encode(), 1, HOLD + b"abc234", group, approved=False, due=True), 0)
     assert set(decisions.holds) == {
         ("held.example", "abc234"),
         ("eu.held.example", hold_id("eu.held.example", "run")),
@@ -503,11 +517,11 @@ def test_one_id_is_never_that_of_two_holds() -> None:
 
 def test_what_is_no_longer_held_is_in_grace_again() -> None:
     """It stays until it is due, under no ID, and the next look at it is told."""
-    decisions = Decisions({}, STANDING, "run")
+    decisions = RemovalDecider({}, STANDING, "run")
     one = Missing(b"a@free.example", 1000, HOLD + b"abc234", "free.example", approved=False, due=False)
     later = Missing(b"b@free.example", 2000, GRACE, "free.example", approved=False, due=False)
-    assert decisions.why_kept(later, 3600) == GRACE
-    assert decisions.why_kept(one, 3600) == GRACE
+    assert decisions.decide(later, 3600) == GRACE
+    assert decisions.decide(one, 3600) == GRACE
     assert decisions.in_grace == 2
     assert decisions.next_due == 4600
 

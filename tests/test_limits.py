@@ -9,8 +9,8 @@ import pytest
 
 from syncagent import addresses as normalise
 from syncagent.errors import FailureKind, LineTooLongError, SourceError
-from syncagent.files import sorted_lines
-from syncagent.files.sorted_lines import UnfitFileError
+from syncagent.files import atomic
+from syncagent.files.atomic import UnfitFileError
 from syncagent.postfix import table_text as mapfile
 from syncagent.sources.http.client import Response
 from syncagent.sources.http.recipe import json_path
@@ -215,7 +215,7 @@ def test_lines_of_a_file(tmp_path: Path) -> None:
         table.write(b"a@example.com OK\n")
         table.truncate(1 << 34)
     with file.open("rb") as table:
-        lines = sorted_lines.lines_of(table)
+        lines = atomic.lines_of(table)
         assert next(lines) == b"a@example.com OK\n"
         with pytest.raises(UnfitFileError, match="a line of over 1048576 octets"):
             next(lines)

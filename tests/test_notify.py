@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncagent.agent import notify
-from syncagent.agent.notify import UntoldError, deliver, event, news
+from syncagent.agent.notify import DeliveryError, deliver, event, news
 from syncagent.config.tables import Notify
 from syncagent.state.status import AGENT_FILE, Alarm, LastRun, read_agent
 from syncagent.values.types import Duration, SecretFile
@@ -123,7 +123,7 @@ def told(tmp_path: Path) -> Told:
 
 def undelivered(settings: Notify, way: str = "command") -> str:
     """Tell an event and give why that was not possible."""
-    with pytest.raises(UntoldError) as caught:
+    with pytest.raises(DeliveryError) as caught:
         deliver(settings, way, event("raised", STALE, "lmdb:/map", 0))
     assert SECRET not in f"{caught.value} {caught.value.__cause__} {caught.value.whom}"
     assert caught.value.__cause__ is None
@@ -311,9 +311,9 @@ def configure(mx: Station, **keys: object) -> None:
 
 def settled(desk: Desk) -> None:
     """Wait until nothing is under way."""
-    teller = desk.reporter._teller
-    assert teller
-    assert wait_until(lambda: not teller._under_way)
+    notifier = desk.reporter._notifier
+    assert notifier
+    assert wait_until(lambda: not notifier._under_way)
 
 
 def run(desk: Desk, times: int = 1) -> None:
@@ -327,7 +327,7 @@ def test_nothing_happened_so_nothing_is_told(desk: Desk, told: Told) -> None:
     """Good runs tell nobody anything, and need no thread for it."""
     run(desk, 3)
     assert told.events == []
-    assert not any(one.name == "teller" for one in threading.enumerate() if one is desk.reporter._teller)
+    assert not any(one.name == "notifier" for one in threading.enumerate() if one is desk.reporter._notifier)
 
 
 def test_held_is_told_once_and_that_it_is_over(desk: Desk, mx: Station, told: Told) -> None:
@@ -477,9 +477,9 @@ def test_who_is_slow_is_not_told_twice(desk: Desk, mx: Station, told: Told) -> N
     for _ in range(5):
         desk.run()
     assert time.monotonic() - began < allowed(2)
-    teller = desk.reporter._teller
-    assert teller
-    assert teller._waiting.qsize() <= 1
+    notifier = desk.reporter._notifier
+    assert notifier
+    assert notifier._waiting.qsize() <= 1
     settled(desk)
     run(desk)
     assert told.changes == [("raised", "held")]
@@ -658,29 +658,29 @@ def test_a_line_for_systemd_is_one(desk: Desk, mx: Station, monkeypatch: pytest.
 
 @settings(max_examples=50)
 @given(st.lists(standing, min_size=1, max_size=8), st.data())
-def test_a_teller_catches_up(states: list[dict[str, Alarm]], data: st.DataObject) -> None:
+def test_a_notifier_catches_up(states: list[dict[str, Alarm]], data: st.DataObject) -> None:
     """Whatever fails to be delivered when: in the end each one knows what stands, and was told each change in turn."""
     heard: dict[str, list[tuple[str, str]]] = {"command": [], "url": []}
     fails = {"command": False, "url": False}
 
     def delivered(_: Notify, way: str, told: notify.Event | None) -> None:
         if fails[way]:
-            raise UntoldError(way, "no")
+            raise DeliveryError(way, "no")
         assert told
         heard[way].append((told.event, f"{told.kind} {told.subject}"))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(notify, "deliver", delivered)
-        teller = notify.Teller({}, lambda: None, lambda *_: None, lambda _: None)
+        notifier = notify.Notifier({}, lambda: None, lambda *_: None, lambda _: None)
         for now in [*states, states[-1]]:
             fails |= {way: data.draw(st.booleans()) for way in fails}
             if now is states[-1]:
                 fails = {"command": False, "url": False}
-            teller.tell(Notify(command=("x",), url="https://x"), now, "m", 0)
-            assert wait_until(lambda: not teller._under_way, pause=0.0005)
+            notifier.notify(Notify(command=("x",), url="https://x"), now, "m", 0)
+            assert wait_until(lambda: not notifier._under_way, pause=0.0005)
     for way, changes in heard.items():
         known: set[str] = set()
         for what, key in changes:
             assert (key in known) == (what == "recovered"), (way, changes)
             known ^= {key}
-        assert known == states[-1].keys() == teller.told.get(way, {}).keys()
+        assert known == states[-1].keys() == notifier.told.get(way, {}).keys()

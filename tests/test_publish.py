@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from syncagent.config import load as configuration
 from syncagent.errors import PublishError, UnansweredError
-from syncagent.files.sorted_lines import identity
+from syncagent.files.atomic import identity
 from syncagent.postfix import publish
 from syncagent.postfix import table_text as mapfile
 from syncagent.postfix.table import Target

@@ -17,8 +17,8 @@ import pytest
 from syncagent import sources
 from syncagent.agent import metrics
 from syncagent.errors import FailureKind, SourceError
-from syncagent.files import sorted_lines as files
-from syncagent.files.sorted_lines import UnfitFileError
+from syncagent.files import atomic as files
+from syncagent.files.atomic import UnfitFileError
 from syncagent.postfix.live import patterns_of
 from syncagent.sources.file import Config as FileConfig
 from syncagent.sources.file import FileSource

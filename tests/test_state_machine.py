@@ -28,7 +28,7 @@ POINTS = (
     Point("syncagent.state.database:Ledger.save_source"),
     Point("syncagent.state.database:Ledger.save_source", "after"),
     Point("syncagent.state.database:Ledger.save_source", "after", 2),
-    Point("syncagent.sync.diff:Comparison.decide", "after"),
+    Point("syncagent.sync.diff:Diff.decide", "after"),
     Point("syncagent.postfix.publish:_write_text", "after"),
     Point("syncagent.postfix.publish:_index", "after"),
     Point("pathlib:Path.replace"),

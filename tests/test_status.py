@@ -21,7 +21,7 @@ from syncagent.cli import output as render
 from syncagent.config import load as configuration
 from syncagent.config.tables import Config
 from syncagent.errors import LedgerError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 from syncagent.state import database as ledger
 from syncagent.state.status import AGENT_FILE, AGENT_LOCK, AgentState, LastRun, Status, read, read_agent, write_agent
 from tests.agent import Station

@@ -27,7 +27,7 @@ from watchdog.events import (
 )
 from watchdog.observers.inotify import InotifyObserver
 
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from syncagent.errors import LockBusyError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 from syncagent.state.database import ledger_errors
 from syncagent.state.status import AGENT_LOCK
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
 
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 from syncagent.model import DOMAIN_HOLD
 
 if TYPE_CHECKING:

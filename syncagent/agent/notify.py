@@ -1,9 +1,8 @@
-"""Tell someone, once, when something needs a person, and once when that is over."""
+"""Notifications: one when something needs a person, and one when that is over."""
 
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import os
 import queue
 import signal
@@ -18,6 +17,7 @@ from msgspec import Struct
 from syncagent.errors import SourceError
 from syncagent.sources import read_secret
 from syncagent.sources.http.cancel import Connections
+from syncagent.state import messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 
 WAYS = ("command", "url")
-"""How an event is told; each way knows for itself what was told by it."""
+"""The ways of delivery; each has its own record of what was delivered."""
 PING = "ping_url"
 Told: TypeAlias = "Mapping[str, Mapping[str, Alarm]]"
 
 
 class Event(Struct, frozen=True):
-    """What is told, as JSON. ``text`` has all of it in words; Slack and Mattermost show that."""
+    """A notification, as JSON. ``text`` is the whole message, which Slack and Mattermost show."""
 
     event: str
     kind: str
@@ -45,20 +45,19 @@ class Event(Struct, frozen=True):
 
 
 def news(told: Mapping[str, Alarm], alarms: Mapping[str, Alarm]) -> list[tuple[str, Alarm]]:
-    """Give what is to be told: ``raised`` for what is new, ``recovered`` for what is over."""
+    """Return what is to be delivered: ``raised`` for new alarms, ``recovered`` for ended ones."""
     raised = [("raised", alarm) for key, alarm in alarms.items() if key not in told]
     return raised + [("recovered", alarm) for key, alarm in told.items() if key not in alarms]
 
 
 def event(what: str, alarm: Alarm, map_name: str, now: float) -> Event:
-    """Put it in words."""
-    at = dt.datetime.fromtimestamp(now, dt.UTC).isoformat(timespec="seconds")
+    """Return the notification for an alarm."""
     host = socket.gethostname()
     text = f"syncagent on {host}: {'over: ' if what == 'recovered' else ''}{alarm.text}"
-    return Event(what, alarm.kind, alarm.subject, text, host, map_name, at)
+    return Event(what, alarm.kind, alarm.subject, text, host, map_name, messages.machine_moment(now))
 
 
-class _Telling(NamedTuple):
+class _Delivery(NamedTuple):
     way: str
     what: str
     alarm: Alarm | None
@@ -66,10 +65,11 @@ class _Telling(NamedTuple):
     event: Event | None
 
 
-class Teller(threading.Thread):
-    """Tells from a thread of its own, so that who is told slowly does not hold up a run.
+class Notifier(threading.Thread):
+    """Delivers from a thread of its own, so that a slow receiver does not delay a run.
 
-    What did not reach somebody is told again by the next ``tell``, by that way alone; what is still under way is not.
+    A notification that was not delivered is tried again by the next ``notify``, by that way alone; one that is still
+    being delivered is not.
     """
 
     def __init__(
@@ -79,81 +79,81 @@ class Teller(threading.Thread):
         went_wrong: Callable[[str, str], None],
         succeeded: Callable[[str], None],
     ) -> None:
-        """``told`` is what was told before; ``saved`` is called when it is another, the others by whom and why not."""
-        super().__init__(name="teller", daemon=True)
+        """``told`` was delivered before; ``saved`` is called when that changes, the others with way and error."""
+        super().__init__(name="notifier", daemon=True)
         self._told = {way: dict(alarms) for way, alarms in told.items()}
         self._saved, self._went_wrong, self._succeeded = saved, went_wrong, succeeded
         self._lock = threading.Lock()  # the agent's main thread puts, this one takes
         self._under_way: set[tuple[str, str, str]] = set()
-        self._waiting: queue.SimpleQueue[_Telling] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Delivery] = queue.SimpleQueue()
 
     @property
     def told(self) -> Told:
-        """What was told, by each way."""
+        """The alarms that were delivered, by way."""
         with self._lock:
             return {way: dict(alarms) for way, alarms in self._told.items()}
 
-    def tell(self, notify: Notify, alarms: Mapping[str, Alarm], map_name: str, now: float) -> None:
-        """Tell what is news, by each way that is configured."""
+    def notify(self, notify: Notify, alarms: Mapping[str, Alarm], map_name: str, now: float) -> None:
+        """Deliver new and ended alarms, by each way that is configured."""
         with self._lock:
             for way in WAYS:
                 if way in _configured(notify):
                     for what, alarm in news(self._told.get(way, {}), alarms):
-                        self._put(_Telling(way, what, alarm, notify, event(what, alarm, map_name, now)))
+                        self._put(_Delivery(way, what, alarm, notify, event(what, alarm, map_name, now)))
 
     def ping(self, notify: Notify) -> None:
-        """Tell that a run was right."""
+        """Report a good run to notify.ping_url."""
         if notify.ping_url:
             with self._lock:
-                self._put(_Telling(PING, "", None, notify, None))
+                self._put(_Delivery(PING, "", None, notify, None))
 
-    def _put(self, telling: _Telling) -> None:
-        if _key(telling) not in self._under_way:
-            self._under_way.add(_key(telling))
-            self._waiting.put(telling)
+    def _put(self, delivery: _Delivery) -> None:
+        if _key(delivery) not in self._under_way:
+            self._under_way.add(_key(delivery))
+            self._waiting.put(delivery)
             if not self.ident:
                 self.start()
 
     def run(self) -> None:
-        """Tell one after another."""
+        """Deliver one after another."""
         while True:
-            telling = self._waiting.get()
+            delivery = self._waiting.get()
             try:
-                deliver(telling.notify, telling.way, telling.event)
-            except UntoldError as error:
-                self._end(telling)
+                deliver(delivery.notify, delivery.way, delivery.event)
+            except DeliveryError as error:
+                self._end(delivery)
                 self._went_wrong(error.whom, str(error))
             except Exception as error:  # noqa: BLE001 - this thread goes on whatever comes
-                self._end(telling)
-                self._went_wrong(f"notify.{telling.way}", type(error).__name__)
+                self._end(delivery)
+                self._went_wrong(f"notify.{delivery.way}", type(error).__name__)
             else:
-                self._end(telling, well=True)
-                self._succeeded(f"notify.{telling.way}")
+                self._end(delivery, well=True)
+                self._succeeded(f"notify.{delivery.way}")
 
-    def _end(self, telling: _Telling, *, well: bool = False) -> None:
-        """Note that somebody was told, or that it may be told again."""
+    def _end(self, delivery: _Delivery, *, well: bool = False) -> None:
+        """Record a delivery, or that it may be tried again."""
         with self._lock:
-            self._under_way.discard(_key(telling))
-            if not well or telling.alarm is None:
+            self._under_way.discard(_key(delivery))
+            if not well or delivery.alarm is None:
                 return
-            told = self._told.setdefault(telling.way, {})
-            if telling.what == "raised":
-                told[telling.alarm.key] = telling.alarm
+            told = self._told.setdefault(delivery.way, {})
+            if delivery.what == "raised":
+                told[delivery.alarm.key] = delivery.alarm
             else:
-                told.pop(telling.alarm.key, None)
+                told.pop(delivery.alarm.key, None)
         self._saved()
 
 
-def _key(telling: _Telling) -> tuple[str, str, str]:
-    return telling.way, telling.what, telling.alarm.key if telling.alarm else ""
+def _key(delivery: _Delivery) -> tuple[str, str, str]:
+    return delivery.way, delivery.what, delivery.alarm.key if delivery.alarm else ""
 
 
 def _configured(notify: Notify) -> set[str]:
     return {way for way, there in zip(WAYS, (notify.command, notify.url or notify.url_file), strict=True) if there}
 
 
-class UntoldError(Exception):
-    """Somebody could not be told; the text never has a URL in it, which may be a secret."""
+class DeliveryError(Exception):
+    """A notification could not be delivered; the text has no URL in it, which may be a secret."""
 
     def __init__(self, whom: str, text: str) -> None:
         """``whom`` is the key of the configuration."""
@@ -162,7 +162,7 @@ class UntoldError(Exception):
 
 
 def deliver(notify: Notify, way: str, event: Event | None) -> None:
-    """Tell somebody, in one way. Raises UntoldError."""
+    """Deliver a notification, in one way. Raise DeliveryError."""
     if event is None:
         _ask("notify.ping_url", notify.ping_url, None, notify.timeout)
     elif way == "command":
@@ -171,12 +171,12 @@ def deliver(notify: Notify, way: str, event: Event | None) -> None:
         try:
             url = read_secret(notify.url_file) if notify.url_file else notify.url
         except SourceError as error:
-            raise UntoldError("notify.url", str(error)) from None
+            raise DeliveryError("notify.url", str(error)) from None
         _ask("notify.url", url, msgspec.json.encode(event), notify.timeout)
 
 
 def _run(command: tuple[str, ...], octets: bytes, timeout: float) -> None:
-    """Run it, and end it in time with all that it started; what it says is kept in memory, should the disk be full."""
+    """Run a command, and kill it with its children at the timeout; its stderr is in memory, as disks may be full."""
     with open(os.memfd_create("said"), "w+b") as said:  # noqa: PTH123 - a descriptor
         try:
             process = subprocess.Popen(
@@ -184,7 +184,7 @@ def _run(command: tuple[str, ...], octets: bytes, timeout: float) -> None:
             )
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
-            raise UntoldError("notify.command", f"{command[0]} cannot be run: {why}") from None
+            raise DeliveryError("notify.command", f"{command[0]} cannot be run: {why}") from None
         try:
             process.communicate(octets, timeout=timeout)
         except subprocess.TimeoutExpired:
@@ -192,16 +192,16 @@ def _run(command: tuple[str, ...], octets: bytes, timeout: float) -> None:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             text = f"{command[0]} did not end in time, and was ended: see notify.timeout"
-            raise UntoldError("notify.command", text) from None
+            raise DeliveryError("notify.command", text) from None
         if process.returncode:
             size = said.seek(0, os.SEEK_END)
             said.seek(max(0, size - 300))
             words = said.read().decode(errors="replace").strip()
-            raise UntoldError("notify.command", f"{command[0]} exits {process.returncode}: {words}")
+            raise DeliveryError("notify.command", f"{command[0]} exits {process.returncode}: {words}")
 
 
 def _ask(whom: str, url: str, octets: bytes | None, timeout: float) -> None:
-    """Ask, and have an answer in time, however it comes; what it says is not read."""
+    """Send a request. The timeout covers the whole of it; the body of the answer is not read."""
     import ssl
 
     import httpx
@@ -221,8 +221,8 @@ def _ask(whom: str, url: str, octets: bytes | None, timeout: float) -> None:
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         late = connections.are_aborted or isinstance(error, httpx.TimeoutException)
         why = "no answer in time: see notify.timeout" if late else type(error).__name__
-        raise UntoldError(whom, f"cannot be reached: {why}") from None
+        raise DeliveryError(whom, f"cannot be reached: {why}") from None
     finally:
         alarm.cancel()
     if not right:
-        raise UntoldError(whom, f"answers {status}")
+        raise DeliveryError(whom, f"answers {status}")

@@ -1,4 +1,4 @@
-"""What the agent tells of each run: the log, the status file, the metrics, and whoever is to be told."""
+"""The reports of the agent on each run: log, status file, metrics, systemd and notifications."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from syncagent.agent import notify
 from syncagent.agent.supervisor import tell_systemd
 from syncagent.errors import ExitCode, LedgerError
-from syncagent.state import status
+from syncagent.state import messages, status
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 class Reporter:
-    """Tells what happened, each thing once."""
+    """Reports each event once."""
 
     def __init__(self, logger: Any) -> None:  # noqa: ANN401 - structlog's own type is lazy
-        """Nothing happened yet."""
+        """Start with nothing reported."""
         self._log = logger
         self._failing: dict[str, str] = {}
         self._failure = ""
@@ -35,9 +35,9 @@ class Reporter:
         self._alarms: dict[str, Alarm] = {}
         self._wrong: dict[str, str] = {}
         self._refused = ""
-        self._saving = threading.Lock()  # the teller's thread keeps what it told
+        self._saving = threading.Lock()  # the notifier's thread records what it delivered
         self._state = status.AgentState(os.getpid(), time.time())
-        self._teller: notify.Teller | None = None
+        self._notifier: notify.Notifier | None = None
 
     def tell(
         self,
@@ -47,7 +47,7 @@ class Reporter:
         next_run: float | None,
         watch: tuple[str, int],
     ) -> None:
-        """Tell of a run. What cannot be told in one way does not keep it from being told in the others."""
+        """Report a run. A failure of one way does not stop the others."""
         if result:
             self._log_result(result)
         runs = {**self._state.runs, last.status: self._state.runs.get(last.status, 0) + 1}
@@ -61,35 +61,35 @@ class Reporter:
             runs=runs,
             refused=self._refused,
         )
-        if self._teller is None:
+        if self._notifier is None:
             left = status.read_agent(config.state.directory)
             self._state = replace(self._state, told=left.told if left else {})
             keep = partial(self._keep, config)
-            self._teller = notify.Teller(self._state.told, keep, self._goes_wrong, self._goes_right)
+            self._notifier = notify.Notifier(self._state.told, keep, self._goes_wrong, self._goes_right)
         self._keep(config)
         try:
             now = status.read(config, agent=self._state)
         except LedgerError as error:  # who is configured is told of that too; what stood stands
             failed = status.Alarm("publish-failed", str(config.postfix.map), last.error or str(error))
-            self._tell_of({**self._alarms, failed.key: failed}, config, self._teller)
+            self._tell_of({**self._alarms, failed.key: failed}, config, self._notifier)
             self._tell_systemd(f"needs a person: {failed.text}")
             return
-        self._tell_of({alarm.key: alarm for alarm in now.alarms}, config, self._teller)
+        self._tell_of({alarm.key: alarm for alarm in now.alarms}, config, self._notifier)
         right = {ExitCode.OK, ExitCode.HELD}
         if result and result.exit_code in right and now.exit_code in right:
-            self._teller.ping(config.notify)
+            self._notifier.ping(config.notify)
         if config.metrics.textfile:
             self._write_metrics(config.metrics.textfile, now)
         self._tell_systemd(summary(now))
 
     def refuse(self, text: str) -> None:
-        """Keep in mind that the new configuration is refused, in words; "" once there is a good one."""
+        """Remember why the new configuration is refused; "" once there is a valid one."""
         self._refused = text
         if text:
             self._tell_systemd("")
 
     def _tell_systemd(self, text: str) -> None:
-        """Say how it stands, and that the configuration is refused besides: that passes with no run."""
+        """Send the status line to systemd, after that of a refused configuration, which no run ends."""
         tell_systemd(f"STATUS={_one_line('; '.join(filter(None, (self._refused, text))))}")
 
     def _write_metrics(self, path: Path, now: Status) -> None:
@@ -103,14 +103,14 @@ class Reporter:
             self._goes_right("metrics.textfile")
 
     def stop(self, config: Config) -> None:
-        """Leave the status as that of an agent that does not run."""
+        """Write the status of an agent that does not run."""
         self._state = replace(self._state, next_run=None)
         if self._state.last:
             self._keep(config)
 
     def _keep(self, config: Config) -> None:
         with self._saving:
-            told = self._teller.told if self._teller else self._state.told
+            told = self._notifier.told if self._notifier else self._state.told
             try:
                 status.write_agent(config.state.directory, replace(self._state, told=told))
             except OSError as error:
@@ -119,7 +119,7 @@ class Reporter:
                 self._goes_right("status")
 
     def _goes_wrong(self, what: str, text: str) -> None:
-        """Log once that something of this is not told."""
+        """Log once that one way of reporting fails."""
         if self._wrong.get(what) != text:
             self._wrong[what] = text
             self._log.error("could not tell", whom=what, error=text)
@@ -153,10 +153,10 @@ class Reporter:
         self._notes = notes
 
     def _log_source(self, source: SourceReport) -> None:
-        """Log a source that begins to fail, or for another reason, or is whole again."""
+        """Log a source that begins to fail, fails for another reason, or has recovered."""
         before = self._failing.get(source.name, "")
         if source.error:
-            error = source.error.partition(" (not asked again")[0]
+            error = source.refusal or source.error
             self._failing[source.name] = error
             if error != before:
                 known = "error" if source.kind in {"refused", "broken"} else "warning"
@@ -165,27 +165,27 @@ class Reporter:
             del self._failing[source.name]
             self._log.info("source recovered", source=source.name, entries=source.entries)
 
-    def _tell_of(self, alarms: dict[str, Alarm], config: Config, teller: notify.Teller) -> None:
-        """Log what is news, and tell whoever is configured."""
+    def _tell_of(self, alarms: dict[str, Alarm], config: Config, notifier: notify.Notifier) -> None:
+        """Log new and ended alarms, and notify."""
         for what, alarm in notify.news(self._alarms, alarms):
             if what == "raised":
                 self._log.error("needs a person", kind=alarm.kind, subject=alarm.subject, text=alarm.text)
             else:
                 self._log.info("recovered", kind=alarm.kind, subject=alarm.subject)
         self._alarms = alarms
-        teller.tell(config.notify, alarms, str(config.postfix.map), time.time())
+        notifier.notify(config.notify, alarms, str(config.postfix.map), time.time())
 
 
 def summary(now: Status) -> str:
-    """Say for systemctl status how the sources and the map are."""
-    said = f"{now.recipients} recipients"
+    """Return the status line for systemctl status."""
+    recipients = messages.counted(now.recipients, "recipient")
     failing = [source.name for source in now.sources if source.state == "failing"]
     alarms = [alarm for alarm in now.alarms if alarm.kind != "configuration"]
     if alarms:
-        return f"{said}; needs a person: {alarms[0].text}"
-    return f"{said}; failing: {', '.join(failing)}" if failing else f"{said}, all is well"
+        return f"{recipients}; needs a person: {alarms[0].text}"
+    return f"{recipients}; failing: {', '.join(failing)}" if failing else f"{recipients}, all is well"
 
 
 def _one_line(text: str) -> str:
-    """Make a line of what others said: a second line would be a message of its own to systemd."""
+    """Return a text as one line: a second line would be a message of its own to systemd."""
     return "".join(one if one.isprintable() else " " for one in text)[:500]

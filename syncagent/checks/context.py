@@ -19,7 +19,7 @@ from syncagent.postfix import commands
 from syncagent.postfix.live import TABLES, LivePostfix, patterns_of, unused_address, without_exclamation
 from syncagent.postfix.table import Target, is_same_file, is_same_table
 from syncagent.postfix.table_stats import TableStats
-from syncagent.sync import relay_domains
+from syncagent.sync import tables
 from syncagent.values.types import INDEX_SUFFIX, TableName
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Context:
     def scope(self) -> frozenset[str]:
         """The relay domains that syncagent publishes recipients for: those configured, and those of domains_map."""
         second = self.config.postfix.domains_map
-        more = relay_domains.in_text(Path(os.path.realpath(second.path))) if second else frozenset()
+        more = tables.in_text(Path(os.path.realpath(second.path))) if second else frozenset()
         return frozenset(map(str, self.config.postfix.relay_domains)) | more
 
     @cached_property

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from syncagent import privileges, sources
 from syncagent.checks.finding import Check, Person, Shell, error, ok, skipped, warning
 from syncagent.errors import LockBusyError, SourceError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 from syncagent.postfix.commands import tool
 from syncagent.privileges import AGENT, has_agent
 from syncagent.values.types import INDEX_SUFFIX, SecretFile

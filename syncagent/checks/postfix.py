@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from syncagent.checks import remedies
 from syncagent.checks.finding import Check, Person, Shell, error, skipped, warning
 from syncagent.errors import LedgerError, PublishError, UnansweredError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic, pipeline
 from syncagent.postfix.commands import tool
 from syncagent.postfix.live import TABLES, patterns_of, without_exclamation
 from syncagent.postfix.table import is_same_file, is_same_table
@@ -151,7 +151,7 @@ def _index(context: Context, table: MapName, recorded: Identities | None, *, ask
     """Compare a table's index with its text. ``asked``: main.cf names it; a running daemon looks for it only once."""
     target = context.target(table)
     for path in (target.text, target.index(INDEX_SUFFIX[target.type])):
-        files.check_regular(path)
+        atomic.check_regular(path)
     again = [context.sync]
     if asked:
         again.append(replace(context.reload, when="then, since Postfix asks it:"))
@@ -174,16 +174,16 @@ def _index(context: Context, table: MapName, recorded: Identities | None, *, ask
 
 def _differs(target: Target, index: Path, recorded: Identities | None) -> str:
     """Return how an index that syncagent did not publish differs from its text; empty if it does not."""
-    if recorded and recorded.index_file == files.identity(index) and target.text_on_record(recorded):
+    if recorded and recorded.index_file == atomic.identity(index) and target.text_on_record(recorded):
         return ""
     settings = target.settings
     if tool("postmap") is None or not os.access(index, os.R_OK):
         return ""
     with tempfile.TemporaryDirectory(prefix="syncagent-check-") as directory:
         spool = Path(directory)
-        with files.Sorter(spool) as sorter:
+        with pipeline.Sorter(spool) as sorter:
             sorter.feed(key.lower() for key in text_keys(target.text))
-            keys = files.write_plain(spool / "keys", sorter.finish())
+            keys = pipeline.write_plain(spool / "keys", sorter.finish())
         read_back = ReadBack(target.type, target.named, spool, settings.config_directory, settings.postmap_timeout)
         try:
             read_back.check(keys)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from syncagent import addresses as normalise
 from syncagent.checks import remedies
 from syncagent.checks.finding import Check, Person, Shell, error, ok, skipped, warning
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 from syncagent.postfix.main_cf import NoteKind
 from syncagent.postfix.match_list import matches
 from syncagent.postfix.table import is_same_table

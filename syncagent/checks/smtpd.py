@@ -16,7 +16,7 @@ from syncagent.checks import postfix, relay, remedies
 from syncagent.checks.context import DEFAULT_RESTRICTIONS, Context, needs_of
 from syncagent.checks.finding import Check, Person, Shell, error, skipped, warning
 from syncagent.errors import SyncagentError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 from syncagent.postfix import commands, mynetworks, restrictions, table_text
 from syncagent.postfix.commands import CommandError
 from syncagent.postfix.live import PARAMETERS, unused_address

@@ -26,6 +26,7 @@ def holds(config_file: Path, incomplete: str) -> list[CompletionItem]:
     from syncagent import privileges
     from syncagent.config import load as config
     from syncagent.errors import SyncagentError
+    from syncagent.state import messages
     from syncagent.state.database import reading
 
     with contextlib.suppress(SyncagentError, OSError):
@@ -33,7 +34,7 @@ def holds(config_file: Path, incomplete: str) -> list[CompletionItem]:
         privileges.become_least_owner(loaded)
         with reading(loaded.state.directory) as ledger:
             return [
-                CompletionItem(hold.id, help=hold.what)
+                CompletionItem(hold.id, help=messages.held(hold))
                 for hold in ledger.holds.values()
                 if hold.approvable and hold.id.startswith(incomplete)
             ]

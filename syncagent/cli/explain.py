@@ -9,8 +9,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncagent import addresses as normalise
-from syncagent.files import sorted_lines as files
-from syncagent.files.search import Finder, SortedLines
+from syncagent.files import atomic as files
+from syncagent.files.search import SnapshotIndex, SortedLines
 from syncagent.postfix import table_text
 from syncagent.postfix.commands import CommandError
 from syncagent.postfix.live import LivePostfix, unused_address
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from syncagent.config.tables import Config
-    from syncagent.state.database import Finished, Ledger
+    from syncagent.state.database import Ledger
+    from syncagent.state.records import Finished
 
 _SHOWN = 60
 """Characters shown of a spelling that is too long."""
@@ -153,7 +154,7 @@ def _smtpd(config: Config) -> Smtpd:
 
 
 def _said(snapshots: dict[str, Path], address: str) -> tuple[SourceEntry, ...]:
-    with Finder(snapshots) as finder:
+    with SnapshotIndex(snapshots) as finder:
         return tuple(
             SourceEntry(name, unescape(key.decode()), unescape(label.decode()))
             for name, key, label in finder.entries(address.encode())

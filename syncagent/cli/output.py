@@ -1,4 +1,4 @@
-"""What people read: tables and sentences, in colour and columns on a terminal, plain otherwise."""
+"""Output for people: tables and sentences, in colour and columns on a terminal, plain otherwise."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from syncagent.model import SAMPLE
+from syncagent.state import messages
 from syncagent.values.types import spell_seconds
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 
 _PATIENCE = 1.0
 _HEAD = {
-    "unchanged": "nothing to do: {map} is up to date, {recipients} recipients",
-    "published": "published {map}, {recipients} recipients",
-    "planned": "a sync would leave {recipients} recipients in {map}; nothing was written",
+    "unchanged": "{map} unchanged, {recipients}",
+    "published": "published {map}, {recipients}",
+    "planned": "a sync would leave {recipients} in {map}; nothing was written",
     "incomplete": "NOT published: {map} is left as it is",
     "failed": "NOT published: {map} is left as it was",
 }
@@ -44,7 +45,7 @@ class Progress:
         self._active = sys.stderr.isatty()
 
     def __call__(self, step: str, count: int) -> None:
-        """Take note of a step, and of how many entries it has come to."""
+        """Show a step, and how many entries it has come to."""
         began = self._began.setdefault(step, time.monotonic())
         if not self._active or time.monotonic() < self._end_of_patience:
             return
@@ -63,8 +64,8 @@ class Progress:
 
 
 def result(result: SyncResult, config: Config, *, steps: bool = False) -> None:
-    """Print what a run came to; what needs a hand goes to the standard error as well as to the exit code."""
-    print(_HEAD[result.status].format(map=result.map, recipients=f"{result.recipients:,}"))
+    """Print the result of a run; errors go to the standard error."""
+    print(_first_line(result))
     held: Counter[str] = Counter()
     for hold in result.plan.holds:
         held[hold.domain] += hold.count
@@ -98,8 +99,22 @@ def result(result: SyncResult, config: Config, *, steps: bool = False) -> None:
         say(f"not published: {result.error}")
 
 
+def _first_line(result: SyncResult) -> str:
+    """Return the first line: what came of the run, and the state that matters."""
+    head = _HEAD[result.status].format(map=result.map, recipients=messages.counted(result.recipients, "recipient"))
+    failing = [
+        messages.failing_source(source.name, source.failing_since, source.data_from)
+        for source in result.sources
+        if source.state == "failing"
+    ]
+    plan = result.plan
+    return head + messages.warning(
+        [*failing, *messages.held_briefly(plan.holds, plan.held_catch_alls, plan.absent_canaries)]
+    )
+
+
 def say(text: str) -> None:
-    """Say what went wrong, on the standard error."""
+    """Print an error to the standard error."""
     print(f"syncagent: {text}", file=sys.stderr)
 
 
@@ -178,17 +193,15 @@ def _rejects(result: SyncResult) -> None:
 
 def _held(plan: Plan, config: Config) -> None:
     for hold in plan.holds:
-        print(f"held: {hold.what}{_since(hold)}")
+        print(f"held: {messages.held(hold)}{_since(hold)}")
         for reason in hold.reasons:
             print(f"  {reason.text}")
         if hold.approvable:
-            what = config.command("approve", hold.id) if hold.id else "the next sync gives an ID to approve"
-            print(f"  to let them go: {what}")
+            print(f"  {messages.to_approve(hold, config.command('approve', hold.id))}")
     for canary in plan.absent_canaries:
-        print(f"held: every removal, since the canary {canary} is in no source: mend the source, or limits.canaries")
+        print(f"held: every removal, since {messages.absent_canary(canary)}")
     for name in plan.held_catch_alls[:SAMPLE]:
-        permit = f"to permit it, add {name[1:]} to postfix.catch_all"
-        print(f"held: {name} would accept every address of its domain: {permit}")
+        print(f"held: {messages.held_catch_all(name)}")
     if len(plan.held_catch_alls) > SAMPLE:
         print(f"held: ... and {len(plan.held_catch_alls) - SAMPLE:,} more of them, or over")
 
@@ -199,7 +212,7 @@ def _since(hold: Hold) -> str:
 
 
 def _shown(address: str) -> str:
-    """Make an address safe to print: what does not print is escaped."""
+    """Return an address with everything that does not print escaped."""
     return address if address.isprintable() else address.encode("unicode_escape").decode()
 
 
@@ -264,7 +277,7 @@ def _line(severity: str, check: str, text: str, style: str = "") -> None:
 
 
 def _steps(name: str, steps: Sequence[StepReport]) -> None:
-    """Print how each list of an API did, and some of what it says."""
+    """Print the counts of each list of an API, and examples."""
     if steps:
         print(f"{name}, step by step:")
         rows = [(one.name, one.pages, one.records, one.kept, one.emitted, _some(one)) for one in steps]
@@ -291,9 +304,19 @@ def dry_run_result(result: DryRunResult) -> None:
 
 
 def status(status: Status) -> None:
-    """Print how it stands; what needs a person goes to the standard error as well as to the exit code."""
+    """Print the status; alarms go to the standard error."""
     now = time.time()
-    print(f"{status.map}: {status.recipients:,} recipients, last changed {_ago(status.last_change, now)}")
+    recipients = messages.counted(status.recipients, "recipient")
+    failing = [
+        messages.failing_source(source.name, source.failing_since, source.last_success)
+        for source in status.sources
+        if source.state == "failing"
+    ]
+    catch_alls, canaries = (
+        [alarm.subject for alarm in status.alarms if alarm.kind == kind] for kind in ("catch-all", "canary")
+    )
+    warning = messages.warning([*failing, *messages.held_briefly(status.holds, catch_alls, canaries)])
+    print(f"{status.map}: {recipients}, last changed {_ago(status.last_change, now)}{warning}")
     agent = status.agent
     doing = "the agent is running" if status.running else "no agent is running"
     if status.running and agent:
@@ -314,7 +337,7 @@ def status(status: Status) -> None:
             print(f"source {source.name} is failing for {spell_seconds(now - source.failing_since)}: {source.error}")
     for hold in status.holds:
         if hold.waits:
-            print(f"{hold.what} waits for a failing source")
+            print(f"{messages.held(hold)} waits for a failing source")
     for alarm in status.alarms:
         say(alarm.text)
 
@@ -334,7 +357,7 @@ def explained(one: Explanation) -> None:
     for reason in reasons:
         print(f"- {reason}")
     for at, change in one.happened:
-        print(f"{_when(at)} {_happened(change)}")
+        print(f"{messages.moment(at)} {_happened(change)}")
     if one.asked:
         print("Postfix looks up, in this order:")
         table(
@@ -350,7 +373,7 @@ def _headline(one: Explanation) -> tuple[str, tuple[str, ...]]:
     failure = next((row.trouble for row in one.asked if row.trouble), "")
     if failure:
         return f"cannot tell whether {address} is in the map: {failure}", one.reasons
-    since = f" since {_when(one.since)}{'' if one.happened else ', or longer'}" if one.since else ""
+    since = f" since {messages.moment(one.since)}{'' if one.happened else ', or longer'}" if one.since else ""
     headline = f"{address} is IN the map{since}." if one.published else f"{address} is NOT in the map."
     if one.published and one.said:
         sources = ", ".join(dict.fromkeys(entry.source for entry in one.said))
@@ -366,7 +389,7 @@ def past(runs: Sequence[Run]) -> None:
     width = max((len(_came_to(run)) for run in runs), default=0)
     for run in runs:
         counts = f"{f'+{run.added:,}':>9} {f'-{run.removed:,}':>9}"
-        print(f"{_when(run.at)}  {_came_to(run):<{width}} {counts}  {run.run_id}{_because(run.error)}")
+        print(f"{messages.moment(run.at)}  {_came_to(run):<{width}} {counts}  {run.run_id}{_because(run.error)}")
         for change in run.changes:
             _changed(f"    {_happened(change)}", new=change.added)
         left = run.added + run.removed - sum(not change.is_domain for change in run.changes)
@@ -392,10 +415,6 @@ def _happened(change: Change) -> str:
     return f"{'+' if change.added else '-'} {_shown(change.address)} {verb} {sources}"
 
 
-def _when(moment: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
-
-
 def structure(value: object) -> None:
     """Print anything as JSON."""
     import msgspec
@@ -404,7 +423,7 @@ def structure(value: object) -> None:
 
 
 def status_as_json(status: Status) -> None:
-    """Print how it stands as JSON, one object, with the exit status that goes with it."""
+    """Print the status as JSON, one object, with its exit status."""
     import msgspec
 
     facts = {**msgspec.to_builtins(status), "exit_code": int(status.exit_code)}

@@ -14,7 +14,7 @@ from syncagent import sources
 from syncagent.config import kinds, stand_ins, validate
 from syncagent.config.tables import Config, DomainLimits, Limits, SourceConfig, Tables, command, digest
 from syncagent.errors import ConfigError, Problem
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 from syncagent.values.partial import Partial
 from syncagent.values.toml_reader import Reader
 from syncagent.values.toml_syntax import TomlError, parse

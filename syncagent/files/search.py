@@ -6,7 +6,7 @@ import contextlib
 import mmap
 from typing import TYPE_CHECKING, Self
 
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,15 +18,15 @@ class SortedLines:
     """A file of lines sorted by octets, perhaps with an end line."""
 
     def __init__(self, path: Path) -> None:
-        """Open it. Raises OSError."""
-        with files.open_foreign(path) as file:
+        """Open it. Raise OSError."""
+        with atomic.open_foreign(path) as file:
             file.seek(0, 2)
             self._octets = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if file.tell() else b""
         last = self._octets.rfind(b"\n", 0, max(len(self._octets) - 1, 0)) + 1
         self._end = last if self._octets[last : last + 6] == b"# end " else len(self._octets)
 
     def starting_with(self, prefix: bytes) -> Iterator[bytes]:
-        """Give every line that starts so, without its end."""
+        """Yield every line that starts so, without its line feed."""
         low, high = 0, self._end
         while low < high:
             start = self._octets.rfind(b"\n", low, (low + high) // 2) + 1 or low
@@ -45,39 +45,39 @@ class SortedLines:
         return bytes(self._octets[start : end if end >= 0 else len(self._octets)])
 
     def close(self) -> None:
-        """Let it go."""
+        """Unmap it."""
         if isinstance(self._octets, mmap.mmap):
             self._octets.close()
 
 
-class Finder:
-    """Says which sources have an address, by their snapshots."""
+class SnapshotIndex:
+    """Finds the sources that have an address, by their snapshots."""
 
     def __init__(self, snapshots: Mapping[str, Path]) -> None:
-        """Open them; one that is not there has nothing."""
+        """Open them; one that does not exist counts as empty."""
         self._files: dict[str, SortedLines] = {}
         for name, path in snapshots.items():
             with contextlib.suppress(OSError):
                 self._files[name] = SortedLines(path)
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Return itself."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let the files go."""
+        """Close the files."""
         for file in self._files.values():
             file.close()
 
     def entries(self, address: bytes) -> Iterator[tuple[str, bytes, bytes]]:
-        """Give name, key and label of each entry, the latter two escaped."""
+        """Yield source, key and label of each entry, the latter two escaped."""
         for name, file in self._files.items():
             for line in file.starting_with(address + b"\t"):
                 _, key, label = line.split(b"\t")
                 yield name, key, label
 
     def sources(self, address: bytes) -> tuple[str, ...]:
-        """Give the names of the sources that have it."""
+        """Return the names of the sources that have it."""
         return tuple(name for name, file in self._files.items() if next(file.starting_with(address + b"\t"), None))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syncagent.errors import SyncagentError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 from syncagent.postfix import commands
 from syncagent.postfix.commands import Cause, CommandError
 from syncagent.postfix.main_cf import MainConf, entries, read_list, table_files

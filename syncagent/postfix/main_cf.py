@@ -9,7 +9,7 @@ import enum
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 from syncagent.postfix import commands, table_text
 from syncagent.postfix.commands import CommandError
 from syncagent.values.types import INDEX_SUFFIX, Domain, TableName

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syncagent.errors import PublishError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic, pipeline
 from syncagent.postfix import commands, table_text
 from syncagent.postfix.commands import Cause, CommandError
 from syncagent.postfix.table import publish_step
@@ -101,15 +101,15 @@ def _set_owner(path: Path, owner: os.stat_result, mode: int | None) -> None:
 def _keys(recipients: Path, spool: Path) -> Path:
     """Return the file of sorted keys to write: the recipients, and the U-label forms of those that have one."""
     extra = spool / "second-forms"
-    grep = files.Child(["grep", "-F", "xn--", str(recipients)], subprocess.DEVNULL, good=(0, 1))
-    with grep, files.Sorter(spool) as sorter:
+    grep = pipeline.Child(["grep", "-F", "xn--", str(recipients)], subprocess.DEVNULL, good=(0, 1))
+    with grep, pipeline.Sorter(spool) as sorter:
         sorter.feed(table_text.second_forms(grep.lines()))
-        files.write_plain(extra, sorter.finish())
+        pipeline.write_plain(extra, sorter.finish())
     if not extra.stat().st_size:
         return recipients
     keys = spool / "keys"
-    with files.Child(["sort", "-m", "-u", str(recipients), str(extra)], subprocess.DEVNULL) as both:
-        files.write_plain(keys, both.chunks())
+    with pipeline.Child(["sort", "-m", "-u", str(recipients), str(extra)], subprocess.DEVNULL) as both:
+        pipeline.write_plain(keys, both.chunks())
     return keys
 
 
@@ -118,7 +118,7 @@ def _write_text(staged: Path, keys: Path) -> str:
     digest = hashlib.sha256()
     with staged.open("wb") as file:
         file.write(table_text.HEADER)
-        for chunk in table_text.render(files.chunks_in(keys)):
+        for chunk in table_text.render(atomic.chunks_in(keys)):
             digest.update(chunk)
             file.write(chunk)
         file.flush()
@@ -163,7 +163,7 @@ def _rename(target: Target, staged: Path, suffix: str, stack: contextlib.ExitSta
     """Rename the text, then the index, to their places."""
     text = _beside(target, staged, target.text, stack)
     index = target.index(suffix)
-    files.check_regular(index)  # its suffix need not be the usual one
+    atomic.check_regular(index)  # its suffix need not be the usual one
     staged_index = _beside(target, staged.with_name(staged.name + suffix), index, stack) if suffix else None
     old, there = text.with_name("old"), target.text.exists()
     with contextlib.suppress(OSError):  # then the next run repairs what could not be put back
@@ -178,8 +178,8 @@ def _rename(target: Target, staged: Path, suffix: str, stack: contextlib.ExitSta
             elif not there:
                 target.text.unlink()
             raise
-        files.fsync_directory(index.parent)
-    files.fsync_directory(target.text.parent)
+        atomic.fsync_directory(index.parent)
+    atomic.fsync_directory(target.text.parent)
 
 
 def _beside(target: Target, staged: Path, place: Path, stack: contextlib.ExitStack) -> Path:
@@ -200,7 +200,7 @@ def remove_stale(old: Identities | None, new: Identities) -> None:
         return
     text, new_text = (TableName.parse(identities.map).rest for identities in (old, new))
     path = Path(f"{text}{old.index}")
-    if text == new_text and old.index != new.index and files.identity(path) == old.index_file:
+    if text == new_text and old.index != new.index and atomic.identity(path) == old.index_file:
         path.unlink()
 
 

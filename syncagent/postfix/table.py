@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from syncagent.errors import LedgerError, PublishError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 from syncagent.postfix import table_text
 from syncagent.postfix.commands import CommandError, configuration_files, tool
 from syncagent.values.types import INDEX_SUFFIX, TableName
@@ -41,7 +41,8 @@ def publish_step(name: str) -> Iterator[None]:
         yield
     except OSError as error:
         text = f"{error.strerror}: {error.filename}" if error.strerror else str(error)
-        raise PublishError(name, text + _HINTS.get(error.errno or 0, "")) from error
+        hint = "" if isinstance(error, files.UnfitFileError) else _HINTS.get(error.errno or 0, "")
+        raise PublishError(name, text + hint) from error
     except (LedgerError, CommandError) as error:
         raise PublishError(name, str(error)) from error
 

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 from syncagent.postfix import table_text
 
 if TYPE_CHECKING:

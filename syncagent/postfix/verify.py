@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from syncagent.errors import PublishError, UnansweredError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic, pipeline, sorted_lines
 from syncagent.postfix import commands, table_text
 
 if TYPE_CHECKING:
@@ -50,14 +50,14 @@ class ReadBack:
 
     def _check_listing(self, keys: Path) -> list[bytes]:
         with self._child("-s") as listing:
-            everything = files.write_plain(self.spool / "everything", _keys_of(listing.chunks()))
-        if files.same(keys, everything):  # lmdb and btree list in our order
+            everything = pipeline.write_plain(self.spool / "everything", _keys_of(listing.chunks()))
+        if atomic.same(keys, everything):  # lmdb and btree list in our order
             return []
-        everything = self._sorted(files.chunks_in(everything))
-        if files.same(keys, everything):
+        everything = self._sorted(atomic.chunks_in(everything))
+        if atomic.same(keys, everything):
             return []
-        plain, foreign = self._by_alphabet(files.chunks_in(keys), "written")
-        listed, listed_foreign = self._by_alphabet(files.chunks_in(everything), "listed")
+        plain, foreign = self._by_alphabet(atomic.chunks_in(keys), "written")
+        listed, listed_foreign = self._by_alphabet(atomic.chunks_in(everything), "listed")
         if _lines(listed_foreign) > _lines(foreign):
             raise PublishError("read back", "the index has keys that were not written")
         return _compare(plain, listed) + self._unanswered(foreign)
@@ -67,25 +67,25 @@ class ReadBack:
         if not keys.stat().st_size:
             return []
         with keys.open("rb") as asked, self._child("-q", "-", stdin=asked.fileno()) as child:
-            answered = files.write_plain(self.spool / "answered", _keys_of(child.chunks()))
+            answered = pipeline.write_plain(self.spool / "answered", _keys_of(child.chunks()))
         return _compare(keys, answered)
 
-    def _child(self, *options: str, stdin: int = subprocess.DEVNULL) -> files.Child:
+    def _child(self, *options: str, stdin: int = subprocess.DEVNULL) -> pipeline.Child:
         command = commands.command(
             "postmap", *options, f"{self.map_type}:{self.staged}", directory=self.config_directory
         )
-        return files.Child(command, stdin, good=(0, 1), limit=self.limit)  # 1: not one key was found
+        return pipeline.Child(command, stdin, good=(0, 1), limit=self.limit)  # 1: not one key was found
 
     def _sorted(self, chunks: Iterable[bytes]) -> Path:
-        with files.Sorter(self.spool) as sorter:
+        with pipeline.Sorter(self.spool) as sorter:
             sorter.feed(chunks)
-            return files.write_plain(self.spool / "sorted", sorter.finish())
+            return pipeline.write_plain(self.spool / "sorted", sorter.finish())
 
     def _by_alphabet(self, chunks: Iterable[bytes], name: str) -> tuple[Path, Path]:
         """Split lines into two files: those in ASCII and the others."""
         plain, foreign = self.spool / f"{name}-ascii", self.spool / f"{name}-others"
         with plain.open("wb") as ascii_file, foreign.open("wb") as other_file:
-            for chunk in files.whole_lines(chunks):
+            for chunk in pipeline.whole_lines(chunks):
                 if chunk.isascii():
                     ascii_file.write(chunk)
                 else:
@@ -97,7 +97,7 @@ class ReadBack:
 def _compare(expected: Path, actual: Path) -> list[bytes]:
     """Return the keys of ``expected`` that ``actual`` lacks. Raises PublishError for keys that only ``actual`` has."""
     missing: list[bytes] = []
-    with files.differences(expected, actual) as chunks:
+    with sorted_lines.differences(expected, actual) as chunks:
         for chunk in chunks:
             keys = chunk.removesuffix(b"\n").split(b"\n")
             unwritten = next((key for key in keys if key.startswith(b"\t")), None)
@@ -112,18 +112,18 @@ def _compare(expected: Path, actual: Path) -> list[bytes]:
 
 def _keys_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield chunks of keys, one a line, from chunks of ``key TAB OK`` lines."""
-    for chunk in files.whole_lines(chunks):
+    for chunk in pipeline.whole_lines(chunks):
         yield chunk.replace(b"\tOK\n", b"\n")
 
 
 def text_keys(staged: Path) -> Iterator[bytes]:
     """Yield the keys of a text, one a line, as they are spelled there."""
-    with files.open_foreign(staged) as file:
-        for _, line in table_text.logical_lines(files.lines_of(file)):
+    with atomic.open_foreign(staged) as file:
+        for _, line in table_text.logical_lines(atomic.lines_of(file)):
             parts = table_text.split(line)
             if parts and parts[1]:
                 yield parts[0] + b"\n"
 
 
 def _lines(path: Path) -> int:
-    return sum(chunk.count(b"\n") for chunk in files.chunks_in(path))
+    return sum(chunk.count(b"\n") for chunk in atomic.chunks_in(path))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from syncagent.errors import FailureKind, SourceError
-from syncagent.files import sorted_lines
+from syncagent.files import atomic
 from syncagent.sources import Answer, Watched
 from syncagent.sources.integrity import Heading, whole_text
 from syncagent.sources.line_formats import FORMATS, FormatOptions, Input
@@ -147,7 +147,7 @@ class FileSource:
 
 def _chunks(name: str) -> Iterator[bytes]:
     try:
-        yield from sorted_lines.chunks_in(Path(name))
+        yield from atomic.chunks_in(Path(name))
     except OSError as error:
         raise SourceError(f"{name} cannot be read: {error.strerror}", kind=FailureKind.BROKEN) from error
 
@@ -168,6 +168,6 @@ def _listed(directory: Path, pattern: str) -> list[str]:
 
 def _identity(file: str) -> tuple[int, ...]:
     """Return device, inode, size, mtime and ctime. Raises OSError if there is no such regular file."""
-    sorted_lines.check_regular(file)
+    atomic.check_regular(file)
     status = os.stat(file)  # noqa: PTH116 - faster than Path.stat; a directory may have many files
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from syncagent.errors import DamagedError, FailureKind, SourceError
-from syncagent.files import sorted_lines
+from syncagent.files import pipeline, sorted_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ def whole_text(chunks: Iterable[bytes], name: str, *, require_end: bool) -> Iter
     end = EndLine()
     first = True
     try:
-        for chunk in sorted_lines.whole_lines(chunks):
+        for chunk in pipeline.whole_lines(chunks):
             if b"\0" in chunk:
                 text = f"{name} contains a NUL octet: it is damaged, or not a list of addresses"
                 raise SourceError(text, kind=FailureKind.BROKEN)

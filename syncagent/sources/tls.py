@@ -6,7 +6,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 from syncagent.errors import FailureKind, SourceError
-from syncagent.files import sorted_lines
+from syncagent.files import atomic
 from syncagent.values.secrets import read_secret, secret_path
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def context(config: ConnectionKeys) -> ssl.SSLContext:
 def _verifying(ca_file: Path | None) -> ssl.SSLContext:
     try:
         if ca_file:
-            sorted_lines.check_small(ca_file, _MAX_PEM)
+            atomic.check_small(ca_file, _MAX_PEM)
         return ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
     except (OSError, ssl.SSLError) as error:
         text = f"ca_file {ca_file} cannot be used: {getattr(error, 'strerror', None) or error}"
@@ -45,7 +45,7 @@ def _load_certificate(tls: ssl.SSLContext, certificate: SecretFile, key: SecretF
     path = secret_path(certificate)
     read_secret(key)  # raises if others can read it
     try:
-        sorted_lines.check_small(path, _MAX_PEM)
+        atomic.check_small(path, _MAX_PEM)
         tls.load_cert_chain(path, secret_path(key), password=_no_passphrase)
     except (OSError, ssl.SSLError, ValueError) as error:
         why = getattr(error, "strerror", None) or error

@@ -1,8 +1,8 @@
-"""What is remembered between runs: rows in ``state.db``, lists in sorted files beside it.
+"""The state between runs: rows in ``state.db``, lists in sorted files beside it.
 
-A file is in place, under a name of its own, before the row that refers to it is committed; so whatever no row
-refers to is an orphan of a run that did not finish, and the next run sweeps it. Losing all of it costs one full fetch
-and the history, never a recipient.
+A file is in place, under a name of its own, before the row that refers to it is committed; a file that no
+row refers to is an orphan of a run that did not finish, and the next run removes it. Losing all of it costs one full
+fetch and the history, never a recipient.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-from msgspec import Struct
 
 from syncagent.errors import DamagedError, LedgerDamagedError, LedgerError
-from syncagent.files import sorted_lines as files
-from syncagent.model import Hold, Plan, SourceState
-from syncagent.postfix.table import Identities
+from syncagent.files import atomic, pipeline, sorted_lines
+from syncagent.model import Hold, Note, SourceState
+from syncagent.state.records import Finished, ListFile, RunRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
+
+    from syncagent.model import NoteKind
+    from syncagent.state.records import DomainRow
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -44,82 +46,38 @@ CREATE INDEX IF NOT EXISTS recipient_address ON recipient (address);
 """
 _MIGRATION = "ALTER TABLE recipient ADD COLUMN sources TEXT NOT NULL DEFAULT '';"
 VERSION = 2
+_READ_AT_ONCE = {"source": {"name", "state"}, "hold": {"id", "state"}, "meta": {"key", "value"}}
+_PRIMARY = 0xFF
+"""Mask of the primary code in an extended result code of SQLite."""
 _BUSY_SECONDS = 5.0
 SPOOL = ".spool-"
 _OURS = re.compile(r"-\d{8}T\d{6}Z-[0-9a-f]{6}$|^\d{8}T\d{6}Z-[0-9a-f]{6}\.gz$")
 _T = TypeVar("_T")
 
 
-class ListFile(Struct, frozen=True):
-    """A sorted file in ``lists``: its name, and the digest it must have."""
-
-    name: str
-    count: int
-    digest: str
-
-
-class Finished(Struct, frozen=True):
-    """The last run that finished: what went into it, and what came out. An equal one need not be done again."""
-
-    config: str
-    snapshots: dict[str, str]
-    failing: tuple[str, ...]
-    identities: Identities
-    kept: ListFile
-    published: ListFile
-    next_due: float | None
-    plan: Plan
-    rejected: dict[str, int] = {}
-    domains: tuple[str, ...] = ()
-    domain_identities: Identities | None = None
-
-
-class DomainRow(Struct, frozen=True):
-    """What a run changed in one domain, for the guard's window."""
-
-    domain: str
-    before: int
-    added: int
-    removed: int
-    approved: int
-
-
-class RunRow(Struct, frozen=True):
-    """A run, for the history."""
-
-    id: str
-    started: float
-    status: str
-    exit_code: int
-    added: int = 0
-    removed: int = 0
-    error: str = ""
-    changes_file: str | None = None
-
-
 class Ledger:
-    """The state directory, open. ``notes`` says what was found damaged."""
+    """An open state directory. ``notes`` has what was found damaged."""
 
     def __init__(self, directory: Path, *, write: bool = True) -> None:
-        """Open it, making what is missing; with ``write=False`` nothing is made, and what is missing is empty.
+        """Open it and create what is missing; with ``write=False`` nothing is created, and what is missing is empty.
 
-        A database that SQLite cannot read is set aside, and a new one begun. Raises LedgerError.
+        A database that SQLite cannot read is set aside, and a new one begun. Raise LedgerError.
         """
         self.directory, self._write = directory, write
         self.snapshots, self.lists, self.changes = (directory / name for name in ("snapshots", "lists", "changes"))
-        self.notes: list[str] = []
+        self.notes: list[Note] = []
         self._file = directory / "state.db"
         try:
             self._open()
         except sqlite3.OperationalError as error:
-            if "no such" in str(error):  # a table or a column
+            if error.sqlite_errorcode == sqlite3.SQLITE_ERROR and self._lacks_columns():
                 self.set_aside(error)
                 self._open()
                 return
-            mend = "who else has it open?"
-            if not self._write and "readonly" in str(error):  # its journal is to be rolled back
-                mend = "a run was cut off in the middle: the next `syncagent sync` puts it right"
-            raise LedgerError(f"{self._file} cannot be opened: {error}; {mend}") from error
+            remedy = "which other program has it open?"
+            if not self._write and error.sqlite_errorcode & _PRIMARY == sqlite3.SQLITE_READONLY:  # a hot journal
+                remedy = "a run was interrupted: the next `syncagent sync` repairs it"
+            raise LedgerError(f"{self._file} cannot be opened: {error}; {remedy}") from error
         except (sqlite3.DatabaseError, msgspec.DecodeError, LedgerDamagedError) as error:
             self.set_aside(error)
             self._open()
@@ -131,13 +89,13 @@ class Ledger:
             self._file.stat()
             there = True
             for file in (self._file, self._file.with_name("state.db-journal")):  # SQLite would wait for a FIFO
-                files.check_regular(file)
+                atomic.check_regular(file)
         except FileNotFoundError:  # and nothing else: where nobody may look it may well be there
             there = False
         uri = self._file.absolute().as_uri()
         source = uri if self._write else f"{uri}?mode=ro" if there else ":memory:"
         if there and not self._file.stat().st_size:
-            self.notes.append(f"{self._file} was empty: begun anew")
+            self.notes.append(Note("state-empty", str(self._file)))
         self._database = sqlite3.connect(source, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
         self._database.execute("PRAGMA synchronous=FULL")
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
@@ -158,16 +116,31 @@ class Ledger:
         self.finished = _decode(finished[0][0], Finished) if finished else None
 
     def set_aside(self, error: Exception) -> None:
-        """Keep the damaged database under another name and close it. Raises LedgerError where nothing is written."""
+        """Close the damaged database and rename it. Raise LedgerError where nothing may be written."""
         with contextlib.suppress(AttributeError):
             self._database.close()
         if not self._write:
             raise LedgerError(f"{self._file} is damaged ({error}): the next `syncagent sync` rebuilds it") from error
-        aside = self._file.with_name(f"state.db.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+        aside = self._name_aside()
         self._file.rename(aside)
         with contextlib.suppress(FileNotFoundError):
             self._file.with_name("state.db-journal").unlink()
-        self.notes.append(f"state.db was damaged ({error}): set aside as {aside.name} and begun anew")
+        self.notes.append(Note("state-damaged", aside.name, detail=str(error)))
+
+    def _name_aside(self) -> Path:
+        """Return a name for a damaged database that no file has."""
+        name = f"state.db.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+        names = (
+            self._file.with_name(f"{name}{suffix}") for suffix in ("", *(f"-{number}" for number in range(2, 1000)))
+        )
+        return next(path for path in names if not path.exists())
+
+    def _lacks_columns(self) -> bool:
+        """True if a table that is read when the database is opened, or a column of it, is missing."""
+        return any(
+            not columns <= {name for (name,) in self._rows("SELECT name FROM pragma_table_info(?)", (table,))}
+            for table, columns in _READ_AT_ONCE.items()
+        )
 
     def close(self) -> None:
         """Close the database."""
@@ -198,13 +171,15 @@ class Ledger:
             raise LedgerError(f"{self._file} cannot be written: {error}; is the disk full?") from error
 
     def save_source(self, state: SourceState) -> None:
-        """Remember a source: its snapshot (which is in place) and its validator, in one transaction."""
+        """Record a source: its snapshot (whose file is in place) and its validator, in one transaction."""
         with self._transaction() as database:
             database.execute("INSERT OR REPLACE INTO source VALUES (?, ?)", (state.name, _encode(state)))
         self.sources[state.name] = state
 
-    def approve(self, ids: Iterable[str], now: float) -> None:
-        """Note that a person lets these holds go."""
+    def approve(self, ids: Collection[str], now: float) -> None:
+        """Record that a person lets these holds go."""
+        if not ids:
+            return
         with self._transaction() as database:
             for hold_id in ids:
                 hold = msgspec.structs.replace(self.holds[hold_id], approved_at=now)
@@ -212,9 +187,9 @@ class Ledger:
                 self.holds[hold_id] = hold
 
     def window(self, since: float) -> dict[str, tuple[int, int]]:
-        """Give, by domain, what was added and removed since then.
+        """Return the numbers added and removed since then, by domain.
 
-        What filled an empty domain is its start and not growth; what a person approved is no loss.
+        Recipients that filled an empty domain are no growth; removals that a person approved are no loss.
         """
         rows = self._rows(
             "SELECT domain, SUM(CASE WHEN before = 0 THEN 0 ELSE added END), SUM(removed - approved)"
@@ -224,22 +199,22 @@ class Ledger:
         return {domain: (added, removed) for domain, added, removed in rows}
 
     def oldest_change(self, since: float) -> float | None:
-        """Give when the first change since then was: what ``window`` says changes when it is past."""
-        ((found,),) = self._rows("SELECT MIN(at) FROM change WHERE at > ?", (since,))
-        return None if found is None else float(found)
+        """Return the time of the first change since then, or None: ``window`` changes when that has passed."""
+        ((first,),) = self._rows("SELECT MIN(at) FROM change WHERE at > ?", (since,))
+        return None if first is None else float(first)
 
     def last_change(self) -> float:
-        """Give when a run last changed the map, 0 where none did."""
+        """Return when a run last changed the map, 0 if none did."""
         ((found,),) = self._rows("SELECT MAX(finished) FROM run WHERE status = 'published'")
         return float(found or 0)
 
     def standing_failure(self) -> str:
-        """Give why publishing failed, where the last run on record is one that did; else nothing."""
-        found = self._rows("SELECT status, error FROM run ORDER BY finished DESC LIMIT 1")
-        return str(found[0][1]) if found and found[0][0] == "failed" else ""
+        """Return the error of the last run on record if it could not publish, else ""."""
+        rows = self._rows("SELECT status, error FROM run ORDER BY finished DESC LIMIT 1")
+        return str(rows[0][1]) if rows and rows[0][0] == "failed" else ""
 
     def runs(self, since: float) -> list[RunRow]:
-        """Give the runs on record since then, oldest first."""
+        """Return the runs on record since then, oldest first."""
         rows = self._rows(
             "SELECT id, started, status, exit_code, added, removed, error, changes_file FROM run"
             " WHERE started >= ? ORDER BY started",
@@ -248,7 +223,7 @@ class Ledger:
         return [RunRow(*row) for row in rows]
 
     def first_import(self) -> str:
-        """Give the run that published when nothing was published yet, if the history has it."""
+        """Return the ID of the run that published when nothing was published yet, "" if it is not on record."""
         rows = self._rows(
             "SELECT id FROM run WHERE status = 'published' AND id NOT IN (SELECT run FROM recipient)"
             " AND changes_file IS NULL AND added > 0 AND removed = 0 ORDER BY started LIMIT 1"
@@ -256,12 +231,12 @@ class Ledger:
         return str(rows[0][0]) if rows else ""
 
     def first_time(self) -> float:
-        """Give when the first run on record was, 0 where there is none."""
+        """Return when the first run on record was, 0 if there is none."""
         ((found,),) = self._rows("SELECT MIN(started) FROM run")
         return float(found or 0)
 
     def recipients(self, run: str, address: str | None) -> Iterator[tuple[str, int, str]]:
-        """Give what a run changed, domains first: address, whether it is new, the sources by commas."""
+        """Yield the changes of a run, domains first: address, whether it is new, the sources by commas."""
         name = "sources" if self._rows("SELECT 1 FROM pragma_table_info('recipient') WHERE name = 'sources'") else "''"
         where, values = ("", (run,)) if address is None else (" AND address = ?", (run, address))
         query = f"SELECT address, added, {name} FROM recipient WHERE run = ?{where}"  # noqa: S608 - our own names
@@ -269,7 +244,7 @@ class Ledger:
         yield from self._database.execute(query, values)
 
     def settle(self, run: RunRow) -> None:
-        """Remember an unchanged run where one before it could not publish: nothing is left to be published."""
+        """Record an unchanged run if the last one could not publish: nothing is left to be published."""
         if self._write and self.standing_failure():
             self.record_failure(run)
 
@@ -281,7 +256,7 @@ class Ledger:
         changes: Iterable[DomainRow],
         recipients: Iterable[tuple[str, bool, str]],
     ) -> None:
-        """Remember a run that finished, all of it in one transaction: what it used up (approvals) is gone with it."""
+        """Record a finished run in one transaction; approvals that it used are gone with it."""
         now = time.time()
         with self._transaction() as database:
             database.execute("INSERT OR REPLACE INTO meta VALUES ('finished', ?)", (_encode(finished),))
@@ -299,7 +274,7 @@ class Ledger:
             _insert_run(database, run, now)
 
     def forget(self, before: float) -> None:
-        """Forget the history before then; files that nothing refers to any more are swept by the next run."""
+        """Delete the history before then; the next run removes files that no row refers to any more."""
         if not self._rows("SELECT 1 FROM run WHERE started < ? LIMIT 1", (before,)):
             return
         with self._transaction() as database:
@@ -308,37 +283,37 @@ class Ledger:
             database.execute("DELETE FROM run WHERE started < ?", (before,))
 
     def record_failure(self, run: RunRow) -> None:
-        """Remember a run that did not finish, so that the history shows it."""
+        """Record a run that did not finish, so that the history shows it."""
         with self._transaction() as database:
             _insert_run(database, run, time.time())
 
     def new_list(self, kind: str, run_id: str, chunks: Iterable[bytes]) -> ListFile:
-        """Write a list; it counts only once ``record`` refers to it."""
-        written = files.write_sorted(self.lists / f"{kind}-{run_id}", chunks)
+        """Write a list; it is in force only once ``record`` refers to it."""
+        written = sorted_lines.write_sorted(self.lists / f"{kind}-{run_id}", chunks)
         return ListFile(written.path.name, written.count, written.digest)
 
     def keep_changes(self, run_id: str, changes: Iterable[tuple[str, bool, str]]) -> str:
-        """Keep the many changes of a run in a compressed file: ``+ADDRESS TAB SOURCES`` lines, or ``-``."""
+        """Write the many changes of a run to a compressed file: ``+ADDRESS TAB SOURCES`` lines, or ``-``."""
         file = self.changes / f"{run_id}.gz"
         with gzip.open(file, "wb", compresslevel=1) as out:
             lines = (f"{'+' if new else '-'}{address}\t{said}\n".encode() for address, new, said in changes)
-            for chunk in files.joined_lines(lines):
+            for chunk in pipeline.joined_lines(lines):
                 out.write(chunk)
         file.chmod(0o640)
         return file.name
 
-    def open_list(self, listed: ListFile | None, what: str) -> files.SortedFile | None:
-        """Verify a list that the last finished run left; None, and a note, where it is damaged."""
+    def open_list(self, listed: ListFile | None, kind: NoteKind) -> sorted_lines.SortedFile | None:
+        """Verify a list of the last finished run. Return None, and add a note of this kind, if it is damaged."""
         if listed is None:
             return None
         try:
-            return files.verify(self.lists / listed.name, listed.digest)
+            return sorted_lines.verify(self.lists / listed.name, listed.digest)
         except DamagedError as error:
-            self.notes.append(f"{error}; {what}")
+            self.notes.append(Note(kind, listed.name, detail=str(error)))
             return None
 
     def prepare(self) -> Path:
-        """Make the directories, sweep what unfinished runs left behind, and give a directory for this run's spool."""
+        """Create the directories and remove what unfinished runs left. Return a directory for this run's spool."""
         referred = {state.snapshot.file for state in self.sources.values() if state.snapshot}
         if self.finished:
             referred |= {self.finished.kept.name, self.finished.published.name}
@@ -355,7 +330,7 @@ class Ledger:
 
 @contextlib.contextmanager
 def ledger_errors(state: Path) -> Iterator[None]:
-    """Turn what the state directory and SQLite raise to LedgerError."""
+    """Raise LedgerError for errors of the state directory and of SQLite."""
     try:
         yield
     except OSError as error:
@@ -371,7 +346,7 @@ def _unusable(state: Path, error: OSError) -> LedgerError:
 
 @contextlib.contextmanager
 def reading(directory: Path) -> Iterator[Ledger]:
-    """Open a state directory to read it; nothing is made. Raises LedgerError."""
+    """Open a state directory to read it; nothing is created. Raise LedgerError."""
     with ledger_errors(directory), contextlib.closing(Ledger(directory, write=False)) as ledger:
         yield ledger
 

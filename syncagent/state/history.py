@@ -1,4 +1,4 @@
-"""What changed when, and because of which source."""
+"""The history: what changed when, and because of which source."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic
 from syncagent.state.database import reading
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ SHOWN = 20
 
 
 class Change(Struct, frozen=True):
-    """A recipient that came or went, or a domain of postfix.domains_map; and the sources that have or last had it."""
+    """A recipient, or a domain of postfix.domains_map, that was added or removed, and the sources that had it."""
 
     address: str
     added: bool
@@ -32,7 +32,7 @@ class Change(Struct, frozen=True):
 
     @property
     def is_domain(self) -> bool:
-        """Tell a relay domain, which the counts of a run leave out, from a recipient."""
+        """True for a relay domain, which the counts of a run leave out."""
         return "@" not in self.address
 
 
@@ -51,7 +51,7 @@ class Run(Struct, frozen=True):
 
 
 def read(config: Config, since: float, address: str | None = None, *, shown: int | None = SHOWN) -> list[Run]:
-    """Give the runs since then, oldest first; with an address, those that changed it. Raises LedgerError."""
+    """Return the runs since then, oldest first; with an address, those that changed it. Raise LedgerError."""
     with reading(config.state.directory) as ledger:
         first = ledger.first_import()
         found = []
@@ -74,7 +74,7 @@ def read(config: Config, since: float, address: str | None = None, *, shown: int
 
 
 def of_address(config: Config, address: str) -> list[tuple[float, Change]]:
-    """Give everything that ever happened to an address, oldest first."""
+    """Return every recorded change of an address, oldest first."""
     return [(run.at, change) for run in read(config, 0, address) for change in run.changes]
 
 
@@ -95,7 +95,7 @@ def _changes(
 def _lines(path: Path, address: str | None) -> Iterator[tuple[str, bool, str]]:
     with (
         contextlib.suppress(FileNotFoundError),
-        files.open_foreign(path) as file,
+        atomic.open_foreign(path) as file,
         gzip.open(file, "rt", encoding="utf-8", newline="\n") as lines,
     ):
         for line in lines:
@@ -105,7 +105,7 @@ def _lines(path: Path, address: str | None) -> Iterator[tuple[str, bool, str]]:
 
 
 def since(text: str, now: float | None = None) -> float:
-    """Read a time of day such as 2026-01-31 or 2026-01-31T02:00, or how long ago, such as 7d. Raises ValueError."""
+    """Parse a time such as 2026-01-31 or 2026-01-31T02:00, or how long ago, such as 7d. Raises ValueError."""
     import datetime as dt
 
     from syncagent.values.types import Duration

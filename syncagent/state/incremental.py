@@ -1,13 +1,13 @@
-"""An older list less the keys that changed, so that a source may say only what is new.
+"""Incremental answers: a list without the keys that changed, so that a source sends only what is new.
 
-Lines are those of a snapshot: the key is the second field. Nothing here is in memory but the keys that changed.
+Lines are those of a snapshot: the key is the second field. Only the keys that changed are in memory.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic, pipeline, sorted_lines
 from syncagent.files.sorted_lines import SortedFile
 
 if TYPE_CHECKING:
@@ -18,43 +18,43 @@ _SAMPLE = 3
 
 
 class Amendment:
-    """What stands of ``base`` once some keys are void. ``spool`` is a directory of its own."""
+    """The lines of ``base`` without deleted keys. ``spool`` is a directory of its own."""
 
     def __init__(self, base: SortedFile | Path, spool: Path) -> None:
-        """Void nothing yet."""
+        """Delete nothing yet."""
         self._base, self._spool = base, spool
         self._void: set[bytes] = set()
         self._stay: Path | None = None
 
-    def forget(self, keys: Iterable[bytes]) -> None:
-        """Void these keys."""
+    def delete_keys(self, keys: Iterable[bytes]) -> None:
+        """Delete the lines of these keys."""
         self._void.update(keys)
 
-    def retain(self, keys: Iterable[bytes]) -> None:
-        """Void every other key than these."""
-        with files.Sorter(self._spool) as sorter:
+    def keep_only_keys(self, keys: Iterable[bytes]) -> None:
+        """Delete the lines of all other keys."""
+        with pipeline.Sorter(self._spool) as sorter:
             sorter.feed(key + b"\n" for key in keys)
-            self._stay = files.write_plain(self._spool / "retained", sorter.finish())
+            self._stay = pipeline.write_plain(self._spool / "retained", sorter.finish())
 
     def write(self) -> Path:
-        """Write what stands, sorted, and give the file."""
+        """Write the remaining lines, sorted. Return the file."""
         if isinstance(self._base, SortedFile):
-            chunks = files.chunks_of(self._base)
+            chunks = sorted_lines.chunks_of(self._base)
         elif not self._void and self._stay is None:
             return self._base
         else:
-            chunks = files.chunks_in(self._base)
+            chunks = atomic.chunks_in(self._base)
         if self._void:
-            chunks = (b"".join(_others(chunk, self._void)) for chunk in files.whole_lines(chunks))
-        stands = files.write_plain(self._spool / "stands", chunks)
+            chunks = (b"".join(_others(chunk, self._void)) for chunk in pipeline.whole_lines(chunks))
+        stands = pipeline.write_plain(self._spool / "stands", chunks)
         if self._stay is None:
             return stands
-        command = ["sort", "-t", "\t", "-k2,2", f"-S{files.SORT_BUFFER}", "-T", str(self._spool), str(stands)]
-        with files.Child(command, files.NOTHING) as by_key:
+        command = ["sort", "-t", "\t", "-k2,2", f"-S{pipeline.SORT_BUFFER}", "-T", str(self._spool), str(stands)]
+        with pipeline.Child(command, pipeline.NOTHING) as by_key:
             retained = _retained(by_key.lines(), self._stay)
-            with files.Sorter(self._spool) as sorter:
+            with pipeline.Sorter(self._spool) as sorter:
                 sorter.feed(retained)
-                return files.write_plain(self._spool / "retained-lines", sorter.finish())
+                return pipeline.write_plain(self._spool / "retained-lines", sorter.finish())
 
 
 def _others(chunk: bytes, void: Collection[bytes]) -> list[bytes]:
@@ -62,7 +62,7 @@ def _others(chunk: bytes, void: Collection[bytes]) -> list[bytes]:
 
 
 def _retained(lines: Iterable[bytes], keys: Path) -> Iterator[bytes]:
-    """Give the lines, sorted by key, whose key is in the sorted file ``keys``."""
+    """Yield the lines, sorted by key, whose key is in the sorted file ``keys``."""
     with keys.open("rb") as stream:
         wanted = next(stream, None)
         for line in lines:
@@ -79,11 +79,11 @@ def differences(old: SortedFile, new: SortedFile, explained: Collection[bytes], 
     Labels and rejects are not compared.
     """
     before, after = (
-        files.write_plain(spool / name, _identities(file, explained))
+        pipeline.write_plain(spool / name, _identities(file, explained))
         for name, file in (("before", old), ("after", new))
     )
     count, sample = 0, list[str]()
-    with files.differences(before, after) as chunks:
+    with sorted_lines.differences(before, after) as chunks:
         for chunk in chunks:
             lines = chunk.splitlines()
             count += len(lines)
@@ -92,6 +92,8 @@ def differences(old: SortedFile, new: SortedFile, explained: Collection[bytes], 
 
 
 def _identities(file: SortedFile, explained: Collection[bytes]) -> Iterator[bytes]:
-    for chunk in files.whole_lines(files.chunks_of(file)):
+    for chunk in pipeline.whole_lines(sorted_lines.chunks_of(file)):
         fields = (line.split(b"\t", 2) for line in chunk.splitlines())
-        yield b"".join([b"%b\t%b\n" % (one[0], one[1]) for one in fields if one[0] and one[1] not in explained])
+        yield b"".join(
+            [b"%b\t%b\n" % (field[0], field[1]) for field in fields if field[0] and field[1] not in explained]
+        )

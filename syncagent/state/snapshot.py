@@ -1,4 +1,4 @@
-"""What a source says now, as a sorted file: ``address TAB key TAB label``, and its rejects.
+"""Snapshots: a source's answer as a sorted file, ``address TAB key TAB label``, and its rejects.
 
 A reject is a line with no address, ``TAB key TAB label``, whose label is the spelling and the reason; a TAB sorts
 before everything that an address can start with, so that rejects come first. Key, label and spelling are the
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from syncagent import addresses as normalise
 from syncagent.errors import FailureKind, LedgerError, SourceError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic, pipeline, sorted_lines
 from syncagent.model import Reject, Snapshot
 from syncagent.state.incremental import Amendment
 
@@ -38,17 +38,17 @@ class SnapshotWriter:
         """Start with nothing; what does not fit in memory goes to ``spool``."""
         self._spool, self._ignore_catch_alls = spool, ignore_catch_alls
         self._abandoned = False
-        self._sorter: files.Sorter | None = None
+        self._sorter: pipeline.Sorter | None = None
         self._amendment: Amendment | None = None
         self._own_spool: Path | None = None
         self.last: tuple[Path, Snapshot] | None = None
-        """The last whole answer, which may be amended."""
+        """The last whole answer, which an incremental one amends."""
         self.ignored = 0
 
     def put(self, entries: Iterable[Entry]) -> None:
         """Take entries; see Sink."""
-        several = iter(entries)
-        while batch := list(islice(several, _BATCH)):
+        stream = iter(entries)
+        while batch := list(islice(stream, _BATCH)):
             spelled, keys, labels = zip(*batch, strict=True)
             plain = normalise.canonical_all(spelled) if _is_plain(keys) and _is_plain(labels) else None
             if plain is None:
@@ -75,11 +75,11 @@ class SnapshotWriter:
         self._write(f"\t{escape(key)}\t{escape(spelled)}{_REJECTED}{escape(reason)}\n")
 
     def ignore(self, count: int) -> None:
-        """Count what is there but not ours; see Sink."""
+        """Count entries that are out of scope; see Sink."""
         self.ignored += count
 
     def restart(self) -> None:
-        """Forget everything; see Sink."""
+        """Discard everything; see Sink."""
         self.close()
         self.ignored = 0
 
@@ -87,21 +87,21 @@ class SnapshotWriter:
         """Change single keys from now on; see Sink."""
         if not last:
             with self._sorted() as chunks:
-                base: SortedFile | Path = files.write_plain(self._room() / "put", chunks)
+                base: SortedFile | Path = pipeline.write_plain(self._room() / "put", chunks)
         elif self.last is None:
             raise SourceError("it amends its last answer, and there is none", kind=FailureKind.BROKEN)
         else:
             path, snapshot = self.last
-            base = files.verify(path, snapshot.digest)
+            base = sorted_lines.verify(path, snapshot.digest)
         self._amendment = Amendment(base, self._room())
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Void keys of what is being amended; see Sink."""
-        self._amending().forget(escape(key).encode() for key in keys)
+        """Delete keys of the answer that is being amended; see Sink."""
+        self._amending().delete_keys(escape(key).encode() for key in keys)
 
     def retain(self, keys: Iterable[str]) -> None:
-        """Void the other keys of what is being amended; see Sink."""
-        self._amending().retain(escape(key).encode() for key in keys)
+        """Delete the other keys of the answer that is being amended; see Sink."""
+        self._amending().keep_only_keys(escape(key).encode() for key in keys)
 
     def _amending(self) -> Amendment:
         if self._amendment is None:
@@ -119,7 +119,7 @@ class SnapshotWriter:
     def finish(self, path: Path, *, allow_empty: bool) -> Snapshot:
         """Write the snapshot.
 
-        Raises SourceError where the source is empty and may not be, or where nothing it says is an address.
+        Raise SourceError if the source is empty and may not be, or if none of its entries is an address.
         """
         counter = _RejectCounter()
         try:
@@ -134,32 +134,32 @@ class SnapshotWriter:
             entries=written.count - counter.count,
             rejected=counter.count,
             digest=written.digest,
-            identity=files.identity(path) or (),
+            identity=atomic.identity(path) or (),
         )
-        trouble = _nothing_usable(snapshot, self.ignored, allow_empty=allow_empty)
-        if trouble:
+        failure = _nothing_usable(snapshot, self.ignored, allow_empty=allow_empty)
+        if failure:
             path.unlink()
-            raise SourceError(trouble, kind=FailureKind.BROKEN)
+            raise SourceError(failure, kind=FailureKind.BROKEN)
         return snapshot
 
     def _write_whole(self, path: Path, counter: _RejectCounter) -> SortedFile:
-        """Write what was put, and what stands of what was amended."""
+        """Write the entries, merged with the remaining lines of an amended answer."""
         with self._sorted() as chunks:
             if self._amendment is None:
-                return files.write_sorted(path, counter.through(chunks))
-            new = files.write_plain(self._room() / "new", chunks)
+                return sorted_lines.write_sorted(path, counter.through(chunks))
+            new = pipeline.write_plain(self._room() / "new", chunks)
         command = ["sort", "-m", "-u", str(self._amendment.write()), str(new)]
-        with files.Child(command, files.NOTHING) as both:
-            return files.write_sorted(path, counter.through(both.chunks()))
+        with pipeline.Child(command, pipeline.NOTHING) as both:
+            return sorted_lines.write_sorted(path, counter.through(both.chunks()))
 
     def abandon(self) -> None:
-        """Give up, from another thread: whoever still puts gets an error, and has to ``close``."""
+        """Discard the answer, from another thread: putting more raises SourceError; that thread has to ``close``."""
         self._abandoned = True
         if self._sorter is not None:
             self._sorter.kill()
 
     def close(self) -> None:
-        """Let go of what is not finished."""
+        """Free what an unfinished snapshot holds."""
         if self._sorter is not None:
             self._sorter.__exit__(KeyboardInterrupt, None, None)
             self._sorter = None
@@ -170,7 +170,7 @@ class SnapshotWriter:
 
     @contextlib.contextmanager
     def _sorted(self) -> Iterator[Iterator[bytes]]:
-        """Give what was put since the last time, sorted."""
+        """Yield the entries since the last time, sorted."""
         try:
             with self._running() as sorter:
                 yield sorter.finish()
@@ -178,20 +178,20 @@ class SnapshotWriter:
             self._sorter = None
 
     def _room(self) -> Path:
-        """Give a directory of this writer's own."""
+        """Return a directory of this writer's own."""
         if self._own_spool is None:
             self._own_spool = Path(tempfile.mkdtemp(prefix="amend-", dir=self._spool))
         return self._own_spool
 
-    def _running(self) -> files.Sorter:
-        """Give the sorter; a source that answers "same" never needs one."""
+    def _running(self) -> pipeline.Sorter:
+        """Return the sorter; a source that answers "same" never needs one."""
         if self._sorter is None:
-            self._sorter = files.Sorter(self._spool)
+            self._sorter = pipeline.Sorter(self._spool)
         return self._sorter
 
 
 def _nothing_usable(snapshot: Snapshot, ignored: int, *, allow_empty: bool) -> str:
-    """Say why an answer without a single address is a failure; nothing where it is none."""
+    """Return why an answer without a single address is a failure, "" if it is none."""
     if snapshot.entries:
         return ""
     if snapshot.rejected:
@@ -218,14 +218,14 @@ class _RejectCounter:
 
 
 def escape(text: str) -> str:
-    """Make a foreign text fit a field: printable, on one line, no TAB, not over-long; ``unescape`` reads it."""
+    """Return a foreign text as a field: printable, on one line, without TAB, cut to a length; see ``unescape``."""
     if len(text) <= _CLIP and text.isprintable() and "\\" not in text:
         return text
     return text[:_CLIP].encode("unicode_escape").decode()
 
 
 def _is_plain(texts: Sequence[str]) -> bool:
-    """Tell whether none of the texts needs to be escaped."""
+    """True if none of the texts needs to be escaped."""
     together = "".join(texts)
     short = len(together) <= _CLIP or max(map(len, texts)) <= _CLIP
     return short and together.isprintable() and "\\" not in together
@@ -237,9 +237,9 @@ def unescape(field: str) -> str:
 
 
 def addresses(first_fields: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Give each address once, some thousands at a time, from the first fields of merged snapshots.
+    """Yield each address once, some thousands at a time, from the first fields of merged snapshots.
 
-    Rejects, end lines and repetitions are passed over.
+    Rejects, end lines and repetitions are skipped.
     """
     last = b""
     for chunk in first_fields:
@@ -259,8 +259,8 @@ def first_rejects(path: Path, source: str, limit: int) -> list[Reject]:
 
 
 def rejects_of(path: Path, source: str = "") -> Iterator[Reject]:
-    """Give the rejects of a snapshot; the fields stay escaped."""
-    with files.open_foreign(path) as stream:
+    """Yield the rejects of a snapshot; the fields stay escaped."""
+    with atomic.open_foreign(path) as stream:
         for line in stream:
             if not line.startswith(b"\t"):
                 break

@@ -1,4 +1,4 @@
-"""How it stands: what the ledger remembers and what the agent left, whether the agent runs or not."""
+"""The status: from the state on record and the agent's own record, whether the agent runs or not."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import msgspec
 from msgspec import Struct
 
 from syncagent.errors import ExitCode, LockBusyError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic
 from syncagent.model import Hold, SourceState
+from syncagent.state import messages
 from syncagent.state.database import reading
 from syncagent.values.types import spell_seconds
 
@@ -64,7 +65,7 @@ class AgentState(Struct, frozen=True):
 
 
 class SourceStatus(Struct, frozen=True):
-    """How a source stands. ``age`` is that of what it said, in seconds; None where it never said anything."""
+    """The status of a source. ``age`` is that of its data, in seconds; None if it never gave any."""
 
     name: str
     state: Literal["whole", "failing", "never asked"]
@@ -81,7 +82,7 @@ class SourceStatus(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """How it all stands. Times are seconds since the epoch, 0 where there was none."""
+    """The status of everything. Times are seconds since the epoch, 0 where there was none."""
 
     map: str
     recipients: int
@@ -109,9 +110,9 @@ class Status(Struct, frozen=True, kw_only=True):
 
 
 def read(config: Config, now: float | None = None, agent: AgentState | None = None) -> Status:
-    """Read it, and write nothing. Raises LedgerError.
+    """Return the status; nothing is written. Raise LedgerError.
 
-    ``agent`` is what it knows of itself, where it is the agent that asks.
+    ``agent`` is the agent's own state, if the agent asks.
     """
     now = time.time() if now is None else now
     directory = config.state.directory
@@ -132,8 +133,8 @@ def read(config: Config, now: float | None = None, agent: AgentState | None = No
     ):  # else one by hand was after it
         alarms.append(Alarm("publish-failed", str(config.postfix.map), last.error))
     if plan:
-        alarms += [_catch_all(name) for name in plan.held_catch_alls]
-        alarms += [Alarm("canary", one, f"the canary {one} is in no source: {_CANARY}") for one in plan.absent_canaries]
+        alarms += [Alarm("catch-all", name, messages.held_catch_all(name)) for name in plan.held_catch_alls]
+        alarms += [Alarm("canary", name, messages.absent_canary(name)) for name in plan.absent_canaries]
     elif any(attempts) and not failure:
         lacks = f": {'; '.join(last.lacks)}" if last and last.lacks else ""
         text = f"nothing is published yet{lacks}: {config.command('plan')}"
@@ -157,7 +158,6 @@ def read(config: Config, now: float | None = None, agent: AgentState | None = No
 
 _MOST = 16 << 20
 """The most octets that are read of what the agent left."""
-_CANARY = "mend the source, or limits.canaries"
 
 
 def _source(config: Config, name: str, state: SourceState, now: float) -> SourceStatus:
@@ -197,22 +197,15 @@ def _held(config: Config, holds: tuple[Hold, ...]) -> list[Alarm]:
     for hold in holds:
         if not hold.waits:
             kinds = " ".join(sorted({reason.kind for reason in hold.reasons} - {"source-failing"}))  # it comes and goes
-            why = "; ".join(reason.text for reason in hold.reasons)
-            mend = f"; to let them go: {config.command('approve', hold.id)}" if hold.approvable else ""
-            text = f"held: {hold.what}: {why}{mend}"
+            text = messages.held_alarm(hold, config.command("approve", hold.id))
             alarms.append(Alarm("held", f"{hold.domain} {kinds}", text))
     return alarms
-
-
-def _catch_all(name: str) -> Alarm:
-    text = f"{name} would accept every address of its domain: to permit it, add {name[1:]} to postfix.catch_all"
-    return Alarm("catch-all", name, text)
 
 
 def is_running(directory: Path) -> bool:
     """Tell whether an agent holds its lock."""
     try:
-        with files.locked(directory / AGENT_LOCK, 0, shared=True):
+        with atomic.locked(directory / AGENT_LOCK, 0, shared=True):
             return False
     except LockBusyError:
         return True
@@ -236,11 +229,11 @@ def _is_flocked(path: Path) -> bool:
 def read_agent(directory: Path) -> AgentState | None:
     """Read what the agent left; None where there is none, or none that can be read."""
     try:
-        return msgspec.json.decode(files.read_foreign(directory / AGENT_FILE, _MOST), type=AgentState)
+        return msgspec.json.decode(atomic.read_foreign(directory / AGENT_FILE, _MOST), type=AgentState)
     except (OSError, msgspec.DecodeError):
         return None
 
 
 def write_agent(directory: Path, state: AgentState) -> None:
     """Leave it, whole or not at all."""
-    files.write_whole(directory / AGENT_FILE, msgspec.json.encode(state), 0o640)
+    atomic.write_whole(directory / AGENT_FILE, msgspec.json.encode(state), 0o640)

@@ -1,4 +1,4 @@
-"""What is published before a run: from the record, or from a map that another hand wrote."""
+"""What is published before a run: the list on record, or what a map that another hand wrote has."""
 
 from __future__ import annotations
 
@@ -7,33 +7,58 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from syncagent.errors import PublishError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic, pipeline, sorted_lines
+from syncagent.model import Note
 from syncagent.postfix import table_text as mapfile
+from syncagent.sync.diff import kept_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
-    from syncagent.state.database import Finished
+    from syncagent.postfix.table import Target
+    from syncagent.state.opened import State
+    from syncagent.state.records import Finished
 
 
-def recipients_of(text: Path, relay_domains: Collection[str], sorter: files.Sorter) -> list[str]:
-    """Put the recipients that a text publishes into ``sorter``; give notes for people.
+def published(
+    target: Target, state: State, relay_domains: Collection[str], kept: sorted_lines.SortedFile | None
+) -> sorted_lines.SortedFile | Path:
+    """Return the sorted list of what is published.
 
-    Raises PublishError where the text is there and cannot be read: what it has is not to be guessed.
+    That is the list on record. Where this or the map's text is not as syncagent left it, it is everything that any of
+    text, list and ``kept`` has. Raise PublishError where the text cannot be read.
+    """
+    last = state.finished
+    listed = state.open_list(last.published, "published-list-damaged") if last else None
+    if last and listed and target.text_on_record(last.identities):
+        return listed
+    with pipeline.Sorter(state.spool) as sorter:
+        unusable = _recipients_of(target.text, relay_domains, sorter)
+        state.notes += [*_keep_copy(target.text, state, last), *unusable]
+        for chunk in sorted_lines.chunks_of(listed) if listed else ():
+            sorter.write(chunk)
+        sorter.feed(kept_addresses(kept))
+        return pipeline.write_plain(state.spool / "before", sorter.finish())
+
+
+def _recipients_of(text: Path, relay_domains: Collection[str], sorter: pipeline.Sorter) -> list[Note]:
+    """Put the recipients that a text publishes into ``sorter``. Return a note of its unusable lines.
+
+    Raise PublishError where the text exists and cannot be read: its recipients may not be guessed.
     """
     dead = mapfile.Dead()
     try:
-        with reading(text), files.open_foreign(text) as file:
-            sorter.feed(mapfile.published(files.lines_of(file), relay_domains, dead))
+        with reading(text), atomic.open_foreign(text) as file:
+            sorter.feed(mapfile.published(atomic.lines_of(file), relay_domains, dead))
     except FileNotFoundError:
         return []
-    return [f"{dead.count} lines of {text} are no recipients and are not carried over"] if dead.count else []
+    return [Note("map-lines-unusable", str(text), count=dead.count)] if dead.count else []
 
 
 @contextlib.contextmanager
 def reading(text: Path) -> Iterator[None]:
-    """Turn what is raised where a table's text is there and cannot be read to PublishError."""
+    """Raise PublishError where a table's text exists and cannot be read; FileNotFoundError passes."""
     try:
         yield
     except FileNotFoundError:
@@ -42,28 +67,17 @@ def reading(text: Path) -> Iterator[None]:
         raise PublishError("read the map", f"{error.strerror}: {text}") from error
 
 
-def keep_copy(text: Path, directory: Path, old: Finished | None, *, write: bool) -> list[str]:
-    """Keep a copy of a text that is not as syncagent left it; give notes for people."""
+def _keep_copy(text: Path, state: State, last: Finished | None) -> list[Note]:
+    """Keep a copy of a text that is not as syncagent left it. Return the note of it."""
     digest = hashlib.sha256()
     try:
-        with files.open_foreign(text) as lines:
-            first = lines.readline(files.CHUNK)
+        with atomic.open_foreign(text) as lines:
+            first = lines.readline(pipeline.CHUNK)
             digest.update(b"" if first == mapfile.HEADER else first)
-            while chunk := lines.read(files.CHUNK):
+            while chunk := lines.read(pipeline.CHUNK):
                 digest.update(chunk)
     except OSError:
-        return []  # not there, or recipients_of() says why not
-    if old and first == mapfile.HEADER and digest.hexdigest() == old.identities.digest:
+        return []  # it does not exist, or _recipients_of() says why not
+    if last and first == mapfile.HEADER and digest.hexdigest() == last.identities.digest:
         return []
-    note = f"{text} is not as syncagent left it"
-    if not write:
-        return [f"{note}: a run would keep a copy, and every recipient in it until the guard lets it go"]
-    copy = directory / "adopted" / f"{text.name}-{digest.hexdigest()[:12]}"
-    copy.parent.mkdir(mode=0o750, exist_ok=True)
-    if not copy.exists():
-        half = copy.with_name("half")
-        half.unlink(missing_ok=True)
-        files.write_plain(half, files.chunks_in(text))
-        half.chmod(0o640)
-        half.replace(copy)
-    return [f"{note}: its recipients stay until the guard lets them go, and a copy is kept as {copy}"]
+    return [state.keep_copy(text, digest.hexdigest())]

@@ -1,4 +1,4 @@
-"""Ask every source, in parallel, each under its deadline; half an answer is none.
+"""Ask every source, in parallel, each under its deadline; an incomplete answer is a failure.
 
 Deadline and breaker live here, once: a source only classifies its errors. What was *refused* (wrong credentials) is
 not tried again until its configuration or its secret changes or an hour has passed, since directories lock accounts
@@ -23,8 +23,8 @@ from msgspec.structs import replace
 from syncagent import addresses as normalise
 from syncagent import sources
 from syncagent.errors import DamagedError, FailureKind, LedgerError, SourceError, SyncagentError
-from syncagent.files import sorted_lines as files
-from syncagent.model import SourceReport, SourceState
+from syncagent.files import atomic, sorted_lines
+from syncagent.model import Note, SourceReport, SourceState
 from syncagent.state import incremental as amend
 from syncagent.state.snapshot import SnapshotWriter, escape
 from syncagent.values.types import RecipeFile, SecretFile, spell_seconds
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
     from syncagent.config.tables import SourceConfig
     from syncagent.model import Snapshot
+    from syncagent.state.opened import State
+    from syncagent.state.records import Finished
+    from syncagent.sync.run import Progress, Run
 
 DEADLINE = 120.0
 REFUSED_FOR = 3600.0
@@ -43,20 +46,70 @@ _SHOWN = 60  # characters of a foreign name in a note
 _LOOK = 0.5  # seconds; a signal that came in the instant before the wait, or to another thread, does not end the wait
 
 
-@dataclass
+@dataclass(frozen=True)
 class Fetched:
-    """How one source did: its report, what to remember of it, and where its snapshot is (None: there is none)."""
+    """A source's answer: the report, the state to remember, and where its snapshot is (None: there is none)."""
 
     report: SourceReport
     state: SourceState
     snapshot: Path | None
 
+    @property
+    def is_failing(self) -> bool:
+        """True if the source failed."""
+        return self.report.state == "failing"
+
+
+def all_sources(
+    configured: Mapping[str, SourceConfig], state: State, run: Run, due: frozenset[str] | None, progress: Progress
+) -> list[Fetched]:
+    """Ask every source that is due. Return an answer for each, in the order of the configuration; record nothing."""
+    fetcher = Fetcher(state.snapshots, state.new_snapshots, state.spool, run.id, run.now, progress, state.notes, due)
+    answers = fetcher.all(configured, state.sources)
+    state.notes += rejecting_notes(answers, state.finished)
+    return answers
+
+
+def verify_snapshots(answers: Sequence[Fetched], state: State) -> list[Fetched]:
+    """Verify older snapshots by their digests. A source whose snapshot is damaged fails, and is fetched whole next."""
+    return [_verified(answer, state) for answer in answers]
+
+
+def _verified(answer: Fetched, state: State) -> Fetched:
+    if answer.snapshot is None or answer.state.snapshot is None or answer.report.state == "whole":
+        return answer  # there is none, or it was written just now
+    try:
+        sorted_lines.verify(answer.snapshot, answer.state.snapshot.digest)
+    except DamagedError as error:
+        text = f"its last list is damaged: {error}; the next run fetches it whole"
+        state.notes.append(Note("snapshot-damaged", answer.report.name, detail=str(error)))
+        report = replace(answer.report, state="failing", error=text, kind="temporary")
+        failed = Fetched(report, replace(answer.state, snapshot=None, validator=None, error=text), None)
+        state.save_source(failed.state)
+        return failed
+    return answer
+
+
+def rejecting(answers: Sequence[Fetched], last: Finished | None) -> list[str]:
+    """Return the sources that reject more than when last nothing was missing, or a person approved what was."""
+    return [note.subject for note in rejecting_notes(answers, last)]
+
+
+def rejecting_notes(answers: Sequence[Fetched], last: Finished | None) -> list[Note]:
+    """Return a note for each source that ``rejecting`` names."""
+    known = last.rejected if last else {}
+    return [
+        Note("more-rejects", report.name, count=report.rejected, before=known[report.name])
+        for report in (answer.report for answer in answers if not answer.is_failing)
+        if report.rejected > known.get(report.name, report.rejected)
+    ]
+
 
 @dataclass
 class Fetcher:
-    """One run's fetches. New snapshots go to ``new``, older ones are in ``old``.
+    """The fetches of one run. New snapshots go to ``new``, older ones are in ``old``.
 
-    ``due`` names the sources to ask; the others stay with what they said last, or with their failure. None asks all.
+    ``due`` names the sources to ask; the others keep their last answer or failure. None asks all.
     """
 
     old: Path
@@ -65,11 +118,11 @@ class Fetcher:
     run_id: str
     now: float
     report: Callable[[str, int], None]
-    notes: list[str] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
     due: frozenset[str] | None = None
 
     def all(self, configured: Mapping[str, SourceConfig], remembered: Mapping[str, SourceState]) -> list[Fetched]:
-        """Fetch every source and give how each did, in the order of the configuration."""
+        """Fetch every source. Return an answer for each, in the order of the configuration."""
         attempts = [
             _Attempt(self, source, self._usable(remembered.get(name, SourceState(name))))
             for name, source in configured.items()
@@ -83,18 +136,18 @@ class Fetcher:
                 attempt.give_up()
 
     def _usable(self, state: SourceState) -> SourceState:
-        """Forget a snapshot whose file is not the one on record, unless its lines still are."""
+        """Return the state, without its snapshot if the file is another one and does not match the digest."""
         if state.snapshot is None:
             return state
         path = self.old / state.snapshot.file
-        if files.identity(path) == state.snapshot.identity:
+        if atomic.identity(path) == state.snapshot.identity:
             return state
         try:
-            files.verify(path, state.snapshot.digest)
+            sorted_lines.verify(path, state.snapshot.digest)
         except DamagedError as error:
-            self.notes.append(f"the last list of the source {state.name} is lost: {error}; fetching it whole")
+            self.notes.append(Note("snapshot-lost", state.name, detail=str(error)))
             return replace(state, snapshot=None, validator=None)
-        return replace(state, snapshot=replace(state.snapshot, identity=files.identity(path) or ()))
+        return replace(state, snapshot=replace(state.snapshot, identity=atomic.identity(path) or ()))
 
 
 class _Attempt:
@@ -125,7 +178,7 @@ class _Attempt:
         self._thread.start()
 
     def _rests(self) -> bool:
-        """Tell whether it is not due, and what it said last, or its failure, is there to go on with."""
+        """True if it is not due, and its last answer or failure is on record."""
         due = self._fetcher.due
         return due is not None and self._source.name not in due and bool(self._last or self._state.error_kind)
 
@@ -139,13 +192,16 @@ class _Attempt:
             error=state.error,
             kind=str(state.error_kind or ""),
             mode=state.mode,
+            refusal=state.refusal,
+            failing_since=state.failing_since if state.error_kind else 0.0,
+            data_from=state.last_success,
         )
         return Fetched(report, state, self._fetcher.old / state.snapshot.file if state.snapshot else None)
 
     def _token(self, salt: str = "") -> str:
-        """Identify what a refusal was for: the source's configuration, its secrets and its recipe, by what they say.
+        """Return a digest of what a refusal was for: the source's configuration, and its secrets and recipe by content.
 
-        What is kept of a secret notices another one, and is too little of too slow a hash to find it by.
+        A few octets of a slow, salted hash notice another secret, and are too little to find the secret by.
         """
         salt = salt or secrets.token_hex(8)
         values = map(partial(getattr, self._source.own), self._source.own.__struct_fields__)
@@ -162,8 +218,10 @@ class _Attempt:
             or state.refused_for != self._token(state.refused_for.partition(" ")[0])
         ):
             return ""
-        error = state.error.partition(" (not asked again")[0]
-        return f"{error} (not asked again for {spell_seconds(left)}, unless its configuration or secret is touched)"
+        if not state.refusal:  # recorded by an older version, whose text says all of it
+            return state.error
+        again = f"not asked again for {spell_seconds(left)}, unless its configuration or secret is touched"
+        return f"{state.refusal} ({again})"
 
     def _work(self) -> None:
         if not self._source.free.acquire(timeout=min(_ENDING, self._deadline / 2)):
@@ -219,6 +277,7 @@ class _Attempt:
             notes=(*answer.notes, *notes),
             mode=answer.mode,
             steps=answer.steps,
+            data_from=fetcher.now,
         )
         remembered = SourceState(
             name=name,
@@ -234,22 +293,19 @@ class _Attempt:
         return Fetched(report, remembered, path / snapshot.file)
 
     def _compare(self, snapshot: Snapshot, directory: Path, explained: frozenset[str]) -> None:
-        """Tell where a whole answer differs from the last one, though the source had told every change since."""
+        """Add a note if a whole answer differs from the last one other than by the changes that the source reported."""
         if self._last is None:
             return
-        old = files.verify(self._fetcher.old / self._last.file, self._last.digest)
-        new = files.verify(directory / snapshot.file, snapshot.digest)
+        old = sorted_lines.verify(self._fetcher.old / self._last.file, self._last.digest)
+        new = sorted_lines.verify(directory / snapshot.file, snapshot.digest)
         with tempfile.TemporaryDirectory(dir=self._fetcher.spool) as spool:
             keys = {escape(key).encode() for key in explained}
             count, sample = amend.differences(old, new, keys, Path(spool))
         if count:
-            self._fetcher.notes.append(
-                f"source {self._source.name}: asked for everything, it differs in {count} addresses from what its"
-                f" changes had come to, such as {', '.join(sample)}; the whole answer counts"
-            )
+            self._fetcher.notes.append(Note("changes-differ", self._source.name, count=count, detail=", ".join(sample)))
 
     def outcome(self) -> Fetched:
-        """Wait for the end or the deadline, and give how it went."""
+        """Wait for the end or the deadline. Return the answer; raise LedgerError where it could not be stored."""
         until = self._started + self._deadline
         while self._thread.is_alive() and (left := until - time.monotonic()) > 0:
             self._thread.join(min(left, _LOOK))
@@ -272,6 +328,7 @@ class _Attempt:
             else self._token()
             if asked
             else self._state.refused_for,
+            refusal="" if error.kind is not FailureKind.REFUSED else str(error) if asked else self._state.refusal,
             last_attempt=self._fetcher.now if asked else self._state.last_attempt,
             failing_since=self._state.failing_since or self._fetcher.now,
         )
@@ -283,11 +340,14 @@ class _Attempt:
             seconds=time.monotonic() - self._started,
             error=str(error),
             kind=str(error.kind),
+            refusal=state.refusal,
+            failing_since=state.failing_since,
+            data_from=state.last_success,
         )
         return Fetched(report, state, self._fetcher.old / state.snapshot.file if state.snapshot else None)
 
     def give_up(self) -> None:
-        """Whatever still runs is on its own: what it puts is refused."""
+        """Abandon the fetch thread: entries it still delivers are discarded."""
         if self._writer and not self._done:
             self._writer.abandon()
         if self._thread.is_alive():
@@ -295,7 +355,7 @@ class _Attempt:
 
 
 def _fitting(domains: tuple[str, ...] | None) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
-    """Give the domains that a source serves less those that are too long to be one, and a note of these."""
+    """Return the domains that a source serves without those that are too long, and a note of these."""
     if domains is None or not any(map(normalise.too_long, domains)):
         return domains, ()
     left = tuple(domain for domain in domains if not normalise.too_long(domain))
@@ -306,18 +366,18 @@ def _fitting(domains: tuple[str, ...] | None) -> tuple[tuple[str, ...] | None, t
 
 
 def _content(name: str) -> tuple[bytes, int]:
-    """Give what a secret or a recipe says, and when it was written, so that ``touch`` has it tried at once.
+    """Return the content of a secret or a recipe, and its mtime, so that ``touch`` has the source asked at once.
 
-    systemd writes its credentials anew for each start. What cannot be read says nothing, as its source will tell.
+    systemd writes its credentials anew for each start. Return nothing for a file that cannot be read: the source fails.
     """
     path = sources.secret_path(name)
     try:
         by_systemd = str(path.parent) == os.environ.get("CREDENTIALS_DIRECTORY")
-        return files.read_foreign(path, _MOST), 0 if by_systemd else path.stat().st_mtime_ns
+        return atomic.read_foreign(path, _MOST), 0 if by_systemd else path.stat().st_mtime_ns
     except OSError:
         return b"", 0
 
 
 def failing(fetched: Sequence[Fetched]) -> tuple[str, ...]:
-    """Give the names of the sources that failed."""
-    return tuple(one.report.name for one in fetched if one.report.state == "failing")
+    """Return the names of the sources that failed."""
+    return tuple(answer.report.name for answer in fetched if answer.is_failing)

@@ -1,4 +1,4 @@
-"""What changes: what becomes of the recipients that no source says any more, and the plan of it all.
+"""What becomes of the recipients that are published and in no source any more.
 
 Pure: lines in, lines and counts out. Lines are octets; an address is in its canonical form and UTF-8.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from syncagent.model import Counts, DomainChange, Hold, Plan
+from syncagent.state import messages
 from syncagent.sync.guard import hold_id
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ CLOCK_SET = 1_577_836_800
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A recipient that is published and that no source says any more."""
+    """A recipient that is published and in no source any more."""
 
     address: bytes
     since: int
@@ -38,14 +39,14 @@ class Missing:
     due: bool
 
     def kept_line(self, why: bytes, said: bytes) -> bytes:
-        """Give its line in ``kept``: ``address TAB since TAB why TAB said``; ``said`` by these sources last."""
+        """Return its line in ``kept``: ``address TAB since TAB why TAB sources``; ``said``: the sources, by commas."""
         return b"%b\t%d\t%b\t%b\n" % (self.address, self.since, why, said)
 
 
 def remembered(missing: Iterable[bytes], kept: Iterable[bytes]) -> Iterator[tuple[bytes, bytes, bytes, bytes]]:
-    """Give each missing address with what ``kept`` knows of it: since, why, who had it; empty where it is new there.
+    """Yield each missing address with since, why and sources from ``kept``; these are empty if it is not there.
 
-    Both are sorted by address; what ``kept`` has beyond the missing is back in a source and forgotten.
+    Both are sorted by address; an address of ``kept`` that is not missing is back in a source, and dropped.
     """
     old = ((line.rstrip(b"\n") + b"\t").split(b"\t") for line in kept)  # an older ledger has no fourth field
     known = next(old, None)
@@ -59,8 +60,8 @@ def remembered(missing: Iterable[bytes], kept: Iterable[bytes]) -> Iterator[tupl
 
 
 @dataclass(frozen=True, slots=True)
-class Ripeness:
-    """When a missing address may go: the clock of the run, the oldest of the sources' last whole answers, approvals."""
+class GracePolicy:
+    """When a missing address may go: the run's clock, the oldest of the sources' last whole answers, approvals."""
 
     now: float
     oldest_answer: float
@@ -68,7 +69,7 @@ class Ripeness:
     limits: Limits
 
     def missing(self, address: bytes, since: bytes, why: bytes, group: str) -> Missing:
-        """Judge one address. A clock that was set back, or not yet set, starts the grace anew, never ends it early."""
+        """Evaluate one address. A clock that was set back, or not yet set, restarts the grace, never ends it early."""
         known = since and int(since) >= CLOCK_SET
         start = min(int(since), int(self.now)) if known else int(self.now)
         grace = self.limits.of(group)[2]
@@ -77,8 +78,8 @@ class Ripeness:
         return Missing(address, start, why or GRACE, group, approved, due)
 
 
-class Tally:
-    """Counts the missing and the added by relay domain, for the guard."""
+class DomainCounter:
+    """Counts the missing and the added recipients by relay domain, for the guard."""
 
     def __init__(self) -> None:
         """Start with nothing."""
@@ -103,9 +104,9 @@ class Tally:
     def counts(
         self, relay_domains: Iterable[str], wanted: Mapping[str, int], window: Mapping[str, tuple[int, int]]
     ) -> list[Counts]:
-        """Give the guard's view: every relay domain, and every other domain that still has recipients published.
+        """Return the counts of every relay domain, and of every other domain that still has recipients published.
 
-        ``window`` gives, by domain, what was added and removed since the window's start.
+        ``window`` has, by domain, what was added and removed since the window's start.
         """
         found = []
         for domain in sorted({*map(str, relay_domains), *self.missing}):
@@ -126,11 +127,11 @@ class Tally:
         return found
 
 
-class Decisions:
-    """What becomes of each missing address, once the guard has spoken."""
+class RemovalDecider:
+    """Decides on each missing address by the guard's reasons, and counts the decisions."""
 
     def __init__(self, held: Mapping[str, tuple[Reason, ...]], standing: Mapping[str, Hold], run_id: str) -> None:
-        """``held`` are the guard's reasons by domain, ``standing`` the holds of the run before by ID."""
+        """``held`` are the guard's reasons by domain, ``standing`` the holds on record by ID."""
         self.reasons, self._standing, self._run_id = held, standing, run_id
         self._final = {domain for domain, reasons in held.items() if not all(reason.approvable for reason in reasons)}
         self.removed: Counter[str] = Counter()
@@ -140,8 +141,8 @@ class Decisions:
         self.in_grace = 0
         self.next_due: float | None = None
 
-    def why_kept(self, missing: Missing, grace: float) -> bytes | None:
-        """Give why the address stays published, or None where it goes."""
+    def decide(self, missing: Missing, grace: float) -> bytes | None:
+        """Return why the address stays published, None if it goes."""
         held = missing.group in self.reasons
         if (missing.approved and missing.group not in self._final) or (not held and missing.due):
             self.removed[missing.group] += 1
@@ -160,41 +161,43 @@ class Decisions:
         return GRACE
 
 
-def domain_changes(counts: Sequence[Counts], decisions: Decisions) -> tuple[DomainChange, ...]:
-    """Give what happens to each domain."""
+def domain_changes(counts: Sequence[Counts], decider: RemovalDecider) -> tuple[DomainChange, ...]:
+    """Return what happens to each domain."""
     return tuple(
         DomainChange(
-            domain=one.domain,
-            before=one.before,
-            added=one.added,
-            removed=decisions.removed[one.domain],
-            kept=decisions.kept[one.domain],
-            after=one.wanted + decisions.kept[one.domain],
+            domain=count.domain,
+            before=count.before,
+            added=count.added,
+            removed=decider.removed[count.domain],
+            kept=decider.kept[count.domain],
+            after=count.wanted + decider.kept[count.domain],
         )
-        for one in counts
+        for count in counts
     )
 
 
-def holds(decisions: Decisions, standing: Mapping[str, Hold], now: float) -> tuple[Hold, ...]:
-    """Give the holds: those that stood before keep their ID and since when they stand."""
+def holds(decider: RemovalDecider, standing: Mapping[str, Hold], now: float) -> tuple[Hold, ...]:
+    """Return the holds: one that is on record keeps its ID and its start."""
     found = []
-    for (domain, key), count in sorted(decisions.holds.items()):
+    for (domain, key), count in sorted(decider.holds.items()):
         known = standing.get(key)
         since, approved = (known.since, known.approved_at) if known else (now, 0.0)
-        found.append(Hold(key, domain, count, since, decisions.reasons[domain], approved))
+        reasons = tuple(map(messages.with_text, decider.reasons[domain]))
+        found.append(Hold(key, domain, count, since, reasons, approved))
     return tuple(found)
 
 
 def settled(plan: Plan) -> Plan:
-    """Give the plan as it stands once it is done: nothing added, nothing removed."""
-    after = tuple(replace(one, before=one.after, added=0, removed=0) for one in plan.domains if one.after)
+    """Return the plan once it is carried out: nothing added, nothing removed."""
+    after = tuple(replace(change, before=change.after, added=0, removed=0) for change in plan.domains if change.after)
     return replace(plan, domains=after, added_sample=(), removed_sample=(), domains_added=(), domains_removed=())
 
 
 def without(plan: Plan, refused: Mapping[str, int]) -> Plan:
-    """Give the plan with so many fewer added, by domain."""
+    """Return the plan with so many fewer added, by domain."""
     changes = tuple(
-        replace(one, added=one.added - refused.get(one.domain, 0), after=one.after - refused.get(one.domain, 0))
-        for one in plan.domains
+        replace(change, added=change.added - less, after=change.after - less)
+        for change in plan.domains
+        for less in (refused.get(change.domain, 0),)
     )
     return replace(plan, domains=changes)

@@ -1,4 +1,4 @@
-"""Which addresses are wanted here: the relay domains and below, less what is excluded."""
+"""Selection: addresses in the relay domains and below are wanted here, less what is excluded."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _MAX_NAMED = 1000
 
 
 class Scope:
-    """Which addresses are wanted here: the relay domains and below, less what is excluded."""
+    """Selects the addresses that are wanted here, and counts them."""
 
-    def __init__(self, postfix: Postfix) -> None:
-        """Take it from the configuration."""
-        self._relay_domains = frozenset(postfix.relay_domains)
+    def __init__(self, postfix: Postfix, relay_domains: Iterable[str]) -> None:
+        """``relay_domains`` are those of the run, which may be more than the configuration has."""
+        self._relay_domains = frozenset(map(str, relay_domains))
         self._excluded = frozenset(address.encode() for address in postfix.exclude)
         self._catch_all = frozenset(b"@" + domain.encode() for domain in postfix.catch_all)
         self._groups: dict[bytes, str | None] = {}
@@ -32,7 +32,7 @@ class Scope:
         self.canaries: set[str] = set()
 
     def relay_domain(self, domain: bytes) -> str | None:
-        """Give the relay domain that covers ``domain``, or None outside of all."""
+        """Return the relay domain that covers ``domain``, or None outside of all."""
         if domain not in self._groups:
             if len(self._groups) > _MANY_DOMAINS:
                 self._groups.clear()
@@ -40,13 +40,13 @@ class Scope:
         return self._groups[domain]
 
     def group(self, address: bytes) -> tuple[str, bool]:
-        """Give the name under which an address is counted, and whether that is a configured relay domain."""
+        """Return the name under which an address is counted, and whether that is a relay domain."""
         domain = address[address.rindex(b"@") + 1 :]
         covering = self.relay_domain(domain)
         return (covering, True) if covering else (domain.decode(), False)
 
     def select(self, batches: Iterable[list[bytes]], canaries: Iterable[str]) -> Iterator[bytes]:
-        """Give the wanted ones, as chunks of lines, counted by relay domain; what is left out is counted too."""
+        """Yield the wanted addresses, as chunks of lines, counted by relay domain; the others are counted too."""
         looked_for = frozenset(canary.encode() for canary in canaries)
         for batch in batches:
             lines, domains = b"\n".join(batch), _domains(batch)

@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from syncagent.errors import FailureKind, SourceError
-from syncagent.files import sorted_lines
+from syncagent.files import atomic
 
 MAX_SECRET = 64 << 10
 """Octets that a secret file may have: enough for a private key with its certificate chain."""
@@ -50,8 +50,8 @@ def read_secret(name: str) -> str:
 def _read(path: Path) -> tuple[bytes, int]:
     """Return the content and the permission bits of a file."""
     try:
-        sorted_lines.check_small(path, MAX_SECRET)
-        with sorted_lines.open_foreign(path) as file:
+        atomic.check_small(path, MAX_SECRET)
+        with atomic.open_foreign(path) as file:
             return file.read(MAX_SECRET), stat.S_IMODE(os.fstat(file.fileno()).st_mode)
     except OSError as error:
         raise _unusable(path, f"cannot be read: {error.strerror}") from None

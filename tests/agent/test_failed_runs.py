@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 from tests.agent import Station
 from tests.scenario import people
 from tests.support.agent import Agent

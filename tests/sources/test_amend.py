@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from syncagent.errors import SourceError
-from syncagent.files import sorted_lines as files
+from syncagent.files import atomic as files
 from syncagent.sources import Answer, Request
 from syncagent.state import snapshot
 from tests.support.fetching import Fetch, Runs, Says, lines, whole
@@ -275,7 +275,7 @@ def test_what_a_whole_answer_has_unexplained_is_told(explained: frozenset[str], 
     (fetched,) = runs(Says(fetch).configured())
     assert fetched.report.state == "whole"
     assert "e@example.com" in lines(fetched)
-    told = [note for note in runs.notes if f"differs in {differ} addresses" in note]
+    told = [note for note in runs.notes if (note.kind, note.count) == ("changes-differ", differ)]
     assert bool(told) == bool(differ), runs.notes
     assert not list(runs.spool.iterdir())
 

@@ -315,7 +315,7 @@ def test_a_damaged_list_is_fetched_whole(runs: Runs, damage: str) -> None:
     (again,) = runs(Says(fetch).configured())
     assert asked == [None]
     assert again.report.state == "whole"
-    assert any("the source a is lost" in note for note in runs.notes)
+    assert [(note.kind, note.subject) for note in runs.notes] == [("snapshot-lost", "a")]
 
 
 def test_a_copied_list_is_still_good(runs: Runs) -> None:
@@ -355,6 +355,7 @@ def test_a_refusal_is_not_repeated_within_the_hour(runs: Runs, refusing: Says, s
         assert again.report.kind == "refused"
         assert again.report.error.startswith("wrong password (not asked again for ")
         assert again.report.error.count("not asked again") == 1
+        assert again.report.refusal == again.state.refusal == "wrong password"
     runs(refusing.configured(secret=secret), now=NOW + REFUSED_FOR + 1)
     assert refusing.count == 2
     runs(refusing.configured(secret=secret), now=NOW + REFUSED_FOR + 60)

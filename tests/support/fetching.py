@@ -12,7 +12,7 @@ from syncagent.sync.fetch import Fetched, Fetcher
 from syncagent.values.types import Duration, SecretFile
 
 if TYPE_CHECKING:
-    from syncagent.model import SourceState
+    from syncagent.model import Note, SourceState
 
 Fetch = Callable[[Request], Answer]
 NOW = 1_000_000_000.0
@@ -85,7 +85,7 @@ class Runs:
         self.snapshots.mkdir()
         self.spool.mkdir()
         self.states: dict[str, SourceState] = {}
-        self.notes: list[str] = []
+        self.notes: list[Note] = []
         self.count = 0
 
     def __call__(self, *configured: SourceConfig, now: float = NOW) -> list[Fetched]:

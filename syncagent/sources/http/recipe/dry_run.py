@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from syncagent.addresses import UnusableError, canonical
 from syncagent.errors import ConfigError, FailureKind, Problem, SourceError
-from syncagent.files import sorted_lines
+from syncagent.files import atomic
 from syncagent.sources import Answer, Request
 from syncagent.sources.http.recipe.model import parameter_values, with_parameters
 from syncagent.sources.http.recipe.run import Limits, run_recipe
@@ -118,7 +118,7 @@ class _RecordedAnswers:
 def read(file: Path) -> Fixture:
     """Return the fixture in a file. Raises ConfigError."""
     try:
-        return msgspec.json.decode(sorted_lines.read_foreign(file, _MAX_FIXTURE), type=Fixture)
+        return msgspec.json.decode(atomic.read_foreign(file, _MAX_FIXTURE), type=Fixture)
     except OSError as error:
         text = f"cannot be read: {error.strerror}"
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

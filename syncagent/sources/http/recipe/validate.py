@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 
 from syncagent.errors import ConfigError, Problem
-from syncagent.files import sorted_lines
+from syncagent.files import atomic
 from syncagent.sources.http.recipe import conditions, json_path
 from syncagent.sources.http.recipe.model import (
     PLACEHOLDER,
@@ -53,7 +53,7 @@ def load(name: str) -> Recipe:
     """Return a valid recipe: that of a bare name, or that in a file. Raises ConfigError with every problem."""
     file = _file(name)
     try:
-        text = sorted_lines.read_foreign_text(file, _MAX_RECIPE)
+        text = atomic.read_foreign_text(file, _MAX_RECIPE)
         raw = parse(text)
     except OSError as error:
         if file.parent == _shipped():

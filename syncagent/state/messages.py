@@ -1,0 +1,212 @@
+"""The sentences for holds, canaries, catch-alls, notes and refusals: data in, text out. Nothing decides by them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from syncagent.model import DOMAIN_HOLD
+from syncagent.values.types import spell_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from syncagent.model import Hold, Lack, Note, NoteKind, Reason, ReasonKind, Refusal
+
+EMPTY_MAP = "there is no recipient at all; an empty map refuses everybody, and is never published"
+_ALWAYS_HELD = "an empty map is never published"
+_SHOWN = 3
+_CANARY_REMEDY = "correct the source, or limits.canaries"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return ``1 recipient``, ``2 recipients``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def moment(seconds: float) -> str:
+    """Return a time for people, in local time with its zone: ``2026-01-31 02:41:07 CET``."""
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def machine_moment(seconds: float) -> str:
+    """Return a time for machines, in UTC by RFC 3339: ``2026-01-31T01:41:07+00:00``."""
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
+
+
+# --- holds
+
+
+def held(hold: Hold) -> str:
+    """Return what a hold holds: ``12 removals of example.com``."""
+    if hold.is_of_domain:
+        return f"the removal of the relay domain {hold.domain.removeprefix(DOMAIN_HOLD)}"
+    return f"{counted(hold.count, 'removal')} of {hold.domain}"
+
+
+def with_text(reason: Reason) -> Reason:
+    """Return the reason with its sentence; one that has a sentence, as an older version recorded it, keeps it."""
+    return reason if reason.text else replace(reason, text=_REASONS[reason.kind](reason))
+
+
+def _failing(reason: Reason) -> str:
+    return f"waiting for {', '.join(reason.subjects)}"
+
+
+def _canary(reason: Reason) -> str:
+    return absent_canary(reason.subjects[0])
+
+
+def _empty_map(_: Reason) -> str:
+    return f"no source has any recipient: {_ALWAYS_HELD}"
+
+
+def _rejects(reason: Reason) -> str:
+    return f"the source {reason.subjects[0]} rejects more than before: missing recipients may be among them"
+
+
+def _emptied(reason: Reason) -> str:
+    why = "" if reason.configured else ": it is no longer in relay_domains"
+    return f"{reason.subjects[0]} would have no recipient left{why}"
+
+
+def _catch_all(reason: Reason) -> str:
+    return f"would lose its catch-all {', '.join(reason.subjects)}"
+
+
+def _domain(reason: Reason) -> str:
+    return f"the removal of the relay domain {reason.subjects[0]} is held itself, and comes first"
+
+
+def _domain_gone(reason: Reason) -> str:
+    return f"neither a source nor postfix.relay_domains has the domain {reason.subjects[0]} any more"
+
+
+def _percent(reason: Reason) -> str:
+    return _lost(reason, reason.subjects[0])
+
+
+def _whole_percent(reason: Reason) -> str:
+    return _lost(reason, "the whole map")
+
+
+def _lost(reason: Reason, subject: str) -> str:
+    loss = reason.loss
+    if loss is None:
+        return f"{subject} would lose too much"
+    before = f" ({loss.before:,} of them in the last {spell_seconds(loss.window)})" if loss.before else ""
+    limits = f"over {loss.share:g}% and over {loss.floor:,}"
+    return f"{subject} would lose {loss.lost:,} of {loss.size:,}{before}, {limits}"
+
+
+_REASONS: dict[ReasonKind, Callable[[Reason], str]] = {
+    "source-failing": _failing,
+    "canary": _canary,
+    "empty-map": _empty_map,
+    "rejects": _rejects,
+    "emptied": _emptied,
+    "catch-all": _catch_all,
+    "domain": lambda reason: (_domain_gone if reason.approvable else _domain)(reason),
+    "percent": _percent,
+    "whole-percent": _whole_percent,
+}
+
+
+def absent_canary(canary: str) -> str:
+    """Return that a canary is missing, and the remedy."""
+    return f"the canary {canary} is in no source: {_CANARY_REMEDY}"
+
+
+def held_catch_all(name: str) -> str:
+    """Return that a catch-all (``@example.com``) is held, and the remedy."""
+    return f"{name} would accept every address of its domain: to permit it, add {name[1:]} to postfix.catch_all"
+
+
+def to_approve(hold: Hold, command: str) -> str:
+    """Return the remedy for a hold that may be approved; ``command`` is the command line for that."""
+    if not hold.id:
+        return "to let them go: the next sync gives an ID to approve"
+    return f"to let them go: {command}"
+
+
+def held_alarm(hold: Hold, command: str) -> str:
+    """Return all there is to say of a hold, in one line."""
+    why = "; ".join(with_text(reason).text for reason in hold.reasons)
+    return f"held: {held(hold)}: {why}{f'; {to_approve(hold, command)}' if hold.approvable else ''}"
+
+
+def refusal(refused: Refusal) -> str:
+    """Return why a hold cannot be approved."""
+    if refused.kind == "unknown":
+        current = ", ".join(refused.holds) or "none"
+        return f'unknown hold ID "{refused.hold_id}"; current holds: {current} (see syncagent status)'
+    if refused.first:
+        text = f"{refused.hold_id} cannot be approved before {refused.first.id}, {held(refused.first)}"
+        return f"{text}: approve that first, or both at once; nothing is approved"
+    return f"{refused.hold_id} cannot be approved: {with_text(refused.reason).text if refused.reason else 'final'}"
+
+
+# --- the first line
+
+
+def failing_source(name: str, since: float, data_from: float) -> str:
+    """Return that a source fails, since when, and how old the data in use is."""
+    failing = f"source {name} failing{f' since {moment(since)}' if since else ''}"
+    return f"{failing}, using its data of {moment(data_from)}" if data_from else f"{failing}, it has no data yet"
+
+
+def held_briefly(holds: Iterable[Hold], catch_alls: Collection[str], canaries: Iterable[str]) -> list[str]:
+    """Return what waits for a person: holds with their IDs, held catch-alls, canaries that are in no source."""
+    held_ = [f"{held(hold)} held{f' ({hold.id})' if hold.id else ''}" for hold in holds if not hold.waits]
+    absent = [f"canary {canary} in no source" for canary in canaries]
+    return held_ + ([f"{counted(len(catch_alls), 'catch-all')} held"] if catch_alls else []) + absent
+
+
+def warning(facts: Sequence[str]) -> str:
+    """Return what to append to a first line; nothing where there is no fact to warn of."""
+    more = f"; and {counted(len(facts) - _SHOWN, 'more warning')}" if len(facts) > _SHOWN else ""
+    return f". WARNING: {'; '.join(facts[:_SHOWN])}{more}" if facts else ""
+
+
+# --- the first run
+
+
+def lack(what: Lack) -> str:
+    """Return what a first run lacks."""
+    match what.kind:
+        case "source":
+            return f"the source {what.subject} is not whole: {what.detail}"
+        case "domain":
+            return f"the relay domain {what.subject} has no recipient"
+        case "canary":
+            return f"the canary {what.subject} is in no source"
+
+
+# --- notes
+
+
+def note(fact: Note) -> str:
+    """Return the sentence for a note."""
+    return _NOTES[fact.kind].format(subject=fact.subject, count=fact.count, before=fact.before, detail=fact.detail)
+
+
+_NOT_OURS = "{subject} is not as syncagent left it"
+_NOTES: dict[NoteKind, str] = {
+    "state-empty": "{subject} was empty: begun anew",
+    "state-damaged": "state.db was damaged ({detail}): set aside as {subject} and begun anew",
+    "kept-list-damaged": "{detail}; the grace of what was kept starts anew",
+    "published-list-damaged": "{detail}; what is published is read from the map",
+    "snapshot-lost": "the last list of the source {subject} is lost: {detail}; fetching it whole",
+    "snapshot-damaged": "source {subject}: its last list is damaged: {detail}; the next run fetches it whole",
+    "more-rejects": "source {subject} has {count} entries that cannot be recipients, {before} before",
+    "changes-differ": (
+        "source {subject}: asked for everything, it differs in {count} addresses from what its changes had come to,"
+        " such as {detail}; the whole answer counts"
+    ),
+    "map-changed": f"{_NOT_OURS}: its recipients stay until the guard lets them go, and a copy is kept as {{detail}}",
+    "map-changed-dry": f"{_NOT_OURS}: a run would keep a copy, and every recipient in it until the guard lets it go",
+    "map-lines-unusable": "{count} lines of {subject} are no recipients and are not carried over",
+    "domain-empty": "{subject} has no recipient: Postfix refuses all its mail",
+}

@@ -1,0 +1,112 @@
+"""What is remembered of a run."""
+
+from __future__ import annotations
+
+import time
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from syncagent.files import atomic
+from syncagent.files.search import SnapshotIndex
+from syncagent.model import SAMPLE
+from syncagent.state import snapshot
+from syncagent.state.records import DomainRow, Finished, Inputs, RunRow
+from syncagent.sync import fetch, outcome, removals
+from syncagent.values.types import Domain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from syncagent.config.tables import Config
+    from syncagent.model import Plan, Reject, SyncResult
+    from syncagent.state.opened import State
+    from syncagent.sync.fetch import Fetched
+    from syncagent.sync.plan import Decision
+    from syncagent.sync.relay_domains import Domains
+    from syncagent.sync.run import Run
+    from syncagent.sync.tables import Published
+
+HISTORY_ROWS = 10_000
+"""A run that changes more keeps its changes in a compressed file."""
+
+
+def inputs(config: Config, domains: Domains, answers: Sequence[Fetched]) -> Inputs:
+    """Return everything that decides the result of a run, as digests."""
+    postfix = config.postfix
+    if domains.mapped:  # the domains that sources report count as if they were configured
+        postfix = replace(postfix, relay_domains=tuple(map(Domain, domains.scope)))
+    digests = {answer.state.name: answer.state.snapshot.digest if answer.state.snapshot else "" for answer in answers}
+    return Inputs(replace(config, postfix=postfix).digest, digests, fetch.failing(answers))
+
+
+def finish(state: State, run: Run, answers: Sequence[Fetched], result: SyncResult) -> SyncResult:
+    """Record a run that published nothing, as far as it is recorded. Return its result, completed."""
+    if result.status == "failed":
+        state.record_failure(RunRow(run.id, run.now, result.status, result.exit_code, error=result.error))
+    elif result.status == "unchanged":
+        state.settle(RunRow(run.id, run.now, result.status, result.exit_code))
+    return complete(run, answers, result)
+
+
+def complete(run: Run, answers: Sequence[Fetched], result: SyncResult) -> SyncResult:
+    """Return the result with a sample of rejects, and how long it took."""
+    sample = outcome.sampled(run.rejects, _rejects(answers))
+    return replace(result, reject_sample=sample, seconds=time.monotonic() - run.started)
+
+
+def _rejects(answers: Sequence[Fetched]) -> Iterator[Reject]:
+    for answer in answers:
+        if answer.snapshot:
+            yield from snapshot.first_rejects(answer.snapshot, answer.report.name, SAMPLE)
+
+
+def published(config: Config, state: State, decision: Decision, tables: Published, result: SyncResult) -> None:
+    """Record a run that finished, in one transaction: lists, holds, tables and history."""
+    run, answers, domains, diff = decision.run, decision.answers, decision.domains, decision.diff
+    plan, came_from = result.plan, inputs(config, domains, answers)
+    finished = Finished(
+        config=came_from.config,
+        snapshots=came_from.snapshots,
+        failing=came_from.failing,
+        identities=tables.identities,
+        kept=state.new_list("kept", run.id, atomic.chunks_in(diff.kept_lines)),
+        published=state.new_list("published", run.id, atomic.chunks_in(diff.next_published)),
+        next_due=_next_due(state, decision, plan, config.limits.removed_window, run.now),
+        plan=removals.settled(plan),
+        rejected=_accepted_rejects(plan, answers, state.finished),
+        domains=diff.relay_domains if domains.mapped else (),
+        domain_identities=tables.domain_identities,
+    )
+    rows = [
+        DomainRow(change.domain, change.before, change.added, change.removed, decision.removed_approved[change.domain])
+        for change in plan.domains
+        if change.added or change.removed
+    ]
+    row = RunRow(run.id, run.now, result.status, result.exit_code, plan.added, plan.removed)
+    with SnapshotIndex({answer.report.name: answer.snapshot for answer in answers if answer.snapshot}) as now:
+        changes = chain(domains.changes(plan), diff.changes(now))
+        if not state.finished and not plan.removed:
+            changes = chain()  # a first import is the list itself
+        elif plan.added + plan.removed > HISTORY_ROWS:
+            row = replace(row, changes_file=state.keep_changes(run.id, changes))
+            changes = chain()
+        state.record(row, finished, plan.holds, rows, changes)
+    state.forget(run.now - config.state.history)
+
+
+def _next_due(state: State, decision: Decision, plan: Plan, window: float, now: float) -> float | None:
+    """Return when what is kept is to be looked at again though nothing else changed."""
+    oldest = state.oldest_change(now - window) if plan.holds else None
+    times = [decision.next_due, None if oldest is None else oldest + window]
+    return min((moment for moment in times if moment is not None), default=None)
+
+
+def _accepted_rejects(plan: Plan, answers: Sequence[Fetched], last: Finished | None) -> dict[str, int]:
+    """Return how many rejects of each source hold nothing: all of them, where no recipient is missing."""
+    known = last.rejected if last else {}
+    now = {answer.report.name: answer.report.rejected for answer in answers}
+    if not any(change.kept for change in plan.domains):
+        return now
+    return {name: min(count, known.get(name, count)) for name, count in now.items()}
