@@ -82,10 +82,13 @@ class Crashing(Scenario):
             run.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             run.kill()
-            self.dies(run)
+            run.communicate(timeout=PATIENCE)
+        took = time.monotonic() - began
+        assert wait_until(lambda: not kill.session(run.pid)), kill.session(run.pid)
+        if run.returncode == -signal.SIGKILL:
             return None
         assert run.returncode == 0
-        return time.monotonic() - began
+        return took
 
     def dies(self, run: subprocess.Popen[bytes]) -> None:
         """Wait until a run is dead, and so is whatever it had started."""
