@@ -228,7 +228,7 @@ def test_a_type_that_is_not_here(postfix: Begin) -> None:
     start.map = MapName.parse(f"hash:{here.config_directory}/relay_recipients")
     said = "\n".join(init._doubts(start))
     assert "no lmdb tables here" in said
-    assert f"{here.config_directory} is root's" in said
+    assert f"{here.config_directory} belongs to root" in said
 
 
 def test_where_lmdb_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
