@@ -9,10 +9,12 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from syncagent.agent.notify import Event
+from syncagent.checks import finding
 from syncagent.cli.main import command
 from syncagent.config import load as config
 from syncagent.errors import ExitCode
@@ -421,6 +423,15 @@ def test_verbs_and_exit_statuses_are_those_of_the_program() -> None:
     table = section(README, "## Exit status")
     for code in ExitCode:
         assert re.search(rf"^\| (?:[\d, ]+, )?{int(code)}(?:, [\d, ]+)? \|", table, re.MULTILINE), code
+
+
+def test_every_kind_of_remedy_has_its_row() -> None:
+    """The page on check names the kinds of remedies that its JSON has."""
+    table = (
+        section("contrib/docs/operations.md", "## `syncagent check`").partition("| `kind` |")[2].partition("\n\n")[0]
+    )
+    kinds = {kind.__struct_config__.tag for kind in get_args(finding.Step)}
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == kinds
 
 
 def test_options_named_are_there() -> None:
