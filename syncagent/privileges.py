@@ -14,7 +14,8 @@ import os
 import pwd
 import shlex
 import stat
-from dataclasses import dataclass
+import struct
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 AGENT = "syncagent"
 """The user that `make install` creates, and that the units run as."""
 _OWN_DIRECTORIES = ("snapshots", "lists", "changes", "adopted")
+_OWN_FILES = ("state.db", "state.db-journal", "sync.lock", "agent.lock", "agent.json")
+_POSTFIX_FILES = ("main.cf", "master.cf")
+"""Postfix's programs load libraries from where main.cf says (shlib_directory)."""
+_ACCESS_LIST = "system.posix_acl_access"
+_USER, _OWNING_GROUP, _GROUP, _WRITE = 0x02, 0x04, 0x08, 0x02
+"""Tags and permission of the entries of an access list (linux/posix_acl_xattr.h)."""
 _SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"
 _MOST_LINKS = 40
 """Symbolic links that Linux follows at most (path_resolution(7))."""
@@ -39,25 +46,35 @@ _WHOLE_RANGE = ["0", "0", "4294967295"]
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A directory or symbolic link that is passed on the way to a file; ``mode`` is its ``st_mode``."""
+    """A directory or symbolic link that is passed on the way to a file, or the file; ``mode`` is its ``st_mode``.
+
+    ``named_users`` and ``named_groups`` are those that its access list lets write (acl(5)).
+    """
 
     path: str
     uid: int
     gid: int
     mode: int
+    named_users: frozenset[int] = frozenset()
+    named_groups: frozenset[int] = frozenset()
 
     @property
-    def group_writes(self) -> bool:
-        """True if the group may rename what is in it: sticky directories protect other users' files (unlink(2))."""
-        return self._writable(stat.S_IWGRP)
+    def sticky(self) -> bool:
+        """True for a directory that keeps other users' files (unlink(2)), though new ones may be made in it."""
+        return stat.S_ISDIR(self.mode) and bool(self.mode & stat.S_ISVTX)
 
     @property
     def world_writes(self) -> bool:
-        """True if everybody may rename what is in it."""
-        return self._writable(stat.S_IWOTH)
+        """True if everybody may change it."""
+        return self._lets_write(stat.S_IWOTH)
 
-    def _writable(self, bit: int) -> bool:
-        return stat.S_ISDIR(self.mode) and bool(self.mode & bit) and not self.mode & stat.S_ISVTX
+    @property
+    def writing_groups(self) -> frozenset[int]:
+        """The groups that may change it."""
+        return self.named_groups | ({self.gid} if self._lets_write(stat.S_IWGRP) else frozenset())
+
+    def _lets_write(self, bit: int) -> bool:
+        return not stat.S_ISLNK(self.mode) and bool(self.mode & bit)  # the mode of a link has no meaning
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,35 +82,52 @@ class Loose:
     """A component that somebody besides root and the user who does the work can change, and the command against it."""
 
     path: str
-    kind: Literal["owner", "everybody", "group"]
+    kind: Literal["owner", "everybody", "sticky", "user", "group"]
     who: str
     remedy: str
     refused: bool
 
+    @property
+    def text(self) -> str:
+        """What is too open about the component, for people."""
+        if self.kind == "sticky":
+            return f"lets {self.who} make files in it: what is made there needs a directory of its own"
+        return f"can be changed by {self.who}"
+
     def __str__(self) -> str:
         """Return it as one line for people."""
-        return f"{self.path} can be changed by {self.who}: {self.remedy}"
+        return ": ".join(filter(None, (f"{self.path} {self.text}", self.remedy)))
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where a run writes: the state directory, and each file of the tables by the name it is configured with."""
+    """Where a run writes: the state directory, and each file of the tables by the name it is configured with.
+
+    ``postfix`` is the directory of main.cf, which tells Postfix's programs what to do.
+    """
 
     state: Path
     tables: tuple[Path, ...]
+    postfix: Path
 
     @classmethod
     def of(cls, config: Config) -> Places:
         """Return the places of a configuration; a table's index may be a symbolic link of its own."""
         names = filter(None, (config.postfix.map, config.postfix.domains_map))
         suffixes = sorted({"", *filter(None, INDEX_SUFFIX.values())})
-        return cls(config.state.directory, tuple(Path(f"{name.path}{suffix}") for name in names for suffix in suffixes))
+        tables = tuple(Path(f"{name.path}{suffix}") for name in names for suffix in suffixes)
+        return cls(config.state.directory, tables, config.postfix.config_directory)
 
     def ways(self) -> list[list[Component]]:
         """Return the components of the way to each place, the state's first. Raises LayoutError for a loop of links."""
         return [
             components(way) for way in (self.state, *(self.state / name for name in _OWN_DIRECTORIES), *self.tables)
         ]
+
+    def obeyed(self) -> list[Component]:
+        """Return the components of the ways to the files whose content tells root what to do, and these files."""
+        files = (*(self.postfix / name for name in _POSTFIX_FILES), *(self.state / name for name in _OWN_FILES))
+        return [part for file in files for part in (*components(file), *_regular(file))]
 
     def directories(self) -> list[Path]:
         """Return the directories that are written to; a missing state directory's nearest one that exists."""
@@ -144,37 +178,77 @@ def components(path: Path) -> list[Component]:
     return passed
 
 
+def _regular(path: Path) -> list[Component]:
+    """Return the component of a file, links followed; none if there is no such file."""
+    return [_component(os.path.realpath(path))] if path.is_file() else []
+
+
 def _component(path: str) -> Component:
     status = os.lstat(path)
-    return Component(path, status.st_uid, status.st_gid, status.st_mode)
+    component = Component(path, status.st_uid, status.st_gid, status.st_mode)
+    if not status.st_mode & stat.S_IWGRP or stat.S_ISLNK(status.st_mode):  # no access list lets more write than that
+        return component
+    try:
+        return _with_access_list(component, os.getxattr(path, _ACCESS_LIST, follow_symlinks=False))
+    except OSError:  # it has none
+        return component
 
 
-def judge(ways: Sequence[Sequence[Component]], outsiders: frozenset[int] = frozenset()) -> Layout:
+def _with_access_list(component: Component, octets: bytes) -> Component:
+    """Return a component with those that its access list lets write: the mode has only the mask of it (acl(5))."""
+    entries = [(tag, number) for tag, bits, number in struct.iter_unpack("<HHI", octets[4:]) if bits & _WRITE]
+    mode = component.mode if any(tag == _OWNING_GROUP for tag, _ in entries) else component.mode & ~stat.S_IWGRP
+    users, groups = (frozenset(number for tag, number in entries if tag == kind) for kind in (_USER, _GROUP))
+    return replace(component, mode=mode, named_users=users, named_groups=groups)
+
+
+def judge(
+    ways: Sequence[Sequence[Component]], outsiders: frozenset[int] = frozenset(), *, shared: bool = False
+) -> Layout:
     """Return who works on these ways: the last owner on the first of them that is not root's alone, else root.
 
     A component passes if its owner is root or that user, it is not writable by others unless sticky, and its group,
-    where that may write, is root's or that user's own. ``outsiders`` are user IDs that nobody has in this namespace.
+    where that may write, is root's or that user's own. At the end of a way, where files are made, a sticky directory
+    is as open as any other unless it may be ``shared``: whoever makes a name there first decides where it leads.
+    ``outsiders`` are user IDs that nobody has in this namespace.
     """
     owned = next((part for way in ways for part in reversed(way) if part.uid not in {0, *outsiders}), None)
     uid = owned.uid if owned else 0
     groups = {0, _user_of(uid, owned.gid)[1]} if owned else {0}
     parts = {part.path: part for way in ways for part in way}.values()
-    loose = [
-        way_in for component in parts for way_in in _loose(component, {0, uid, *outsiders}, groups, as_root=not uid)
-    ]
-    return Layout(uid, owned, tuple(loose))
+    ends = set() if shared else {way[-1].path for way in ways}
+    kept = {part.path for part in parts if part.sticky and part.path not in ends}
+    who = _Trusted(frozenset({0, uid, *outsiders}), frozenset(groups), as_root=not uid)
+    return Layout(uid, owned, tuple(way_in for part in parts for way_in in _loose(part, who, kept=part.path in kept)))
 
 
-def _loose(component: Component, users: set[int], groups: set[int], *, as_root: bool) -> Iterator[Loose]:
-    """Yield in what way a component can be changed by others. Whoever could become root by it is refused."""
+@dataclass(frozen=True, slots=True)
+class _Trusted:
+    """The users and groups who may change a component; whether the work is done ``as_root``."""
+
+    users: frozenset[int]
+    groups: frozenset[int]
+    as_root: bool
+
+
+def _loose(component: Component, trusted: _Trusted, *, kept: bool) -> Iterator[Loose]:
+    """Yield in what way a component can be changed by others. Whoever could become root by it is refused.
+
+    ``kept``: the sticky bit keeps the others from what matters in it.
+    """
     path = shlex.quote(component.path)
-    if component.uid not in users:
-        yield Loose(component.path, "owner", _name(component.uid), f"chown root {path}", as_root)
+    if component.uid not in trusted.users:
+        yield Loose(component.path, "owner", _name(component.uid), f"chown root {path}", trusted.as_root)
+    if kept:
+        return
     if component.world_writes:
-        yield Loose(component.path, "everybody", "everybody", f"chmod o-w {path}", as_root)
-    if component.group_writes and component.gid not in groups:
-        name, refused = f"group {_group_name(component.gid)}", as_root and _has_members(component.gid)
-        yield Loose(component.path, "group", name, f"chmod g-w {path}", refused)
+        remedy = f"chmod o-w {path}"
+        yield Loose(component.path, "sticky" if component.sticky else "everybody", "everybody", remedy, trusted.as_root)
+    for user in sorted(component.named_users - trusted.users):
+        yield Loose(component.path, "user", _name(user), f"chmod g-w {path}", trusted.as_root)
+    for group in sorted(component.writing_groups - trusted.groups):
+        refused = trusted.as_root and _has_members(group)
+        yield Loose(component.path, "group", f"group {_group_name(group)}", f"chmod g-w {path}", refused)
 
 
 def _user_of(uid: int, group: int) -> tuple[str, int]:
@@ -220,7 +294,23 @@ def _outsiders() -> frozenset[int]:
 
 def look(config: Config) -> Layout:
     """Return the layout of a configuration's places as it is now. Raises LayoutError for a loop of links."""
-    return judge(Places.of(config).ways(), _outsiders())
+    places, outsiders = Places.of(config), _outsiders()
+    layout = judge(places.ways(), outsiders)
+    if layout.owned:  # whoever may change what an ordinary user obeys does not become root by it
+        return layout
+    who = _Trusted(frozenset({0, *outsiders}), frozenset({0}), as_root=True)
+    obeyed = {part.path: part for part in places.obeyed()}.values()
+    loose = [way_in for part in obeyed for way_in in _loose(part, who, kept=part.sticky)]
+    found = {way_in.path: way_in for way_in in (*loose, *layout.loose)}
+    return replace(layout, loose=tuple(_in_a_directory_of_its_own(way_in, places.state) for way_in in found.values()))
+
+
+def _in_a_directory_of_its_own(loose: Loose, state: Path) -> Loose:
+    """Return it with another remedy for a sticky directory: nobody wants its mode changed."""
+    if loose.kind != "sticky":
+        return loose
+    made = not state.exists() and components(state)[-1].path == loose.path
+    return replace(loose, remedy=f"install -d -m 0750 {shlex.quote(str(state))}" if made else "")
 
 
 def has_agent() -> bool:
@@ -269,7 +359,7 @@ def _refuse(layout: Layout, places: Places) -> None:
     """Raise LayoutError where the work cannot be done safely: as root, or as the owner who may not write all of it."""
     for loose in layout.loose:
         if loose.refused:
-            text = f"refused for root: {loose.path} can be changed by {loose.who}"
+            text = f"refused for root: {loose.path} {loose.text}"
             raise LayoutError(text, loose.path, loose.remedy)
     if layout.owned is None:
         return
@@ -308,7 +398,7 @@ def _clean_environment() -> None:
     """
     os.environ["PATH"] = safe_path(os.environ.get("PATH", ""))
     for name in ("TMPDIR", "TEMP", "TMP"):
-        if not _is_roots(Path(os.environ.get(name, "/"))):
+        if name in os.environ and not _is_roots(Path(os.environ[name]), shared=True):
             del os.environ[name]
 
 
@@ -318,8 +408,9 @@ def safe_path(path: str) -> str:
     return os.pathsep.join(dict.fromkeys((*named, *_SYSTEM_PATH.split(os.pathsep))))
 
 
-def _is_roots(directory: Path) -> bool:
+def _is_roots(directory: Path, *, shared: bool = False) -> bool:
+    """True if a directory exists and root alone decides what is in it, or ``shared``: others may make files too."""
     with contextlib.suppress(LayoutError):
-        layout = judge([components(directory)], _outsiders())
-        return layout.owned is None and not any(loose.refused for loose in layout.loose)
+        layout = judge([components(directory)], _outsiders(), shared=shared)
+        return directory.is_dir() and layout.owned is None and not any(loose.refused for loose in layout.loose)
     return False

@@ -7,6 +7,7 @@ import os
 import pwd
 import shlex
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -15,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from syncagent import privileges
 from tests.support.need import need_postmap, need_root
-from tests.support.postmap import minimal_config
+from tests.support.postmap import minimal_config, write_parameters
 from tests.support.programs import PATIENCE
 from tests.support.run import syncagent
 
@@ -311,6 +313,103 @@ def test_no_temporary_files_in_another_users_directory(place: Path, verb: str) -
     before = theirs.stat().st_mtime_ns
     syncagent(*verb.split(), config=place / "syncagent.toml", env={"TMPDIR": str(theirs)})
     assert theirs.stat().st_mtime_ns == before
+
+
+def test_no_command_from_a_directory_in_which_others_may_make_files(place: Path) -> None:
+    """A sticky directory on PATH protects what is there; but whatever is not there, anybody can put there."""
+    lib = directory(place / "lib")
+    configure(place, lib / "relay_recipients", lib / "state")
+    shared = directory(place / "shared", mode=0o1777)
+    for name in ("postmap", "sort", "comm", "postconf"):
+        program = shared / name
+        program.write_text(f"#!/bin/sh\ntouch {place}/was-run-by-$(id -u)\nexit 1\n")
+        program.chmod(0o755)
+        os.chown(program, *ids(NOBODY))
+    syncagent("sync", config=place / "syncagent.toml", env={"PATH": f"{shared}:{os.environ['PATH']}"}, check=0)
+    assert not list(place.glob("was-run-by-*"))
+
+
+def test_a_directory_that_is_not_there_is_none_to_look_in(place: Path) -> None:
+    """Whoever could make it later on would decide what root runs, and where its temporary files are."""
+    shared = directory(place / "shared", mode=0o1777)
+    assert str(shared / "later") not in privileges.safe_path(f"{shared}/later:/usr/bin").split(":")
+    lib = directory(place / "lib")
+    configure(place, lib / "relay_recipients", lib / "state")
+    script = (
+        "import os, sys; from pathlib import Path; from syncagent import privileges\n"
+        "from syncagent.config import load\n"
+        "privileges.become_least_owner(load.load(Path(sys.argv[1]))); print(os.environ.get('TMPDIR', ''))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(place / "syncagent.toml")],
+        env=os.environ | {"TMPDIR": str(shared / "later")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "\n"
+
+
+def test_a_table_in_a_directory_in_which_others_may_make_files(place: Path) -> None:
+    """Whoever makes the table's name a link after root has looked decides which file of root's is replaced."""
+    shared = directory(place / "shared", mode=0o1777)
+    configure(place, shared / "relay_recipients", place / "state")
+    assert f"{shared} lets everybody make files in it" in sync(place, check=73).stderr
+    assert not list(shared.iterdir())
+    configure(place, directory(place / "lib") / "relay_recipients", shared / "state")
+    done = sync(place, check=73)
+    remedy = f"install -d -m 0750 {shared}/state"
+    assert done.stderr.endswith(f": {remedy}\n")
+    subprocess.run(shlex.split(remedy), check=True)
+    sync(place)
+
+
+@pytest.mark.parametrize("user", [ids(NOBODY)[0], 0])
+def test_an_access_list_lets_another_user_in(place: Path, user: int) -> None:
+    """The mode shows a group of root's that may write; the access list (acl(5)) has a user of its own."""
+    lib = directory(place / "lib")
+    entries = [(0x01, 7, -1), (0x02, 7, user), (0x04, 5, -1), (0x10, 7, -1), (0x20, 5, -1)]
+    octets = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    os.setxattr(lib, "system.posix_acl_access", octets)
+    configure(place, lib / "relay_recipients", lib / "state")
+    if user:
+        done = sync(place, check=73)
+        assert f"{lib} can be changed by nobody" in done.stderr
+        remedy = f"chmod g-w {lib}"
+        assert done.stderr.endswith(f": {remedy}\n")
+        subprocess.run(shlex.split(remedy), check=True)
+    assert not sync(place).stderr
+
+
+@pytest.mark.parametrize("whose", ["the directory", "main.cf"])
+def test_root_does_not_obey_a_main_cf_of_another_users(place: Path, whose: str) -> None:
+    """postfix(1) runs what is in the daemon_directory that main.cf names."""
+    lib, postfix = directory(place / "lib"), place / "postfix"
+    configure(place, lib / "relay_recipients", lib / "state", "texthash")
+    theirs = directory(place / "theirs", NOBODY)
+    (theirs / "postfix-script").write_text(f"#!/bin/sh\ntouch {place}/was-run-by-$(id -u)\n")
+    (theirs / "postfix-script").chmod(0o755)
+    write_parameters(postfix, {"compatibility_level": "3.6", "daemon_directory": str(theirs)})
+    owned = postfix if whose == "the directory" else postfix / "main.cf"
+    os.chown(owned, *ids(NOBODY))
+    done = sync(place, check=73)
+    assert done.stderr.endswith(f"{owned} can be changed by nobody: chown root {owned}\n")
+    assert not list(place.glob("was-run-by-*"))
+
+
+@pytest.mark.parametrize("name", ["state.db", "sync.lock", "agent.json"])
+def test_a_file_of_the_state_that_is_another_users(place: Path, name: str) -> None:
+    """What the state says decides which files root removes."""
+    state = directory(place / "state", mode=0o755)
+    configure(place, directory(place / "lib") / "relay_recipients", state)
+    sync(place)
+    file = state / name
+    file.touch()
+    os.chown(file, *ids(NOBODY))
+    remedy = f"chown root {file}"
+    assert sync(place, check=73).stderr.endswith(f"{file} can be changed by nobody: {remedy}\n")
+    subprocess.run(shlex.split(remedy), check=True)
+    sync(place)
 
 
 # --- locks

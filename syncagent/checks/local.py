@@ -78,7 +78,7 @@ def paths_are_ours(context: Context) -> Iterator[Finding]:
     layout = privileges.look(context.config)
     for loose in layout.loose:
         finding = error if loose.refused or loose.kind == "everybody" else warning
-        yield finding(loose.path, f"can be changed by {loose.who}", Shell(command=loose.remedy))
+        yield finding(loose.path, loose.text, *([Shell(command=loose.remedy)] if loose.remedy else []))
 
 
 def map_can_be_written(context: Context) -> Iterator[Finding]:
