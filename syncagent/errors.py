@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 _LONGEST_TEXT = 4096
@@ -24,6 +24,25 @@ def printable(text: str, limit: int) -> str:
     """
     cut = text if len(text) <= limit else f"{text[:limit]}..."
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
+
+
+class translate_errors:  # noqa: N801 - read as a function; a class, since it may be entered once a record
+    """Context manager that raises ``translate(error)`` instead of an error, or the error itself if that is None."""
+
+    __slots__ = ("_translate",)
+
+    def __init__(self, translate: Callable[[BaseException], Exception | None]) -> None:
+        """``translate`` is called only if the block raises."""
+        self._translate = translate
+
+    def __enter__(self) -> None:
+        """Enter the block."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        """Raise the translated error."""
+        translated = None if error is None else self._translate(error)
+        if translated is not None:
+            raise translated from None
 
 
 class ExitCode(enum.IntEnum):

@@ -23,21 +23,15 @@ had changes that were not committed.
 
 
 class Table:
-    """The rows of this run, written at its end; on an xdist worker there are none."""
+    """The rows of this run, each written once its test has ended: a run of hours may be cut short."""
 
     def __init__(self) -> None:
-        self.rows: list[str] = []
         self.commit = commit()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take the outcome of a test: of its call, or of what failed or was skipped before or after that."""
+        """Write the outcome of a test: of its call, or of what failed or was skipped before or after that."""
         if report.when == "call" or report.outcome != "passed":
-            self.rows.append(row(report, self.commit))
-
-    def pytest_sessionfinish(self) -> None:
-        """Write them."""
-        if self.rows:
-            append(PAGE, self.rows)
+            append(PAGE, row(report, self.commit))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -71,10 +65,10 @@ def row(report: pytest.TestReport, commit: str) -> str:
     return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |\n"
 
 
-def append(page: Path, rows: list[str]) -> None:
-    """Add rows to the table's page, which is made where it is missing."""
+def append(page: Path, line: str) -> None:
+    """Add a row to the table's page, which is made where it is missing."""
     page.parent.mkdir(parents=True, exist_ok=True)
     if not page.exists():
         page.write_text(HEAD, "utf-8")
     with page.open("a", encoding="utf-8") as table:
-        table.writelines(rows)
+        table.write(line)

@@ -26,7 +26,7 @@ from tests.support.run import syncagent
 from tests.support.terminal import Terminal
 
 Begin = Callable[..., PrivatePostfix]
-PROGRAM = (sys.executable, "-m")
+PROGRAM = (sys.executable, "-m", "syncagent")
 DEFAULT = "lmdb:/var/lib/syncagent/relay_recipients"
 
 
@@ -159,7 +159,11 @@ MAPS = [
     ("hash:/etc/postfix/relay_recipients", "hash:/etc/postfix/relay_recipients", ""),
     ("proxy:btree:/var/lib/x/r", "proxy:btree:/var/lib/x/r", ""),
     ("texthash:/var/lib/x/r", "texthash:/var/lib/x/r", ""),
-    ("ldap:/etc/postfix/r.cf", DEFAULT, "note: relay_recipient_maps is ldap:/etc/postfix/r.cf now: make what it has a"),
+    (
+        "ldap:/etc/postfix/r.cf",
+        DEFAULT,
+        "note: relay_recipient_maps is ldap:/etc/postfix/r.cf now: make its",
+    ),
     (
         "$alias_maps, ldap:/r.cf cdb:/m/r, hash:/m/s",
         "cdb:/m/r",
@@ -201,7 +205,7 @@ def test_domains_by_flag(postfix: Begin) -> None:
     read = config.load(file).postfix
     assert read.relay_domains == ("sub.example.org", "xn--bcher-kva.example")
     assert read.map.spelled == "hash:/m/r s"
-    assert "note: example.net, example.org: relay_domains in main.cf has them" in said
+    assert "note: example.net, example.org: in relay_domains in main.cf, but not in the configuration" in said
     for line in commands(said, "postconf"):
         typed(line)
     now = frozenset(parameter(here, "relay_domains"))
@@ -218,13 +222,13 @@ def test_a_type_that_is_not_here(postfix: Begin) -> None:
     start = init.look(here.directory / "x.toml", here.config_directory)
     assert start.main.types == types
     start.main.types = frozenset({"hash", "cdb"})
-    assert "this Postfix has no lmdb tables: apt-get install postfix-lmdb, or take another" in "\n".join(
+    assert "this Postfix has no lmdb tables: apt-get install postfix-lmdb, or choose another" in "\n".join(
         init._doubts(start)
     )
     start.map = MapName.parse(f"hash:{here.config_directory}/relay_recipients")
     said = "\n".join(init._doubts(start))
     assert "no lmdb tables here" in said
-    assert f"{here.config_directory} is root's" in said
+    assert f"{here.config_directory} belongs to root" in said
 
 
 def test_where_lmdb_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from syncagent.files import atomic
 from syncagent.files.atomic import UnfitFileError
 from syncagent.postfix import table_text as mapfile
 from syncagent.sources.http.client import Response
-from syncagent.sources.http.recipe import json_path as paths
+from syncagent.sources.http.recipe import json_path
 from syncagent.sources.line_formats import FORMATS, FormatOptions, Input
 from syncagent.values import toml_syntax
 from tests.scenario import Scenario, people
@@ -157,15 +157,15 @@ def test_many_values_in_an_answer() -> None:
 def test_the_deadline_passes_while_an_answer_is_decoded() -> None:
     """It is looked at while objects are made."""
     body = json.dumps([{"a": number} for number in range(5000)]).encode()
-    with pytest.raises(SourceError, match="takes longer to decode than the source's deadline"):
+    with pytest.raises(SourceError, match="decoding the answer takes longer than the source's deadline"):
         _response(body, ends=time.monotonic() - 1).json()
 
 
 NO_JSON = {
     "digits": (b"[" + b"1" * 5000 + b"]", "a number has 5000 digits"),
     "depth": (b"[" * 50_000, "nested too deeply"),
-    "half a pair": (b'["\\ud800"]', "no JSON"),
-    "the other half": (b'{"\\udc00": 1}', "no JSON"),
+    "half a pair": (b'["\\ud800"]', "not valid JSON"),
+    "the other half": (b'{"\\udc00": 1}', "not valid JSON"),
     "NaN": (b"[NaN]", "out of range"),
 }
 
@@ -185,11 +185,11 @@ def test_pairs_of_surrogates() -> None:
 
 def test_a_long_path() -> None:
     """A path is as long as a spelling at most."""
-    assert len(paths.parse("a." * 2047 + "a")) == 2048
-    with pytest.raises(paths.PathError, match="a path of 4097 characters is over the 4096"):
-        paths.parse("a" * 4097)
-    with pytest.raises(paths.PathError):
-        paths.parse(f"a[{'1' * 5000}]")
+    assert len(json_path.parse("a." * 2047 + "a")) == 2048
+    with pytest.raises(json_path.PathError, match="a path of 4097 characters is longer than 4096"):
+        json_path.parse("a" * 4097)
+    with pytest.raises(json_path.PathError):
+        json_path.parse(f"a[{'1' * 5000}]")
 
 
 TOML = {

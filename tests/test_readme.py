@@ -9,10 +9,12 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from syncagent.agent.notify import Event
+from syncagent.checks import finding
 from syncagent.cli.main import command
 from syncagent.config import load as config
 from syncagent.errors import ExitCode
@@ -21,6 +23,7 @@ from syncagent.sources.line_formats import FORMATS
 from tests.support.authority import Authority
 from tests.support.need import need_postfix, need_program
 from tests.support.pages import PAGES, README, ROOT, Block, block, blocks, page, section
+from tests.support.programs import PATIENCE
 from tests.support.promtool import need_promtool
 from tests.support.run import syncagent
 from tests.support.throwaway import CRON_PATH, ThrowawayHost
@@ -149,7 +152,7 @@ def _the_two_commands(_: Block, tmp_path: Path) -> list[str]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -203,7 +206,7 @@ def _first_week(shown: Block, _: Path) -> list[str]:
 def _end_line(shown: Block, tmp_path: Path) -> list[str]:
     """The shell lines that end a list with its count and digest make one that `require_end` takes."""
     (tmp_path / "list").write_text("# ours\na@example.com\nb@example.com\n")
-    subprocess.run(["sh", "-ec", shown.text], cwd=tmp_path, check=True, timeout=30)
+    subprocess.run(["sh", "-ec", shown.text], cwd=tmp_path, check=True, timeout=PATIENCE)
     file = tmp_path / "syncagent.toml"
     file.write_text(
         f'[postfix]\nmap = "lmdb:{tmp_path}/m"\nrelay_domains = ["example.com"]\nconfig_directory = "{tmp_path}"\n'
@@ -218,7 +221,7 @@ def _key_usage(shown: Block, tmp_path: Path) -> list[str]:
     """It shows the extension of a certificate that has it."""
     need_program("openssl")
     Authority().ca_file(tmp_path)
-    done = subprocess.run(["sh", "-ec", shown.text], cwd=tmp_path, check=True, timeout=30, capture_output=True)
+    done = subprocess.run(["sh", "-ec", shown.text], cwd=tmp_path, check=True, timeout=PATIENCE, capture_output=True)
     assert b"X509v3 Key Usage" in done.stdout
     return shown.commands
 
@@ -368,7 +371,7 @@ def test_drop_ins(shown: Block, unit: str, tmp_path: Path) -> None:
     (tmp_path / f"{unit}.d").mkdir()
     (tmp_path / f"{unit}.d" / "override.conf").write_text(shown.text, encoding="utf-8")
     words = [need_program("systemd-analyze"), "verify", "--man=no", str(tmp_path / unit)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -420,6 +423,15 @@ def test_verbs_and_exit_statuses_are_those_of_the_program() -> None:
     table = section(README, "## Exit status")
     for code in ExitCode:
         assert re.search(rf"^\| (?:[\d, ]+, )?{int(code)}(?:, [\d, ]+)? \|", table, re.MULTILINE), code
+
+
+def test_every_kind_of_remedy_has_its_row() -> None:
+    """The page on check names the kinds of remedies that its JSON has."""
+    table = (
+        section("contrib/docs/operations.md", "## `syncagent check`").partition("| `kind` |")[2].partition("\n\n")[0]
+    )
+    kinds = {kind.__struct_config__.tag for kind in get_args(finding.Step)}
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == kinds
 
 
 def test_options_named_are_there() -> None:

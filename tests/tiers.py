@@ -3,7 +3,40 @@
 `make check` runs what is left, `make test` all but what is marked ``proof``, and `make proof` that.
 """
 
-SLOW: tuple[str, ...] = ()
+SLOW: tuple[str, ...] = (
+    "agent/",
+    "checks/",
+    "end_to_end/",
+    "sources/ldap/test_contract.py",
+    "sources/ldap/test_failures.py",
+    "sources/ldap/test_syncrepl.py",
+    "sources/http/test_failures.py",
+    "sources/http/test_mailman.py",
+    "sources/http/test_contract.py",
+    "test_completion.py",
+    "test_crash.py",
+    "test_disk.py",
+    "test_domains.py",
+    "test_explain.py",
+    "test_guard_scenarios.py",
+    "test_init.py",
+    "test_ledger.py",
+    "test_limits.py",
+    "test_manual.py",
+    "test_notify.py",
+    "test_privileges.py",
+    "test_publish.py",
+    "test_readme.py",
+    "test_special_files.py",
+    "test_state_machine.py",
+    "test_status.py",
+    "test_streams.py",
+    "test_support_ldap.py",
+    "test_systemd.py",
+    "test_tiers.py",
+    "test_v0_1_0.py",
+    "test_verdict.py",
+)
 """Beginnings of names below tests/: whole directories, files, or tests of a file."""
 
 

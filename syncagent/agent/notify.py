@@ -209,7 +209,7 @@ def _ask(whom: str, url: str, octets: bytes | None, timeout: float) -> None:
     headers = {} if octets is None else {"content-type": "application/json"}
     method = "GET" if octets is None else "POST"
     connections = Connections()
-    alarm = threading.Timer(timeout, connections.cut)
+    alarm = threading.Timer(timeout, connections.abort)
     alarm.daemon = True
     alarm.start()
     try:
@@ -219,7 +219,7 @@ def _ask(whom: str, url: str, octets: bytes | None, timeout: float) -> None:
         ):
             status, right = response.status_code, response.is_success
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        late = connections.are_cut or isinstance(error, httpx.TimeoutException)
+        late = connections.are_aborted or isinstance(error, httpx.TimeoutException)
         why = "no answer in time: see notify.timeout" if late else type(error).__name__
         raise DeliveryError(whom, f"cannot be reached: {why}") from None
     finally:

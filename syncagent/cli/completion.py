@@ -43,7 +43,7 @@ def holds(config_file: Path, incomplete: str) -> list[CompletionItem]:
 
 def recipes(incomplete: str) -> list[CompletionItem]:
     """Return the names of shipped recipes, else the request to complete a path."""
-    from syncagent.sources.http.recipe import validate as judge
+    from syncagent.sources.http.recipe import validate
 
-    names = [CompletionItem(name) for name in judge.names() if name.startswith(incomplete)]
+    names = [CompletionItem(name) for name in validate.names() if name.startswith(incomplete)]
     return names or [CompletionItem(incomplete, type="file")]

@@ -504,12 +504,12 @@ def recipe_test(file: str, fixture: Path) -> int:
     the recipe is wrong, 75 if it fails on the answers, as it would on the primary's.
     """
     from syncagent.cli import output as render
-    from syncagent.sources.http.recipe import dry_run as rehearse
+    from syncagent.sources.http.recipe import dry_run
 
     file = str(Path(file).absolute()) if "/" in file or file.endswith(".toml") else file
-    rehearsal = rehearse.rehearse(file, rehearse.read(fixture))
-    render.rehearsed(rehearsal)
-    return ExitCode.PROBLEMS if rehearsal.missing or rehearsal.unexpected else ExitCode.OK
+    result = dry_run.dry_run(file, dry_run.read(fixture))
+    render.dry_run_result(result)
+    return ExitCode.PROBLEMS if result.missing or result.unexpected else ExitCode.OK
 
 
 def _load(file: Path) -> Config:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from syncagent.cli.explain import Explanation
     from syncagent.config.tables import Config
     from syncagent.model import Hold, Plan, SourceReport, StepReport, SyncResult
-    from syncagent.sources.http.recipe.dry_run import Rehearsal
+    from syncagent.sources.http.recipe.dry_run import DryRunResult
     from syncagent.state.history import Change, Run
     from syncagent.state.status import Status
 
@@ -288,19 +288,19 @@ def _some(step: StepReport) -> str:
     return ", ".join(map(_shown, step.sample)) or "-"
 
 
-def rehearsed(rehearsal: Rehearsal) -> None:
-    """Print what a recipe gave in a dry run."""
-    _steps("the recipe", rehearsal.answer.steps)
-    for note in rehearsal.answer.notes:
+def dry_run_result(result: DryRunResult) -> None:
+    """Print the result of a recipe on a fixture."""
+    _steps("the recipe", result.answer.steps)
+    for note in result.answer.notes:
         print(f"note: {note}")
-    for address in rehearsal.addresses:
-        print(f"  {_shown(address)}{' (not expected)' if address in rehearsal.unexpected else ''}")
-    for spelled, reason in rehearsal.rejected:
+    for address in result.addresses:
+        print(f"  {_shown(address)}{' (not expected)' if address in result.unexpected else ''}")
+    for spelled, reason in result.rejected:
         print(f"  {_shown(spelled)}: rejected: {reason}")
-    for address in rehearsal.missing:
+    for address in result.missing:
         say(f"{_shown(address)} was expected, and did not come out")
-    if rehearsal.unexpected:
-        say(f"{len(rehearsal.unexpected)} came out that were not expected")
+    if result.unexpected:
+        say(f"{len(result.unexpected)} came out that were not expected")
 
 
 def status(status: Status) -> None:

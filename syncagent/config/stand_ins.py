@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from syncagent import sources
 from syncagent.values.partial import UnusableError, default
 from syncagent.values.toml_reader import optional
-from syncagent.values.types import VALUES, RecipeFile, SecretFile
+from syncagent.values.types import VALUES, Duration, RecipeFile, SecretFile, Size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 _SIMPLE: dict[Any, tuple[Any, ...]] = {
     bool: (False, True),
-    int: (1, 2),
-    float: (1.0, 2.0),
+    int: (0, 1, 1 << 31),
+    float: (0.0, 1.0, float(1 << 31)),
+    Duration: (Duration(0), Duration(1), Duration(1 << 31)),
+    Size: (Size(1), Size(1 << 40)),
     str: ("", "x"),
     Path: (Path("/x"), Path("/y")),
     SecretFile: (SecretFile("x"),),

@@ -30,7 +30,7 @@ class Cron(str):
         numbers = [cls._field(text, *limits) for text, limits in zip(fields, cls._RANGES, strict=False)]
         first, longest = min(numbers[2]), max(cls._LENGTHS[month - 1] for month in numbers[3])
         if first > longest and fields[-1] == "*":
-            raise ValueError(f"there is no day {first} in the month {quoted(fields[3])}: it would never run")
+            raise ValueError(f"there is no day {first} in the month {fields[3][:100]}: it would never run")
         return cls(" ".join([*fields[:-1], cls._weekdays(fields[-1].lower())]))
 
     def longest(self) -> float:

@@ -48,7 +48,7 @@ def read_secret(name: str) -> str:
 
 
 def _read(path: Path) -> tuple[bytes, int]:
-    """Return the content and the permission bits of a file."""
+    """Return the content and the permission bits of a file. Raises SourceError if it cannot be read."""
     try:
         atomic.check_small(path, MAX_SECRET)
         with atomic.open_foreign(path) as file:

@@ -352,7 +352,7 @@ def test_no_inotify_left(mx: Station, limit: str) -> None:
 DYING = """
 import threading, time
 from syncagent.cli import main as cli
-from syncagent.agent.watch import _Hints
+from syncagent.agent.file_watch import _Hints
 
 class Dies(Exception): ...
 seen = []

@@ -353,7 +353,7 @@ def _cut(asked: Asked) -> Iterable[Part]:
 DOWN: dict[str, tuple[Handler | None, str]] = {
     "closed": (None, "no connection"),
     "500": (lambda _: answer("out of order", 500), "answers 500"),
-    "401": (lambda _: answer("authentication failed", 401), "refuses our credentials"),
+    "401": (lambda _: answer("authentication failed", 401), "the server refuses the credentials"),
     "cut": (_cut, ""),
 }
 
@@ -382,7 +382,7 @@ def test_a_primary_that_is_down(name: str, backup: Backup) -> None:
 
 
 def test_a_refusal_is_heard_once(backup: Backup) -> None:
-    """A primary that refuses our credentials is not asked again within the hour, unless they change."""
+    """A primary that the server refuses the credentials is not asked again within the hour, unless they change."""
     primary = backup.primary
     backup.secret(WRONG)
     before = primary.count
@@ -460,29 +460,29 @@ FAILURES: dict[str, tuple[Callable[[Mailu], Handler], str]] = {
     "error, with an echo": (always(lambda _: answer(ECHO, 500)), "answers 500"),
     "not found, with an echo": (always(lambda _: answer(ECHO, 404)), "answers 404"),
     "too many, with an echo": (always(lambda _: answer(ECHO, 429, retry_after="3600")), "answers 429"),
-    "an error as the list": (always(lambda _: answer(ECHO)), "an array is wanted"),
-    "ends in a hash": (always(lambda _: answer(BODY[: BODY.index("bcrypt") + 9])), "no JSON"),
+    "an error as the list": (always(lambda _: answer(ECHO)), "expected an array"),
+    "ends in a hash": (always(lambda _: answer(BODY[: BODY.index("bcrypt") + 9])), "not valid JSON"),
     "cut in a hash": (
         always(lambda _: [b"HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n", BODY.encode()[:70], "fin"]),
         "without sending complete",
     ),
-    "no JSON": (always(lambda _: answer(f"password={HASH}&token={SECRET}")), "no JSON"),
-    "no text": (always(lambda _: answer(HASH.encode() + b"\xff\xfe")), "no JSON"),
+    "no JSON": (always(lambda _: answer(f"password={HASH}&token={SECRET}")), "not valid JSON"),
+    "no text": (always(lambda _: answer(HASH.encode() + b"\xff\xfe")), "not valid JSON"),
     "damaged gzip": (
         always(lambda _: answer(gzip.compress(BODY.encode())[:-9] + b"123456789", content_encoding="gzip")),
-        "gzip is",
+        "gzip data is",
     ),
-    "no gzip": (always(lambda _: answer(BODY, content_encoding="gzip")), "gzip is damaged"),
+    "no gzip": (always(lambda _: answer(BODY, content_encoding="gzip")), "gzip data is damaged"),
     "a hash for a truth": (
         altered(lambda records: [{**one, "disabled": HASH} for one in records], of="alias"),
-        "neither true nor false",
+        "expected true or false",
     ),
-    "no address": (altered(lambda _: [{"password": HASH, "enabled": True}]), "there is no 'email'"),
+    "no address": (altered(lambda _: [{"password": HASH, "enabled": True}]), "'email' is missing"),
     "an object for an address": (altered(lambda _: [{"email": {"password": HASH}}]), "an object"),
-    "a list of hashes": (altered(lambda _: [HASH, HASH]), "there is a text"),
-    "a hash for the list": (altered(lambda _: HASH), "an array is wanted"),
-    "hashes as names": (altered(lambda _: {HASH: SECRET}), "an array is wanted"),
-    "no list": (altered(lambda _: None), "an array is wanted"),
+    "a list of hashes": (altered(lambda _: [HASH, HASH]), "got a text"),
+    "a hash for the list": (altered(lambda _: HASH), "expected an array"),
+    "hashes as names": (altered(lambda _: {HASH: SECRET}), "expected an array"),
+    "no list": (altered(lambda _: None), "expected an array"),
 }
 
 

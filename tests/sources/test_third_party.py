@@ -178,6 +178,46 @@ def test_broken_and_used_is_reported_whole(listed: Path, fault: str) -> None:
     assert not (listed / "map").exists()
 
 
+PICKY = """
+from msgspec import Struct
+class Config(Struct, frozen=True, kw_only=True):
+    number: str
+    limit: int = 5
+    name: str = "x"
+def build(config): ...
+def problems(config):
+    if not config.name:
+        yield "name", "expected a name"
+    if config.limit > 9:
+        yield "limit", "expected 9 or less"
+    if int(config.number) > config.limit:
+        yield "number", "is over limit"
+"""
+
+
+@pytest.mark.parametrize(
+    ("keys", "wanted"),
+    [
+        ('number = "7"\nlimit = "9"\nname = ""', ["limit", "name"]),
+        ('number = "7"\nlimit = 12\nname = 3', ["limit", "name"]),
+        ("number = 7\nname = ''", ["number"]),
+        ('number = "7"\nlimit = 5\nnmae = "x"', ["nmae", "number"]),
+    ],
+    ids=[
+        "independent rules",
+        "a bad value is not judged",
+        "rules that want other values than there are",
+        "an unknown key",
+    ],
+)
+def test_its_rules_are_asked_as_far_as_its_keys_are_there(listed: Path, keys: str, wanted: list[str]) -> None:
+    """A bad key hides no problem that the package's rules report of others, and does not make the package faulty."""
+    env = install(listed / "site", "tiny", PICKY)
+    done = syncagent("sync", config=write_config(listed, FILE + USED + keys + "\n"), env=env, check=78)
+    found = [line.partition(" sources.t.")[2].partition(":")[0] for line in done.stderr.splitlines()]
+    assert sorted(found) == wanted, done.stderr
+
+
 def test_broken_is_one_problem_among_others(listed: Path) -> None:
     """A broken package does not hide what else is wrong."""
     env = install(listed / "site", "tiny", BROKEN["import"][0])

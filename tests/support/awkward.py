@@ -22,14 +22,10 @@ from syncagent import errors as wrong
 from syncagent.config.tables import Config
 from syncagent.postfix import main_cf as mainconf
 from syncagent.postfix import table_text as mapfile
-from syncagent.sources.http import client as transport
-from syncagent.sources.http import plain_list as lines
-from syncagent.sources.http.recipe import conditions as rules
-from syncagent.sources.http.recipe import json_path as paths
-from syncagent.sources.http.recipe import model as recipe
-from syncagent.sources.http.recipe import pagination as walk
-from syncagent.sources.http.recipe import validate as judge
-from syncagent.sources.http.recipe.run import Limits, follow
+from syncagent.sources.http import plain_list
+from syncagent.sources.http.client import Response
+from syncagent.sources.http.recipe import conditions, json_path, model, pagination, validate
+from syncagent.sources.http.recipe.run import Limits, run_recipe
 from syncagent.sources.integrity import Heading, whole_text
 from syncagent.sources.ldap import content_sync, entries, full_search
 from syncagent.sources.line_formats import FORMATS, FormatOptions, Input
@@ -283,7 +279,7 @@ def escaped(text: str) -> None:
 def json_body(text: str) -> None:
     """The body of an answer, decoded."""
     for chunk in (1 << 16, 64):
-        response = transport.Response("https://example.com/", 200, {}, _chunks(_raw(text), chunk), 64 << 20)
+        response = Response("https://example.com/", 200, {}, _chunks(_raw(text), chunk), 64 << 20)
         with contextlib.suppress(wrong.SourceError):
             response.json()
 
@@ -316,10 +312,10 @@ class _Primary:
     def __init__(self, body: object) -> None:
         self._body = body
 
-    def start(self, _step: object, _each: str) -> walk.Place:
-        return walk.Place("https://example.com/", {})
+    def start(self, _step: object, _each: str) -> pagination.Place:
+        return pagination.Place("https://example.com/", {})
 
-    def page(self, step: recipe.Step, _place: object, _each: str) -> tuple[object, str]:
+    def page(self, step: model.Step, _place: object, _each: str) -> tuple[object, str]:
         return (self._body if step.name == "some" else []), ""
 
 
@@ -338,16 +334,16 @@ def values_of_an_api(text: str) -> None:
     for one in records:
         sink: Any = Sink()
         with contextlib.suppress(wrong.SyncagentError):
-            answer = follow(_recipe(), _Primary([one]), Limits(9, 99), Request(None, sink, lambda *_: None))
+            answer = run_recipe(_recipe(), _Primary([one]), Limits(9, 99), Request(None, sink, lambda *_: None))
             assert len(repr(answer.steps)) + len(repr(answer.notes)) < 20_000
 
 
 @functools.cache
-def _recipe() -> recipe.Recipe:
+def _recipe() -> model.Recipe:
     with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
         file.write(RECIPE)
         file.flush()
-        return judge.load(file.name)
+        return validate.load(file.name)
 
 
 @_parser
@@ -361,33 +357,39 @@ def rule(text: str) -> None:
         {"not_past": True},
     )
     for kind in kinds:
-        condition = rules.Rule(path="a", **kind)
-        _each([functools.partial(rules.hold, [condition])], [{"a": text}, {text: text}])
+        rule = conditions.Rule(path="a", **kind)
+        _each([functools.partial(conditions.all_hold, [rule])], [{"a": text}, {text: text}])
 
 
 @_parser
 def path(text: str) -> None:
     """A path into JSON, and a text with placeholders."""
-    _each([paths.parse, lambda one: paths.one({"a": [1]}, one)], (text, f"a.{text}", text.rstrip("."), f"a[{text}]"))
-    _each([recipe.PLACEHOLDER.findall, lambda one: recipe.filled(one, collections.defaultdict(str))], [text])
-    _each([lambda one: rules.problem(rules.Rule(path=one, present=True))], (text,))
+    _each(
+        [json_path.parse, lambda one: json_path.find_one({"a": [1]}, one)],
+        (text, f"a.{text}", text.rstrip("."), f"a[{text}]"),
+    )
+    _each([model.PLACEHOLDER.findall, lambda one: model.fill_placeholders(one, collections.defaultdict(str))], [text])
+    _each([lambda one: conditions.problem(conditions.Rule(path=one, present=True))], (text,))
 
 
 @_parser
 def link(text: str) -> None:
     """The header Link, and the URL of the next page."""
-    response = transport.Response("https://example.com/", 200, {"link": text}, iter(()))
+    response = Response("https://example.com/", 200, {"link": text}, iter(()))
     _each([lambda one: one.next_link], [response])
-    paging = recipe.Paging(kind="next_url", path="next")
-    place = walk.Place("https://example.com/", {})
-    _each([lambda one: walk.Walk(paging, 9).following(place, {"next": one}, "", 1)], (text, f"https://{text}/"))
+    paging = model.Paging(kind="next_url", path="next")
+    place = pagination.Place("https://example.com/", {})
+    _each(
+        [lambda one: pagination.Pagination(paging, 9).next_place(place, {"next": one}, "", 1)],
+        (text, f"https://{text}/"),
+    )
 
 
 @_parser
 def headers(text: str) -> None:
     """Other headers of an answer."""
     given = {"last-modified": text, "date": text, "etag": text}
-    _each([lambda one: lines.Known.of(one, 1.0).headers()], [given])
+    _each([lambda one: plain_list.Validator.of(one, 1.0).headers()], [given])
 
 
 @_parser
@@ -401,7 +403,7 @@ def toml(text: str) -> None:
         for one in (f"a = {text}", f"[{text}]", f"{text} = 1", f"[postfix]\nmap = {quoted}"):
             file.write_bytes(_raw(one))
             _each([config.load], [file])
-        _each([lambda one: judge.load(str(one))], [file])
+        _each([lambda one: validate.load(str(one))], [file])
         toml_syntax.lines_of(text)
 
 

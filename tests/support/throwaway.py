@@ -16,7 +16,7 @@ from typing import Self
 from tests.support.need import need, need_postmap, need_root
 from tests.support.pages import ROOT
 from tests.support.postmap import COMPATIBILITY_LEVEL
-from tests.support.programs import find_program, wait_until
+from tests.support.programs import PATIENCE, find_program, wait_until
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """The PATH of a login of root on Debian."""
@@ -85,7 +85,7 @@ class ThrowawayHost:
     ) -> None:
         """End all of its processes; its files go with the last of them."""
         _end(self._process)
-        wait_until(lambda: not Path(f"/proc/{self._inside}").exists(), 10)
+        wait_until(lambda: not Path(f"/proc/{self._inside}").exists())
         shutil.rmtree(self._place, ignore_errors=True)
 
     def put_program(self) -> None:
@@ -135,7 +135,7 @@ class ThrowawayHost:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENCE,
             check=False,
         )
         assert done.returncode == 0, f"{script}\nexited {done.returncode}\n{done.stdout}{done.stderr}"
@@ -145,7 +145,7 @@ class ThrowawayHost:
 def _start(place: Path) -> "subprocess.Popen[bytes]":
     words = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "sh", "-c", _SETUP, "sh"]
     process = subprocess.Popen([*words, str(place), str(ROOT), sys.executable], stderr=subprocess.PIPE)
-    if not wait_until(lambda: process.poll() is not None or _ready(process.pid), 30):
+    if not wait_until(lambda: process.poll() is not None or _ready(process.pid)):
         process.kill()
     if process.poll() is not None:
         assert process.stderr
@@ -158,7 +158,7 @@ def _start(place: Path) -> "subprocess.Popen[bytes]":
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """Kill `unshare`; the kernel ends its child with it (--kill-child), and with that all other processes inside."""
     process.kill()
-    process.wait(10)
+    process.wait(PATIENCE)
     assert process.stderr
     process.stderr.close()
 

@@ -1,9 +1,9 @@
 """Addresses from a primary over HTTP: a plain list, or an API that a recipe describes.
 
-``transport`` asks one server and ``auth`` says who we are. ``lines`` reads a plain list. An API is described by a
-recipe: ``recipe`` says what that is and ``judge`` reads it, ``engine`` follows it, by ``walk`` through the pages, by
-``paths`` and ``rules`` into the records, by ``facts`` to what they say; ``recipes`` does it for real, ``rehearse``
-without a network.
+``client`` sends requests to one server, ``cancel`` aborts them, ``authentication`` acquires the credentials.
+``plain_list`` is the source of a list and ``recipe.source`` that of an API. A recipe is data: ``recipe.model`` defines
+it, ``recipe.validate`` reads and checks it, ``recipe.run`` executes it by ``recipe.pagination``, ``recipe.json_path``,
+``recipe.conditions`` and ``recipe.extract``; ``recipe.dry_run`` does so without a network.
 """
 
 from __future__ import annotations
@@ -65,13 +65,13 @@ class Config(ConnectionKeys, frozen=True, kw_only=True):
     """How long the server may answer that a plain list has not changed, until it is fetched in full."""
 
     @property
-    def most(self) -> int:
-        """The most octets of an answer: a list streams by, an API's answer is taken to memory, many times its size."""
+    def max_answer(self) -> int:
+        """Octets that an answer may have: a list is streamed, but an API's page is decoded in memory as a whole."""
         return self.max_body if self.max_body is not None else _MAX_LIST if self.format else _MAX_PAGE
 
 
 def build(config: Config) -> Source:
-    """Make the source; nothing is asked yet."""
+    """Return the source. Nothing is sent yet."""
     if config.recipe is not None:
         from syncagent.sources.http.recipe.source import RecipeSource
 
@@ -82,18 +82,18 @@ def build(config: Config) -> Source:
 
 
 def problems(config: Config) -> Iterator[tuple[str, str]]:
-    """Give what no single key can show; see ``syncagent.sources``."""
+    """Yield key and text of each problem that no single key shows; see ``syncagent.sources``."""
     if (config.format is None) == (config.recipe is None):
-        yield "format", 'is missing: format = "lines" for a plain list, or recipe = "..." for an API, one of them'
+        yield "format", 'expected format = "lines" for a plain list or recipe = "..." for an API, exactly one of them'
     elif config.recipe is not None:
-        from syncagent.sources.http.recipe.validate import of_config
+        from syncagent.sources.http.recipe.validate import config_problems
 
-        yield from of_config(config)
+        yield from config_problems(config)
     if config.url or config.recipe is None:
         yield from (("url", text) for text in _url_problems(config.url, insecure=config.insecure))
     yield from key_problems(config, "username")
     if config.token_file is not None and config.username:
-        yield "token_file", "and username are two ways to say who we are: take one"
+        yield "token_file", "cannot be combined with username: choose one kind of credentials"
     for key in ("max_body", "max_pages", "max_records"):
         value = getattr(config, key)
         if value is not None and value <= 0:
@@ -101,7 +101,7 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def watched(config: Config) -> Iterator[Watched]:
-    """Give a recipe of one's own: when it changes, it is followed anew."""
+    """Yield the file of a recipe that syncagent does not bring: when it changes, the source is fetched."""
     if config.recipe is not None and "/" in config.recipe:
         yield Watched(Path(config.recipe))
 

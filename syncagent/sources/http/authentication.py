@@ -1,4 +1,4 @@
-"""Who we are to an HTTP server: a token, a name and password, or what the server gives for them.
+"""HTTP authentication: static token, Basic, OAuth 2.0, or session login.
 
 OAuth 2.0 is RFC 6749 (client credentials, 4.4) and RFC 7523 (a signed assertion, 2.1).
 """
@@ -11,74 +11,76 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from syncagent.errors import FailureKind, SourceError
-from syncagent.sources import read_secret
-from syncagent.sources.http.client import Ask, Transport
-from syncagent.sources.http.recipe import conditions as rules
-from syncagent.sources.http.recipe import json_path as paths
-from syncagent.sources.http.recipe.model import filled
+from syncagent.sources.http.client import Client, HttpRequest
+from syncagent.sources.http.recipe import conditions, json_path
+from syncagent.sources.http.recipe.model import fill_placeholders
+from syncagent.values.secrets import read_secret
 
 if TYPE_CHECKING:
     from syncagent.sources.http import Config
     from syncagent.sources.http.recipe.model import Auth
 
-_ASSERTION = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-_HOUR = 3600
-_TOKEN = 1 << 20
-"""The most octets of an answer with a token in it."""
-_REFUSALS = frozenset({400, 401, 403, 407})
-"""How a token endpoint says that it does not know us (RFC 6749, 5.2)."""
+_JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+_ASSERTION_LIFETIME = 3600
+"""Seconds."""
+_MAX_TOKEN_ANSWER = 1 << 20
+"""Octets of an answer that contains a token."""
+_TOKEN_REFUSALS = frozenset({400, 401, 403, 407})
+"""Status codes by which a token endpoint rejects the credentials (RFC 6749, 5.2)."""
 
 
-def sign_plainly(transport: Transport, config: Config) -> None:
-    """Sign requests by what is configured: a token as Bearer, or a name and its password as Basic, or not."""
+def authenticate_list(client: Client, config: Config) -> None:
+    """Add the configured credentials of a plain list to all requests: a Bearer token, Basic, or none."""
     if config.token_file is not None:
-        transport.sign("authorization", read_secret(config.token_file), "Bearer")
+        client.set_credentials("authorization", read_secret(config.token_file), "Bearer")
     elif config.password_file is not None:
-        transport.sign_basic(config.username, read_secret(config.password_file))
+        client.set_basic(config.username, read_secret(config.password_file))
 
 
-def sign(transport: Transport, config: Config, auth: Auth, given: dict[str, Any]) -> None:
-    """Sign requests as a recipe says; ``given`` are the values of its placeholders. Raises SourceError."""
+def authenticate(client: Client, config: Config, auth: Auth, parameters: dict[str, Any]) -> None:
+    """Acquire credentials as a recipe specifies and add them to all requests. Raises SourceError."""
     if auth.kind in {"header", "bearer", "token"}:
         token = read_secret(config.token_file or "")
         scheme = {"header": "", "bearer": "Bearer", "token": auth.scheme}[auth.kind]
-        transport.sign(auth.name if auth.kind == "header" else "authorization", token, scheme)
+        client.set_credentials(auth.name if auth.kind == "header" else "authorization", token, scheme)
     elif auth.kind == "basic":
-        transport.sign_basic(config.username, read_secret(config.password_file or ""))
+        client.set_basic(config.username, read_secret(config.password_file or ""))
     elif auth.kind == "oauth2_client_credentials":
         form = {
             "grant_type": "client_credentials",
             "client_id": config.username,
             "client_secret": read_secret(config.password_file or ""),
-            "scope": filled(auth.scope, given),
+            "scope": fill_placeholders(auth.scope, parameters),
         }
-        _sign_with_token(transport, filled(auth.token_url, given), form)
+        _request_token(client, fill_placeholders(auth.token_url, parameters), form)
     elif auth.kind == "oauth2_jwt_bearer":
-        url = filled(auth.token_url, given)
-        form = {"grant_type": _ASSERTION, "assertion": _assertion(config, auth, url, given)}
-        _sign_with_token(transport, url, form)
+        url = fill_placeholders(auth.token_url, parameters)
+        form = {"grant_type": _JWT_BEARER, "assertion": _signed_assertion(config, auth, url, parameters)}
+        _request_token(client, url, form)
     elif auth.kind == "login":
-        _log_in(transport, config, auth, given)
+        _log_in(client, config, auth, parameters)
 
 
-def _sign_with_token(transport: Transport, url: str, form: dict[str, str]) -> None:
-    with transport.ask(url, Ask("POST", form=form, refusals=_REFUSALS, max_body=_TOKEN)) as response:
-        token = _taken(response.json(), "access_token", url)
-    transport.sign("authorization", token, "Bearer")
+def _request_token(client: Client, url: str, form: dict[str, str]) -> None:
+    request = HttpRequest("POST", form=form, refusals=_TOKEN_REFUSALS, max_body=_MAX_TOKEN_ANSWER)
+    with client.send(url, request) as response:
+        token = _token_in(response.json(), "access_token", url)
+    client.set_credentials("authorization", token, "Bearer")
 
 
-def _taken(body: Any, path: str, url: str) -> str:  # noqa: ANN401 - JSON
+def _token_in(body: Any, path: str, url: str) -> str:  # noqa: ANN401 - JSON
     try:
-        token = paths.one(body, path)
-    except paths.PathError as error:
-        raise SourceError(f"{url}: its answer has no token: {error}", kind=FailureKind.BROKEN) from None
+        token = json_path.find_one(body, path)
+    except json_path.PathError as error:
+        raise SourceError(f"{url}: the answer contains no token: {error}", kind=FailureKind.BROKEN) from None
     if not isinstance(token, str) or not token:
-        raise SourceError(f"{url}: its token is {paths.kind_of(token)}", kind=FailureKind.BROKEN)
+        text = f"{url}: the token in the answer is {json_path.type_name(token)}, expected a text"
+        raise SourceError(text, kind=FailureKind.BROKEN)
     return token
 
 
-def _assertion(config: Config, auth: Auth, url: str, given: dict[str, Any]) -> str:
-    """Sign what a service account says of itself; the file is the JSON key that Google hands out."""
+def _signed_assertion(config: Config, auth: Auth, url: str, parameters: dict[str, Any]) -> str:
+    """Return a signed JWT of a service account; token_file is its key as JSON, in Google's format."""
     try:
         import jwt
     except ImportError:
@@ -89,45 +91,45 @@ def _assertion(config: Config, auth: Auth, url: str, given: dict[str, Any]) -> s
         now = int(time.time())
         claims = {
             "iss": key["client_email"],
-            "scope": filled(auth.scope, given),
+            "scope": fill_placeholders(auth.scope, parameters),
             "aud": url,
             "iat": now,
-            "exp": now + _HOUR,
+            "exp": now + _ASSERTION_LIFETIME,
         }
         if auth.subject:
-            claims["sub"] = filled(auth.subject, given)
+            claims["sub"] = fill_placeholders(auth.subject, parameters)
         return jwt.encode(claims, key["private_key"], algorithm="RS256", headers={"kid": key.get("private_key_id")})
     except SourceError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with a key, its text must not be shown
-        text = f"token_file is no service account's key as JSON: {type(error).__name__}"
+    except Exception as error:  # noqa: BLE001 - the text of any error about a key may contain the key
+        text = f"token_file is not a service account key as JSON: {type(error).__name__}"
         raise SourceError(text, kind=FailureKind.BROKEN) from None
 
 
-def _log_in(transport: Transport, config: Config, auth: Auth, given: dict[str, Any]) -> None:
-    """Hand in name and password, and keep what the answer has for them."""
+def _log_in(client: Client, config: Config, auth: Auth, parameters: dict[str, Any]) -> None:
+    """Send user name and password, and add the session token of the answer to all requests; a cookie stays itself."""
     password = read_secret(config.password_file or "")
-    url = f"{config.url.rstrip('/')}{filled(auth.path, given)}"
-    fields = filled(auth.fields, {**given, "username": config.username, "password": password})
-    ask = Ask(
+    url = f"{config.url.rstrip('/')}{fill_placeholders(auth.path, parameters)}"
+    fields = fill_placeholders(auth.fields, {**parameters, "username": config.username, "password": password})
+    request = HttpRequest(
         "POST",
         json=fields if auth.send == "json" else None,
         form=fields if auth.send == "form" else None,
         basic=(config.username, password) if auth.send == "basic" else None,
-        max_body=_TOKEN,
+        max_body=_MAX_TOKEN_ANSWER,
     )
-    with transport.ask(url, ask) as response:
+    with client.send(url, request) as response:
         body = response.json() if auth.ok or auth.take else None
     try:
-        let_in = rules.hold(auth.ok, body)
-    except (rules.RuleError, paths.PathError):  # whose text would show the answer, and there is a token in it
-        text = f"{url} says neither yes nor no to {config.username}: its answer is none that the recipe knows"
+        is_accepted = conditions.all_hold(auth.ok, body)
+    except (conditions.RuleError, json_path.PathError):  # the error would show the answer, which contains a token
+        text = f"{url}: the recipe does not know the answer to the login of {config.username}"
         raise SourceError(text, kind=FailureKind.BROKEN) from None
-    if not let_in:
-        raise SourceError(f"{url} does not let {config.username} in; see password_file", kind=FailureKind.REFUSED)
+    if not is_accepted:
+        raise SourceError(f"{url} refuses the login of {config.username}: see password_file", kind=FailureKind.REFUSED)
     if auth.take:
-        taken = _taken(body, auth.take, url)
+        token = _token_in(body, auth.take, url)
         if auth.put == "password":
-            transport.sign_basic(config.username, taken)
+            client.set_basic(config.username, token)
         else:
-            transport.sign(auth.name or "authorization", taken, "" if auth.put == "header" else "Bearer")
+            client.set_credentials(auth.name or "authorization", token, "" if auth.put == "header" else "Bearer")

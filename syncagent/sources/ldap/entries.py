@@ -1,4 +1,4 @@
-"""Entries of a directory, and the addresses in their attributes. Postfix's rules for addresses are not known here."""
+"""Entries of a directory, and the addresses in their attributes. Postfix's rules are not applied here."""
 
 from __future__ import annotations
 

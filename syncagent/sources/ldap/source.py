@@ -52,7 +52,7 @@ class SyncState(Struct, frozen=True, rename={"full_search_at": "pulled", "behind
 
     @classmethod
     def read(cls, validator: str | None) -> SyncState | None:
-        """Parse a validator; None if it is not a valid one of this class."""
+        """Return the state that a validator holds; None if the validator has another form."""
         try:
             state = msgspec.json.decode(validator or "", type=cls)
             bytes.fromhex(state.cookie)
@@ -269,7 +269,7 @@ class _Fetch:
         return Answer(validator=validator, mode="sync", notes=(f"entries changed: {changes.count}",))
 
     def _apply(self, changes: Changes) -> None:
-        """Put the changes into the sink, which is amending."""
+        """Put the changes into the sink, after its ``amend``."""
         sink = self.request.sink
         sink.forget(changes.entries)
         if changes.present is not None:

@@ -24,7 +24,7 @@ def secret(directory: Path, text: str = TOKEN) -> SecretFile:
 
 
 def config(url: str, **keys: Any) -> Config:  # noqa: ANN401 - any key of it
-    """Give a configuration that has no problems."""
+    """Return a configuration that has no problems."""
     form = {} if "recipe" in keys else {"format": "lines"}
     own = Config(**{"url": url, "insecure": url.startswith("http:"), **form, **keys})
     assert not list(problems(own))
@@ -64,7 +64,7 @@ class Asked:
 
 
 def addresses(fetched: Fetched) -> list[str]:
-    """Give the addresses in force."""
+    """Return the addresses in force."""
     assert fetched.snapshot is not None
     lines = fetched.snapshot.read_text("utf-8").splitlines()[:-1]
     return [line.partition("\t")[0] for line in lines if not line.startswith("\t")]

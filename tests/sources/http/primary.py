@@ -80,7 +80,7 @@ Mend = Callable[[Any], Any]
 
 
 def user(number: int, **own: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    """Give a record of a user; the one of number 5 is switched off."""
+    """Return a record of a user; the one of number 5 is switched off."""
     status = "off" if number == 5 else "on"
     return {
         "id": number,
@@ -117,7 +117,7 @@ class Primary:
         return [b"".join(answer(text, content_type="application/json"))]  # in one piece: no acknowledgement is awaited
 
     def body(self, path: str, number: int = 1) -> Any:  # noqa: ANN401 - JSON
-        """Give the body of a good answer."""
+        """Return the body of a good answer."""
         if path == "/login":
             return {"status": "ok", "token": TOKEN}
         if path == "/domains":
@@ -171,7 +171,7 @@ class Asking:
 
 
 def tells(asked: Asked, fetched: Fetched) -> list[str]:
-    """Give where a secret, or a value that is none of ours, is said, remembered or written."""
+    """Return where a secret, or a value that is none of ours, is said, remembered or written."""
     places = {
         "report": repr(fetched.report),
         "state": repr(fetched.state) + msgspec.json.encode(fetched.state).decode(),

@@ -22,10 +22,18 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from syncagent.errors import FailureKind, SourceError
-from syncagent.sources.http.recipe import json_path as paths
+from syncagent.sources.http.recipe import json_path
 from syncagent.sources.http.recipe.conditions import Rule
-from syncagent.sources.http.recipe.dry_run import ORIGIN, Fixture, Rehearsal, read, rehearse
-from syncagent.sources.http.recipe.model import Emit, Paging, Recipe, Step, bound, filled, parameters
+from syncagent.sources.http.recipe.dry_run import ORIGIN, DryRunResult, Fixture, dry_run, read
+from syncagent.sources.http.recipe.model import (
+    Emit,
+    Paging,
+    Recipe,
+    Step,
+    fill_placeholders,
+    parameter_values,
+    with_parameters,
+)
 from syncagent.sources.http.recipe.validate import load, names
 from tests.sources.http import TOKEN, Asked, addresses, secret
 from tests.support.authority import Authority
@@ -45,7 +53,7 @@ GOOGLE_SCOPES = {
 
 
 def fixture(name: str) -> Fixture:
-    """Give a recipe's golden fixture."""
+    """Return a recipe's golden fixture."""
     return read(GOLDEN / f"{name}.json")
 
 
@@ -117,9 +125,9 @@ DOMAINS = {
 # Without a network
 
 
-def exactly(rehearsal: Rehearsal) -> bool:
-    """Tell whether just that came out what was expected."""
-    return (rehearsal.missing, rehearsal.unexpected, rehearsal.rejected) == ((), (), ())
+def exactly(result: DryRunResult) -> bool:
+    """True if exactly the expected addresses came out."""
+    return (result.missing, result.unexpected, result.rejected) == ((), (), ())
 
 
 def test_every_recipe_has_a_fixture() -> None:
@@ -132,29 +140,29 @@ def test_every_recipe_has_a_fixture() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_comes_out(name: str) -> None:
     """Just what is expected comes out, from every step, and nothing of it is a reject."""
-    rehearsal = rehearse(name, fixture(name))
-    assert exactly(rehearsal), rehearsal
-    assert all(step.records or step.name == "resources" for step in rehearsal.answer.steps)
+    result = dry_run(name, fixture(name))
+    assert exactly(result), result
+    assert all(step.records or step.name == "resources" for step in result.answer.steps)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_what_comes_out_with_parameters(name: str) -> None:
     """Parameters add and leave out just what they say."""
     variant = VARIANTS[name]
-    rehearsal = rehearse(variant.recipe, variant.fixture)
-    assert exactly(rehearsal), rehearsal
+    result = dry_run(variant.recipe, variant.fixture)
+    assert exactly(result), result
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_which_domains(name: str) -> None:
     """Recipes of systems that list their domains tell those that are in force, the others tell none."""
-    domains = rehearse(name, fixture(name)).answer.domains
+    domains = dry_run(name, fixture(name)).answer.domains
     assert (None if domains is None else {*domains}) == DOMAINS.get(name)
 
 
 def test_patterns_are_told() -> None:
     """Mailu's patterns are counted in a note, and its catch-all is none of them."""
-    (note,) = rehearse("mailu", fixture("mailu")).answer.notes
+    (note,) = dry_run("mailu", fixture("mailu")).answer.notes
     assert note.startswith("1 patterns such as 'list-%@example.com'")
 
 
@@ -164,7 +172,7 @@ def test_the_head_of_a_recipe(name: str) -> None:
     text = (SHIPPED / f"{name}.toml").read_text("utf-8")
     head = text[: text.index("title = ")]
     assert all(line.startswith("#") for line in head.splitlines())
-    assert re.search(r"[Nn]ot tried against a live|Tried against", head.replace("\n# ", " "))
+    assert re.search(r"[Nn]ot tested against a live|Tested against a real", head.replace("\n# ", " "))
     assert ("token_file" in head) != ("password_file" in head)
     assert all(len(line) <= 120 or line.startswith(("scope =", "join =", '    ["x:')) for line in text.splitlines())
 
@@ -248,25 +256,25 @@ Signature = tuple[str, str, str, str]
 
 
 def signature(method: str, path: str, query: dict[str, str], body: Any) -> Signature:  # noqa: ANN401 - JSON
-    """Give what makes a request the one that it is."""
+    """Return what makes a request the one that it is."""
     return method, path, json.dumps(query, sort_keys=True), json.dumps(body, sort_keys=True)
 
 
 def pages(step: Step, answers: Any) -> Iterator[tuple[str, list[Any]]]:  # noqa: ANN401 - JSON
-    """Give the pages of a step, one list of them for each value of for_each."""
+    """Return the pages of a step, one list of them for each value of for_each."""
     yield from answers.items() if step.for_each else [("", answers)]
 
 
 def inner(step: Step, body: Any) -> Any:  # noqa: ANN401 - JSON
-    """Give the body within a body."""
-    found = paths.one(body, step.unwrap) if step.unwrap else paths.ABSENT
-    return body if found is paths.ABSENT else found
+    """Return the body within a body."""
+    found = json_path.find_one(body, step.unwrap) if step.unwrap else json_path.ABSENT
+    return body if found is json_path.ABSENT else found
 
 
 def records(step: Step, body: Any) -> list[Any]:  # noqa: ANN401 - JSON
-    """Give the records of a page."""
-    found = list(paths.every(inner(step, body), step.list))
-    return found if paths.is_plural(step.list) else found[0] if found and isinstance(found[0], list) else []
+    """Return the records of a page."""
+    found = list(json_path.find_all(inner(step, body), step.list))
+    return found if json_path.is_plural(step.list) else found[0] if found and isinstance(found[0], list) else []
 
 
 @dataclass
@@ -283,9 +291,9 @@ class System:
     strangers: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.given = parameters(self.recipe, self.fixture.parameters)
+        self.given = parameter_values(self.recipe, self.fixture.parameters)
         self.bodies: dict[Signature, Any] = {}
-        for step in bound(self.recipe, self.given).steps:
+        for step in with_parameters(self.recipe, self.given).steps:
             for each, bodies in pages(step, self.fixture.answers[step.name]):
                 self._serve(step, {**self.given, "each": each}, bodies)
         for path in {one[1] for one in self.bodies}:
@@ -299,22 +307,22 @@ class System:
 
     def _serve(self, step: Step, given: dict[str, str], bodies: list[Any]) -> None:
         """Put the pages of a list where they are asked for."""
-        path = filled(step.path, {name: quote(value, safe="") for name, value in given.items()})
-        first = {name: filled(value, given) for name, value in step.query.items()}
+        path = fill_placeholders(step.path, {name: quote(value, safe="") for name, value in given.items()})
+        first = {name: fill_placeholders(value, given) for name, value in step.query.items()}
         paging = step.paging or Paging(kind="page")
         number, query = paging.start, first | ({paging.param: str(paging.start)} if paging.param else {})
         if paging.kind == "token":
             query = first
         for body in bodies:
-            asked = filled(step.body, {**given, "page": number, "offset": number}) if step.body else None
+            asked = fill_placeholders(step.body, {**given, "page": number, "offset": number}) if step.body else None
             self.bodies[signature(step.method, path, query, asked)] = body
             if paging.kind in {"page", "offset"}:
                 number += 1 if paging.kind == "page" else len(records(step, body))
                 query = first | ({paging.param: str(number)} if paging.param else {})
             elif paging.kind == "token":
-                query = {**first, paging.param: str(paths.one(body, paging.path))}
+                query = {**first, paging.param: str(json_path.find_one(body, paging.path))}
             else:
-                parts = urlsplit(str(paths.one(body, paging.path) or ""))
+                parts = urlsplit(str(json_path.find_one(body, paging.path) or ""))
                 path, query = parts.path, {name: values[0] for name, values in parse_qs(parts.query).items()}
 
     def _answer(self, request: Request) -> Iterable[Part]:
@@ -338,7 +346,7 @@ class System:
         return says({"status": "ok", "email": ADMIN, "privileges": ["admin"], "api_key": SESSION})
 
     def _token(self, request: Request) -> Iterable[Part]:
-        """Give a token to a client (RFC 6749, 4.4)."""
+        """Answer with a token to a client (RFC 6749, 4.4)."""
         form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
         wanted = {"client_id": ADMIN, "client_secret": PASSWORD, "scope": GRAPH_SCOPE}
         if request.method != "POST" or form != {"grant_type": "client_credentials", **wanted}:
@@ -346,7 +354,7 @@ class System:
         return says({"token_type": "Bearer", "expires_in": 3599, "access_token": SESSION})
 
     def _assert(self, request: Request) -> Iterable[Part]:
-        """Give a token to a service account (RFC 7523, 2.1)."""
+        """Answer with a token to a service account (RFC 7523, 2.1)."""
         form = {name: values[0] for name, values in parse_qs(request.body.decode()).items()}
         try:
             claims = jwt.decode(
@@ -414,7 +422,7 @@ class Network:
     ca_file: Path
 
     def asking(self, name: str, given: dict[str, str]) -> Asked:
-        """Give a source with a recipe that asks it."""
+        """Return a source with a recipe that asks it."""
         recipe = load(name)
         file = secret(self.directory, key_file() if name == "google" else WHO[name][0])
         by_password = recipe.auth.kind in {"basic", "login", "oauth2_client_credentials"}
@@ -534,7 +542,7 @@ class Stalwart:
 
 
 def account(number: int) -> dict[str, Any]:
-    """Give an account with an alias that is enabled and one that is not."""
+    """Return an account with an alias that is enabled and one that is not."""
     aliases = {
         "0": {"enabled": True, "name": f"alias{number}", "domainId": "c", "description": None},
         "1": {"enabled": False, "name": f"old{number}", "domainId": "c", "description": None},
@@ -543,7 +551,7 @@ def account(number: int) -> dict[str, Any]:
 
 
 def both(*numbers: int) -> list[str]:
-    """Give the addresses of these accounts, in both domains."""
+    """Return the addresses of these accounts, in both domains."""
     kinds = [(kind, domain) for kind in ("user", "alias") for domain in ("example.com", "example.net")]
     return sorted(f"{kind}{number}@{domain}" for number in numbers for kind, domain in kinds)
 
@@ -570,7 +578,7 @@ def test_stalwart_fails_on_a_page(network: Network) -> None:
     network.server.routes["/jmap"] = Stalwart([account(number) for number in range(1203)], error="requestTooLarge")
     failed = network.asking("stalwart", {"account_id": "b"}).fetch()
     assert failed.report.state == "failing"
-    assert "step 'accounts', page 2: the server says that it failed" in failed.report.error
+    assert "step 'accounts', page 2: the server reports a failure" in failed.report.error
 
 
 # What breaks them: whatever is mistyped, unknown or an error is noticed, and never a shorter list
@@ -592,7 +600,7 @@ _WORD = re.compile(r'"[^"]+"|[A-Za-z0-9_]+')
 
 
 def mistyped(path: str) -> Iterator[str]:
-    """Give a path with a letter too many in each of its names; indices are no names, and @ is given one."""
+    """Return a path with a letter too many in each of its names; indices are no names, and @ is given one."""
     if path == "@":
         yield "records"
     for found in _WORD.finditer(path):
@@ -606,7 +614,7 @@ Where = tuple[str | int, ...]
 
 
 def texts(value: Any, at: Where = ()) -> Iterator[tuple[Where, str]]:  # noqa: ANN401 - TOML
-    """Give every text in a value, and where it is."""
+    """Yield every text in a value, and where it is."""
     if isinstance(value, str):
         yield at, value
     several = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -615,7 +623,7 @@ def texts(value: Any, at: Where = ()) -> Iterator[tuple[Where, str]]:  # noqa: A
 
 
 def put(value: Any, at: Where, new: object) -> Any:  # noqa: ANN401 - TOML
-    """Give a value that is another one at a place."""
+    """Return a value that is another one at a place."""
     changed = copy.deepcopy(value)
     inside = changed
     for name in at[:-1]:
@@ -625,14 +633,14 @@ def put(value: Any, at: Where, new: object) -> Any:  # noqa: ANN401 - TOML
 
 
 def names_a_path(at: Where) -> bool:
-    """Tell whether it is a path into an answer that stands there: a list, a total, a key, a value, a look-up."""
+    """True if it is a path into an answer that stands there: a list, a total, a key, a value, a look-up."""
     if at[-1] in {"list", "total", "key", "unwrap"} and len(at) == 3:
         return at[-1] != "unwrap"  # which may be absent, and often is
     return at[-1] in {"value", "each", "to", "local"} or (at[-1] == "key" and "join" in at)
 
 
 def changed_recipes(name: str) -> Iterator[tuple[str, dict[str, Any], bool]]:
-    """Give the recipe with one path mistyped: what was, the recipe, and whether what it leads to may be absent."""
+    """Return the recipe with one path mistyped: what was, the recipe, and whether what it leads to may be absent."""
     recipe = raw(name)
     for at, text in texts(recipe["steps"], ("steps",)):
         if names_a_path(at):
@@ -666,13 +674,13 @@ def test_a_path_that_is_mistyped(
     file = tmp_path / "wrong.toml"
     file.write_text("\n".join(f"{json.dumps(key)} = {toml(value)}" for key, value in recipe.items()), "utf-8")
     try:
-        rehearsal = rehearse(str(file), FULL[name])
+        result = dry_run(str(file), FULL[name])
     except SourceError as error:
-        assert "pages that were not asked for" not in str(error), error  # noqa: PT017 - not by the fixture's end alone
+        assert "pages that were not requested" not in str(error), error  # noqa: PT017 - not by the fixture's end alone
         return
     assert may_be_absent
-    assert not exactly(rehearsal), "nothing shows that it is wrong"
-    assert not rehearsal.unexpected or name == "mailu"
+    assert not exactly(result), "nothing shows that it is wrong"
+    assert not result.unexpected or name == "mailu"
 
 
 def test_the_writer_of_toml(tmp_path: Path) -> None:
@@ -681,14 +689,14 @@ def test_the_writer_of_toml(tmp_path: Path) -> None:
         file = tmp_path / "same.toml"
         file.write_text("\n".join(f"{json.dumps(key)} = {toml(value)}" for key, value in raw(name).items()), "utf-8")
         assert load(str(file)) == load(name)
-        assert exactly(rehearse(str(file), FULL[name]))
+        assert exactly(dry_run(str(file), FULL[name]))
 
 
 def set_at(places: list[Any], path: str, new: object) -> int:
     """Set what a path leads to, wherever it does, and count how often."""
-    steps = paths.parse(path)
+    steps = json_path.parse(path)
     for step in steps[:-1]:
-        places = [found for place in places if place is not None for found in paths._follow(place, step, path)]
+        places = [found for place in places if place is not None for found in json_path._descend(place, step, path)]
     last, count = steps[-1], 0
     for place in places:
         if last.kind == "index" and isinstance(place, list) and len(place) > last.index:
@@ -702,7 +710,7 @@ def set_at(places: list[Any], path: str, new: object) -> int:
 
 
 def rule_places(recipe: Recipe) -> Iterator[tuple[Step, str, Rule, bool]]:
-    """Give every rule that knows words: the step whose records it is about, where in them, whether in the body."""
+    """Yield every rule that knows words: the step whose records it is about, where in them, whether in the body."""
     steps = {step.name: step for step in recipe.steps}
     for step in recipe.steps:
         yield from ((step, rule.path, rule, True) for rule in step.ok)
@@ -720,15 +728,17 @@ def rule_places(recipe: Recipe) -> Iterator[tuple[Step, str, Rule, bool]]:
 
 
 def worded(rule: Rule) -> bool:
-    """Tell whether a rule knows words, so that another one is unknown."""
+    """True if a rule knows words, so that another one is unknown."""
     return isinstance(rule.one_of, tuple) or isinstance(rule.none_of, tuple) or isinstance(rule.true, bool)
 
 
 def unknown_words() -> Iterator[tuple[str, str, Step, str, bool]]:
-    """Give every place of every recipe where a word is known."""
+    """Yield every place of every recipe where a word is known."""
     for name in NAMES:
-        given = parameters(load(name), {**FULL[name].parameters, **({"suspended": "drop"} if name == "google" else {})})
-        for step, path, rule, in_body in rule_places(bound(load(name), given)):
+        given = parameter_values(
+            load(name), {**FULL[name].parameters, **({"suspended": "drop"} if name == "google" else {})}
+        )
+        for step, path, rule, in_body in rule_places(with_parameters(load(name), given)):
             if worded(rule):
                 yield name, f"{step.name} {path}", step, path, in_body
 
@@ -754,7 +764,7 @@ def test_a_word_that_is_unknown(
             count += set_at([inner(step, body)] if in_body else records(step, body), path, "surprise")
     assert count
     with pytest.raises(SourceError, match="surprise") as caught:
-        rehearse(name, Fixture(answers, golden.expected, golden.parameters))
+        dry_run(name, Fixture(answers, golden.expected, golden.parameters))
     assert caught.value.kind == FailureKind.BROKEN
 
 
@@ -798,9 +808,9 @@ ANY: list[Any] = [
 
 
 def places(name: str) -> Iterator[tuple[str, str, int]]:
-    """Give every page of a recipe's fixture: step, value of for_each, number."""
+    """Yield every page of a recipe's fixture: step, value of for_each, number."""
     golden = FULL[name]
-    for step in bound(load(name), parameters(load(name), golden.parameters)).steps:
+    for step in with_parameters(load(name), parameter_values(load(name), golden.parameters)).steps:
         for each, bodies in pages(step, golden.answers[step.name]):
             yield from ((step.name, each, number) for number in range(len(bodies)))
 
@@ -817,5 +827,5 @@ def test_an_error_in_the_place_of_a_page(name: str, step: str, each: str, number
         bodies = answers[step][each] if each else answers[step]
         bodies[number] = error
         with pytest.raises(SourceError) as caught:
-            rehearse(name, Fixture(answers, golden.expected, golden.parameters))
+            dry_run(name, Fixture(answers, golden.expected, golden.parameters))
         assert f"step '{step}'" in str(caught.value)

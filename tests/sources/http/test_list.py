@@ -77,9 +77,9 @@ FAILURES = {
     "wrong digest": Failure(lambda _: answer(LIST.replace(b"user7@", b"user8@")), "do not match the SHA-256 digest"),
     "a line less": Failure(lambda _: answer(LIST.replace(b"user7@example.com\n", b"")), "counts 200 lines"),
     "foreign, no length": Failure(
-        lambda _: answer(b"a@example.com\n", length=False), "nobody can tell", _BROKEN, foreign=True
+        lambda _: answer(b"a@example.com\n", length=False), "proves that the list is complete", _BROKEN, foreign=True
     ),
-    "html": Failure(lambda _: answer("<html>", content_type="text/html; charset=utf-8"), "page for people", _BROKEN),
+    "html": Failure(lambda _: answer("<html>", content_type="text/html; charset=utf-8"), "is it a web page", _BROKEN),
     "json": Failure(lambda _: answer('{"error":1}', content_type="application/json"), "not a plain list", _BROKEN),
     "html as text": Failure(
         lambda _: answer("<html>\n<body>\n", content_type="text/plain"), "none of its", _BROKEN, foreign=True
@@ -97,31 +97,33 @@ FAILURES = {
     ),
     "cut without a length": Failure(lambda _: [head("connection: close"), HALF, "fin"], "the last line is not"),
     "reset": Failure(lambda _: [head(f"content-length: {len(LIST)}"), HALF, "rst"], "list"),
-    "stall": Failure(lambda _: [head(f"content-length: {len(LIST)}"), HALF, "stall"], "no answer in time"),
-    "no answer": Failure(lambda _: ["stall"], "no answer in time"),
+    "stall": Failure(lambda _: [head(f"content-length: {len(LIST)}"), HALF, "stall"], "no answer within its timeout"),
+    "no answer": Failure(lambda _: ["stall"], "no answer within its timeout"),
     "hang up": Failure(lambda _: ["fin"], "disconnected"),
     "no HTTP": Failure(lambda _: [b"220 mail.example.com ESMTP\r\n", "fin"], "list"),
     "trickle": Failure(_trickle, "deadline"),
     "endless": Failure(_endless, "see max_body", _BROKEN, foreign=True),
-    "cut gzip": Failure(lambda _: answer(gzip.compress(LIST)[:-10], content_encoding="gzip"), "gzip is cut short"),
-    "damaged gzip": Failure(lambda _: answer(b"\x1f\x8b" + b"x" * 50, content_encoding="gzip"), "gzip is damaged"),
+    "cut gzip": Failure(lambda _: answer(gzip.compress(LIST)[:-10], content_encoding="gzip"), "gzip data is truncated"),
+    "damaged gzip": Failure(lambda _: answer(b"\x1f\x8b" + b"x" * 50, content_encoding="gzip"), "gzip data is damaged"),
     "gzip goes on": Failure(
-        lambda _: answer(gzip.compress(LIST) + b"more", content_encoding="gzip"), "after its end", _BROKEN
+        lambda _: answer(gzip.compress(LIST) + b"more", content_encoding="gzip"),
+        "after the end of the gzip data",
+        _BROKEN,
     ),
     "gzip bomb": Failure(
-        lambda _: answer(BOMB, content_encoding="gzip"), "as unpacked: see max_body", _BROKEN, foreign=True
+        lambda _: answer(BOMB, content_encoding="gzip"), "decompressed: see max_body", _BROKEN, foreign=True
     ),
-    "brotli": Failure(lambda _: answer(LIST, content_encoding="br"), "was not asked for", _BROKEN),
+    "brotli": Failure(lambda _: answer(LIST, content_encoding="br"), "gzip was requested", _BROKEN),
     "304 unasked": Failure(lambda _: answer(status=304), "answers 304", _BROKEN),
     "204": Failure(lambda _: answer(status=204), "answers 204", _BROKEN),
     "206": Failure(lambda _: answer(HALF, status=206), "answers 206", _BROKEN),
     "404": Failure(lambda _: answer(status=404), "answers 404", _BROKEN),
     "500": Failure(lambda _: answer(status=500), "answers 500"),
     "503": Failure(lambda _: answer(status=503), "answers 503"),
-    "401": Failure(lambda _: answer(status=401), "refuses our credentials", _REFUSED),
-    "403": Failure(lambda _: answer(status=403), "refuses our credentials", _REFUSED),
+    "401": Failure(lambda _: answer(status=401), "the server refuses the credentials", _REFUSED),
+    "403": Failure(lambda _: answer(status=403), "the server refuses the credentials", _REFUSED),
     "429": Failure(lambda _: answer(status=429), "answers 429"),
-    "429, in an hour": Failure(lambda _: answer(status=429, retry_after="3600"), "try again after '3600'"),
+    "429, in an hour": Failure(lambda _: answer(status=429, retry_after="3600"), "retry after '3600'"),
     "redirect": Failure(
         lambda _: answer(status=302, location="https://elsewhere.example.net/"), "not followed", _BROKEN
     ),
@@ -274,7 +276,7 @@ def test_a_query_is_not_shown(server: ScriptedHTTP, tmp_path: Path) -> None:
     asked = Asked(tmp_path, f"{server.url}/list?key={TOKEN}", foreign=True, max_body=Size(8 << 20), deadline=20)
     asked.whole()
     for failure in FAILURES.values():
-        if failure.told not in {"deadline", "no answer in time"}:
+        if failure.told not in {"deadline", "no answer within its timeout"}:
             server.routes["/list"] = failure.does
             fetched = asked.fetch(1e9 + 2 * REFUSED_FOR)
             assert TOKEN not in f"{fetched.report} {fetched.state.error}"
@@ -420,5 +422,5 @@ def test_secrets_that_no_header_can_hold(server: ScriptedHTTP, tmp_path: Path) -
     """A token with a line break in it fails the source without being shown."""
     asked = Asked(tmp_path, f"{server.url}/list", token_file=secret(tmp_path, "two\nlines"))
     failed = asked.fetch()
-    assert "cannot hold" in failed.report.error
+    assert "cannot contain" in failed.report.error
     assert "lines" not in failed.report.error

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from syncagent.errors import FailureKind
-from syncagent.sources.http.client import Ask, Response, Transport
+from syncagent.sources.http.client import Client, HttpRequest, Response
 from syncagent.sync.fetch import REFUSED_FOR
 from tests.sources.http import TOKEN, Asked, addresses, config, secret
 from tests.sources.http.primary import (
@@ -61,7 +61,7 @@ def no(status: int = 401, body: str = MARK) -> Handler:
 def test_a_refusal_is_not_repeated_within_the_hour(place: str, status: int, one: Asking) -> None:
     """A server that refuses us, wherever, is not asked again within the hour, and nothing further at once."""
     one.primary.instead[place] = no(status)
-    one.fails(REFUSED, f"answers {status}", "refuses our credentials")
+    one.fails(REFUSED, f"answers {status}", "the server refuses the credentials")
     asked = len(one.server.asked)
     assert one.server.asked[-1].path == place.partition(" ")[0]
     for later in (10, REFUSED_FOR - 10):
@@ -75,11 +75,11 @@ def test_a_refusal_is_not_repeated_within_the_hour(place: str, status: int, one:
 def test_another_secret_or_recipe_is_tried_at_once(file: str, one: Asking, tmp_path: Path) -> None:
     """A change of the secret's file, or of the recipe's, is a reason to ask again within the hour."""
     one.primary.instead["/domains"] = no()
-    one.fails(REFUSED, "refuses our credentials")
+    one.fails(REFUSED, "the server refuses the credentials")
     asked = len(one.server.asked)
     path = Path(one.asked.configured.own.token_file) if file == "secret" else recipe(tmp_path)
     os.utime(path, (1, 1))
-    one.fails(REFUSED, "refuses our credentials", now=NOW + 10)
+    one.fails(REFUSED, "the server refuses the credentials", now=NOW + 10)
     assert len(one.server.asked) == asked + 1
     one.fails(REFUSED, "not asked again", now=NOW + 20)
     assert len(one.server.asked) == asked + 1
@@ -88,7 +88,7 @@ def test_another_secret_or_recipe_is_tried_at_once(file: str, one: Asking, tmp_p
 def test_too_many_requests_by_its_words(one: Asking) -> None:
     """A 403 that says in its own words "too many requests" is no refusal: the next run asks again."""
     one.primary.instead["/users 2"] = no(403, f'{{"{MARK}": "please slow down"}}')
-    one.fails(TEMPORARY, "step 'users', page 2", "answers 403", "too many requests, it says")
+    one.fails(TEMPORARY, "step 'users', page 2", "answers 403", "there are too many requests")
     one.primary.instead["/users 2"] = no(403, "no")
     one.fails(REFUSED, "answers 403", now=NOW + 10)
 
@@ -104,17 +104,21 @@ def taken(body: Any) -> Handler:  # noqa: ANN401 - JSON
 LOGINS: dict[str, tuple[Handler, FailureKind, str]] = {
     "401": (no(401), REFUSED, "answers 401"),
     "403": (no(403), REFUSED, "answers 403"),
-    "invalid": (taken({"status": "invalid", "note": MARK}), REFUSED, "does not let anna in; see password_file"),
-    "unknown status": (taken({"status": MARK}), BROKEN, "says neither yes nor no"),
-    "error object": (taken({"error": MARK}), BROKEN, "says neither yes nor no"),
-    "null": (taken(None), BROKEN, "says neither yes nor no"),
-    "no token": (taken({"status": "ok", "note": MARK}), BROKEN, "its answer has no token"),
-    "token is null": (taken({"status": "ok", "token": None}), BROKEN, "its token is null"),
-    "token is empty": (taken({"status": "ok", "token": ""}), BROKEN, "its token is a text"),
-    "token is an object": (taken({"status": "ok", "token": {"x": MARK}}), BROKEN, "its token is an object"),
-    "token in two lines": (taken({"status": "ok", "token": f"{MARK}\n\rx: y"}), BROKEN, "cannot hold"),
+    "invalid": (taken({"status": "invalid", "note": MARK}), REFUSED, "refuses the login of anna: see password_file"),
+    "unknown status": (taken({"status": MARK}), BROKEN, "does not know the answer to the login of anna"),
+    "error object": (taken({"error": MARK}), BROKEN, "does not know the answer to the login of anna"),
+    "null": (taken(None), BROKEN, "does not know the answer to the login of anna"),
+    "no token": (taken({"status": "ok", "note": MARK}), BROKEN, "the answer contains no token"),
+    "token is null": (taken({"status": "ok", "token": None}), BROKEN, "the token in the answer is null"),
+    "token is empty": (taken({"status": "ok", "token": ""}), BROKEN, "the token in the answer is a text"),
+    "token is an object": (
+        taken({"status": "ok", "token": {"x": MARK}}),
+        BROKEN,
+        "token in the answer is an object",
+    ),
+    "token in two lines": (taken({"status": "ok", "token": f"{MARK}\n\rx: y"}), BROKEN, "cannot contain"),
     "500": (no(500), TEMPORARY, "answers 500"),
-    "html": (lambda _: answer(f"<html>{MARK}", content_type="text/html"), BROKEN, "is no JSON"),
+    "html": (lambda _: answer(f"<html>{MARK}", content_type="text/html"), BROKEN, "is not valid JSON"),
 }
 
 
@@ -191,11 +195,11 @@ TOKENS: dict[str, tuple[Handler, FailureKind, str]] = {
     "403": (no(403), REFUSED, "answers 403"),
     "404": (no(404), BROKEN, "answers 404"),
     "500": (no(500), TEMPORARY, "answers 500"),
-    "html": (lambda _: answer(f"<html>{MARK}", content_type="text/html"), BROKEN, "is no JSON"),
-    "no token": (taken({"error": MARK}), BROKEN, "its answer has no token"),
-    "token is a number": (taken({"access_token": 8150}), BROKEN, "its token is a number"),
-    "an array": (taken([MARK]), BROKEN, "its answer has no token"),
-    "cut": (lambda _: answer('{"access_token": "x'), TEMPORARY, "not all of it"),
+    "html": (lambda _: answer(f"<html>{MARK}", content_type="text/html"), BROKEN, "is not valid JSON"),
+    "no token": (taken({"error": MARK}), BROKEN, "the answer contains no token"),
+    "token is a number": (taken({"access_token": 8150}), BROKEN, "the token in the answer is a number"),
+    "an array": (taken([MARK]), BROKEN, "the answer contains no token"),
+    "cut": (lambda _: answer('{"access_token": "x'), TEMPORARY, "or incomplete"),
     "redirect": (lambda _: answer(status=302, location="https://evil.example/"), BROKEN, "redirects are not followed"),
 }
 
@@ -225,13 +229,13 @@ def test_tokens_that_do_not_come(name: str, tmp_path: Path) -> None:
 
 def test_no_secret_in_what_is_shown(tmp_path: Path) -> None:
     """What is asked, answered and kept between does not show a secret when it is printed, as in a traceback."""
-    ask = Ask("POST", {"x": TOKEN}, json={"p": TOKEN}, form={"p": TOKEN}, basic=("anna", TOKEN))
+    request = HttpRequest("POST", {"x": TOKEN}, json={"p": TOKEN}, form={"p": TOKEN}, basic=("anna", TOKEN))
     response = Response("https://mail.example.com/", 200, {"set-cookie": TOKEN}, iter([TOKEN.encode()]))
     own = config("https://mail.example.com/", token_file=secret(tmp_path))
-    with Transport(own, time.monotonic() + 5) as transport:
-        transport.sign("authorization", TOKEN, "Bearer")
-        transport.sign_basic("anna", TOKEN)
-        assert TOKEN not in f"{ask!r} {response!r} {transport!r} {own!r} {transport}"
+    with Client(own, time.monotonic() + 5) as client:
+        client.set_credentials("authorization", TOKEN, "Bearer")
+        client.set_basic("anna", TOKEN)
+        assert TOKEN not in f"{request!r} {response!r} {client!r} {own!r} {client}"
 
 
 def test_the_password_is_not_sent_elsewhere(by_login: Asking) -> None:

@@ -34,7 +34,7 @@ def mailman(server: Mailman) -> Iterator[Mailman]:
 
 
 def asks(mailman: Mailman, directory: Path, password: str | None = None, **keys: Any) -> Asked:  # noqa: ANN401 - any key
-    """Give a source that asks it."""
+    """Return a source that asks it."""
     file = secret(directory, password or mailman.password)
     return Asked(
         directory, mailman.url, recipe="mailman3", username=mailman.username, password_file=file, insecure=True, **keys
@@ -42,7 +42,7 @@ def asks(mailman: Mailman, directory: Path, password: str | None = None, **keys:
 
 
 def all_of(*lists: str) -> list[str]:
-    """Give all addresses of these lists."""
+    """Return all addresses of these lists."""
     parts = (one.partition("@") for one in lists)
     return sorted(f"{name}{suffix}@{domain}" for name, _, domain in parts for suffix in SUFFIXES)
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncagent.sources.http.recipe import conditions as rules
-from syncagent.sources.http.recipe import json_path as paths
+from syncagent.sources.http.recipe import conditions, json_path
 from syncagent.sources.http.recipe.conditions import Rule, RuleError
 from syncagent.sources.http.recipe.json_path import ABSENT, MissingError, PathError
 
@@ -49,27 +48,27 @@ EVERY: dict[str, list[Any]] = {
 @pytest.mark.parametrize("path", EVERY)
 def test_where_a_path_leads(path: str) -> None:
     """A path leads to every place that it names, and to none where it may end."""
-    assert list(paths.every(BODY, path)) == EVERY[path]
+    assert list(json_path.find_all(BODY, path)) == EVERY[path]
     if len(EVERY[path]) < 2:
-        assert paths.one(BODY, path) == (EVERY[path][0] if EVERY[path] else ABSENT)
+        assert json_path.find_one(BODY, path) == (EVERY[path][0] if EVERY[path] else ABSENT)
     else:
-        with pytest.raises(PathError, match="and one is wanted"):
-            paths.one(BODY, path)
+        with pytest.raises(PathError, match="expected one"):
+            json_path.find_one(BODY, path)
 
 
 ASTRAY = {
-    "user[].mail": "there is no 'user'; there are: users, by",
-    "users.mail": "an object is wanted, and there is an array",
-    "users[].male": "there is no 'male'; there are: mail, alias",
-    "users[].none": "there is no 'none'",
-    "users[2]": "number 2 is wanted, and there are 2",
-    "by[]": "an array is wanted, and there is an object",
-    "by[0]?": "an array is wanted, and there is an object",
-    "null.x": "an object is wanted, and there is null",
-    "null.x?": "an object is wanted, and there is null",
-    "users[].mail.x?": "an object is wanted, and there is a text",
-    "users[].mail[]?": "an array is wanted, and there is a text",
-    "deep.er.*": "an object is wanted, and there is an array",
+    "user[].mail": "'user' is missing, the object has: users, by",
+    "users.mail": "expected an object, got an array",
+    "users[].male": "'male' is missing, the object has: mail, alias",
+    "users[].none": "'none' is missing",
+    "users[2]": "item 2 is missing, the array has 2",
+    "by[]": "expected an array, got an object",
+    "by[0]?": "expected an array, got an object",
+    "null.x": "expected an object, got null",
+    "null.x?": "expected an object, got null",
+    "users[].mail.x?": "expected an object, got a text",
+    "users[].mail[]?": "expected an array, got a text",
+    "deep.er.*": "expected an object, got an array",
 }
 
 
@@ -77,7 +76,7 @@ ASTRAY = {
 def test_where_no_path_leads(path: str) -> None:
     """A path that leads nowhere is an error that says what there is."""
     with pytest.raises(PathError) as told:
-        list(paths.every(BODY, path))
+        list(json_path.find_all(BODY, path))
     assert ASTRAY[path] in str(told.value)
 
 
@@ -86,8 +85,8 @@ def test_null_is_no_empty_answer() -> None:
     bodies: list[Any] = [None, "text", 7, []]
     for body in bodies:
         with pytest.raises(PathError):
-            paths.one(body, "users?")
-    assert paths.one({}, "users?") is ABSENT
+            json_path.find_one(body, "users?")
+    assert json_path.find_one({}, "users?") is ABSENT
 
 
 @pytest.mark.parametrize(
@@ -96,14 +95,14 @@ def test_null_is_no_empty_answer() -> None:
 def test_no_paths(path: str) -> None:
     """What is no path is refused when the recipe is read."""
     with pytest.raises(PathError):
-        paths.parse(path)
+        json_path.parse(path)
 
 
 def test_names_in_messages() -> None:
     """A message lists names, short ones only: others could be values."""
     with pytest.raises(PathError) as told:
-        paths.one({"ok": 1, "x" * 41: 1, "a\nb": 1, "käse": 1}, "no")
-    assert str(told.value) == "no: there is no 'no'; there are: ok"
+        json_path.find_one({"ok": 1, "x" * 41: 1, "a\nb": 1, "käse": 1}, "no")
+    assert str(told.value) == "no: 'no' is missing, the object has: ok"
 
 
 _NAMES = st.text(st.characters(exclude_characters='"', exclude_categories=["Cs"]), min_size=1, max_size=5)
@@ -137,9 +136,9 @@ def test_a_path_that_was_built_finds_what_is_there(led: tuple[Any, list[str], An
     """Whatever the value, a path to one of its places gives what stands there, whether a part may be absent or not."""
     tree, parts, found = led
     path = "".join(parts).removeprefix(".") or "@"
-    assert list(paths.every(tree, path)) == [found]
+    assert list(json_path.find_all(tree, path)) == [found]
     if parts:
-        assert list(paths.every(tree, f"{path}?")) == ([] if found is None else [found])
+        assert list(json_path.find_all(tree, f"{path}?")) == ([] if found is None else [found])
 
 
 @given(_led(), st.data())
@@ -152,7 +151,7 @@ def test_a_slip_in_a_path_raises(led: tuple[Any, list[str], Any], data: st.DataO
     wrong = data.draw(st.sampled_from(['."no such name"', "[1000]"]))
     path = "".join([*parts[:at], wrong, *parts[at + 1 :]]).removeprefix(".")
     with pytest.raises(PathError):
-        list(paths.every(tree, path))
+        list(json_path.find_all(tree, path))
 
 
 # Rules
@@ -232,15 +231,15 @@ def rule(keys: dict[str, Any], path: str = "x") -> Rule:
 
 
 def record(value: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    """Give a record with a value, or without."""
+    """Return a record with a value, or without."""
     return {} if value is ABSENT else {"x": value}
 
 
 @pytest.mark.parametrize(("keys", "value", "holds"), HOLD, ids=[f"{number}" for number in range(len(HOLD))])
 def test_rules(keys: dict[str, Any], value: Any, holds: bool) -> None:  # noqa: ANN401, FBT001 - parameters
     """A rule holds, or does not, as people mean the value."""
-    assert not rules.problem(rule(keys))
-    assert rules.hold([rule(keys)], record(value)) is holds
+    assert not conditions.problem(rule(keys))
+    assert conditions.all_hold([rule(keys)], record(value)) is holds
 
 
 @pytest.mark.parametrize(
@@ -250,7 +249,7 @@ def test_rules(keys: dict[str, Any], value: Any, holds: bool) -> None:  # noqa: 
 def test_what_a_rule_does_not_know(keys: dict[str, Any], value: Any) -> None:  # noqa: ANN401 - a parameter
     """A value that the rule does not know is an error, never a reason to leave a recipient out."""
     with pytest.raises((RuleError, PathError)):
-        rules.hold([rule(keys)], record(value))
+        conditions.all_hold([rule(keys)], record(value))
 
 
 @pytest.mark.parametrize(
@@ -260,33 +259,35 @@ def test_what_a_rule_does_not_know(keys: dict[str, Any], value: Any) -> None:  #
 def test_what_may_be_absent_is_no_other_thing(keys: dict[str, Any], whole: object) -> None:
     """That something may be absent does not excuse another kind of thing in its place."""
     with pytest.raises(PathError):
-        rules.hold([rule(keys, "box.x")], whole)
-    assert isinstance(rules.hold([rule(keys, "box.x")], {"box": None}), bool)
-    assert isinstance(rules.hold([rule(keys, "box.x")], {}), bool)
+        conditions.all_hold([rule(keys, "box.x")], whole)
+    assert isinstance(conditions.all_hold([rule(keys, "box.x")], {"box": None}), bool)
+    assert isinstance(conditions.all_hold([rule(keys, "box.x")], {}), bool)
     with pytest.raises(MissingError):
-        rules.hold([rule({"true": True}, "box.x")], {})
+        conditions.all_hold([rule({"true": True}, "box.x")], {})
 
 
 @given(st.integers(-(10**6), 10**6))
 def test_numbers_are_compared_as_people_mean_them(number: int) -> None:
     """An integer is the same as a number, as a text, and with a point; a boolean is no number."""
-    assert {rules.canonical(spelled) for spelled in (number, str(number), float(number), f" {number}")} == {str(number)}
-    assert rules.canonical(bool(number)) in {"true", "false"}
+    assert {conditions.canonical(spelled) for spelled in (number, str(number), float(number), f" {number}")} == {
+        str(number)
+    }
+    assert conditions.canonical(bool(number)) in {"true", "false"}
 
 
 @given(_TREES)
 def test_what_is_shown_is_short(value: Any) -> None:  # noqa: ANN401 - JSON
     """Whatever a value is, little is shown of it, and nothing of what is in it."""
-    assert len(rules.shown(value)) < 30
+    assert len(conditions.shown(value)) < 30
     if isinstance(value, (list, dict)):
-        assert rules.shown(value) in {"an array", "an object"}
+        assert conditions.shown(value) in {"an array", "an object"}
 
 
 def test_nothing_long_is_shown() -> None:
     """A long text, an endless number and what cannot be printed are named by their kind."""
-    shown = {rules.shown(value) for value in ("x" * 21, "a\nb", 10**4000, -(10**4000), 1e300)}
+    shown = {conditions.shown(value) for value in ("x" * 21, "a\nb", 10**4000, -(10**4000), 1e300)}
     assert shown == {"a text", "a number"}
-    assert json.loads(rules.shown(7)) == 7
+    assert json.loads(conditions.shown(7)) == 7
 
 
 RULES: dict[str, tuple[dict[str, Any], str]] = {
@@ -294,8 +295,8 @@ RULES: dict[str, tuple[dict[str, Any], str]] = {
     "two": ({"true": True, "present": True}, "exactly one of"),
     "nothing else known": ({"one_of": [1]}, "one_of needs known"),
     "nothing else known, none_of": ({"none_of": [1]}, "none_of needs known"),
-    "not empty, or what": ({"not_empty": False}, "not_empty is true or not there"),
-    "not past, or what": ({"not_past": False}, "not_past is true or not there"),
+    "not empty, or what": ({"not_empty": False}, "not_empty can only be true"),
+    "not past, or what": ({"not_past": False}, "not_past can only be true"),
     "no path": ({"true": True, "path": "a..b"}, "is not a path"),
 }
 
@@ -304,4 +305,4 @@ RULES: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_is_no_rule(name: str) -> None:
     """A rule that means nothing, or several things, is told when the recipe is read."""
     keys, told = RULES[name]
-    assert told in rules.problem(rule(keys))
+    assert told in conditions.problem(rule(keys))

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from syncagent.errors import ConfigError, SourceError
-from syncagent.sources.http.recipe.dry_run import Fixture, read, rehearse
+from syncagent.sources.http.recipe.dry_run import Fixture, dry_run, read
 from tests.sources.http.primary import RECIPE, WHOLE, Primary, recipe
 from tests.support.run import syncagent
 
 
 def fixture(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    """Give a fixture that fits the recipe, with some of its answers changed."""
+    """Return a fixture that fits the recipe, with some of its answers changed."""
     primary = Primary()
     answers = {
         "domains": [primary.body("/domains")],
@@ -23,48 +23,48 @@ def fixture(**changes: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
     return {"answers": answers | changes, "expected": WHOLE}
 
 
-def rehearsed(directory: Path, **changes: Any) -> Any:  # noqa: ANN401 - JSON
+def dry_run_of(directory: Path, **changes: Any) -> Any:  # noqa: ANN401 - JSON
     """Follow the recipe."""
-    return rehearse(recipe(directory), Fixture(**fixture(**changes)))
+    return dry_run(recipe(directory), Fixture(**fixture(**changes)))
 
 
 def test_what_comes_out(tmp_path: Path) -> None:
     """What comes out is compared with what is expected, in either spelling."""
-    whole = rehearsed(tmp_path)
+    whole = dry_run_of(tmp_path)
     assert (whole.addresses, whole.missing, whole.unexpected) == (tuple(WHOLE), (), ())
     other = Fixture(**(fixture() | {"expected": [*WHOLE[1:], "no@example.com"]}))
-    differing = rehearse(recipe(tmp_path), other)
+    differing = dry_run(recipe(tmp_path), other)
     assert (differing.missing, differing.unexpected) == (("no@example.com",), (WHOLE[0],))
-    assert rehearse(recipe(tmp_path), Fixture(fixture()["answers"])).missing == ()
+    assert dry_run(recipe(tmp_path), Fixture(fixture()["answers"])).missing == ()
 
 
 def test_rejects_come_out(tmp_path: Path) -> None:
     """What is no address comes out as a reject with its reason."""
     aliases = {"example.com": [[{"address": "no address"}]], "example.org": [[]]}
-    assert rehearsed(tmp_path, aliases=aliases).rejected == (("no address", "has no @"),)
+    assert dry_run_of(tmp_path, aliases=aliases).rejected == (("no address", "has no @"),)
 
 
 PAGES: dict[str, tuple[dict[str, Any], str]] = {
-    "missing": ({"users": [Primary().body("/users", 1)]}, "step 'users', page 2: the fixture has no page"),
-    "none": ({"users": []}, "step 'users', page 1: the fixture has no page"),
-    "no list": ({"users": {}}, "step 'users', page 1: the fixture has no page"),
-    "missing for one": ({"aliases": {"example.com": [[]]}}, "no page for 'example.org' that is asked for"),
-    "no object": ({"aliases": [[]]}, "no page for 'example.com'"),
-    "too many": ({"domains": [Primary().body("/domains"), []]}, "pages that were not asked for: those of domains"),
-    "nobody's": ({"others": [[]]}, "pages that were not asked for: those of others"),
+    "missing": ({"users": [Primary().body("/users", 1)]}, "step 'users', page 2: the fixture has no further page"),
+    "none": ({"users": []}, "step 'users', page 1: the fixture has no further page"),
+    "no list": ({"users": {}}, "step 'users', page 1: the fixture has no further page"),
+    "missing for one": ({"aliases": {"example.com": [[]]}}, "no further page for 'example.org'"),
+    "no object": ({"aliases": [[]]}, "no further page for 'example.com'"),
+    "too many": ({"domains": [Primary().body("/domains"), []]}, "pages that were not requested, of domains"),
+    "nobody's": ({"others": [[]]}, "pages that were not requested, of others"),
     "too many for one": (
         {"aliases": {"example.com": [[]], "example.org": [[]], "example.net": [[]]}},
-        "pages that were not asked for: those of aliases",
+        "pages that were not requested, of aliases",
     ),
 }
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_pages_that_do_not_fit(name: str, tmp_path: Path) -> None:
-    """A page that is asked for and not there, or there and not asked for, fails the rehearsal."""
+    """A page that is asked for and not there, or there and not asked for, fails the run."""
     changes, told = PAGES[name]
     with pytest.raises(SourceError) as error:
-        rehearsed(tmp_path, **changes)
+        dry_run_of(tmp_path, **changes)
     assert told in str(error.value)
 
 
@@ -73,21 +73,21 @@ def test_parameters(tmp_path: Path) -> None:
     text = 'parameters = { all = { text = "x", one_of = ["yes", "no"] } }\n' + RECIPE
     name = recipe(tmp_path, text)
     with pytest.raises(ConfigError, match="the fixture's parameters lack all"):
-        rehearse(name, Fixture(**fixture()))
-    assert not rehearse(name, Fixture(**fixture(), parameters={"all": "no"})).missing
+        dry_run(name, Fixture(**fixture()))
+    assert not dry_run(name, Fixture(**fixture(), parameters={"all": "no"})).missing
     recipe(tmp_path, text.replace('name = "domains"\n', 'name = "domains"\nwhen = { all = "yes" }\n'))
-    with pytest.raises(ConfigError, match="joins with 'domains', which is no earlier step"):
-        rehearse(name, Fixture(**fixture(), parameters={"all": "no"}))
+    with pytest.raises(ConfigError, match="a join names 'domains', which is not an earlier step"):
+        dry_run(name, Fixture(**fixture(), parameters={"all": "no"}))
 
 
 @pytest.mark.parametrize(
     "raw", [b"", b"{", b"[]", b"{}", b'{"answers": [], "expected": []}', b'{"answers": {}, "x": 1}']
 )
 def test_no_fixture(raw: bytes, tmp_path: Path) -> None:
-    """What is no fixture is told with its file."""
+    """What is not a valid fixture is told with its file."""
     file = tmp_path / "fixture.json"
     file.write_bytes(raw)
-    with pytest.raises(ConfigError, match=r"fixture.json: is no fixture"):
+    with pytest.raises(ConfigError, match=r"fixture.json: is not a valid fixture"):
         read(file)
 
 
@@ -131,17 +131,17 @@ def test_the_command_fails_as_a_fetch_would(file: Path, tmp_path: Path) -> None:
     """75 says that the recipe fails on these answers, where, and why."""
     written(tmp_path, fixture(domains=[{"error": "no"}]))
     done = syncagent("recipe", "test", tmp_path / "two.toml", file, check=75)
-    assert "step 'domains', page 1: list = '@': an array is wanted, and there is an object" in done.stderr
+    assert "step 'domains', page 1: list = '@': expected an array, got an object" in done.stderr
 
 
 def test_the_command_names_all_problems(file: Path, tmp_path: Path) -> None:
     """78 says that the recipe itself is wrong, and every problem is named with its line."""
     recipe(tmp_path, RECIPE.replace('path = "/users"', 'path = "users"').replace('"{name}@{of.name}"', '"{a..b}"'))
     done = syncagent("recipe", "test", tmp_path / "two.toml", file, check=78)
-    assert "step 'users': begins with /" in done.stderr
+    assert "step 'users': expected a path that begins with /" in done.stderr
     assert "'a..b' is not a path" in done.stderr
     assert done.stderr.count("two.toml:") >= 2
-    assert "no recipe 'nobody'" in syncagent("recipe", "test", "nobody", file, check=78).stderr
+    assert "unknown recipe 'nobody'" in syncagent("recipe", "test", "nobody", file, check=78).stderr
     assert "cannot be read" in syncagent("recipe", "test", "mailcow", tmp_path / "none.json", check=78).stderr
     file.write_text("{}", "utf-8")
-    assert "is no fixture" in syncagent("recipe", "test", "mailcow", file, check=78).stderr
+    assert "is not a valid fixture" in syncagent("recipe", "test", "mailcow", file, check=78).stderr

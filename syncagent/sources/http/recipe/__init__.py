@@ -1,1 +1,1 @@
-"""An HTTP API described by a recipe."""
+"""HTTP APIs described by recipes."""

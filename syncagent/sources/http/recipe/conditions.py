@@ -1,6 +1,6 @@
-"""Typed rules about a record: which are kept, and whether an answer is a good one. An unknown word is an error.
+"""Typed conditions on JSON: which records are kept, and whether an answer is a success. An unknown value is an error.
 
-Values are compared as people mean them: 1 equals "1", and true, 1, "yes" are one thing where ``true`` is asked for.
+Values are compared by their text: 1 equals "1". Where ``true`` is expected, true, 1 and "yes" are the same.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET, Struct, UnsetType
 
-from syncagent.sources.http.recipe import json_path as paths
+from syncagent.sources.http.recipe import json_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_SHORT = 20
-_LONGEST = 1 << 64
+_MAX_SHOWN = 20
+_MAX_SHOWN_NUMBER = 1 << 64
 _EARLIEST = 1e8
-"""Seconds since 1970, in 1973: what is less is no time. 0 and -1 often mean "never", 20300101 is a date."""
+"""Seconds since 1970, in 1973: a smaller number is not a time. 0 and -1 often mean "never", 20300101 is a date."""
 _DAY = 86400
 _LAST_ZONE = timezone(timedelta(hours=-12))
 _TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
@@ -26,118 +26,118 @@ _FALSE = frozenset({"false", "0", "no", "off", "f", "n", ""})
 
 
 class RuleError(ValueError):
-    """A value is none that the rule knows: it is not guessed what it means."""
+    """A value that the recipe does not account for. Its meaning is not guessed. The text may contain a short value."""
 
 
 class Rule(Struct, frozen=True, kw_only=True):
-    """A condition on what stands at ``path``; exactly one of the other keys, ``default`` and ``known`` apart."""
+    """A condition on the value at ``path``: one key besides ``path``, ``known``, ``default`` and ``when``."""
 
     path: str
-    """Where the value is."""
+    """The path of the value."""
     one_of: tuple[Any, ...] | UnsetType = UNSET
-    """It is one of these."""
+    """The value is one of these."""
     none_of: tuple[Any, ...] | UnsetType = UNSET
-    """It is none of these."""
+    """The value is none of these."""
     known: tuple[Any, ...] = ()
-    """one_of, none_of: the other values that there are; any further one is an error."""
+    """one_of, none_of: the other values that the API has; any further value is an error."""
     true: bool | UnsetType = UNSET
-    """It is true, or with ``true = false`` it is false; a word that means neither is an error."""
+    """The value is true, or with ``true = false`` false; a value that is neither is an error."""
     present: bool | UnsetType = UNSET
-    """It is there and not null, or with ``present = false`` it is not."""
+    """The value exists and is not null, or with ``present = false`` is absent or null."""
     starts: str | UnsetType = UNSET
-    """It is a text that starts so."""
+    """The value is a text that starts with this."""
     not_starts: str | UnsetType = UNSET
-    """It is a text that does not start so."""
+    """The value is a text that does not start with this."""
     not_empty: bool | UnsetType = UNSET
-    """It is an array or a text with something in it; [""] and null have nothing."""
+    """The value is an array or a text that is not empty; [""] and null count as empty."""
     not_past: bool | UnsetType = UNSET
-    """It is no time that has passed: seconds since 1970, or as in RFC 3339; absent and null are none.
+    """The value is not a time in the past: seconds since 1970, or as in RFC 3339. Absent and null count as not past.
 
-    A time without a zone has passed when it has everywhere, a date when its day is over.
+    A time without a zone is past once it is past in every zone, a date once its day is over.
     """
     default: Any = UNSET
-    """What counts where it is absent or null."""
+    """The value to use if it is absent or null."""
     when: dict[str, str] = {}
-    """It is a rule only where these parameters have these values."""
+    """The rule applies only if these parameters have these values."""
 
 
 KINDS = ("one_of", "none_of", "true", "present", "starts", "not_starts", "not_empty", "not_past")
 
 
 def kind(rule: Rule) -> str | None:
-    """Give which condition a rule is; None where it is none or several."""
-    given = [name for name in KINDS if getattr(rule, name) is not UNSET]
-    return given[0] if len(given) == 1 else None
+    """Return the key of a rule's condition, None if it has none or more than one."""
+    kinds = [name for name in KINDS if getattr(rule, name) is not UNSET]
+    return kinds[0] if len(kinds) == 1 else None
 
 
 def problem(rule: Rule) -> str:
-    """Say what is wrong with a rule, nothing where it is right."""
-    what = kind(rule)
-    if what is None:
-        return f"a rule has exactly one of {', '.join(KINDS)}"
-    if what in {"one_of", "none_of"} and not rule.known:
-        return f"{what} needs known: the other values that there are, so that a new one is noticed"
-    if what in {"not_empty", "not_past"} and getattr(rule, what) is not True:
-        return f"{what} is true or not there"
+    """Return what is wrong with a rule, an empty string if nothing is."""
+    condition = kind(rule)
+    if condition is None:
+        return f"a rule needs exactly one of {', '.join(KINDS)}"
+    if condition in {"one_of", "none_of"} and not rule.known:
+        return f"{condition} needs known: the other values that the API has, so that a new one is noticed"
+    if condition in {"not_empty", "not_past"} and getattr(rule, condition) is not True:
+        return f"{condition} can only be true"
     try:
-        paths.parse(rule.path)
-    except paths.PathError as error:
+        json_path.parse(rule.path)
+    except json_path.PathError as error:
         return str(error)
     return ""
 
 
-def hold(rules: Iterable[Rule], record: Any) -> bool:  # noqa: ANN401 - JSON
-    """Tell whether every rule holds, in their order: the first that does not ends it.
+def all_hold(rules: Iterable[Rule], record: Any) -> bool:  # noqa: ANN401 - JSON
+    """True if every rule holds; the rules after the first that does not are not evaluated.
 
-    Raises RuleError for an unknown value, PathError for a missing one.
+    Raises RuleError for an unknown value and PathError for a missing one.
     """
     return all(_holds(rule, record) for rule in rules)
 
 
 def _holds(rule: Rule, record: Any) -> bool:  # noqa: ANN401 - JSON
-    what = kind(rule)
-    value = _value(rule, record, optional=what in {"present", "not_past"} or rule.default is not UNSET)
-    if what == "present":
-        return (value not in (None, paths.ABSENT)) is rule.present
-    if what == "true":
+    condition = kind(rule)
+    value = _value(rule, record, optional=condition in {"present", "not_past"} or rule.default is not UNSET)
+    if condition == "present":
+        return (value not in (None, json_path.ABSENT)) is rule.present
+    if condition == "true":
         return _truth(value, rule.path) is rule.true
-    if what in {"starts", "not_starts"}:
-        return _text(value, rule.path).startswith(str(getattr(rule, what))) is (what == "starts")
-    if what == "not_empty":
+    if condition in {"starts", "not_starts"}:
+        return _text(value, rule.path).startswith(str(getattr(rule, condition))) is (condition == "starts")
+    if condition == "not_empty":
         if value is not None and not isinstance(value, (list, str)):
-            raise RuleError(f"{rule.path} is {paths.kind_of(value)}, and an array or a text is wanted")
+            raise RuleError(f"{rule.path} is {json_path.type_name(value)}, expected an array or a text")
         return bool(value) and (not isinstance(value, list) or any(value))
-    if what == "not_past":
-        return value in (None, paths.ABSENT) or _time(value, rule.path) > datetime.now(UTC).timestamp()
-    return _is_member(rule, value, str(what))
+    if condition == "not_past":
+        return value in (None, json_path.ABSENT) or _time(value, rule.path) > datetime.now(UTC).timestamp()
+    return _is_member(rule, value, str(condition))
 
 
 def _value(rule: Rule, record: Any, *, optional: bool) -> Any:  # noqa: ANN401 - JSON
     try:
-        value = paths.one(record, rule.path)
-    except paths.MissingError:
+        value = json_path.find_one(record, rule.path)
+    except json_path.MissingError:
         if not optional:
             raise
-        value = paths.ABSENT
-    return rule.default if value in (None, paths.ABSENT) and rule.default is not UNSET else value
+        value = json_path.ABSENT
+    return rule.default if value in (None, json_path.ABSENT) and rule.default is not UNSET else value
 
 
-def _is_member(rule: Rule, value: Any, what: str) -> bool:  # noqa: ANN401 - JSON
-    listed = {canonical(one) for one in getattr(rule, what)}
-    if canonical(value) not in listed | {canonical(one) for one in rule.known}:
-        raise RuleError(f"{rule.path} is {shown(value)}, which the recipe does not know: is it a new status?")
-    return (canonical(value) in listed) is (what == "one_of")
+def _is_member(rule: Rule, value: Any, condition: str) -> bool:  # noqa: ANN401 - JSON
+    listed = {canonical(option) for option in getattr(rule, condition)}
+    if canonical(value) not in listed | {canonical(option) for option in rule.known}:
+        raise RuleError(f"{rule.path} is {shown(value)}, a value that the recipe does not know: is it a new status?")
+    return (canonical(value) in listed) is (condition == "one_of")
 
 
 def canonical(value: Any) -> str:  # noqa: ANN401 - JSON
-    """Spell a plain value as it is compared: 1 as "1", true as "true", null as "null"."""
-    if value is None or value is paths.ABSENT:
+    """Return the text by which a value is compared: "1" for 1, "true" for true, "null" for null. Raises RuleError."""
+    if value is None or value is json_path.ABSENT:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float, str)):
         return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
-    raise RuleError(f"{paths.kind_of(value)} is no plain value")
+    raise RuleError(f"{json_path.type_name(value)} cannot be compared: expected a text, a number, true, false or null")
 
 
 def _truth(value: Any, path: str) -> bool:  # noqa: ANN401 - JSON
@@ -146,26 +146,26 @@ def _truth(value: Any, path: str) -> bool:  # noqa: ANN401 - JSON
         return True
     if word in _FALSE:
         return False
-    raise RuleError(f"{path} is {shown(value)}, which is neither true nor false")
+    raise RuleError(f"{path} is {shown(value)}, expected true or false")
 
 
 def _text(value: Any, path: str) -> str:  # noqa: ANN401 - JSON
     if not isinstance(value, str):
-        raise RuleError(f"{path} is {paths.kind_of(value)}, and a text is wanted")
+        raise RuleError(f"{path} is {json_path.type_name(value)}, expected a text")
     return value
 
 
 def _time(value: Any, path: str) -> float:  # noqa: ANN401 - JSON
     try:
-        when = _moment(value)
+        when = _timestamp(value)
     except (TypeError, ValueError, OverflowError):
         when = 0.0
     if when < _EARLIEST:
-        raise RuleError(f"{path} is {shown(value)}, which is no time")
+        raise RuleError(f"{path} is {shown(value)}, expected a time: seconds since 1970, or RFC 3339")
     return when
 
 
-def _moment(value: Any) -> float:  # noqa: ANN401 - JSON
+def _timestamp(value: Any) -> float:  # noqa: ANN401 - JSON
     if not isinstance(value, str) or value.isdecimal():
         return float(value)
     when = datetime.fromisoformat(value)
@@ -174,9 +174,11 @@ def _moment(value: Any) -> float:  # noqa: ANN401 - JSON
 
 
 def shown(value: Any) -> str:  # noqa: ANN401 - JSON
-    """Show a short plain value; of anything else its kind alone, since a body may hold secrets."""
+    """Return a short plain value for a message, for anything else its type: a body may contain secrets."""
     if isinstance(value, str):
-        short = len(value) <= _SHORT and value.isprintable()
-    else:
-        short = value is None or (isinstance(value, (int, float)) and abs(value) < _LONGEST)
-    return repr(value) if short else paths.kind_of(value)
+        is_short = len(value) <= _MAX_SHOWN and value.isprintable()
+        return repr(value) if is_short else json_path.type_name(value)
+    if value is None or isinstance(value, bool):
+        return canonical(value)
+    is_short = isinstance(value, (int, float)) and abs(value) < _MAX_SHOWN_NUMBER
+    return str(value) if is_short else json_path.type_name(value)

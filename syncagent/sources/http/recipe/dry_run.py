@@ -1,8 +1,8 @@
-"""Follow a recipe through answers that were written down, without a network: ``syncagent recipe test FILE FIXTURE``.
+"""Run of a recipe on recorded answers, without a network: ``syncagent recipe test FILE FIXTURE``.
 
-A fixture is JSON: ``answers`` has for each step the bodies of its pages, in the order in which they are asked for (for
-a step with ``for_each``, an object that has them for each value). ``parameters`` are those of the recipe; ``expected``
-lists the addresses and ``@domain`` catch-alls that are to come out.
+A fixture is JSON: ``answers`` contains for each step the bodies of its pages in the order of the requests (for a step
+with ``for_each``, an object with such a list for each value). ``parameters`` are those of the recipe; ``expected``
+lists the addresses and ``@domain`` catch-alls of a correct recipe.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from msgspec import Struct
 
 from syncagent.addresses import UnusableError, canonical
 from syncagent.errors import ConfigError, FailureKind, Problem, SourceError
-from syncagent.files import atomic as files
+from syncagent.files import atomic
 from syncagent.sources import Answer, Request
-from syncagent.sources.http.recipe.model import bound, parameters
-from syncagent.sources.http.recipe.run import Limits, follow
-from syncagent.sources.http.recipe.source import start
+from syncagent.sources.http.recipe.model import parameter_values, with_parameters
+from syncagent.sources.http.recipe.run import Limits, run_recipe
+from syncagent.sources.http.recipe.source import first_place
 from syncagent.sources.http.recipe.validate import load, problems
 
 if TYPE_CHECKING:
@@ -32,22 +32,22 @@ if TYPE_CHECKING:
     from syncagent.sources.http.recipe.run import Page
 
 ORIGIN = "https://primary.example.com"
-"""Where the answers of a fixture are said to come from, so that a next-link in them can be on the same host."""
+"""URL that the answers of a fixture come from, so that a link to the next page can be on the same host."""
 _LIMITS = Limits(1000, 1_000_000)
-_MOST = 64 << 20
-"""The most octets that a fixture has: as many as an API's page."""
+_MAX_FIXTURE = 64 << 20
+"""Octets of a fixture: as many as a page of an API."""
 
 
 class Fixture(Struct, forbid_unknown_fields=True):
-    """Answers that were written down, and what has to come out."""
+    """Recorded answers, and the expected addresses."""
 
     answers: dict[str, Any]
     expected: list[str] | None = None
     parameters: dict[str, str] = {}
 
 
-class Rehearsal(Struct, frozen=True):
-    """What came out: the addresses, sorted, the rejects with their reasons, and how far that is what was expected."""
+class DryRunResult(Struct, frozen=True):
+    """Sorted addresses, rejects with their reasons, and the differences from the expected addresses."""
 
     answer: Answer
     addresses: tuple[str, ...]
@@ -56,8 +56,8 @@ class Rehearsal(Struct, frozen=True):
     unexpected: tuple[str, ...]
 
 
-class _Gathered:
-    """A sink that keeps what comes."""
+class _MemorySink:
+    """Sink that keeps the addresses in memory."""
 
     def __init__(self) -> None:
         self.restart()
@@ -73,7 +73,7 @@ class _Gathered:
         self.rejected.append((spelled, reason))
 
     def ignore(self, count: int) -> None:
-        """Count nothing."""
+        """Do nothing: ignored entries do not appear in the result."""
 
     def restart(self) -> None:
         self.addresses: set[str] = set()
@@ -88,66 +88,65 @@ class _Gathered:
     retain = forget
 
 
-class _Answers:
-    """Hands out the pages in order; see ``engine.Primary``."""
+class _RecordedAnswers:
+    """Pages of a fixture, in order; see ``recipe.run.Primary``."""
 
-    def __init__(self, answers: dict[str, Any], given: dict[str, str]) -> None:
-        self._left, self._given = copy.deepcopy(answers), given
+    def __init__(self, answers: dict[str, Any], parameters: dict[str, str]) -> None:
+        self._left, self._parameters = copy.deepcopy(answers), parameters
 
     def start(self, step: Step, each: str) -> Place:
-        return start(ORIGIN, step, {**self._given, "each": each})
+        return first_place(ORIGIN, step, {**self._parameters, "each": each})
 
     def page(self, step: Step, _place: Place, each: str) -> Page:
         pages = self._left.get(step.name)
         if step.for_each:
             pages = pages.get(each) if isinstance(pages, dict) else None
         if not isinstance(pages, list) or not pages:
-            what = f" for {each!r}" if step.for_each else ""
-            text = f"the fixture has no page{what} that is asked for; answers has a list of pages for each step"
+            value = f" for {each!r}" if step.for_each else ""
+            text = f"the fixture has no further page{value}: answers must contain a list of pages for each step"
             raise SourceError(text, kind=FailureKind.BROKEN)
         return pages.pop(0), ""
 
-    def left(self) -> list[str]:
-        """Give the steps that have pages nobody asked for."""
-        several = {
+    def unused_steps(self) -> list[str]:
+        """Return the steps with pages that were not requested."""
+        steps = {
             name: list(pages.values()) if isinstance(pages, dict) else [pages] for name, pages in self._left.items()
         }
-        return [name for name, pages in several.items() if any(pages)]
+        return [name for name, pages in steps.items() if any(pages)]
 
 
 def read(file: Path) -> Fixture:
-    """Read a fixture. Raises ConfigError."""
+    """Return the fixture in a file. Raises ConfigError."""
     try:
-        return msgspec.json.decode(files.read_foreign(file, _MOST), type=Fixture)
+        return msgspec.json.decode(atomic.read_foreign(file, _MAX_FIXTURE), type=Fixture)
     except OSError as error:
         text = f"cannot be read: {error.strerror}"
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        text = f"is no fixture: {error}"
+        text = f"is not a valid fixture: {error}"
     raise ConfigError([Problem(str(file), None, "", text)])
 
 
-def rehearse(recipe_name: str, fixture: Fixture) -> Rehearsal:
-    """Follow a recipe through a fixture. Raises ConfigError, and SourceError as a real fetch would."""
+def dry_run(recipe_name: str, fixture: Fixture) -> DryRunResult:
+    """Return the result of a recipe on a fixture. Raises ConfigError, and SourceError as a real fetch would."""
     recipe = load(recipe_name)
-    given = parameters(recipe, fixture.parameters)
-    if absent := recipe.parameters.keys() - given.keys():
-        raise ConfigError(
-            [Problem(recipe_name, None, "", f"the fixture's parameters lack {', '.join(sorted(absent))}")]
-        )
-    recipe = bound(recipe, given)
+    parameters = parameter_values(recipe, fixture.parameters)
+    if missing := recipe.parameters.keys() - parameters.keys():
+        text = f"the fixture's parameters lack {', '.join(sorted(missing))}"
+        raise ConfigError([Problem(recipe_name, None, "", text)])
+    recipe = with_parameters(recipe, parameters)
     if wrong := [Problem(recipe_name, None, ".".join(keys), text) for keys, text in problems(recipe)]:
         raise ConfigError(wrong)
-    sink, answers = _Gathered(), _Answers(fixture.answers, given)
-    request = Request(None, sink, lambda *_: None)
-    answer = follow(recipe, answers, _LIMITS, request)
-    if answers.left():
-        text = f"pages that were not asked for: those of {', '.join(answers.left())}"
+    sink, answers = _MemorySink(), _RecordedAnswers(fixture.answers, parameters)
+    answer = run_recipe(recipe, answers, _LIMITS, Request(None, sink, lambda *_: None))
+    if unused := answers.unused_steps():
+        text = f"the fixture has pages that were not requested, of {', '.join(unused)}"
         raise SourceError(text, kind=FailureKind.BROKEN)
-    found, expected = sink.addresses, set(fixture.expected if fixture.expected is not None else sink.addresses)
-    return Rehearsal(
+    addresses = sink.addresses
+    expected = addresses if fixture.expected is None else set(fixture.expected)
+    return DryRunResult(
         answer,
-        tuple(sorted(found)),
+        tuple(sorted(addresses)),
         tuple(sink.rejected),
-        tuple(sorted(expected - found)),
-        tuple(sorted(found - expected)),
+        tuple(sorted(expected - addresses)),
+        tuple(sorted(addresses - expected)),
     )

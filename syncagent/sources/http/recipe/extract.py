@@ -1,4 +1,4 @@
-"""What a record says, by a step of a recipe: addresses, whole domains, patterns, domains that stand for others."""
+"""Extraction of addresses, domains, patterns and alias domains from records, as a recipe's ``emit`` describes it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from syncagent.addresses import UnusableError, canonical_domain, too_long
-from syncagent.sources.http.recipe import conditions as rules
-from syncagent.sources.http.recipe import json_path as paths
+from syncagent.sources.http.recipe import conditions, json_path
 from syncagent.sources.http.recipe.model import PLACEHOLDER
 
 if TYPE_CHECKING:
@@ -16,11 +15,10 @@ if TYPE_CHECKING:
     from syncagent.sources.http.recipe.model import Emit, Join, Step
 
 
-class Fact(NamedTuple):
-    """Something that a record says.
+class Emitted(NamedTuple):
+    """One value that a record emits: an address, ``@domain``, a pattern, a domain, or an alias domain of ``to``.
 
-    ``value`` is an address, ``@domain``, a pattern, or a domain that stands for ``to``.
-    ``over`` are the steps whose addresses ``value`` has as well, all of them where it is empty.
+    ``over`` names the steps whose addresses an alias domain has as well, all steps if empty.
     """
 
     kind: str
@@ -31,118 +29,128 @@ class Fact(NamedTuple):
 
 @dataclass
 class Records:
-    """Records of earlier steps, as far as later ones look things up in them."""
+    """Records of the steps that later steps join with, indexed when they are first looked up."""
 
-    of: dict[str, list[Any]] = field(default_factory=dict)
-    _found: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)
+    by_step: dict[str, list[Any]] = field(default_factory=dict)
+    _indexes: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)
 
-    def find(self, join: Join, record: Any) -> Any:  # noqa: ANN401 - JSON
-        """Give the record that a join means, None where there is nothing to look up. Raises RuleError, PathError."""
-        wanted = paths.one(record, join.local)
-        if wanted in (None, paths.ABSENT, ""):
+    def look_up(self, join: Join, record: Any) -> Any:  # noqa: ANN401 - JSON
+        """Return the record that a join refers to, None if there is nothing to look up and the join is optional.
+
+        Raises RuleError and PathError.
+        """
+        value = json_path.find_one(record, join.local)
+        if value in (None, json_path.ABSENT, ""):
             if join.optional:
                 return None
-            raise rules.RuleError(f"{join.local} is {rules.shown(wanted)}, and there is nothing to look up")
-        index = self._found.setdefault((join.step, join.key, join.part), {})
-        if not index:
-            for one in self.of[join.step]:
-                key = _part(paths.one(one, join.key), join)
-                if key in index:
-                    raise rules.RuleError(f"step {join.step!r} has two records whose {join.key} is the same")
-                index[key] = one
-        found = index.get(_part(wanted, join))
-        if found is None:
-            raise rules.RuleError(
-                f"{join.local} is {rules.shown(wanted)}, and no record of step {join.step!r} has that as its {join.key}"
+            raise conditions.RuleError(f"{join.local} is {conditions.shown(value)}: nothing to look up")
+        match = self._index(join).get(_join_key(value, join))
+        if match is None:
+            raise conditions.RuleError(
+                f"{join.local} is {conditions.shown(value)}, but no record of step {join.step!r} has this {join.key}"
             )
-        return found
+        return match
+
+    def _index(self, join: Join) -> dict[str, Any]:
+        index = self._indexes.setdefault((join.step, join.key, join.part), {})
+        if not index:
+            for record in self.by_step[join.step]:
+                key = _join_key(json_path.find_one(record, join.key), join)
+                if key in index:
+                    raise conditions.RuleError(f"two records of step {join.step!r} have the same {join.key}")
+                index[key] = record
+        return index
 
 
-def _part(value: Any, join: Join) -> str:  # noqa: ANN401 - JSON
-    spelled = rules.canonical(value)
-    return spelled.rpartition("@")[2].lower() if join.part == "domain" else spelled
+def _join_key(value: Any, join: Join) -> str:  # noqa: ANN401 - JSON
+    text = conditions.canonical(value)
+    return text.rpartition("@")[2].lower() if join.part == "domain" else text
 
 
-def joined(record: Any, joins: Iterable[Join], records: Records) -> Any:  # noqa: ANN401 - JSON
-    """Give a record with what its joins found. Raises RuleError, PathError."""
+def with_joins(record: Any, joins: Iterable[Join], records: Records) -> Any:  # noqa: ANN401 - JSON
+    """Return a record with the records that its joins refer to. Raises RuleError and PathError."""
     for join in joins:
-        record = _with(record, join.name, records.find(join, record))
+        record = _with_member(record, join.name, records.look_up(join, record))
     return record
 
 
-def _with(record: Any, name: str, value: Any) -> Any:  # noqa: ANN401 - JSON
+def _with_member(record: Any, name: str, value: Any) -> Any:  # noqa: ANN401 - JSON
     if not isinstance(record, dict):
-        raise rules.RuleError(f"a record is {paths.kind_of(record)}, and an object is wanted")
+        raise conditions.RuleError(f"a record is {json_path.type_name(record)}, expected an object")
     return {**record, name: value}
 
 
-def said(step: Step, record: Any, records: Records) -> list[Fact]:  # noqa: ANN401 - JSON
-    """Give what a record that counts says. Raises RuleError where it says nothing and has to, PathError."""
-    facts = [fact for emit in step.emit for fact in _emitted(emit, record, records)]
-    if not facts and step.emit and step.must_emit:
-        raise rules.RuleError("it says nothing: no emit is for it")
-    return facts
+def extract(step: Step, record: Any, records: Records) -> list[Emitted]:  # noqa: ANN401 - JSON
+    """Return the values that a kept record emits. Raises RuleError if it must emit one and does not, and PathError."""
+    emitted = [value for emit in step.emit for value in _emit(emit, record, records)]
+    if not emitted and step.emit and step.must_emit:
+        raise conditions.RuleError("no emit applies to the record")
+    return emitted
 
 
-def _emitted(emit: Emit, record: Any, records: Records) -> Iterator[Fact]:  # noqa: ANN401 - JSON
-    places = [_with(record, "each", place) for place in paths.every(record, emit.each)] if emit.each else [record]
+def _emit(emit: Emit, record: Any, records: Records) -> Iterator[Emitted]:  # noqa: ANN401 - JSON
+    places = (
+        [_with_member(record, "each", place) for place in json_path.find_all(record, emit.each)]
+        if emit.each
+        else [record]
+    )
     for place in places:
-        scope = joined(place, emit.join, records) if emit.join else place
-        if rules.hold(emit.where, scope):
-            yield from _facts(emit, scope)
+        scope = with_joins(place, emit.join, records) if emit.join else place
+        if conditions.all_hold(emit.where, scope):
+            yield from _emit_values(emit, scope)
 
 
-def _facts(emit: Emit, scope: Any) -> Iterator[Fact]:  # noqa: ANN401 - JSON
-    to = _usable(_domain(_text(paths.one(scope, emit.to), emit.to)), emit.to) if emit.kind == "alias_domain" else ""
+def _emit_values(emit: Emit, scope: Any) -> Iterator[Emitted]:  # noqa: ANN401 - JSON
+    to = _target_domain(json_path.find_one(scope, emit.to), emit.to) if emit.kind == "alias_domain" else ""
     for value in _values(emit, scope):
         if emit.kind == "address":
-            yield Fact("address", value)
+            yield Emitted("address", value)
             if too_long(value):
                 continue
             local, at, domain = value.rpartition("@")
-            yield from (Fact("address", f"{local}{suffix}{at}{domain}") for suffix in emit.suffixes)
+            yield from (Emitted("address", f"{local}{suffix}{at}{domain}") for suffix in emit.suffixes)
         elif emit.kind == "alias_domain":
-            yield Fact(emit.kind, _domain(value), to, emit.over)
+            yield Emitted(emit.kind, _domain(value), to, emit.over)
         elif emit.kind == "domain":
-            yield Fact("domain", _domain(value))
+            yield Emitted("domain", _domain(value))
         else:
-            yield Fact(emit.kind, value if emit.kind == "pattern" else f"@{_domain(value)}")
+            yield Emitted(emit.kind, value if emit.kind == "pattern" else f"@{_domain(value)}")
 
 
 def _values(emit: Emit, scope: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
     if emit.template:
-        yield PLACEHOLDER.sub(lambda found: _filled(paths.one(scope, found[1]), found[1]), emit.template)
+        yield PLACEHOLDER.sub(lambda match: _part(json_path.find_one(scope, match[1]), match[1]), emit.template)
         return
-    for value in paths.every(scope, emit.value):
+    for value in json_path.find_all(scope, emit.value):
         text = _text(value, emit.value)
         if not emit.only_prefix:
             yield text
         elif text.strip().lower().startswith(emit.only_prefix.lower()):
             yield text.strip()[len(emit.only_prefix) :].strip()
         elif emit.only_prefix.endswith(":") and ":" not in text:
-            yield text  # of no type: the address itself, as a directory has it too
+            yield text  # without any prefix: an address, as some directories have it beside prefixed ones
 
 
 def _domain(value: str) -> str:
     return value.strip().removeprefix("@")
 
 
-def _usable(domain: str, path: str) -> str:
-    """Give the domain that another one stands for: were it none, that one would have no address, unnoticed."""
+def _target_domain(value: Any, path: str) -> str:  # noqa: ANN401 - JSON
+    """Return the alias's target domain. Raises RuleError if it is not a domain; the alias would get no addresses."""
     try:
-        return canonical_domain(domain)
+        return canonical_domain(_domain(_text(value, path)))
     except UnusableError as error:
-        raise rules.RuleError(f"{path} is no domain: it {error}") from None
+        raise conditions.RuleError(f"{path} is not a domain: it {error}") from None
 
 
-def _filled(value: Any, path: str) -> str:  # noqa: ANN401 - JSON
+def _part(value: Any, path: str) -> str:  # noqa: ANN401 - JSON
     text = _text(value, path)
     if not text.strip():
-        raise rules.RuleError(f"{path} is empty, and a part of an address is wanted")
+        raise conditions.RuleError(f"{path} is empty, expected a part of an address")
     return text
 
 
 def _text(value: Any, path: str) -> str:  # noqa: ANN401 - JSON
     if not isinstance(value, str):
-        raise rules.RuleError(f"{path} is {paths.kind_of(value)}, and a text is wanted")
+        raise conditions.RuleError(f"{path} is {json_path.type_name(value)}, expected a text")
     return value

@@ -1,9 +1,9 @@
-"""Strict dotted paths into JSON: what is not there is an error, unless the path says that it may be absent.
+"""Strict dotted paths into JSON: a missing member is an error unless the path marks it as optional.
 
-``@`` is the whole body; ``data.items`` goes into objects, ``users[]`` into each item of an array, ``x[0]`` into one,
-``aliases.*`` into each value of an object, ``aliases.*~`` into each of its names. A name with other characters than
-letters, digits, ``-``, ``_``, ``$`` and ``@`` is quoted: ``"@odata.nextLink"``. ``name?`` may be absent or null; what
-it is in may not.
+``@`` is the whole body. ``data.items`` descends into objects, ``users[]`` into each item of an array, ``x[0]`` into one
+item, ``aliases.*`` into each value of an object, ``aliases.*~`` into each of its names. A name with characters other
+than letters, digits, ``-``, ``_``, ``$`` and ``@`` is quoted: ``"@odata.nextLink"``. ``name?`` may be absent or null;
+the object that contains it may not.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _STEP = re.compile(r"""\.?(?:"([^"]+)"|([A-Za-z0-9_@$-]+)|(\*~)|(\*))(\?)?|\[([0-9]{0,9})\](\?)?""")
-_LONGEST = 4096
-_SHOWN = re.compile(r"[A-Za-z0-9_@.$-]{1,40}")
-_KINDS = {dict: "an object", list: "an array", str: "a text", bool: "true or false", type(None): "null"}
+_MAX_LENGTH = 4096
+_HARMLESS_NAME = re.compile(r"[A-Za-z0-9_@.$-]{1,40}")
+_TYPE_NAMES = {dict: "an object", list: "an array", str: "a text", bool: "true or false", type(None): "null"}
 ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "nothing", "__bool__": lambda _: False})()
-"""What stands where a path that may end early does."""
+"""The value at an optional place that is absent."""
 
 
 class PathError(ValueError):
-    """A path leads nowhere in a body, or is none; the text says where."""
+    """A path is malformed, or does not exist in a body. The text names the place and contains no value."""
 
 
 class MissingError(PathError):
-    """What a path leads to is not there, or what it would be in is null; nothing there is of another kind."""
+    """The place of a path is absent, or the object or array that would contain it is null."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +43,18 @@ class _Step:
 
 @lru_cache(maxsize=1024)
 def parse(path: str) -> tuple[_Step, ...]:
-    """Read a path. Raises PathError where it is none."""
+    """Return the steps of a path. Raises PathError if it is malformed."""
     if path == "@":
         return ()
-    if len(path) > _LONGEST:
-        raise PathError(f"a path of {len(path)} characters is over the {_LONGEST} that one may have")
+    if len(path) > _MAX_LENGTH:
+        raise PathError(f"a path of {len(path)} characters is longer than {_MAX_LENGTH}")
     steps, at = [], 0
     while at < len(path):
-        found = _STEP.match(path, at)
-        if found is None or path[at] not in (".[" if at else path[at].replace(".", "")):
+        match = _STEP.match(path, at)
+        if match is None or path[at] not in (".[" if at else path[at].replace(".", "")):
             raise PathError(f"{path!r} is not a path such as data.items or [].users[]")
-        quoted, name, names, values, may, index, may_be = found.groups()
-        optional = bool(may or may_be)
+        quoted, name, names, values, name_optional, index, index_optional = match.groups()
+        optional = bool(name_optional or index_optional)
         if names or values:
             steps.append(_Step("names" if names else "values", optional=optional))
         elif index is None:
@@ -63,52 +63,51 @@ def parse(path: str) -> tuple[_Step, ...]:
             steps.append(
                 _Step("index", index=int(index), optional=optional) if index else _Step("items", optional=optional)
             )
-        at = found.end()
+        at = match.end()
     if not steps:
-        raise PathError("an empty path leads nowhere")
+        raise PathError("an empty path is not allowed")
     return tuple(steps)
 
 
 def is_plural(path: str) -> bool:
-    """Tell whether a path may lead to several places."""
+    """True if a path can lead to several places."""
     return any(step.kind in {"items", "values", "names"} for step in parse(path))
 
 
-def every(body: Any, path: str) -> Iterator[Any]:  # noqa: ANN401 - JSON
-    """Give what stands at every place that a path leads to. Raises PathError where something is missing."""
+def find_all(body: Any, path: str) -> Iterator[Any]:  # noqa: ANN401 - JSON
+    """Return the values at every place of a path. Raises PathError if a place is missing."""
     places = [body]
-    steps = parse(path)
-    for step in steps:
-        places = [found for place in places for found in _follow(place, step, path)]
+    for step in parse(path):
+        places = [value for place in places for value in _descend(place, step, path)]
     return iter(places)
 
 
-def one(body: Any, path: str) -> Any:  # noqa: ANN401 - JSON
-    """Give what stands at the one place that a path leads to, or ABSENT where it may be so. Raises PathError."""
-    found = list(every(body, path))
-    if len(found) > 1:
-        raise PathError(f"{path} leads to {len(found)} places, and one is wanted")
-    return found[0] if found else ABSENT
+def find_one(body: Any, path: str) -> Any:  # noqa: ANN401 - JSON
+    """Return the value at the only place of a path, ABSENT if it is optional and absent. Raises PathError."""
+    values = list(find_all(body, path))
+    if len(values) > 1:
+        raise PathError(f"{path} leads to {len(values)} places, expected one")
+    return values[0] if values else ABSENT
 
 
-def _follow(place: Any, step: _Step, path: str) -> list[Any]:  # noqa: ANN401 - JSON
+def _descend(place: Any, step: _Step, path: str) -> list[Any]:  # noqa: ANN401 - JSON
     if step.optional and place is None and step.kind != "key":
         return []
-    wanted = dict if step.kind in {"key", "values", "names"} else list
-    if not isinstance(place, wanted):
+    expected = dict if step.kind in {"key", "values", "names"} else list
+    if not isinstance(place, expected):
         error = MissingError if place is None else PathError
-        raise error(f"{path}: {_KINDS[wanted]} is wanted, and there is {kind_of(place)}")
+        raise error(f"{path}: expected {_TYPE_NAMES[expected]}, got {type_name(place)}")
     if step.kind in {"items", "names"}:
         return list(place)
     if step.kind == "values":
         return [place[name] for name in place]
-    found = _member(place, step)
-    if found is not ABSENT or step.optional:
-        return [] if found is ABSENT or (step.optional and found is None) else [found]
+    member = _member(place, step)
+    if member is not ABSENT or step.optional:
+        return [] if member is ABSENT or (step.optional and member is None) else [member]
     if step.kind == "index":
-        raise MissingError(f"{path}: number {step.index} is wanted, and there are {len(place)}")
-    known = ", ".join(name for name in islice(place, 8) if _SHOWN.fullmatch(name))
-    raise MissingError(f"{path}: there is no {step.name!r}{f'; there are: {known}' if known else ''}")
+        raise MissingError(f"{path}: item {step.index} is missing, the array has {len(place)}")
+    known = ", ".join(name for name in islice(place, 8) if _HARMLESS_NAME.fullmatch(name))
+    raise MissingError(f"{path}: {step.name!r} is missing{f', the object has: {known}' if known else ''}")
 
 
 def _member(place: Any, step: _Step) -> Any:  # noqa: ANN401 - JSON
@@ -117,6 +116,6 @@ def _member(place: Any, step: _Step) -> Any:  # noqa: ANN401 - JSON
     return place.get(step.name, ABSENT)
 
 
-def kind_of(value: Any) -> str:  # noqa: ANN401 - JSON
-    """Name a kind of value, for people: never the value, which may be a secret."""
-    return "nothing" if value is ABSENT else _KINDS.get(type(value), "a number")
+def type_name(value: Any) -> str:  # noqa: ANN401 - JSON
+    """Return the JSON type of a value as messages name it; never the value itself, which may be a secret."""
+    return "nothing" if value is ABSENT else _TYPE_NAMES.get(type(value), "a number")

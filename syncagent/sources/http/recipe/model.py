@@ -1,6 +1,6 @@
-"""What a recipe is: a primary's API in data. contrib/docs/recipes.md describes it.
+"""Data model of recipes, which describe a primary's API. contrib/docs/recipes.md is their documentation.
 
-A recipe is TOML, one of ours by its name (``recipes/NAME.toml`` beside ``sources/http``) or a file of one's own.
+A recipe is TOML: one that syncagent brings (``syncagent/sources/recipes/NAME.toml``), or a file.
 """
 
 from __future__ import annotations
@@ -17,195 +17,197 @@ PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
 class Parameter(Struct, frozen=True, kw_only=True):
-    """A value that the configuration gives, under ``parameters``."""
+    """A value that the configuration sets in ``parameters``."""
 
     text: str
-    """What it is, for people."""
+    """The description for people."""
     default: str | UnsetType = UNSET
-    """What it is unless given; without it, it has to be given."""
+    """The default value; without one the parameter is required."""
     one_of: tuple[str, ...] = ()
-    """What it may be; anything unless set."""
+    """The allowed values; any unless set."""
 
 
 class Auth(Struct, frozen=True, kw_only=True):
-    """How a request says who we are."""
+    """How requests are authenticated."""
 
     kind: Literal[
         "none", "header", "bearer", "token", "basic", "oauth2_client_credentials", "oauth2_jwt_bearer", "login"
     ]
     """header, bearer, token, oauth2_jwt_bearer need token_file; basic, login, oauth2_client_credentials a password."""
     name: str = ""
-    """header: its name."""
+    """header: its name; login with ``put = "header"``: likewise."""
     scheme: str = "Token"
-    """token: the word before the token in Authorization."""
+    """token: the scheme before the token in Authorization."""
     token_url: str = ""
-    """oauth2: where a token is to be had; placeholders as in a path."""
+    """oauth2: the URL of the token endpoint; placeholders as in a path."""
     scope: str = ""
-    """oauth2: what the token is for; placeholders likewise."""
+    """oauth2: the scope of the token; placeholders likewise."""
     subject: str = ""
-    """oauth2_jwt_bearer: on whose behalf; placeholders as in a path."""
+    """oauth2_jwt_bearer: the user to impersonate; placeholders as in a path."""
     path: str = ""
-    """login: where."""
+    """login: the path of the login request."""
     send: Literal["basic", "form", "json"] = "form"
-    """login: how name and password are sent."""
+    """login: how user name and password are sent."""
     fields: dict[str, str] = {}
-    """login, form and json: what is sent; {username} and {password} stand for themselves."""
+    """login by form or json: the fields of the body; {username} and {password} are placeholders."""
     ok: tuple[Rule, ...] = ()
-    """login: what holds for an answer that lets us in."""
+    """login: conditions on the answer of a successful login."""
     take: str = ""
-    """login: where the answer has what is sent from then on; nothing where it is a cookie."""
+    """login: the path of the session token in the answer; empty if the session is a cookie."""
     put: Literal["cookie", "bearer", "password", "header"] = "cookie"
-    """login: how it is sent: as a cookie, a bearer token, the password of username, or the header ``name``."""
+    """login: how the session token is sent: as a cookie, a bearer token, the password of username, or a header."""
 
 
 class Paging(Struct, frozen=True, kw_only=True):
-    """How a list goes on."""
+    """How a list is paged."""
 
     kind: Literal["page", "offset", "token", "next_url", "link_header"]
-    """A number of the page, of the first record, a token, a URL in the body, or one in the header Link."""
+    """By page number, by record offset, by a token, by a URL in the body, or by a URL in the header Link."""
     param: str = ""
-    """page, offset, token: the query's name for it; without one, {page} or {offset} in the body stands for it."""
+    """page, offset, token: its parameter in the query; without one, the body has the placeholder {page} or {offset}."""
     start: int = 1
-    """page, offset: the first number; offset usually begins at 0."""
+    """page, offset: the first number; offsets usually start at 0."""
     path: str = ""
-    """token, next_url: where the body has the next one; absent, null, false or empty at the end."""
+    """token, next_url: its path in the body; absent, null, false or empty on the last page."""
     until: Literal["empty", "total"] = "empty"
-    """page, offset: what the last page is: an empty one, or that which reaches ``total``, if that can be relied on."""
+    """page, offset: the last page: an empty page, or the page that reaches ``total`` if the total is reliable."""
 
 
 class Join(Struct, frozen=True, kw_only=True):
-    """A look-up in the records of an earlier step; that there is none is an error."""
+    """A look-up in the records of an earlier step. It is an error if no record matches."""
 
     step: str
-    """Which step."""
+    """The earlier step."""
     key: str
-    """Where a record of that step has what is looked up."""
+    """The path of the key in the records of that step."""
     local: str
-    """Where this record has it; absent or null looks up nothing where ``optional`` is set."""
+    """The path of the key in this record; absent or null is an error unless ``optional`` is set."""
     part: Literal["whole", "domain"] = "whole"
-    """Whether to look up all of it, or what is behind its last @."""
+    """Whether to compare the whole key, or the part after its last @."""
     name: str
-    """Under what name the record that was found is added to this one."""
+    """The member of this record under which the matching record is added."""
     optional: bool = False
-    """Whether there may be nothing to look up; ``name`` is null then."""
+    """Whether the key may be absent; ``name`` is null then."""
 
 
 class Emit(Struct, frozen=True, kw_only=True):
-    """What a kept record says."""
+    """A value that a kept record emits."""
 
     kind: Literal["address", "catch_all", "accept_all", "pattern", "alias_domain", "domain"]
-    """An address; a domain all of whose addresses are valid (both); a pattern; a domain that is another's; a domain."""
+    """An address, a domain with a catch-all, a domain that accepts all, a pattern, an alias domain, or a domain."""
     value: str = ""
-    """Where it is; a path that leads to several places says several."""
+    """The path of the value; a path to several places emits several values."""
     template: str = ""
-    """How it is put together instead, as "{name}@{domain.name}"."""
+    """A template instead of ``value``, such as "{name}@{domain.name}"."""
     each: str = ""
-    """Do this for each place that the path leads to, which is ``each`` in the paths here."""
+    """Emit for each place of this path, which the other paths call ``each``."""
     join: tuple[Join, ...] = ()
-    """Look-ups."""
+    """Look-ups in earlier steps, in order."""
     where: tuple[Rule, ...] = ()
-    """For which records; those that no emit is for are an error unless ``must_emit = false``."""
+    """Conditions on the record. A record for which no emit applies is an error unless ``must_emit = false``."""
     only_prefix: str = ""
-    """Of values that begin with a type: which begin, in any case, with this one; it is taken off."""
+    """For values with a type prefix: emit those with this prefix (in any case), without it."""
     suffixes: tuple[str, ...] = ()
-    """Local parts that are valid too: the address's with each of these at its end."""
+    """Suffixes of the local part: the address is also emitted with each of them."""
     to: str = ""
-    """alias_domain: where the domain is that it stands for."""
+    """alias_domain: the path of the target domain."""
     over: tuple[str, ...] = ()
-    """alias_domain: the steps whose addresses it has too; all of them unless set."""
+    """alias_domain: the steps whose addresses are valid in it too; all steps unless set."""
 
 
 class Step(Struct, frozen=True, kw_only=True):
-    """One list of the API."""
+    """A request for one list of the API."""
 
     name: str
-    """Its name, for other steps and for people."""
+    """The name, for other steps and for people."""
     method: Literal["GET", "POST"] = "GET"
-    """How it is asked for."""
+    """The method of the request."""
     path: str
-    """Where, below url; {NAME} is a parameter, {each} what for_each gives."""
+    """The path below url; {NAME} is a parameter, {each} the value of for_each."""
     query: dict[str, str] = {}
-    """The query; placeholders likewise."""
+    """The query; placeholders as in path."""
     body: dict[str, Any] = {}
-    """POST: what is sent as JSON; placeholders likewise, "{page}" and "{offset}" alone are numbers."""
+    """POST: the JSON body; placeholders as in path, and "{page}" or "{offset}" alone is a number."""
     for_each: str = ""
-    """Ask once for each: STEP.PATH in the records of an earlier step."""
+    """STEP.PATH: one list for each value of the path in the records of an earlier step."""
     ok: tuple[Rule, ...] = ()
-    """What holds for the body of a good answer; otherwise the source fails."""
+    """Conditions on the body of a successful answer; the source fails if one does not hold."""
     list: str
-    """Where the records are in the body; @ where the body is the array; at its end a ? where it may be absent.
+    """The path of the records in the body; @ if the body is the array; with ? at its end if it may be absent.
 
-    With a ?, ok or total has to tell a good answer without records from an error.
+    With ?, ok or total must distinguish an empty list from an error.
     """
     unwrap: str = ""
-    """Where the body really is, where that is there."""
+    """The path of the real body inside a wrapper; ignored if absent."""
     empty_object: bool = False
-    """Whether {} is an empty list."""
+    """Whether {} counts as an empty list."""
     total: str = ""
-    """Where the body says how many records there are."""
+    """The path of the total number of records in the body."""
     paging: Paging | None = None
-    """How the list goes on; without it there is one page."""
+    """How the list is paged; one page unless set."""
     join: tuple[Join, ...] = ()
-    """Look-ups."""
+    """Look-ups in earlier steps, in order."""
     where: tuple[Rule, ...] = ()
-    """Which records count."""
+    """Conditions on the records to keep."""
     key: str = ""
-    """Where a record has the API's own identifier; the address itself unless set."""
+    """The path of the API's own identifier of a record; the address itself unless set."""
     must_emit: bool = True
-    """Whether a record that counts has to say something."""
+    """Whether a kept record must emit a value."""
     emit: tuple[Emit, ...] = ()
-    """What they say; nothing where the step only serves others."""
+    """The values that the kept records emit; none if other steps only look the records up."""
     when: dict[str, str] = {}
-    """Ask only where these parameters have these values."""
+    """The step applies only if these parameters have these values."""
 
 
 class Recipe(Struct, frozen=True, kw_only=True):
-    """An API: who we are to it, and its lists, asked for in this order."""
+    """An API: its authentication and its lists, in the order of the requests."""
 
     title: str
-    """What it is for."""
+    """The product and what is read of it."""
     url: str = ""
-    """Where it is, unless the configuration says."""
+    """The URL of the API; the configuration takes precedence."""
     parameters: dict[str, Parameter] = {}
-    """What else the configuration gives."""
+    """Further values that the configuration sets."""
     auth: Auth
-    """How a request says who we are."""
+    """How requests are authenticated."""
     rate_words: tuple[str, ...] = ()
-    """Words in the body of a 403 that mean "too many requests", and not "no"."""
+    """Words in the body of a refusal (401, 403, 407) that mean "too many requests"."""
     steps: tuple[Step, ...]
-    """The lists."""
+    """The lists of the API."""
 
 
-def parameters(recipe: Recipe, given: dict[str, str]) -> dict[str, str]:
-    """Give the values of a recipe's parameters; those without one are left out."""
-    own = {name: one.default for name, one in recipe.parameters.items() if isinstance(one.default, str)}
-    return {**own, **given}
+def parameter_values(recipe: Recipe, configured: dict[str, str]) -> dict[str, str]:
+    """Return the values of a recipe's parameters, without those that have neither a value nor a default."""
+    defaults = {
+        name: parameter.default for name, parameter in recipe.parameters.items() if isinstance(parameter.default, str)
+    }
+    return {**defaults, **configured}
 
 
-def bound(recipe: Recipe, given: dict[str, str]) -> Recipe:
-    """Give the recipe as it is with these parameters: without the steps and rules that are for other values."""
+def with_parameters(recipe: Recipe, values: dict[str, str]) -> Recipe:
+    """Return the recipe for these values of its parameters: without the steps and rules that ``when`` excludes."""
 
-    def in_force(when: dict[str, str]) -> bool:
-        return all(given.get(name) == value for name, value in when.items())
+    def applies(when: dict[str, str]) -> bool:
+        return all(values.get(name) == value for name, value in when.items())
 
-    def rules_in_force(several: tuple[Rule, ...]) -> tuple[Rule, ...]:
-        return tuple(rule for rule in several if in_force(rule.when))
+    def applicable(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        return tuple(rule for rule in rules if applies(rule.when))
 
     steps = []
     for step in recipe.steps:
-        if in_force(step.when):
-            emits = tuple(replace(emit, where=rules_in_force(emit.where)) for emit in step.emit)
-            steps.append(replace(step, where=rules_in_force(step.where), ok=rules_in_force(step.ok), emit=emits))
-    return replace(recipe, auth=replace(recipe.auth, ok=rules_in_force(recipe.auth.ok)), steps=tuple(steps))
+        if applies(step.when):
+            emits = tuple(replace(emit, where=applicable(emit.where)) for emit in step.emit)
+            steps.append(replace(step, where=applicable(step.where), ok=applicable(step.ok), emit=emits))
+    return replace(recipe, auth=replace(recipe.auth, ok=applicable(recipe.auth.ok)), steps=tuple(steps))
 
 
-def filled(value: Any, given: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
-    """Give a text or a body with its placeholders filled; one that stands alone keeps the kind of its value."""
-    if isinstance(value, dict):
-        return {name: filled(one, given) for name, one in value.items()}
-    if isinstance(value, list):
-        return [filled(one, given) for one in value]
-    if not isinstance(value, str):
-        return value
-    alone = PLACEHOLDER.fullmatch(value)
-    return given[alone[1]] if alone else PLACEHOLDER.sub(lambda found: str(given[found[1]]), value)
+def fill_placeholders(template: Any, values: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+    """Return a text or body with its placeholders filled; a text that is one placeholder keeps the value's type."""
+    if isinstance(template, dict):
+        return {name: fill_placeholders(member, values) for name, member in template.items()}
+    if isinstance(template, list):
+        return [fill_placeholders(item, values) for item in template]
+    if not isinstance(template, str):
+        return template
+    single = PLACEHOLDER.fullmatch(template)
+    return values[single[1]] if single else PLACEHOLDER.sub(lambda match: str(values[match[1]]), template)

@@ -1,4 +1,4 @@
-"""Walk through a list that comes in pages, and notice a walk that goes round, on for ever, or astray."""
+"""Pagination of one list, with detection of loops, of lists without end, and of links to other hosts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import urljoin, urlsplit
 import msgspec
 
 from syncagent.errors import FailureKind, SourceError
-from syncagent.sources.http.recipe import json_path as paths
+from syncagent.sources.http.recipe import json_path
 from syncagent.sources.http.recipe.conditions import canonical
 
 if TYPE_CHECKING:
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
     from syncagent.sources.http.recipe.model import Paging
 
-_BARREN = 20
-_LONGEST = 8192
-"""Octets of what names the next page: the name of a host is normalized where its URL is parsed."""
+_MAX_EMPTY_PAGES = 20
+_MAX_CURSOR = 8192
+"""Octets of the token or URL of the next page: parsing a URL normalizes its host name, which takes time."""
 _PORTS = {"http": 80, "https": 443}
 
 
-class MovedError(Exception):
-    """The list changed under the walk: what was read does not fit together. Worth one more try."""
+class ListChangedError(Exception):
+    """The list changed while it was read, so the pages do not belong together. One more attempt may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +38,27 @@ class Place:
 
     @property
     def shown(self) -> str:
-        """Its URL for people, without a query, which the server may have made up."""
+        """The URL as messages show it: without the query, which may come from the server."""
         return self.url.partition("?")[0]
 
 
 @dataclass
-class Walk:
-    """A walk through one list, from page to page."""
+class Pagination:
+    """Progress through one list, page by page."""
 
     paging: Paging | None
     max_pages: int
     pages: int = 0
     records: int = 0
     total: str = ""
-    _barren: int = 0
+    _empty_pages: int = 0
     _seen: set[bytes] = field(default_factory=set)
-    _had: set[int] = field(default_factory=set)
+    """SHA-256 of the pages and cursors."""
+    _identities: set[int] = field(default_factory=set)
+    """Hashes of the records' identities."""
 
     def first(self, url: str, query: Mapping[str, str]) -> Place:
-        """Give the first page's place."""
+        """Return the place of the first page."""
         paging = self.paging
         if paging is None or paging.kind not in {"page", "offset"}:
             return Place(url, query)
@@ -66,94 +68,98 @@ class Walk:
         param = self.paging.param if self.paging else ""
         return Place(place.url, {**place.query, param: str(number)} if param else place.query, number)
 
-    def note(self, place: Place, records: list[Any], total: str) -> None:
-        """Take note of a page. Raises SourceError where the walk goes round, MovedError where the list changed."""
+    def add_page(self, place: Place, records: list[Any], total: str) -> None:
+        """Count a page. Raises SourceError for a loop or too many empty pages, ListChangedError for another total."""
         self.pages += 1
         self.records += len(records)
-        self._barren = 0 if records else self._barren + 1
-        if self._barren > _BARREN:
-            raise SourceError(f"{place.shown}: {self._barren} pages without a record, one after another")
+        self._empty_pages = 0 if records else self._empty_pages + 1
+        if self._empty_pages > _MAX_EMPTY_PAGES:
+            raise SourceError(f"{place.shown}: {self._empty_pages} pages in succession without a record")
         if records and self.paging is not None:
-            self._once(msgspec.json.encode(records), f"{place.shown}: page {self.pages} is the same as an earlier one")
+            self._require_new(
+                msgspec.json.encode(records), f"{place.shown}: page {self.pages} is the same as an earlier page"
+            )
         if self.pages > 1 and total != self.total:
-            raise MovedError(f"{place.shown}: said that there are {self.total} records, and then {total}")
+            raise ListChangedError(f"{place.shown}: the total changed from {self.total} to {total} records")
         self.total = total
 
-    def apart(self, place: Place, identities: Iterable[str | bytes]) -> None:
-        """Take note of a page's records. Raises MovedError where one came on an earlier page.
+    def add_identities(self, place: Place, identities: Iterable[str | bytes]) -> None:
+        """Record the identities of a page's records. Raises ListChangedError if an earlier page had one of them.
 
-        The list moved between the two, and another record may have slipped through, whatever the total says.
+        Records moved between the two pages, so that another record may be on neither, whatever the total is.
         """
-        now = set(map(hash, identities))
-        if not self._had.isdisjoint(now):
-            raise MovedError(f"{place.shown}: a record of page {self.pages} came on an earlier page, too")
-        self._had |= now
+        hashes = set(map(hash, identities))
+        if not self._identities.isdisjoint(hashes):
+            raise ListChangedError(f"{place.shown}: a record of page {self.pages} was on an earlier page, too")
+        self._identities |= hashes
 
-    def _once(self, what: bytes, otherwise: str) -> None:
-        digest = hashlib.sha256(what).digest()
+    def _require_new(self, content: bytes, text: str) -> None:
+        digest = hashlib.sha256(content).digest()
         if digest in self._seen:
-            raise SourceError(f"{otherwise}: its paging goes round; see paging", kind=FailureKind.BROKEN)
+            raise SourceError(f"{text}: the pages form a loop; see paging", kind=FailureKind.BROKEN)
         self._seen.add(digest)
 
-    def following(self, place: Place, body: Any, link: str, got: int) -> Place | None:  # noqa: ANN401 - JSON
-        """Give the place of the next page, None at the end. ``link`` is the header's, ``got`` counts the records.
+    def next_place(self, place: Place, body: Any, link: str, count: int) -> Place | None:  # noqa: ANN401 - JSON
+        """Return the place of the next page, None at the end of the list.
 
-        Raises SourceError where it leads round or away, or there are too many; PathError.
+        ``link`` is the URL in the header Link, ``count`` the number of records of this page. Raises SourceError if the
+        pages form a loop, leave the host or are too many, and PathError.
         """
-        following = self._following(place, body, link, got)
+        following = self._next_place(place, body, link, count)
         if following is not None and self.pages >= self.max_pages:
-            text = f"{place.shown}: there are more than {self.max_pages} pages: see max_pages"
+            text = f"{place.shown}: the list has more than {self.max_pages} pages: see max_pages"
             raise SourceError(text, kind=FailureKind.BROKEN)
         return following
 
-    def _following(self, place: Place, body: Any, link: str, got: int) -> Place | None:  # noqa: ANN401 - JSON
+    def _next_place(self, place: Place, body: Any, link: str, count: int) -> Place | None:  # noqa: ANN401 - JSON
         paging = self.paging
         if paging is None:
             return None
         if paging.kind in {"page", "offset"}:
-            if not got or (paging.until == "total" and self.total == str(self.records)):
+            if not count or (paging.until == "total" and self.total == str(self.records)):
                 return None
-            return self._numbered(place, place.number + (1 if paging.kind == "page" else got))
-        token = link if paging.kind == "link_header" else self._token(body, paging)
-        if not token:
+            return self._numbered(place, place.number + (1 if paging.kind == "page" else count))
+        cursor = link if paging.kind == "link_header" else self._cursor(body, paging)
+        if not cursor:
             return None
-        if len(token.encode(errors="surrogatepass")) > _LONGEST:
-            text = f"{place.shown}: it names a next page by over {_LONGEST} octets"
+        encoded = cursor.encode(errors="surrogatepass")
+        if len(encoded) > _MAX_CURSOR:
+            text = f"{place.shown}: the token or URL of the next page is longer than {_MAX_CURSOR} octets"
             raise SourceError(text, kind=FailureKind.BROKEN)
-        self._once(token.encode(errors="surrogatepass"), f"{place.shown}: page {self.pages} names an earlier one next")
+        self._require_new(encoded, f"{place.shown}: page {self.pages} names an earlier page as the next")
         if paging.kind == "token":
-            return Place(place.url, {**place.query, paging.param: token})
-        return Place(same_origin(place.url, token), {})
+            return Place(place.url, {**place.query, paging.param: cursor})
+        return Place(same_origin(place.url, cursor), {})
 
-    def _token(self, body: Any, paging: Paging) -> str:  # noqa: ANN401 - JSON
-        token = paths.one(body, paging.path)
-        return "" if token is None or token is False or token is paths.ABSENT else canonical(token)
+    def _cursor(self, body: Any, paging: Paging) -> str:  # noqa: ANN401 - JSON
+        cursor = json_path.find_one(body, paging.path)
+        return "" if cursor is None or cursor is False or cursor is json_path.ABSENT else canonical(cursor)
 
-    def end(self, url: str) -> None:
-        """Compare what came with what was announced. Raises MovedError."""
+    def check_total(self, url: str) -> None:
+        """Raise ListChangedError if the number of records differs from the announced total."""
         if self.total and self.total != str(self.records):
-            raise MovedError(
-                f"{url.partition('?')[0]}: said that there are {self.total} records, and {self.records} came"
+            raise ListChangedError(
+                f"{url.partition('?')[0]}: the total is {self.total} records, but the pages have {self.records}"
             )
 
 
 def same_origin(url: str, link: str) -> str:
-    """Give where a link in an answer leads. Raises SourceError where that is another host: our key is not for it."""
+    """Return the absolute URL of a link. Raises SourceError for another origin: it must not get the credentials."""
     try:
-        whole = urljoin(url, link)
+        absolute = urljoin(url, link)
     except ValueError:
-        whole = ""
-    if _origin(whole) != _origin(url):
-        origin = "".join(char for char in whole.partition("?")[0] if char.isprintable())[:100]
-        text = f"{url.partition('?')[0]}: its next page is on another host, {origin!r}; only the one in url is asked"
+        absolute = ""
+    if _origin(absolute) != _origin(url):
+        target = absolute.partition("?")[0][:100]
+        text = f"{url.partition('?')[0]}: the next page is on another host, {target!r}; only the host in url is used"
         raise SourceError(text, kind=FailureKind.BROKEN)
-    return whole
+    return absolute
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
     try:
         parts = urlsplit(url)
-        if "@" in parts.netloc:  # a name and password that would be sent instead of ours
+        if "@" in parts.netloc:  # user name and password, which would be sent instead of the configured ones
             return "", None, None
         return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
     except ValueError:

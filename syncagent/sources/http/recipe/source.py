@@ -1,4 +1,4 @@
-"""An API that a recipe describes, asked for real."""
+"""Source that runs a recipe against a real API."""
 
 from __future__ import annotations
 
@@ -10,75 +10,76 @@ from urllib.parse import quote
 from msgspec.structs import replace
 
 from syncagent.errors import FailureKind, SourceError
-from syncagent.sources.http.asking import Asking
-from syncagent.sources.http.recipe.model import bound, filled, parameters
-from syncagent.sources.http.recipe.validate import load, of_config
+from syncagent.sources.http.cancel import CancellableSource
+from syncagent.sources.http.recipe.model import fill_placeholders, parameter_values, with_parameters
+from syncagent.sources.http.recipe.validate import config_problems, load
 
 if TYPE_CHECKING:
     from syncagent.sources import Answer, Request
     from syncagent.sources.http import Config
-    from syncagent.sources.http.client import Transport
+    from syncagent.sources.http.client import Client
     from syncagent.sources.http.recipe.model import Recipe, Step
     from syncagent.sources.http.recipe.pagination import Place
     from syncagent.sources.http.recipe.run import Page
 
 
-class RecipeSource(Asking):
-    """Follows a recipe at a primary: as it is then, since an agent may run for years."""
+class RecipeSource(CancellableSource):
+    """Source that reads its recipe at each fetch, since the file may change while an agent runs."""
 
     def __init__(self, config: Config) -> None:
-        """Ask nothing yet."""
+        """Store the configuration. Nothing is sent yet."""
         self._config = config
 
     def fetch(self, request: Request) -> Answer:
-        """See Source.fetch."""
-        from syncagent.sources.http.authentication import sign
-        from syncagent.sources.http.recipe.run import Limits, follow
+        """Authenticate and run the recipe. See Source.fetch."""
+        from syncagent.sources.http.authentication import authenticate
+        from syncagent.sources.http.client import Client
+        from syncagent.sources.http.recipe.run import Limits, run_recipe
 
-        config, (recipe, given) = self._config, self._read()
+        config, (recipe, parameters) = self._config, self._read()
         config = replace(config, url=(config.url or recipe.url).rstrip("/"))
-        with self._asked(config, request.ends) as transport:
-            sign(transport, config, recipe.auth, given)
-            primary = _Primary(transport, config.url, given, recipe.rate_words)
-            answer = follow(recipe, primary, Limits(config.max_pages, config.max_records), request)
+        with Client(config, request.ends) as client, self._cancellable(client):
+            authenticate(client, config, recipe.auth, parameters)
+            primary = _Primary(client, config.url, parameters, recipe.rate_words)
+            answer = run_recipe(recipe, primary, Limits(config.max_pages, config.max_records), request)
         return replace(answer, mode=Path(config.recipe or "").name)
 
     def _read(self) -> tuple[Recipe, dict[str, str]]:
-        """Read the recipe, which fits the configuration or is none, with its parameters. Raises SourceError."""
-        problems = [f"{key}: {text}" for key, text in of_config(self._config)]
+        """Return the recipe and its parameters' values. Raises SourceError if it does not fit the configuration."""
+        problems = [f"{key}: {text}" for key, text in config_problems(self._config)]
         if problems:
             raise SourceError("; ".join(problems), kind=FailureKind.BROKEN)
         recipe = load(self._config.recipe or "")
-        given = parameters(recipe, self._config.parameters)
-        return bound(recipe, given), given
+        parameters = parameter_values(recipe, self._config.parameters)
+        return with_parameters(recipe, parameters), parameters
 
 
 @dataclass(frozen=True, slots=True)
 class _Primary:
-    """See ``engine.Primary``."""
+    """Pages of a real API; see ``recipe.run.Primary``."""
 
-    transport: Transport
+    client: Client
     url: str
-    given: dict[str, str]
+    parameters: dict[str, str]
     rate_words: tuple[str, ...]
 
     def start(self, step: Step, each: str) -> Place:
-        return start(self.url, step, {**self.given, "each": each})
+        return first_place(self.url, step, {**self.parameters, "each": each})
 
     def page(self, step: Step, place: Place, each: str) -> Page:
-        from syncagent.sources.http.client import Ask
+        from syncagent.sources.http.client import HttpRequest
 
-        given = {**self.given, "each": each, "page": place.number, "offset": place.number}
-        body = filled(step.body, given) if step.body else None
-        ask = Ask(step.method, query=place.query, json=body, rate_words=self.rate_words)
-        with self.transport.ask(place.url, ask) as response:
+        values = {**self.parameters, "each": each, "page": place.number, "offset": place.number}
+        body = fill_placeholders(step.body, values) if step.body else None
+        request = HttpRequest(step.method, query=place.query, json=body, rate_words=self.rate_words)
+        with self.client.send(place.url, request) as response:
             by_header = step.paging is not None and step.paging.kind == "link_header"
             return response.json(), response.next_link if by_header else ""
 
 
-def start(url: str, step: Step, given: dict[str, str]) -> Place:
-    """Give where a step begins below ``url``."""
+def first_place(url: str, step: Step, values: dict[str, str]) -> Place:
+    """Return where a step begins below ``url``; ``values`` are those of the placeholders."""
     from syncagent.sources.http.recipe.pagination import Place
 
-    path = filled(step.path, {name: quote(value, safe="") for name, value in given.items()})
-    return Place(f"{url}{path}", {name: filled(value, given) for name, value in step.query.items()})
+    path = fill_placeholders(step.path, {name: quote(value, safe="") for name, value in values.items()})
+    return Place(f"{url}{path}", {name: fill_placeholders(text, values) for name, text in step.query.items()})

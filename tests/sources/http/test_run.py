@@ -14,7 +14,7 @@ from syncagent.model import Entry
 from syncagent.sources import Answer, Request
 from syncagent.sources.http.recipe.model import Recipe, Step
 from syncagent.sources.http.recipe.pagination import Place
-from syncagent.sources.http.recipe.run import Limits, Page, follow
+from syncagent.sources.http.recipe.run import Limits, Page, run_recipe
 from syncagent.sources.http.recipe.validate import problems
 
 HEAD = 'title = "t"\nauth = { kind = "none" }\n'
@@ -51,11 +51,11 @@ class Api:
         self._answers = answers
 
     def start(self, step: Step, each: str) -> Place:
-        """See engine.Primary."""
+        """See recipe.run.Primary."""
         return Place(f"{URL}{step.path.replace('{each}', each)}", step.query)
 
     def page(self, step: Step, place: Place, each: str) -> Page:
-        """See engine.Primary."""
+        """See recipe.run.Primary."""
         given = self._answers(step.name, place, each)
         return given if isinstance(given, tuple) else (given, "")
 
@@ -71,7 +71,7 @@ def followed(text: str, answers: Callable[[str, Place, str], Any], sink: Sink | 
     """Follow a recipe."""
     sink = sink or Sink()
     request = Request(None, sink, lambda *_: None)  # type: ignore[arg-type] # as good as a Sink
-    return follow(recipe(text), Api(answers), Limits(1000, 100_000), request), sink
+    return run_recipe(recipe(text), Api(answers), Limits(1000, 100_000), request), sink
 
 
 def bodies(**by_step: Any) -> Callable[[str, Place, str], Any]:  # noqa: ANN401 - JSON
@@ -80,7 +80,7 @@ def bodies(**by_step: Any) -> Callable[[str, Place, str], Any]:  # noqa: ANN401 
 
 
 def said(emit: str, record: Any, more: str = "") -> list[str]:  # noqa: ANN401 - JSON
-    """Give what a record says by an emit."""
+    """Return what a record says by an emit."""
     text = f'[[steps]]\nname = "a"\npath = "/a"\nlist = "@"\nemit = [{emit}]\n{more}'
     return [address for address, _, _ in followed(text, bodies(a=[record]))[1].entries]
 
@@ -91,7 +91,7 @@ STEP = '[[steps]]\nname = "a"\npath = "/a"\nlist = "items"\nkey = "id"\nemit = [
 
 
 def _page(paging: str, place: Place, count: int, size: int) -> Any:  # noqa: ANN401 - JSON
-    """Give a page of a list of so many records, as a primary with that kind of paging would."""
+    """Return a page of a list of so many records, as a primary with that kind of paging would."""
     kind, _, base = paging.partition(" ")
     at = place.query.get("at") or place.url.partition("?at=")[2]
     start = {
@@ -310,12 +310,16 @@ def test_what_a_record_says(name: str) -> None:
 
 
 SILENT: dict[str, tuple[str, Any, str]] = {
-    "nothing": ('{ kind = "address", value = "a[]" }', {"a": []}, "record 1: it says nothing"),
-    "no prefix": ('{ kind = "address", value = "a", only_prefix = "smtp:" }', {"a": "sip:x@a.test"}, "it says nothing"),
-    "optional": ('{ kind = "address", value = "a?" }', {}, "it says nothing"),
-    "number": ('{ kind = "address", value = "a" }', {"a": 7}, "a is a number, and a text is wanted"),
-    "null": ('{ kind = "address", value = "a" }', {"a": None}, "a is null, and a text is wanted"),
-    "null in a list": ('{ kind = "address", value = "a[]" }', {"a": [None]}, "is null, and a text is wanted"),
+    "nothing": ('{ kind = "address", value = "a[]" }', {"a": []}, "record 1: no emit applies to the record"),
+    "no prefix": (
+        '{ kind = "address", value = "a", only_prefix = "smtp:" }',
+        {"a": "sip:x@a.test"},
+        "no emit applies to the record",
+    ),
+    "optional": ('{ kind = "address", value = "a?" }', {}, "no emit applies to the record"),
+    "number": ('{ kind = "address", value = "a" }', {"a": 7}, "a is a number, expected a text"),
+    "null": ('{ kind = "address", value = "a" }', {"a": None}, "a is null, expected a text"),
+    "null in a list": ('{ kind = "address", value = "a[]" }', {"a": [None]}, "is null, expected a text"),
     "each of a text": ('{ kind = "address", value = "each", each = "@" }', "x", "a record is a text"),
     "half a template": ('{ kind = "address", template = "{n}@{d}" }', {"n": "", "d": "a.test"}, "n is empty"),
     "other half": ('{ kind = "address", template = "{n}@{d}" }', {"n": "x", "d": " "}, "d is empty"),
@@ -349,7 +353,7 @@ def test_patterns_are_counted() -> None:
     text = '[[steps]]\nname = "a"\npath = "/a"\nlist = "@"\nemit = [{ kind = "pattern", value = "p" }]\n'
     answer, sink = followed(text, bodies(a=[{"p": f"list{number}-%@a.test"} for number in range(5)]))
     (note,) = answer.notes
-    assert note.startswith("5 patterns such as 'list0-%@a.test', 'list1-%@a.test', 'list2-%@a.test' stand for")
+    assert note.startswith("5 patterns such as 'list0-%@a.test', 'list1-%@a.test', 'list2-%@a.test' match")
     assert "NOT in the map" in note
     assert sink.entries == []
     assert answer.steps[0].emitted == 5
@@ -379,12 +383,12 @@ DOMAINS = [{"id": 1, "name": "a.test", "on": 1}, {"id": "b", "name": "b.test", "
         (1, "x@a.test"),
         ("1", "x@a.test"),
         ("b", "x@b.test"),
-        (2, "ref is 2, and no record of step 'd' has that as its id"),
+        (2, "ref is 2, but no record of step 'd' has this id"),
         (3, "no record of step 'd'"),
         ("B", "no record of step 'd'"),
-        (None, "ref is None, and there is nothing to look up"),
-        ("", "there is nothing to look up"),
-        ([], "an array is no plain value"),
+        (None, "ref is null: nothing to look up"),
+        ("", "nothing to look up"),
+        ([], "an array cannot be compared"),
     ],
 )
 def test_lookups(ref: object, wanted: str) -> None:
@@ -425,8 +429,8 @@ def test_an_answer_in_another() -> None:
     for body in ([record], {"result": [record]}):
         if isinstance(body, dict):
             assert len(followed(text, bodies(a=body))[1].entries) == 1
-    with pytest.raises(SourceError, match="an object is wanted"):
+    with pytest.raises(SourceError, match="expected an object"):
         followed(text, bodies(a=[record]))
-    with pytest.raises(SourceError, match="an array is wanted, and there is an object"):
+    with pytest.raises(SourceError, match="expected an array, got an object"):
         followed(text, bodies(a={}))
     assert followed(text + "empty_object = true\n", bodies(a={}))[1].entries == []

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from syncagent.errors import FailureKind, SourceError
-from syncagent.sources.http.client import Ask, Transport
+from syncagent.sources.http.client import Client, HttpRequest
 from syncagent.sources.http.recipe.pagination import same_origin
 from tests.sources.http import TOKEN, Asked, addresses, config, secret
 from tests.sources.http.primary import BEARER, LOGIN, PAGE, RECIPE, WHOLE, Asking, Mend, asking, over_tls, recipe, user
@@ -80,7 +80,7 @@ def test_a_record_that_always_comes_twice(one: Asking) -> None:
     one.primary.mended["/users 2"] = lambda body: (
         body | {"data": body["data"] | {"items": [user(0, seen=2), *body["data"]["items"][1:]]}}
     )
-    one.fails(TEMPORARY, "step 'users', page 2", "came on an earlier page", "again when it was tried once more")
+    one.fails(TEMPORARY, "step 'users', page 2", "was on an earlier page", "in a second attempt as well")
 
 
 @pytest.mark.parametrize("total", [7, 9, 0, "8 ", None, "many", 8.5])
@@ -91,7 +91,7 @@ def test_a_wrong_total(total: object, one: Asking) -> None:
     if str(total).strip() == "8":
         assert addresses(one.asked.fetch()) == WHOLE
     else:
-        one.fails(TEMPORARY, "step 'users', page 3", "8 came", "again when it was tried once more")
+        one.fails(TEMPORARY, "step 'users', page 3", "the pages have 8", "in a second attempt as well")
 
 
 NUMBERED = 'paging = { kind = "page", param = "page" }'
@@ -110,7 +110,7 @@ def test_a_total_that_is_too_small(total: int, right: bool, tmp_path: Path) -> N
         if right:
             assert addresses(one.asked.fetch()) == WHOLE
         else:
-            one.fails(TEMPORARY, f"said that there are {total} records, and 8 came")
+            one.fails(TEMPORARY, f"the total is {total} records, but the pages have 8")
         file.write_text(file.read_text("utf-8").replace(NUMBERED, f'{NUMBERED[:-2]}, until = "total" }}'), "utf-8")
         before = len(server.asked)
         fetched = one.asked.fetch()
@@ -123,13 +123,13 @@ def test_a_total_that_is_too_small(total: int, right: bool, tmp_path: Path) -> N
 def test_a_total_that_differs(one: Asking) -> None:
     """A total that differs between pages fails the source, if it does so twice."""
     one.primary.mended["/users 2"] = lambda body: body | {"data": body["data"] | {"total": 9}}
-    one.fails(TEMPORARY, "step 'users', page 2", "8 records, and then 9")
+    one.fails(TEMPORARY, "step 'users', page 2", "the total changed from 8 to 9 records")
 
 
 def test_a_page_less(one: Asking) -> None:
     """A walk that is over too early is noticed by the total."""
     one.primary.mended["/users 2"] = lambda body: body | {"next": None}
-    one.fails(TEMPORARY, "step 'users', page 2", "8 records, and 6 came")
+    one.fails(TEMPORARY, "step 'users', page 2", "the total is 8 records, but the pages have 6")
 
 
 # A walk that goes round, or on for ever
@@ -139,11 +139,11 @@ def test_a_page_less(one: Asking) -> None:
 def test_round(link: str, one: Asking) -> None:
     """A next page that is an earlier one ends the walk with an error."""
     one.primary.mended["/users 3"] = lambda body: body | {"next": link}
-    one.fails(BROKEN, "step 'users', page", "goes round")
+    one.fails(BROKEN, "step 'users', page", "form a loop")
 
 
 def endless(number: int) -> dict[str, Any]:
-    """Give one of endlessly many pages."""
+    """Return one of endlessly many pages."""
     items = [user(number * 10 + at) for at in range(2)]
     return {"success": True, "data": {"items": items, "total": 8}, "next": f"/users?page={number + 1}"}
 
@@ -163,7 +163,7 @@ def test_barren(one: Asking) -> None:
     )
     one.again()
     one.server.routes["/users"] = answers(lambda number: empty | {"next": f"/users?page={number + 1}"})
-    one.fails(TEMPORARY, "step 'users', page 21", "21 pages without a record")
+    one.fails(TEMPORARY, "step 'users', page 21", "21 pages in succession without a record")
 
 
 @pytest.mark.parametrize(("key", "most"), [("max_pages", 3), ("max_records", 8)])
@@ -222,7 +222,7 @@ def test_a_primary_that_ignores_the_paging(paging: str, volatile: bool, tmp_path
         server.routes["/list"] = repeat
         report = paged(server, tmp_path, paging, ca_file, max_pages=9).fetch().report
         assert report.kind == BROKEN
-        assert ("see max_pages" if volatile else "page 2 is the same as an earlier one") in report.error
+        assert ("see max_pages" if volatile else "page 2 is the same as an earlier page") in report.error
         assert len(server.asked) == (9 if volatile else 2)
 
 
@@ -235,7 +235,7 @@ def test_the_same_token_again(tmp_path: Path) -> None:
         )
         report = paged(server, tmp_path, 'kind = "token", path = "next", param = "t"', ca_file).fetch().report
         assert report.kind == BROKEN
-        assert "page 2 names an earlier one next" in report.error
+        assert "page 2 names an earlier page as the next" in report.error
 
 
 LINKS = [
@@ -303,7 +303,7 @@ def test_a_next_link_to_another_host(link: str, one: Asking, tmp_path: Path) -> 
         ports = {"own": one.server.url.rpartition(":")[2], "port": other.url.rpartition(":")[2], "other": other.url}
         asked = len(one.server.asked)
         one.primary.mended["/users 2"] = lambda body: body | {"next": link.format(**ports)}
-        told = one.fails(BROKEN, "step 'users', page 2", "on another host", "only the one in url is asked")
+        told = one.fails(BROKEN, "step 'users', page 2", "on another host", "only the host in url is used")
         assert "fault" not in told
         assert other.connections == 0
         assert [request.path for request in one.server.asked[asked:]] == ["/domains", "/users", "/users"]
@@ -412,8 +412,8 @@ def test_nothing_is_asked_after_the_deadline(tmp_path: Path) -> None:
     """A fetch whose time is over asks nothing more."""
     server, ca_file = over_tls(tmp_path)
     own = config(server.url, ca_file=ca_file)
-    with server, Transport(own, time.monotonic() - 1) as transport:
-        with pytest.raises(SourceError, match="deadline has passed"), transport.ask(server.url, Ask()):
+    with server, Client(own, time.monotonic() - 1) as client:
+        with pytest.raises(SourceError, match="deadline has passed"), client.send(server.url, HttpRequest()):
             pass
         assert server.connections == 0
 

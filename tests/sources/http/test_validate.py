@@ -8,7 +8,7 @@ import pytest
 
 from syncagent.errors import ConfigError
 from syncagent.sources.http import Config, problems
-from syncagent.sources.http.recipe.model import bound, filled, parameters
+from syncagent.sources.http.recipe.model import fill_placeholders, parameter_values, with_parameters
 from syncagent.sources.http.recipe.validate import load, names
 from syncagent.values.types import RecipeFile
 from tests.sources.http import secret
@@ -62,113 +62,134 @@ paging = { kind = "token", path = "next?", param = "next" }
 emit = [{ kind = "alias_domain", value = "name", to = "target", over = ["users"] }]
 """
 MISTAKES: dict[str, tuple[str, str, str]] = {
-    "no title": ('title = "a recipe with a key of every kind"', "", "title: is missing"),
+    "no title": ('title = "a recipe with a key of every kind"', "", "title: required key is missing"),
     "unknown key": ('name = "domains"\n', 'name = "domains"\nhost = "x"\n', "host: unknown key"),
     "unknown kind": ('kind = "bearer"', 'kind = "barer"', "auth.kind: "),
-    "no steps": (WHOLE[WHOLE.index("[[steps]]") :], "", "steps: is missing"),
-    "name": ('name = "domains"\npath', 'name = "Domains"\npath', "a name is lower-case letters"),
-    "name twice": ('name = "alias_domains"', 'name = "users"', "no other step's"),
-    "path": ('path = "/users"', 'path = "users"', "step 'users': begins with /"),
-    "path to another host": ('path = "/users"', 'path = ".evil.example/"', "step 'users': begins with /"),
+    "no steps": (WHOLE[WHOLE.index("[[steps]]") :], "", "steps: required key is missing"),
+    "name": (
+        'name = "domains"\npath',
+        'name = "Domains"\npath',
+        "expected a name of a-z, 0-9 and _ that no other step has",
+    ),
+    "name twice": ('name = "alias_domains"', 'name = "users"', "that no other step has"),
+    "path": ('path = "/users"', 'path = "users"', "step 'users': expected a path that begins with /"),
+    "path to another host": (
+        'path = "/users"',
+        'path = ".evil.example/"',
+        "step 'users': expected a path that begins with /",
+    ),
     "placeholder in a path": (
         '"/{tenant}/domains"',
         '"/{tenat}/domains"',
-        "{tenat} stands for nothing; there are: more, ",
+        "unknown placeholder {tenat}, known: more, ",
     ),
-    "placeholder in a query": ('of = "{tenant}"', 'of = "{x}"', "{x} stands for nothing"),
-    "placeholder in a body": ('tenant = "{tenant}", at', 'tenant = "{x}", at', "{x} stands for nothing"),
-    "each without for_each": ('"/users"', '"/users/{each}"', "{each} stands for nothing"),
-    "number in a path": ('"/users"', '"/users/{offset}"', "{offset} stands for nothing"),
-    "number of another kind": ('"{offset}"', '"{page}"', "{page} stands for nothing"),
-    "no number": ('at = "{offset}"', 'at = "0"', "needs param, or {offset} in body"),
-    "body with GET": ('method = "POST"\n', "", 'needs method = "POST"'),
+    "placeholder in a query": ('of = "{tenant}"', 'of = "{x}"', "unknown placeholder {x}"),
+    "placeholder in a body": ('tenant = "{tenant}", at', 'tenant = "{x}", at', "unknown placeholder {x}"),
+    "each without for_each": ('"/users"', '"/users/{each}"', "unknown placeholder {each}"),
+    "number in a path": ('"/users"', '"/users/{offset}"', "unknown placeholder {offset}"),
+    "number of another kind": ('"{offset}"', '"{page}"', "unknown placeholder {page}"),
+    "no number": ('at = "{offset}"', 'at = "0"', "expected param, or {offset} in body"),
+    "body with GET": ('method = "POST"\n', "", 'requires method = "POST"'),
     "list": ('list = "items?"', 'list = "items..x?"', "is not a path"),
-    "no list": ('list = "items?"', 'list = ""', "an empty path leads nowhere"),
-    "may be absent": ('list = "items?"\ntotal = "total"\n', 'list = "items?"\n', "may be absent: an error would pass"),
+    "no list": ('list = "items?"', 'list = ""', "an empty path is not allowed"),
+    "may be absent": (
+        'list = "items?"\ntotal = "total"\n',
+        'list = "items?"\n',
+        "may be absent, so that an error looks like an empty list",
+    ),
     "total": ('total = "total"', 'total = "a b"', "'a b' is not a path"),
     "key": ('key = "id"\nemit', 'key = "a b"\nemit', "'a b' is not a path"),
     "unwrap": ('unwrap = "result?"', 'unwrap = "a b"', "'a b' is not a path"),
-    "rule": ('path = "active", true = true', 'path = "active"', "a rule has exactly one of"),
+    "rule": ('path = "active", true = true', 'path = "active"', "a rule needs exactly one of"),
     "rule's path": ('path = "active"', 'path = "a b"', "'a b' is not a path"),
-    "rule's when": ('when = { more = "no" }', 'when = { moer = "no" }', "there is no parameter 'moer'"),
-    "rule's when, value": ('when = { more = "no" }', 'when = { more = "n" }', "more is one of yes, no, and never 'n'"),
-    "step's when": ('when = { more = "yes" }', 'when = { mroe = "yes" }', "there is no parameter 'mroe'"),
-    "step's when, value": ('when = { more = "yes" }', 'when = { more = "true" }', "and never 'true'"),
+    "rule's when": ('when = { more = "no" }', 'when = { moer = "no" }', "unknown parameter 'moer'"),
+    "rule's when, value": ('when = { more = "no" }', 'when = { more = "n" }', "more is one of yes, no, never 'n'"),
+    "step's when": ('when = { more = "yes" }', 'when = { mroe = "yes" }', "unknown parameter 'mroe'"),
+    "step's when, value": ('when = { more = "yes" }', 'when = { more = "true" }', "never 'true'"),
     "join with a later one": (
         '[{ step = "domains", key = "id", local = "domain"',
         '[{ step = "alias_domains", key = "id", local = "domain"',
-        "no earlier step",
+        "which is not an earlier step",
     ),
     "join's key": ('key = "id", local = "domain"', 'key = "a b", local = "domain"', "'a b' is not a path"),
     "join's local": ('local = "domain"', 'local = "a b"', "'a b' is not a path"),
     "emit's join": (
         '{ step = "domains", key = "id", local = "of.id"',
         '{ step = "no", key = "id", local = "of.id"',
-        "no earlier step",
+        "which is not an earlier step",
     ),
-    "emit without value": ('value = "alias", each', "each", "an emit has value or template"),
+    "emit without value": ('value = "alias", each', "each", "an emit needs value or template"),
     "emit with both": (
         'value = "alias", each',
         'value = "alias", template = "{x}", each',
-        "an emit has value or template",
+        "an emit needs value or template",
     ),
     "emit's template": ("{of.name}", "{of..name}", "'of..name' is not a path"),
     "emit's each": ('each = "aliases[]"', 'each = "a b"', "'a b' is not a path"),
-    "alias domain of nothing": ('to = "target", ', "", "to goes with alias_domain"),
+    "alias domain of nothing": ('to = "target", ', "", "an emit needs to, the path of the target domain"),
     "over of an address": (
         'value = "alias", each',
         'value = "alias", over = ["users"], each',
-        "over goes with alias_domain",
+        "an emit can have over only if its kind is alias_domain",
     ),
     "over of nobody": (
         'over = ["users"]',
         'over = ["domains"]',
-        "over names 'domains', and no such step says anything",
+        "over names 'domains', but no such step emits anything",
     ),
-    "for_each of nobody": ('"domains.name"', '"domain.name"', "is not STEP.PATH with an earlier step"),
-    "for_each of nothing": ('"domains.name"', '"domains"', "is not STEP.PATH with an earlier step"),
+    "for_each of nobody": ('"domains.name"', '"domain.name"', "expected STEP.PATH with an earlier step"),
+    "for_each of nothing": ('"domains.name"', '"domains"', "expected STEP.PATH with an earlier step"),
     "for_each's path": ('"domains.name"', '"domains.a b"', "is not a path"),
     "token without param": (', param = "next"', "", "param is missing"),
     "token without path": ('path = "next?", ', "", "path is missing"),
     "token's path": ('path = "next?"', 'path = "a b"', "'a b' is not a path"),
-    "default": ('default = "no"', 'default = "maybe"', "default is one of one_of, and not 'maybe'"),
+    "default": ('default = "no"', 'default = "maybe"', "the default 'maybe' is not in one_of"),
     "parameter's name": (
         "[parameters.tenant]",
         "[parameters.each]",
-        "a name is lower-case letters, digits and _, and none of",
+        "expected a name of a-z, 0-9 and _, other than",
     ),
 }
 AUTHS: dict[str, tuple[str, str]] = {
-    "header": ('kind = "header"', "name: is missing: header needs it"),
-    "oauth2": ('kind = "oauth2_client_credentials"', "token_url: is missing"),
-    "oauth2, scope": ('kind = "oauth2_client_credentials"\ntoken_url = "https://x/"', "scope: is missing"),
-    "jwt": ('kind = "oauth2_jwt_bearer"', "scope: is missing"),
+    "header": ('kind = "header"', "name: required key is missing for header"),
+    "oauth2": ('kind = "oauth2_client_credentials"', "token_url: required key is missing"),
+    "oauth2, scope": ('kind = "oauth2_client_credentials"\ntoken_url = "https://x/"', "scope: required key is missing"),
+    "jwt": ('kind = "oauth2_jwt_bearer"', "scope: required key is missing"),
     "token_url": (
         'kind = "oauth2_client_credentials"\nscope = "x"\ntoken_url = "https://{x}/"',
-        "{x} stands for nothing",
+        "unknown placeholder {x}",
     ),
     "token_url, user": (
         'kind = "oauth2_client_credentials"\nscope = "x"\ntoken_url = "{username}"',
-        "{username} stands for",
+        "unknown placeholder {username}",
     ),
     "subject": (
         'kind = "oauth2_jwt_bearer"\nscope = "x"\ntoken_url = "https://x/"\nsubject = "{x}"',
-        "{x} stands for nothing",
+        "unknown placeholder {x}",
     ),
-    "login": ('kind = "login"\nsend = "basic"', "path: is missing: login needs it"),
-    "login's path": ('kind = "login"\nsend = "basic"\npath = "login"', "path: begins with /"),
-    "login's fields": ('kind = "login"\npath = "/"', "fields: is missing"),
-    "fields' placeholder": ('kind = "login"\npath = "/"\nfields = { a = "{user}" }', "{user} stands for nothing"),
-    "take without put": ('kind = "login"\npath = "/"\nsend = "basic"\ntake = "x"', "take: goes with put"),
-    "put without take": ('kind = "login"\npath = "/"\nsend = "basic"\nput = "bearer"', "take: goes with put"),
+    "login": ('kind = "login"\nsend = "basic"', "path: required key is missing for login"),
+    "login's path": ('kind = "login"\nsend = "basic"\npath = "login"', "path: expected a path that begins with /"),
+    "login's fields": ('kind = "login"\npath = "/"', "fields: required key is missing"),
+    "fields' placeholder": ('kind = "login"\npath = "/"\nfields = { a = "{user}" }', "unknown placeholder {user}"),
+    "take without put": (
+        'kind = "login"\npath = "/"\nsend = "basic"\ntake = "x"',
+        "take: expected the path of the session token",
+    ),
+    "put without take": (
+        'kind = "login"\npath = "/"\nsend = "basic"\nput = "bearer"',
+        "take: expected the path of the session token",
+    ),
     "take": ('kind = "login"\npath = "/"\nsend = "basic"\nput = "bearer"\ntake = "a b"', "'a b' is not a path"),
-    "put in no header": ('kind = "login"\npath = "/"\nsend = "basic"\nput = "header"\ntake = "x"', "name: is missing"),
-    "ok": ('kind = "login"\npath = "/"\nsend = "basic"\nok = [{ path = "x" }]', "a rule has exactly one of"),
+    "put in no header": (
+        'kind = "login"\npath = "/"\nsend = "basic"\nput = "header"\ntake = "x"',
+        "name: required key is missing: the name",
+    ),
+    "ok": ('kind = "login"\npath = "/"\nsend = "basic"\nok = [{ path = "x" }]', "a rule needs exactly one of"),
 }
 
 
 def told(directory: Path, text: str) -> list[str]:
-    """Give what is told of a recipe."""
+    """Return what is told of a recipe."""
     try:
         load(recipe(directory, text))
     except ConfigError as error:
@@ -191,7 +212,7 @@ def test_a_mistake(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", AUTHS)
-def test_a_mistake_in_who_we_are(name: str, tmp_path: Path) -> None:
+def test_a_mistake_in_auth(name: str, tmp_path: Path) -> None:
     """What is missing or wrong in [auth] is told, with its key."""
     wrong, text = AUTHS[name]
     several = told(tmp_path, WHOLE.replace('kind = "bearer"', wrong))
@@ -216,22 +237,24 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
         tmp_path,
         WHOLE.replace('title = "', 'titel = "')
         .replace('kind = "bearer"', 'kind = "no"')
-        .replace('list = "@"', "list = 1"),
+        .replace('list = "@"', "list = 1")
+        .replace('list = "items?"', "list = 2")
+        .replace('total = "total"', "total = 3"),
     )
     assert len(keys) >= 5
 
 
 def test_what_is_no_recipe(tmp_path: Path) -> None:
     """A file that is not there, is no TOML, or a name that is none of ours, is told as such."""
-    with pytest.raises(ConfigError, match=r"there is no recipe 'nobody'; there are: .*mailcow"):
+    with pytest.raises(ConfigError, match=r"unknown recipe 'nobody', known: .*mailcow"):
         load("nobody")
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         load(f"{tmp_path}/none.toml")
-    assert "is not TOML" in told(tmp_path, "title =")[0]
+    assert "invalid TOML" in told(tmp_path, "title =")[0]
     nothing = 'title = "x"\nsteps = []\n[auth]\nkind = "none"\n'
-    assert any("there is none: nothing would be asked for" in one for one in told(tmp_path, nothing))
+    assert any("expected at least one step" in one for one in told(tmp_path, nothing))
     (tmp_path / "two.toml").write_bytes(b"title = '\xff'")
-    with pytest.raises(ConfigError, match="is not TOML"):
+    with pytest.raises(ConfigError, match="invalid TOML"):
         load(f"{tmp_path}/two.toml")
 
 
@@ -239,7 +262,7 @@ def test_what_is_no_recipe(tmp_path: Path) -> None:
 
 
 def told_of(**keys: Any) -> list[str]:  # noqa: ANN401 - any key
-    """Give what is told of a configuration."""
+    """Return what is told of a configuration."""
     return [f"{key}: {text}" for key, text in problems(Config(**{"url": "https://mail.example.com", **keys}))]
 
 
@@ -256,23 +279,23 @@ def ours(tmp_path: Path) -> dict[str, Any]:
 
 
 CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
-    "neither": ({"recipe": None}, "format: is missing"),
-    "both": ({"format": "lines"}, "format: is missing"),
-    "no url": ({"url": ""}, "url: is missing: where is the API?"),
+    "neither": ({"recipe": None}, 'format: expected format = "lines"'),
+    "both": ({"format": "lines"}, 'format: expected format = "lines"'),
+    "no url": ({"url": ""}, "url: required key is missing: the URL of the API"),
     "http": ({"url": "http://mail.example.com"}, "url: http:// sends everything unencrypted"),
-    "query": ({"url": "https://mail.example.com/?a=b"}, "url: has a query"),
-    "no token": ({"token_file": None}, "token_file: is missing: the recipe says who we are by a token"),
-    "name": ({"username": "anna", "password_file": "x"}, "username: is not for this recipe; it has token_file"),
-    "no parameter": ({"parameters": {}}, "parameters: tenant is missing: which one"),
+    "query": ({"url": "https://mail.example.com/?a=b"}, "url: a URL with a query"),
+    "no token": ({"token_file": None}, "token_file: required key is missing: the recipe authenticates by a token"),
+    "name": ({"username": "anna", "password_file": "x"}, "username: not used by this recipe; use token_file"),
+    "no parameter": ({"parameters": {}}, "parameters: required parameter tenant is missing: which one"),
     "unknown parameter": (
         {"parameters": {"tenant": "x", "y": "z"}},
-        "parameters: the recipe has no 'y'; it has: tenant",
+        "parameters: unknown parameter 'y', known: tenant",
     ),
     "another value": (
         {"parameters": {"tenant": "x", "more": "true"}},
-        "parameters: more is one of yes, no, not 'true'",
+        "parameters: expected more to be one of yes, no, not 'true'",
     ),
-    "no recipe": ({"recipe": RecipeFile("nobody")}, "recipe: nobody: there is no recipe 'nobody'"),
+    "no recipe": ({"recipe": RecipeFile("nobody")}, "recipe: nobody: unknown recipe 'nobody'"),
     "pages": ({"max_pages": 0}, "max_pages: expected more than 0, got 0"),
     "records": ({"max_records": -1}, "max_records: expected more than 0, got -1"),
 }
@@ -305,22 +328,26 @@ def test_a_password_in_a_url_is_not_shown(url: str, ours: dict[str, Any]) -> Non
 def test_a_name_and_a_password(tmp_path: Path) -> None:
     """A recipe that wants a name and its password says so, and takes no token."""
     file = recipe(tmp_path, RECIPE.replace(BEARER, LOGIN))
-    assert told_of(recipe=file) == ["username: and password_file are missing: the recipe says who we are by them"]
+    assert told_of(recipe=file) == [
+        "username: required keys username and password_file are missing: the recipe authenticates by them"
+    ]
     both = told_of(recipe=file, username="anna", password_file=secret(tmp_path), token_file=secret(tmp_path))
-    assert any(one.startswith("token_file: is not for this recipe") for one in both)
+    assert any(one.startswith("token_file: not used by this recipe") for one in both)
     assert told_of(recipe=file, username="anna", password_file=secret(tmp_path)) == []
 
 
 def test_what_goes_out_in_the_clear(tmp_path: Path) -> None:
     """Neither a recipe's own URL nor that of its tokens is in the clear, unless the configuration says so."""
-    url = "recipe: its url does not begin with https://"
+    url = "recipe: the recipe's url does not begin with https://"
     file = recipe(tmp_path, 'url = "http://mail.example.com"\n' + RECIPE)
     who: dict[str, Any] = {"recipe": file, "url": "", "token_file": secret(tmp_path)}
-    assert told_of(**who) == [f"{url}: that needs insecure = true"]
+    assert told_of(**who) == [f"{url}, which requires insecure = true"]
     assert told_of(**who, insecure=True) == []
     recipe(tmp_path, 'parameters = { server = { text = "x" } }\n' + RECIPE.replace(BEARER, OAUTH))
     who = {"recipe": file, "username": "anna", "password_file": secret(tmp_path)}
-    assert "parameters: a token's URL begins with https://" in told_of(**who, parameters={"server": "http://x"})[0]
+    assert (
+        "parameters: the token URL does not begin with https://" in told_of(**who, parameters={"server": "http://x"})[0]
+    )
     assert told_of(**who, parameters={"server": "https://x"}) == []
 
 
@@ -328,7 +355,7 @@ def test_what_is_left_without_a_step(ours: dict[str, Any], tmp_path: Path) -> No
     """A step that goes with a parameter, and that another one needs, is missed when the configuration leaves it out."""
     text = WHOLE.replace('name = "domains"\n', 'name = "domains"\nwhen = { more = "yes" }\n')
     recipe(tmp_path, text)
-    assert any("joins with 'domains', which is no earlier step" in one for one in told_of(**ours))
+    assert any("a join names 'domains', which is not an earlier step" in one for one in told_of(**ours))
     assert told_of(**{**ours, "parameters": {"tenant": "x", "more": "yes"}}) == []
 
 
@@ -339,7 +366,7 @@ def test_bound(tmp_path: Path) -> None:
     whole = load(file)
     assert whole.parameters.keys() == tomllib.loads(WHOLE)["parameters"].keys()
     for more in ("yes", "no"):
-        left = bound(whole, parameters(whole, {"tenant": "x", "more": more}))
+        left = with_parameters(whole, parameter_values(whole, {"tenant": "x", "more": more}))
         assert [step.name for step in left.steps] == ["domains", "users", "alias_domains"][: 2 + (more == "yes")]
         assert (len(left.steps[1].where), len(left.auth.ok)) == (int(more == "no"), int(more == "yes"))
 
@@ -347,4 +374,4 @@ def test_bound(tmp_path: Path) -> None:
 def test_filled() -> None:
     """Placeholders are filled wherever they are; one that stands alone keeps the kind of its value."""
     body = {"a": "{n}", "b": ["x{n}y{s}", {"c": "{s}"}], "d": 5, "e": None}
-    assert filled(body, {"n": 7, "s": "t"}) == {"a": 7, "b": ["x7yt", {"c": "t"}], "d": 5, "e": None}
+    assert fill_placeholders(body, {"n": 7, "s": "t"}) == {"a": 7, "b": ["x7yt", {"c": "t"}], "d": 5, "e": None}
