@@ -171,7 +171,7 @@ def test_what_only_waits_needs_nobody(tmp_path: Path) -> None:
     mx.write("corp", people(39))
     mx.sync(code=TEMPORARY)
     assert kinds(asked(mx, OK)) == []
-    assert "1 removals of example.com waits for a failing source" in mx.say("status").stdout
+    assert "1 removal of example.com waits for a failing source" in mx.say("status").stdout
 
 
 def test_a_canary_and_a_catch_all(fine: Station) -> None:

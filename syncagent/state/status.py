@@ -203,7 +203,7 @@ def _held(config: Config, holds: tuple[Hold, ...]) -> list[Alarm]:
 
 
 def is_running(directory: Path) -> bool:
-    """Tell whether an agent holds its lock."""
+    """True if an agent holds its lock."""
     try:
         with atomic.locked(directory / AGENT_LOCK, 0, shared=True):
             return False
