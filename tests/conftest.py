@@ -1,6 +1,7 @@
 """What holds for every test: hypothesis is patient with a slow machine, and finds the same in CI each time; tiers."""
 
 import os
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,6 +13,12 @@ pytest.register_assert_rewrite("tests.support.agent", "tests.sources.contract") 
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.register_profile("ci", settings.get_profile("patient"), derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI", "").casefold() in {"true", "1"} else "patient")
+
+
+def pytest_configure() -> None:
+    """Take back that INT is ignored, which a shell says by `&`: programs that a test interrupts would inherit it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import proof
+from tests.support.programs import allowed
 from tests.tiers import SLOW, is_slow
 
 ROOT = Path(__file__).parent.parent
@@ -57,6 +58,18 @@ def test_the_makefile_runs_them() -> None:
     assert '-m "not slow and not proof"' in planned["check"]
     assert " -m proof" in planned["proof"]
     assert not re.search(r'pytest.* -m "?(slow|proof|not)', planned["test"])
+
+
+def test_begun_in_the_background() -> None:
+    """A shell starts with `&` what ignores INT, and so would every program that a test interrupts: it is undone."""
+    interrupted = "tests/test_ledger.py::test_interrupted_while_postmap_runs[build-ctrl-c-itself]"
+    ignoring = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    options = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", f"timeout={allowed(30)}", interrupted]
+    command = [sys.executable, "-c", ignoring, sys.executable, *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_each_run_adds_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
