@@ -53,11 +53,11 @@ def _combinations(candidates: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
     """Yield assignments: every candidate of all keys side by side, and every candidate beside the others' first."""
     if not all(candidates.values()):
         return
-    first = {name: several[0] for name, several in candidates.items()}
+    first = {name: values[0] for name, values in candidates.items()}
     for number in range(max(map(len, candidates.values()))):
-        yield {name: several[min(number, len(several) - 1)] for name, several in candidates.items()}
-    for name, several in candidates.items():
-        yield from (first | {name: value} for value in several[1:])
+        yield {name: values[min(number, len(values) - 1)] for name, values in candidates.items()}
+    for name, values in candidates.items():
+        yield from (first | {name: value} for value in values[1:])
 
 
 def _candidates(struct: type[Struct], name: str, kind: Any) -> list[Any]:  # noqa: ANN401 - any field's type
