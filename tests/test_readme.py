@@ -71,6 +71,9 @@ NOT_RUN = {
 }
 """Commands that no test runs, and why."""
 
+WRITTEN_LATER = {"contrib/docs/proof.md"}
+"""Pages that a run of `make proof` writes: they may be named before they are there."""
+
 RECIPIENTS = "postmaster@example.com\npostmaster@example.org\nInfo@Example.ORG\n"
 
 
@@ -86,7 +89,7 @@ def test_it_is_short() -> None:
     """The README has what everybody needs; the rest is in pages, all of which it links."""
     assert len(page(README).splitlines()) <= 250
     for name in PAGES:
-        assert name == README or f"]({name})" in section(README, "## Pages"), name
+        assert name in {README, *WRITTEN_LATER} or f"]({name})" in section(README, "## Pages"), name
 
 
 def test_every_block_is_verified_or_excused() -> None:
@@ -426,12 +429,15 @@ def test_verbs_and_exit_statuses_are_those_of_the_program() -> None:
 
 
 def test_every_kind_of_remedy_has_its_row() -> None:
-    """The page on check names the kinds of remedies that its JSON has."""
-    table = (
-        section("contrib/docs/operations.md", "## `syncagent check`").partition("| `kind` |")[2].partition("\n\n")[0]
-    )
-    kinds = {kind.__struct_config__.tag for kind in get_args(finding.Step)}
-    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == kinds
+    """The page on check names the kinds of remedies that its JSON has, and their fields."""
+    chapter = section("contrib/docs/operations.md", "## `syncagent check`")
+    table = chapter.partition("| `kind` |")[2].partition("\n\n")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| (.+) \|$", table, re.MULTILINE))
+    common = finding.Remedy.__struct_fields__
+    assert {kind: set(re.findall(r"`(\w+)`", fields)) for kind, fields in rows.items()} == {
+        step.__struct_config__.tag: set(step.__struct_fields__) - set(common) for step in get_args(finding.Step)
+    }
+    assert all(f"`{field}`" in chapter for field in common)
 
 
 def test_options_named_are_there() -> None:
@@ -503,7 +509,7 @@ def test_paths_named_are_there(name: str) -> None:
         if Path(path).stem == "x":
             assert (ROOT / path).parent.is_dir(), path
         else:
-            assert list(ROOT.glob(path.rstrip("/"))), path
+            assert path in WRITTEN_LATER or list(ROOT.glob(path.rstrip("/"))), path
 
 
 def test_the_order_of_imports() -> None:
