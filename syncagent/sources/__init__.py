@@ -38,22 +38,22 @@ Any other exception is reported as a fault in the source. In each case the last 
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import math
 import typing
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
+from syncagent.errors import translate_errors
 from syncagent.model import StepReport
 from syncagent.values.secrets import read_secret, secret_path
 from syncagent.values.types import Duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from syncagent.model import Entry
@@ -199,7 +199,7 @@ def load(kind: str) -> Any:  # noqa: ANN401 - a module, by duck type
 
     Raises BrokenKindError if the import fails, or if the module has no usable ``Config`` or no ``build``.
     """
-    with _translate_errors(kind, "cannot be loaded"):
+    with _errors_of(kind, "cannot be loaded"):
         module = kinds()[kind].load()
         config = getattr(module, "Config", None)
         if not (isinstance(config, type) and issubclass(config, Struct)) or not callable(
@@ -212,23 +212,25 @@ def load(kind: str) -> Any:  # noqa: ANN401 - a module, by duck type
 
 def problems(kind: str, module: Any, config: Struct) -> list[tuple[str, str]]:  # noqa: ANN401 - see load()
     """Return the (key, text) pairs of the kind's own ``problems``. Raises BrokenKindError if that raises."""
-    with _translate_errors(kind, "cannot check its configuration"):
+    with _errors_of(kind, "cannot check its configuration"):
         return list(module.problems(config)) if hasattr(module, "problems") else []
 
 
 def watched(kind: str, module: Any, config: Struct) -> tuple[Watched, ...]:  # noqa: ANN401 - see load()
     """Return the paths of the kind's own ``watched``. Raises BrokenKindError if that raises."""
-    with _translate_errors(kind, "cannot list the paths to watch"):
+    with _errors_of(kind, "cannot list the paths to watch"):
         return tuple(module.watched(config)) if hasattr(module, "watched") else ()
 
 
-@contextlib.contextmanager
-def _translate_errors(kind: str, what: str) -> Iterator[None]:
-    """Convert exceptions of a kind's package, SystemExit too, to BrokenKindError, which names package and version."""
-    try:
-        yield
-    except (Exception, SystemExit) as error:
-        entry = kinds()[kind]
-        origin = f"{entry.value} of {entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
-        text = f'source type "{kind}" ({origin}) {what}: {type(error).__name__}: {error}'
-        raise BrokenKindError(text) from error
+def _errors_of(kind: str, what: str) -> translate_errors:
+    """Return a context manager that converts exceptions of a kind's package, SystemExit too, to BrokenKindError."""
+    return translate_errors(partial(_broken, kind, what))
+
+
+def _broken(kind: str, what: str, error: BaseException) -> BrokenKindError | None:
+    """Return the error that names package and version; None for KeyboardInterrupt."""
+    if not isinstance(error, (Exception, SystemExit)):
+        return None
+    entry = kinds()[kind]
+    origin = f"{entry.value} of {entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+    return BrokenKindError(f'source type "{kind}" ({origin}) {what}: {type(error).__name__}: {error}')
