@@ -219,3 +219,19 @@ def test_lines_of_a_file(tmp_path: Path) -> None:
         assert next(lines) == b"a@example.com OK\n"
         with pytest.raises(UnfitFileError, match="a line of over 1048576 octets"):
             next(lines)
+
+
+@pytest.mark.parametrize("part", ["a", '"a"', "'a'", r'"\""', r'"\\"', r'"\u0022."'])
+@pytest.mark.parametrize("where", ["{} = 1", "[{}]", "[[{}]]", "a = {{ {} = 1 }}"])
+def test_a_key_of_many_parts_however_it_is_spelled(part: str, where: str) -> None:
+    """The cost of a key grows with the square of its parts; a quote in a part hides none of them."""
+    assert reader.tables(where.format(".".join([part] * 40)))
+    with pytest.raises(ValueError, match="a key has over 40 parts"):
+        reader.tables(where.format(".".join([part] * 41)))
+
+
+def test_quotes_that_are_escaped_cost_no_more_than_others() -> None:
+    """Each could begin a part, and its end is looked for once."""
+    begun = time.process_time()
+    assert reader.tables('a = "' + '\\"' * 1_000_000 + '"')
+    assert time.process_time() - begun < 30

@@ -6,9 +6,10 @@ import re
 import tomllib
 from typing import Any
 
-_MOST_PARTS = 100
-_PART = r"""(?:[A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')"""
-_LONG_KEY = re.compile(rf"""(?<![\w.'"-])(?:{_PART}[ \t]*\.[ \t]*){{{_MOST_PARTS}}}""")
+_MOST_PARTS = 40
+"""More than a name below ip6.arpa has: strings and comments are not told from keys."""
+_PART = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*')"""
+_LONG_KEY = re.compile(rf"""(?<![\w.'"\\-])(?:{_PART}[ \t]*\.[ \t]*){{{_MOST_PARTS}}}""")
 _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _SMART_QUOTES = re.compile("[\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u2032\u2033\u00ab\u00bb]")
 _BYTE_ORDER_MARK = "\ufeff"
