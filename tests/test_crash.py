@@ -219,7 +219,7 @@ def test_killed_while_a_hand_made_map_is_copied(tmp_path: Path) -> None:
     half.write_text(
         "import os, signal\n"
         "from syncagent.cli import main as cli\n"
-        "from syncagent.files import sorted_lines as files\n"
+        "from syncagent.files import pipeline\n"
         "write_plain = pipeline.write_plain\n"
         "def write_half(path, chunks):\n"
         "    if path.name != 'half':\n"
