@@ -370,7 +370,7 @@ def test_identity(tmp_path: Path) -> None:
 _HOLD = """
 import sys
 from pathlib import Path
-from syncagent.files import locked
+from syncagent.files.atomic import locked
 with locked(Path(sys.argv[1]), 5, shared=sys.argv[2] == "shared"):
     print("locked", flush=True)
     sys.stdin.read()
