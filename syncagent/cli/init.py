@@ -202,7 +202,11 @@ def _create(files: dict[Path, str]) -> None:
 def _make_directory(directory: Path) -> None:
     for missing in [place for place in (directory, *directory.parents) if not place.exists()][::-1]:
         missing.mkdir()
-        missing.chmod(0o755)
+        descriptor = os.open(missing, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchmod(descriptor, 0o755)  # by descriptor: whoever owns the parent may exchange the name
+        finally:
+            os.close(descriptor)
 
 
 def _create_whole(path: Path, content: str) -> None:

@@ -168,7 +168,7 @@ class Ledger:
         except sqlite3.Error as error:
             if type(error) is sqlite3.DatabaseError:  # not one of its kinds: damage
                 raise LedgerDamagedError(str(error)) from error
-            raise LedgerError(f"{self._file} cannot be written: {error}; is the disk full?") from error
+            raise LedgerError(f"{self._file} cannot be written: {error}{_remedy(error, self._file)}") from error
 
     def save_source(self, state: SourceState) -> None:
         """Record a source: its snapshot (whose file is in place) and its validator, in one transaction."""
@@ -336,7 +336,15 @@ def ledger_errors(state: Path) -> Iterator[None]:
     except OSError as error:
         raise _unusable(state, error) from error
     except sqlite3.Error as error:
-        raise LedgerError(f"{state}/state.db: {error}; is it locked, or the disk full?") from error
+        raise LedgerError(f"{state}/state.db: {error}{_remedy(error, state / 'state.db')}") from error
+
+
+def _remedy(error: sqlite3.Error, file: Path) -> str:
+    """Return what to do about an error of SQLite, by its primary result code; empty if only the error tells."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_BUSY:
+        return f"; another process has it open: fuser -v {file}"
+    return "; make room on the disk" if code == sqlite3.SQLITE_FULL else ""
 
 
 def _unusable(state: Path, error: OSError) -> LedgerError:
