@@ -74,10 +74,10 @@ class Ledger:
                 self.set_aside(error)
                 self._open()
                 return
-            remedy = "which other program has it open?"
+            remedy = _remedy(error, self._file)
             if not self._write and error.sqlite_errorcode & _PRIMARY == sqlite3.SQLITE_READONLY:  # a hot journal
-                remedy = "a run was interrupted: the next `syncagent sync` repairs it"
-            raise LedgerError(f"{self._file} cannot be opened: {error}; {remedy}") from error
+                remedy = "; a run was interrupted: the next `syncagent sync` repairs it"
+            raise LedgerError(f"{self._file} cannot be opened: {error}{remedy}") from error
         except (sqlite3.DatabaseError, msgspec.DecodeError, LedgerDamagedError) as error:
             self.set_aside(error)
             self._open()
@@ -341,7 +341,7 @@ def ledger_errors(state: Path) -> Iterator[None]:
 
 def _remedy(error: sqlite3.Error, file: Path) -> str:
     """Return what to do about an error of SQLite, by its primary result code; empty if only the error tells."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY
     if code == sqlite3.SQLITE_BUSY:
         return f"; another process has it open: fuser -v {file}"
     return "; make room on the disk" if code == sqlite3.SQLITE_FULL else ""
