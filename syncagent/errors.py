@@ -18,7 +18,7 @@ _LONGEST_TEXT = 4096
 
 
 def printable(text: str, limit: int) -> str:
-    """Return a text with unprintable characters escaped, cut to ``limit`` characters (and "...") before.
+    """Return a text cut to ``limit`` characters (then "..."), with unprintable characters escaped after the cut.
 
     For foreign text in messages: addresses, answers of servers, file names, messages of libraries.
     """

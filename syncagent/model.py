@@ -264,17 +264,17 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     @property
     def added(self) -> int:
-        """How many recipients are new."""
+        """Number of recipients added."""
         return sum(change.added for change in self.domains)
 
     @property
     def removed(self) -> int:
-        """How many recipients go."""
+        """Number of recipients removed."""
         return sum(change.removed for change in self.domains)
 
     @property
     def after(self) -> int:
-        """How many recipients the map holds afterwards; an IDN one counts once."""
+        """Number of recipients in the map afterwards; an internationalised address counts once."""
         return sum(change.after for change in self.domains)
 
 

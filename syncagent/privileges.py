@@ -409,7 +409,10 @@ def safe_path(path: str) -> str:
 
 
 def _is_roots(directory: Path, *, shared: bool = False) -> bool:
-    """True if a directory exists and root alone decides what is in it, or ``shared``: others may make files too."""
+    """True if a directory exists and only root can change its content.
+
+    With ``shared``, a sticky directory in which others may create files, such as /tmp, qualifies as well.
+    """
     with contextlib.suppress(LayoutError):
         layout = judge([components(directory)], _outsiders(), shared=shared)
         return directory.is_dir() and layout.owned is None and not any(loose.refused for loose in layout.loose)

@@ -156,7 +156,7 @@ class DeliveryError(Exception):
     """A notification could not be delivered; the text has no URL in it, which may be a secret."""
 
     def __init__(self, whom: str, text: str) -> None:
-        """``whom`` is the key of the configuration."""
+        """``whom`` is the configuration key of the receiver, such as ``notify.url``."""
         self.whom = whom
         super().__init__(text)
 

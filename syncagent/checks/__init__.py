@@ -80,7 +80,7 @@ def _then(context: Context, findings: Iterable[Finding]) -> str:
 
 
 def _state_is_intact(context: Context) -> Iterator[Finding]:
-    """Read the state; find a damaged one."""
+    """Open the state; yield an error if it is damaged or cannot be read."""
     try:
         with reading(context.config.state.directory) as context.ledger:
             pass

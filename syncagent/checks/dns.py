@@ -91,7 +91,10 @@ class Names:
         return [record.to_text() for record in answer]
 
     def addresses(self, name: str) -> list[str]:
-        """Return the A and AAAA records of a name, also behind a CNAME. Raises NoAnswerError."""
+        """Return the A and AAAA records of a name, also behind a CNAME.
+
+        Raises SilentError, and NoAnswerError if a query failed and no record is known.
+        """
         records, unanswered = [], []
         for kind in ("A", "AAAA"):
             try:
@@ -103,7 +106,7 @@ class Names:
         return records
 
     def has_addresses(self, name: str) -> bool:
-        """True if a name has an address."""
+        """True if a name has an address; False also if the query failed. Raises SilentError."""
         try:
             return bool(self.addresses(name))
         except NoAnswerError:

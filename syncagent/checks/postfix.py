@@ -122,7 +122,7 @@ def not_redirected(context: Context) -> Iterator[Finding]:
 
 
 def _another_type(context: Context, tables: list[MapName]) -> list[Step]:
-    """Return the steps that change all the tables to the best type that is available."""
+    """Return the steps that change the tables to lmdb or else cdb; if Postfix has neither, install lmdb first."""
     types = context.live.main.types
     best = next((kind for kind in ("lmdb", "cdb") if kind in types), "lmdb")
     install: list[Step] = [] if best in types else [Shell(command=f"apt-get install postfix-{best}")]

@@ -38,7 +38,7 @@ class Progress:
     """Shows on a terminal what is under way, once it has taken a second."""
 
     def __init__(self) -> None:
-        """Start counting; nothing is shown yet."""
+        """Start the clock; nothing is shown yet."""
         self._end_of_patience = time.monotonic() + _PATIENCE
         self._shown: Any = None
         self._began: dict[str, float] = {}

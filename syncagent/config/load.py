@@ -87,7 +87,7 @@ def build(reader: Reader, raw: dict[str, Any], file: Path) -> Config | None:
 
 
 def _table(tables: Any, name: str) -> Any:  # noqa: ANN401 - a table, or what could be read of it
-    """Return one of the tables, or a Partial of it."""
+    """Return the table ``name``, or a Partial of it if some of its keys are unusable."""
     if isinstance(tables, Partial) and name in tables.unusable:
         return tables.values.get(name) or Partial.nothing(typing.get_type_hints(Tables)[name])
     return getattr(tables, name)

@@ -103,7 +103,11 @@ def _opened(path: str, flags: int) -> int:
 
 
 def _open_without_waiting(path: Path | str, flags: int, mode: int = 0) -> int:
-    """Open a file; one that somebody has a lease on, such as Samba, is asked for until the kernel has ended that."""
+    """Open a file without blocking.
+
+    While another process, such as Samba, has a lease on it, retry for up to 60 seconds; the kernel breaks the lease
+    after 45. Raises BlockingIOError after that, or OSError.
+    """
     end = time.monotonic() + _LEASE
     while True:
         try:
@@ -128,7 +132,10 @@ def read_foreign(path: Path | str, limit: int) -> bytes:
 
 
 def read_foreign_text(path: Path | str, limit: int, errors: str = "strict") -> str:
-    """Return what a small text has, in UTF-8, every line ended by a line feed; see read_foreign."""
+    """Return the content of a small UTF-8 text file, with line ends as line feeds.
+
+    Raises as read_foreign does, and UnicodeDecodeError unless ``errors`` (see bytes.decode) prevents it.
+    """
     return io.StringIO(read_foreign(path, limit).decode(errors=errors), newline=None).read()
 
 
@@ -154,7 +161,7 @@ class FileIdentity(NamedTuple):
 
     @classmethod
     def of(cls, found: os.stat_result) -> FileIdentity:
-        """Return the identity of a file that was looked at."""
+        """Return the identity in the result of a stat call."""
         return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
@@ -180,7 +187,7 @@ def write_whole(path: Path, octets: bytes, mode: int) -> None:
 
 
 def chunks_in(path: Path) -> Iterator[bytes]:
-    """Return a file in chunks. Raise OSError as open_foreign does."""
+    """Yield the content of a file in chunks. Raises OSError as open_foreign does."""
     with open_foreign(path) as file:
         while chunk := file.read(CHUNK):
             yield chunk

@@ -44,7 +44,7 @@ def is_closed(live: LivePostfix, permits: Collection[str] = ("permit",)) -> bool
 
 
 def words(live: LivePostfix, name: str) -> list[str]:
-    """Return the words of a list in lower case, restriction classes replaced by their own. Raises CommandError."""
+    """Return the words of a list in lower case, restriction classes expanded (one level). Raises CommandError."""
     classes = set(live.listed("smtpd_restriction_classes"))
     expanded: list[str] = []
     for word in live.listed(name):

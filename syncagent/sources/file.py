@@ -157,7 +157,7 @@ def _is_pattern(text: str) -> bool:
 
 
 def _listed(directory: Path, pattern: str) -> list[str]:
-    """Return the sorted paths of the files that match, without hidden ones and backups (NAME~).
+    """Return the sorted paths of the files that match, without hidden files and backups (NAME~).
 
     Raises OSError if the directory cannot be read; glob() would return nothing.
     """

@@ -56,7 +56,7 @@ _T = TypeVar("_T")
 
 
 class Ledger:
-    """An open state directory. ``notes`` has what was found damaged."""
+    """An open state directory. ``notes`` lists the damage found in it."""
 
     def __init__(self, directory: Path, *, write: bool = True) -> None:
         """Open it and create what is missing; with ``write=False`` nothing is created, and what is missing is empty.
@@ -288,7 +288,7 @@ class Ledger:
             _insert_run(database, run, time.time())
 
     def new_list(self, kind: str, run_id: str, chunks: Iterable[bytes]) -> ListFile:
-        """Write a list; it is in force only once ``record`` refers to it."""
+        """Write a list and return its file name, count and digest. It takes effect once ``record`` refers to it."""
         written = sorted_lines.write_sorted(self.lists / f"{kind}-{run_id}", chunks)
         return ListFile(written.path.name, written.count, written.digest)
 

@@ -184,7 +184,7 @@ class SnapshotWriter:
         return self._own_spool
 
     def _running(self) -> pipeline.Sorter:
-        """Return the sorter; a source that answers "same" never needs one."""
+        """Return the sorter, created at first use: an answer "same" needs none."""
         if self._sorter is None:
             self._sorter = pipeline.Sorter(self._spool)
         return self._sorter

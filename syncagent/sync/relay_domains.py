@@ -103,7 +103,10 @@ def _reported(said: Mapping[str, Iterable[str]], allowed: Iterable[str]) -> dict
 
 
 def _hold(domain: str, standing: Mapping[str, Hold], failing: Sequence[str], run: Run) -> Hold:
-    """Return the hold of a domain that is no longer reported: a person has to let it go, once no source fails."""
+    """Return the hold of a domain that is no longer reported, which a person has to approve.
+
+    It keeps the ID, time and approval of the current hold of that domain, if any.
+    """
     name = f"{DOMAIN_HOLD}{domain}"
     old = next((hold for hold in standing.values() if hold.domain == name), None)
     reasons = [Reason("domain", subjects=(domain,)), *([source_failing(failing)] if failing else [])]

@@ -79,7 +79,7 @@ class GracePolicy:
 
 
 class DomainCounter:
-    """Counts the missing and the added recipients by relay domain, for the guard."""
+    """Counter of the missing and added recipients by relay domain, for the guard."""
 
     def __init__(self) -> None:
         """Start with nothing."""

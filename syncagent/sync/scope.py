@@ -46,7 +46,11 @@ class Scope:
         return (covering, True) if covering else (domain.decode(), False)
 
     def select(self, batches: Iterable[list[bytes]], canaries: Iterable[str]) -> Iterator[bytes]:
-        """Yield the wanted addresses, as chunks of lines, counted by relay domain; the others are counted too."""
+        """Yield the wanted addresses as chunks of lines, and count them by relay domain.
+
+        Addresses out of scope are counted by domain, held catch-alls and the canaries found are recorded; addresses in
+        ``postfix.exclude`` are dropped.
+        """
         looked_for = frozenset(canary.encode() for canary in canaries)
         for batch in batches:
             lines, domains = b"\n".join(batch), _domains(batch)

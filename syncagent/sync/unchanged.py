@@ -1,4 +1,4 @@
-"""Whether a run would do again what the last finished one did: decided by facts alone."""
+"""The test that a run would only repeat the last finished run. Pure: facts in, a boolean out."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
 Python compiles a string below an assignment to nothing, so these are read from the module's source, with ast. Other
 ways were weighed: a generated file would be a second copy to keep in step and would not cover the kinds of other
-packages; ``Annotated[..., Meta(description=...)]`` would hide each field's type behind its text. Nothing that decides
-needs them: only ``syncagent schema``, the manual, and the message for a missing key ask. Where a package is installed
-without source there are none, and all three do without.
+packages; ``Annotated[..., Meta(description=...)]`` would hide each field's type behind its text. Only
+``syncagent schema``, the manual and the message for a missing key use them. A package installed without source has no
+docstrings here, and these three omit them.
 """
 
 from __future__ import annotations

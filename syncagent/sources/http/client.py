@@ -349,7 +349,10 @@ def _is_conditional(request: httpx.Request) -> bool:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """Return the seconds of a short Retry-After (RFC 9110, 10.2.3), None if there is none or it is too long."""
+    """Return the seconds of a short Retry-After (RFC 9110, 10.2.3) of status 429 or 503.
+
+    None if there is none, or it is too long or a date.
+    """
     if response.status_code not in {_TOO_MANY, _UNAVAILABLE}:
         return None
     value = response.headers.get("retry-after", "")
