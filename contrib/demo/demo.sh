@@ -74,4 +74,5 @@ if command -v postmap >/dev/null; then
 else
     echo "The map is texthash: and was searched as text: there is no Postfix here (package postfix) to ask."
 fi
-echo "Everything is in $demo to look at; change $demo/recipients and sync again."
+echo "Everything is in $demo to look at. Change $demo/recipients and sync again:"
+echo "  $(command -v syncagent) --config $config sync"
