@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.proof, pytest.mark.timeout(3600)]
 CHECKOUT = "/root/syncagent"
 README, OPERATIONS = (ROOT / name for name in ("README.md", "contrib/docs/operations.md"))
 MAIN_CF = "cp --no-clobber /usr/share/postfix/main.cf.debian /etc/postfix/main.cf"
-DEMO = ("with 250 Ok", "with 550 5.1.1", "nothing to do")
+DEMO = ("with 250 Ok", "with 550 5.1.1", "unchanged")
 Figures = Callable[[str, object], None]
 
 

@@ -235,6 +235,8 @@ def test_state_is_roots_and_the_maps_directory_another_users(place: Path) -> Non
     assert not list(theirs.iterdir())
     assert not list((place / "state").iterdir())
     assert [(one["severity"], one["mend"]) for one in findings(place, status=1)] == [("error", remedy)]
+    shown = syncagent("check", "--offline", config=place / "syncagent.toml", check=1)  # there is no table of sources
+    assert remedy in shown.stdout + shown.stderr
     subprocess.run(shlex.split(remedy), check=True)
     assert "running as nobody" in sync(place).stderr
     assert owners(theirs, place / "state") == {ids(NOBODY)[0]}

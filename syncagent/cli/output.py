@@ -138,7 +138,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     widths = [max(len(row[column]) for row in [list(heads), *texts]) for column in range(len(heads))]
     for row in [list(heads), *texts]:
         cells = [
-            cell.rjust(width) if texts[0][column][:1].isdigit() else cell.ljust(width)
+            cell.rjust(width) if texts and texts[0][column][:1].isdigit() else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         print("  ".join(cells).rstrip())
