@@ -274,7 +274,7 @@ def test_without_the_second_map_nothing_is_reported(scene: Scene) -> None:
     ("postfix", "problem"),
     [
         ({"allow_domains": ["*.example"]}, "needs domains_map"),
-        ({"domains_map": "lmdb:/m", "map": "lmdb:/m"}, "two tables"),
+        ({"domains_map": "lmdb:/m", "map": "lmdb:/m"}, "is the same table as map"),
         ({"domains_map": "lmdb:/n", "allow_domains": ["bücher.example"]}, "is no pattern"),
     ],
 )

@@ -189,6 +189,16 @@ def test_mode_and_owner_are_kept() -> None:
         _mode_and_owner_are_kept(Published(Path(directory)))
 
 
+def test_a_new_map_is_for_all_to_read_whatever_the_umask(tmp_path: Path) -> None:
+    """Text and index are 0644: smtpd is another user."""
+    old = os.umask(0o077)
+    try:
+        mx = Published(tmp_path)
+    finally:
+        os.umask(old)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (mx.map, mx.index)] == [0o644, 0o644]
+
+
 def _mode_and_owner_are_kept(mx: Published) -> None:
     assert stat.S_IMODE(mx.map.stat().st_mode) == 0o644
     assert stat.S_IMODE(mx.index.stat().st_mode) & 0o444 == 0o444
@@ -199,6 +209,7 @@ def _mode_and_owner_are_kept(mx: Published) -> None:
     mx.sync()
     after = mx.map.stat()
     assert stat.S_IMODE(after.st_mode) == 0o640
+    assert stat.S_IMODE(mx.index.stat().st_mode) == 0o640
     assert os.geteuid() != 0 or (after.st_uid, after.st_gid) == (12345, 12345)
     assert mx.published() == people(11)
 

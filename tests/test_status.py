@@ -424,7 +424,7 @@ def test_a_run_that_was_cut_off_while_it_wrote(fine: Station) -> None:
     shutil.rmtree(fine.state)
     cut.rename(fine.state)
     before = {path: path.read_bytes() for path in fine.state.iterdir() if path.is_file()}
-    assert "the next `syncagent sync` puts it right" in fine.say("status", code=CANNOT_PUBLISH).stderr
+    assert "the next `syncagent sync` repairs it" in fine.say("status", code=CANNOT_PUBLISH).stderr
     assert {path: path.read_bytes() for path in fine.state.iterdir() if path.is_file()} == before
     fine.sync()
     assert asked(fine, OK).recipients == 40

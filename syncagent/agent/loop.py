@@ -12,6 +12,7 @@ import os
 import queue
 import signal
 import socket
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -45,6 +46,7 @@ _SLACK = 60.0
 _HARD = 1.5
 _LOCK_TIMEOUT = 20.0
 _FORGOTTEN = 3600.0
+_ONCE_MORE = 0.01
 
 
 class Token(NamedTuple):
@@ -283,6 +285,8 @@ class _Agent:
     def _handle_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGALRM, self._on_alarm)
+        sys.unraisablehook = _raise_later
         signal.signal(signal.SIGHUP, lambda *_: self.tokens.put(Token(None, "HUP", reload=True)))
         signal.signal(signal.SIGUSR1, lambda *_: self.tokens.put(Token(None, "USR1")))
 
@@ -307,6 +311,10 @@ class _Agent:
         if self._interruptible:
             raise Stopped
 
+    def _on_alarm(self, _number: int, _frame: FrameType | None) -> None:
+        if self._interruptible:
+            raise Stopped
+
     @contextlib.contextmanager
     def _interruptions(self) -> Iterator[None]:
         """Let TERM and INT raise Stopped within the block; elsewhere ``stopping`` is looked at."""
@@ -317,3 +325,11 @@ class _Agent:
             yield
         finally:
             self._interruptible = False
+
+
+def _raise_later(unraisable: sys.UnraisableHookArgs) -> None:
+    """Have Stopped raised once more if Python dropped it, as it does what a signal handler raises in a destructor."""
+    if isinstance(unraisable.exc_value, Stopped):
+        signal.setitimer(signal.ITIMER_REAL, _ONCE_MORE)
+    else:
+        sys.__unraisablehook__(unraisable)

@@ -24,7 +24,7 @@ from syncagent.postfix.verify import ReadBack
 from syncagent.values.types import TableName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from syncagent.postfix.table import Identities, Target
 
@@ -48,6 +48,7 @@ def publish(target: Target, recipients: Path, spool: Path, report: Callable[[str
             staged = stage / target.named.name
             keys = _keys(recipients, spool)
             digest = _write_text(staged, keys)
+            _set_mode(staged, target.text)
         report("index", 0)
         with publish_step("index"):
             suffix = _index(target, stage, staged)
@@ -56,7 +57,7 @@ def publish(target: Target, recipients: Path, spool: Path, report: Callable[[str
             settings = target.settings
             ReadBack(target.type, staged, spool, settings.config_directory, settings.postmap_timeout).check(keys)
         with publish_step("rename"):
-            _as_before(staged, suffix, target.text)
+            _set_owner(staged, suffix, target.text)
             _rename(target, staged, suffix, stack)
     return target.identities(digest, suffix)
 
@@ -69,30 +70,35 @@ def _staging(target: Target, directory: Path, stack: contextlib.ExitStack) -> Pa
     return stage
 
 
-def _as_before(staged: Path, suffix: str, old: Path) -> None:
-    """Keep mode and owner of the old text, its owner for the index too. A new map is 0644: smtpd is another user.
+def _set_mode(staged: Path, old: Path) -> None:
+    """Give the staged text the mode of the old text; a new map is 0644, since smtpd is another user.
+
+    This comes before the index is made: postmap gives the index the mode of its source.
+    """
+    mode = old.stat().st_mode & 0o777 if old.exists() else 0o644
+    with _staged_file(staged) as descriptor:
+        os.fchmod(descriptor, mode)
+
+
+def _set_owner(staged: Path, suffix: str, old: Path) -> None:
+    """Give the staged text and index the owner of the old text, where that is permitted.
 
     Until the files are complete they belong to this user: postmap run by root becomes the owner of its source, so
     that the owner of the map could have it write elsewhere.
     """
-    try:
-        before = old.stat()
-    except FileNotFoundError:
-        staged.chmod(0o644)
-        return
-    _set_owner(staged, before, before.st_mode)
-    if suffix:
-        _set_owner(staged.with_name(staged.name + suffix), before, None)
+    if old.exists():
+        owner = old.stat()
+        for name in dict.fromkeys((staged, staged.with_name(staged.name + suffix))):
+            with _staged_file(name) as descriptor, contextlib.suppress(PermissionError):
+                os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
-def _set_owner(path: Path, owner: os.stat_result, mode: int | None) -> None:
-    """Set owner, where permitted, and mode of a file in the staging directory; a symlink is not followed."""
+@contextlib.contextmanager
+def _staged_file(path: Path) -> Iterator[int]:
+    """Open a file in the staging directory for a change of its attributes; a symbolic link is not followed."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        with contextlib.suppress(PermissionError):
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
-        if mode is not None:
-            os.fchmod(descriptor, mode & 0o777)
+        yield descriptor
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -188,7 +194,7 @@ def _beside(target: Target, staged: Path, place: Path, stack: contextlib.ExitSta
         return staged
     copy = _staging(target, place.parent, stack) / staged.name
     shutil.copy2(staged, copy)
-    _set_owner(copy, staged.stat(), None)
+    _set_owner(copy, "", staged)
     with copy.open("rb") as file:
         os.fsync(file.fileno())
     return copy
