@@ -171,7 +171,7 @@ def test_what_only_waits_needs_nobody(tmp_path: Path) -> None:
     mx.write("corp", people(39))
     mx.sync(code=TEMPORARY)
     assert kinds(asked(mx, OK)) == []
-    assert "1 removal of example.com waits for a failing source" in mx.say("status").stdout
+    assert "1 removal of example.com held until no source fails" in mx.say("status").stdout
 
 
 def test_a_canary_and_a_catch_all(fine: Station) -> None:
@@ -192,7 +192,7 @@ def test_down_for_less_than_max_age(fine: Station) -> None:
     fine.sync(code=TEMPORARY)
     (source,) = asked(fine, OK).sources
     assert (source.state, source.kind, source.entries) == ("failing", "broken", 40)
-    assert "source corp is failing for" in fine.say("status").stdout
+    assert "source corp: failing since " in fine.say("status").stdout
 
 
 def test_down_for_an_hour(fine: Station) -> None:

@@ -67,7 +67,7 @@ def page_8() -> Iterator[str]:
     yield ".SH ENVIRONMENT"
     for option in command.params:
         if isinstance(option, click.Option) and isinstance(option.envvar, str):
-            yield from _item(option.envvar, option.help or "")
+            yield from _item(option.envvar, f"The default of {option.opts[0]}.")
     yield from _epilog()
     yield from _see_also(_SEE_8)
 

@@ -36,14 +36,14 @@ EXIT STATUS (sysexits.h; where several apply: 73 before 75 before 65)
   64  wrong command line, or an ID that no hold has
   65  removals or a catch-all are held, or the first run is incomplete
   70  internal error
-  73  the map could not be published, the old one is in place; `init`: a file exists already
-  75  a source failed (the rest was done), or the lock was not free; `status`: old data
+  73  the map was not published, the old one stays; `init`: a file exists
+  75  a source failed (the rest was done), or lock busy; `status`: old data
   78  wrong configuration
  130  interrupted
 
 \b
 FILES
-  /etc/syncagent/syncagent.toml     configuration; `syncagent schema` describes it
+  /etc/syncagent/syncagent.toml     configuration: `syncagent schema`
   /etc/syncagent/credentials/NAME   secrets, each readable by its owner alone
   /var/lib/syncagent/               the map, and the state in state/
 
@@ -353,9 +353,9 @@ def check(
     """Check configuration, sources, Postfix, DNS and SMTP.
 
     Each source is fetched. main.cf is compared with the configuration, both ways, and with the map. DNS must have an
-    MX record of each relay domain that leads to this host, with a lower priority than the primary's. smtpd is asked by
-    RCPT TO whether it accepts recipients that the map has, and refuses an invented one and a foreign domain; no mail
-    is sent.
+    MX record of each relay domain that leads to this host, behind the primary's (a higher preference number). smtpd is
+    asked by RCPT TO whether it accepts recipients that the map has, and refuses an invented one and a foreign domain;
+    no mail is sent.
 
     All problems are shown: an `error` loses mail or accepts what should be refused; a `warning` is doubtful, or will
     become a problem; `skipped` could not be checked. Below each is the remedy, ready to be typed. The exit status is 1
@@ -420,7 +420,13 @@ def explain(config_file: Path, address: str, *, as_json: bool) -> int:
 
 @command.command()
 @click.option("--address", metavar="ADDRESS", help="Only changes of this address or domain.")
-@click.option("--since", default="30d", show_default=True, help="Only changes since then: 7d, or 2026-01-31T02:00.")
+@click.option(
+    "--since",
+    metavar="WHEN",
+    default="30d",
+    show_default=True,
+    help="Only changes since then: 7d, or 2026-01-31T02:00.",
+)
 @_JSON
 @click.pass_obj
 def history(config_file: Path, address: str | None, since: str, *, as_json: bool) -> int:

@@ -82,7 +82,7 @@ def result(result: SyncResult, config: Config, *, steps: bool = False) -> None:
     _samples("-", result.plan.removed_sample, result.plan.removed)
     _sources(result.sources, steps=steps)
     if result.plan.in_grace:
-        print(f"in grace: {result.plan.in_grace:,} missing recipients stay for now (limits.removal_grace)")
+        print(f"in grace (limits.removal_grace), kept for now: {messages.counted(result.plan.in_grace, 'recipient')}")
     _rejects(result)
     for note in result.notes:
         print(f"note: {note}")
@@ -188,7 +188,8 @@ def _rejects(result: SyncResult) -> None:
     if outside:
         named = ", ".join(f"{domain} {count:,}" for domain, count in list(outside.items())[:5])
         more = ", ..." if len(outside) > 5 else ""  # noqa: PLR2004 - as many as were named
-        print(f"out of scope: {sum(outside.values()):,} entries are outside relay_domains: {named}{more}")
+        entries = f"{sum(outside.values()):,} {'entry' if sum(outside.values()) == 1 else 'entries'}"
+        print(f"out of scope: {entries} outside relay_domains: {named}{more}")
 
 
 def _held(plan: Plan, config: Config) -> None:
@@ -334,10 +335,10 @@ def status(status: Status) -> None:
     table(("SOURCE", "STATE", "MODE", "ENTRIES", "WHOLE", "ASKED"), rows)
     for source in status.sources:
         if source.error:
-            print(f"source {source.name} is failing for {spell_seconds(now - source.failing_since)}: {source.error}")
+            print(f"source {source.name}: failing since {messages.moment(source.failing_since)}: {source.error}")
     for hold in status.holds:
         if hold.waits:
-            print(f"{messages.held(hold)} waits for a failing source")
+            print(f"{messages.held(hold)} held until no source fails")
     for alarm in status.alarms:
         say(alarm.text)
 
