@@ -128,7 +128,7 @@ def _silent(failure: Exception) -> bool:
 
 
 def mx_records(context: Context) -> Iterator[Finding]:
-    """Check the MX records of each relay domain, and that inet_interfaces lets mail in."""
+    """Check the MX records of each relay domain, and that inet_interfaces is not restricted to loopback."""
     names = Names(context.options.dns)
     deaf = set(context.live.listed("inet_interfaces")) <= {"loopback-only", "localhost"}
     if deaf:

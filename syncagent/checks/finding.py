@@ -88,9 +88,9 @@ class Check:
 
 
 def error(subject: str, text: str, *remedies: Step) -> Finding:
-    """Return an error: mail is lost or wrongly accepted, or the check's requirement is not met.
+    """Return an error: mail is lost or wrongly accepted, or syncagent cannot work.
 
-    The runner sets the check's ID in this and the other kinds of findings.
+    The runner sets the check's ID, in findings of the other severities as well.
     """
     return Finding("error", "", subject, text, remedies)
 
