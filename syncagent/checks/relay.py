@@ -35,7 +35,8 @@ _NOT_OURS = "or, if this is not their backup MX,"
 def domains_are_relayed(context: Context) -> Iterator[Finding]:
     """Yield an error for each configured relay domain that relay_domains lacks.
 
-    Yields one error instead if relay_domains does not name postfix.domains_map. Raises CommandError if a lookup fails.
+    Yields one error instead if relay_domains does not name postfix.domains_map, and "skipped" if a table in
+    relay_domains cannot be queried. Raises CommandError if a lookup fails.
     """
     lacks = remedies.lacking(context)
     answer = "its mail gets 451" if context.lost("relay_domains") else "its mail is refused, 554 Relay access denied"
@@ -60,7 +61,8 @@ def domains_are_relayed(context: Context) -> Iterator[Finding]:
 def relayed_domains_are_ours(context: Context) -> Iterator[Finding]:
     """Yield an error for each domain of relay_domains that the configuration lacks and the map has no recipients of.
 
-    It is "ok" if another table in relay_recipient_maps may have them. Raises CommandError if a lookup fails.
+    It is "ok" if another table in relay_recipient_maps may have them. Yields "skipped" for entries of relay_domains
+    that cannot be listed. Raises CommandError if a lookup fails.
     """
     for note in context.live.main.notes:
         if note.kind in {NoteKind.EXCEPTION, NoteKind.UNLISTABLE}:
@@ -113,7 +115,7 @@ def domains_have_recipients(context: Context) -> Iterator[Finding]:
 def recipients_are_relayed(context: Context) -> Iterator[Finding]:
     """Yield an error for each domain with published recipients that is neither a relay domain nor in relay_domains.
 
-    Raises CommandError if a lookup fails.
+    Yields "skipped" while relay_domains has errors that could hide the answer. Raises CommandError if a lookup fails.
     """
     lacks = remedies.lacking(context)
     if not lacks.settled:
