@@ -152,7 +152,8 @@ def _server(context: Context) -> str:
 def _domains(context: Context, names: Names, here: Identity) -> Iterator[Finding]:
     """Check each relay domain; yield a warning if its query fails.
 
-    Raises NoAnswerError if the queries for all of two or more domains fail, and SilentError.
+    Raises NoAnswerError if there are two or more domains and all their queries fail, and SilentError if the DNS server
+    does not answer.
     """
     unanswered = {}
     for at, domain in enumerate(sorted(context.scope)):
@@ -207,7 +208,7 @@ def _records(domain: str, names: Names, here: Identity) -> list[Mx]:
 def _domain(domain: str, names: Names, here: Identity) -> Iterator[Finding]:
     """Check the MX records of a domain; yield "ok" if there are no other findings.
 
-    Raises NoAnswerError if the MX query fails, and SilentError.
+    Raises NoAnswerError if the MX query fails, and SilentError if the DNS server does not answer.
     """
     records = _records(domain, names, here)
     ours, others = ([mx for mx in records if mx.ours is which] for which in (True, False))

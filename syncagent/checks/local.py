@@ -30,7 +30,7 @@ def configuration(context: Context) -> Iterator[Finding]:
 
 
 def secrets_are_kept(context: Context) -> Iterator[Finding]:
-    """Yield an error for each secret file that cannot be used: unreadable, invalid, or readable by other users."""
+    """Yield an error for each secret file that cannot be used: unreadable, invalid, or accessible to others."""
     for where, name in _secrets(context):
         path = sources.secret_path(name)
         try:

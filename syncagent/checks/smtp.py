@@ -96,7 +96,7 @@ class Dialogue:
 
 
 def verdicts(context: Context) -> Iterator[Finding]:
-    """Compare the replies of this host's smtpd with the map, for at most 25 relay domains."""
+    """Compare smtpd's replies with the map for at most 25 relay domains, and check that it relays no other domain."""
     server = context.options.smtp or DEFAULT
     spelled = server_name(server)
     try:

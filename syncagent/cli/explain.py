@@ -216,7 +216,7 @@ def _rejected(snapshots: dict[str, Path], spelled: str, address: str) -> Iterato
 
 
 def _by_base(snapshots: dict[str, Path], base: str) -> Iterator[str]:
-    """Yield a sentence with the sources of ``base``, the address without its extension; nothing if it is empty."""
+    """Yield a sentence with the sources of ``base``, the address without its extension; nothing if ``base`` is empty."""
     if base:
         names = ", ".join(dict.fromkeys(said.source for said in _said(snapshots, base))) or "no source"
         yield f"Postfix also looks it up without its extension (recipient_delimiter): {base}, which {names} has"
@@ -261,7 +261,7 @@ def _in_texthash(config: Config, keys: list[str]) -> dict[str, str]:
 def _as_sent(spelled: str, address: str) -> str:
     """Return an address as smtpd looks it up: case-folded, without trailing dot, IDN not converted.
 
-    Returns an address without canonical form stripped of white space, and otherwise as spelled.
+    ``address`` is the canonical form. If it is empty, returns the spelling without surrounding white space.
     """
     if not address:
         return spelled.strip()

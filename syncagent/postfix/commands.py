@@ -69,7 +69,7 @@ class Completed:
     stderr: str
 
     def error(self) -> CommandError:
-        """Return the result as an error: the last 3 lines of stderr, or the exit status if stderr is empty."""
+        """Return the result as an error with the last 3 lines of stderr, or the exit status if stderr is empty."""
         lines = [line for line in self.stderr.splitlines() if line.strip()]
         text = "; ".join(lines[-_LAST_LINES:])[-_MOST_OF_STDERR:]
         cause = next((cause for pattern, cause in _CAUSES if pattern.search(self.stderr)), Cause.OTHER)

@@ -47,8 +47,8 @@ class MainConf:
     """The relay settings of a Postfix. All fields but ``directory`` and ``notes`` are empty if postconf(1) fails.
 
     ``version`` is mail_version, ``types`` the supported table types, and ``maps`` the entries of
-    relay_recipient_maps. ``domains`` are the canonical domains of relay_domains, less those that mydestination has.
-    ``spelled`` is relay_domains unexpanded, empty if main.cf does not set it.
+    relay_recipient_maps. ``domains`` are the canonical domains of relay_domains, without those that cannot be listed
+    and those in mydestination. ``spelled`` is relay_domains unexpanded, empty if main.cf does not set it.
     """
 
     directory: Path

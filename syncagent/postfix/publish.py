@@ -226,8 +226,8 @@ def _check_reload(target: Target) -> None:
 def reload(target: Target) -> None:
     """Reload Postfix if the table is a texthash, postfix.reload is set, and Postfix is running.
 
-    Postfix reads a texthash only when a process starts. Raises PublishError if the reload fails; the new text is
-    already in place then.
+    Postfix reads a texthash only when a process starts. Raises PublishError if the reload fails, or if the state of
+    Postfix cannot be determined; the new text is already in place then.
     """
     if target.type != "texthash" or not target.settings.reload:
         return

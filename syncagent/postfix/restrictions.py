@@ -50,7 +50,7 @@ def is_closed(live: LivePostfix, permits: Collection[str] = ("permit",)) -> bool
 
 
 def words(live: LivePostfix, name: str) -> list[str]:
-    """Return the words of a list in lower case, with restriction classes expanded one level.
+    """Return the words of a restriction list in lower case, with restriction classes expanded one level.
 
     Raises CommandError if postconf(1) cannot expand a class.
     """
