@@ -175,7 +175,7 @@ class Context:
         return self.postconf(name, ", ".join(dict.fromkeys(entries)))
 
     def without(self, name: str, gone: Iterable[str]) -> Shell:
-        """Return the remedy that removes the expanded entries ``gone`` from a list, and the ``lost`` entries."""
+        """Return the remedy that removes the expanded entries ``gone`` and the ``lost`` entries from a list."""
         return self.with_entries(name, (), gone)
 
     def setting(self, name: str, value: object, when: str = "") -> File:

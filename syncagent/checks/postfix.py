@@ -163,8 +163,8 @@ def index_is_current(context: Context) -> Iterator[Finding]:
 def _index(context: Context, table: MapName, recorded: Identities | None, *, asked: bool) -> Iterator[Finding]:
     """Yield an error if a table has no text or index, or if its index is older than its text or differs from it.
 
-    ``asked`` is true if main.cf names the table. The remedy then includes a reload, since a running Postfix process
-    does not look for a missing table again. Raises OSError if text or index is not a regular file.
+    ``asked`` is true if main.cf names the table. The remedy for a missing text or index then includes a reload, since
+    a running Postfix process does not look for it again. Raises OSError if the text or index is not a regular file.
     """
     target = context.target(table)
     for path in (target.text, target.index(INDEX_SUFFIX[target.type])):

@@ -38,7 +38,7 @@ class NoDialogueError(SyncagentError):
 
 
 class Dialogue:
-    """An SMTP session that queries recipients; it is reopened after every 8.
+    """An SMTP session that tests whether recipients are accepted; it is reopened after 8 recipients.
 
     ``from_address`` is the local address of the connection.
     """

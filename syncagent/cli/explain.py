@@ -216,7 +216,7 @@ def _rejected(snapshots: dict[str, Path], spelled: str, address: str) -> Iterato
 
 
 def _by_base(snapshots: dict[str, Path], base: str) -> Iterator[str]:
-    """Yield a sentence with the sources of ``base``, the address without its extension; nothing if ``base`` is empty."""
+    """Yield a sentence with the sources of ``base``, the address without extension; nothing if ``base`` is empty."""
     if base:
         names = ", ".join(dict.fromkeys(said.source for said in _said(snapshots, base))) or "no source"
         yield f"Postfix also looks it up without its extension (recipient_delimiter): {base}, which {names} has"

@@ -136,7 +136,7 @@ class LivePostfix:
     def listed_raw(self, name: str) -> list[str]:
         """Return the entries of a list parameter as main.cf spells them.
 
-        Returns the expanded entries if their number differs, so that the result always pairs with ``listed``.
+        Returns ``listed(name)`` instead if the two lists differ in length, so that they can be paired.
         """
         raw, expanded = entries(self._parameters(name).get(name, "")), self.listed(name)
         return raw if len(raw) == len(expanded) else expanded
@@ -149,7 +149,7 @@ class LivePostfix:
 
 
 def unused_address(domain: str) -> str:
-    """Return an address of the domain with a random local part, which no table lists."""
+    """Return an address of the domain with a random local part, so that no table lists it individually."""
     return f"nobody{secrets.token_hex(8)}@{domain}"
 
 

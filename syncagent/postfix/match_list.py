@@ -17,7 +17,7 @@ def matches(live: LivePostfix, name: str, domains: Iterable[str]) -> dict[str, s
 
     The first match decides; an entry or pattern with ``!`` excludes the domain. In relay_domains, ``example.com``
     also matches subdomains if parent_domain_matches_subdomains has relay_domains; otherwise ``.example.com`` does.
-    Tables and files in ``live.unreadable`` match nothing. Raises CommandError if a lookup fails.
+    Tables and files that cannot be queried match nothing. Raises CommandError if a lookup fails.
     """
     keys = {domain: _keys(live, name, domain.casefold()) for domain in domains}
     domains_of: dict[str, list[str]] = {}
@@ -39,7 +39,11 @@ def matches(live: LivePostfix, name: str, domains: Iterable[str]) -> dict[str, s
 
 
 def _hits(live: LivePostfix, pattern: str, keys: Iterable[str]) -> Iterable[str]:
-    """Return the keys that a pattern matches: of ``keys`` those in its table, or the pattern itself if it is none."""
+    """Return the keys that a pattern matches.
+
+    For a table these are the ``keys`` that it has, for other patterns the pattern itself. A pattern in
+    ``live.unreadable`` matches none. Raises CommandError if the lookup fails.
+    """
     if pattern in live.unreadable:
         return ()
     return live.look_up(pattern, keys) if is_table(pattern) else (pattern.casefold(),)

@@ -62,7 +62,7 @@ def entry_for_everybody(live: LivePostfix) -> str:
 
 
 def has(live: LivePostfix, address: str) -> bool:
-    """True if a network listed inline in mynetworks contains the address. Files, tables and ``!`` are ignored."""
+    """True if a network listed inline in mynetworks contains the address. Files, tables and exceptions are ignored."""
     for entry in live.listed("mynetworks"):
         with contextlib.suppress(ValueError):
             if ipaddress.ip_address(address) in ipaddress.ip_network(_without_brackets(entry), strict=False):

@@ -1,7 +1,8 @@
 """Publish a table in four steps: stage, index, read back, rename. Postfix sees the old table or the new one.
 
-Tests with Postfix led to this order. An index that is built in place and interrupted rejects valid recipients with
-550. Renaming the text before the index never leaves an old text beside a new index.
+Tests with Postfix led to this order. If postmap builds the index in place and is killed, smtpd rejects valid
+recipients with 550. The text is renamed before the index: if the run is killed in between, the index is older than its
+text, which the next run detects.
 """
 
 from __future__ import annotations
