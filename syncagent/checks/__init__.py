@@ -116,7 +116,10 @@ def _fetch(context: Context) -> Sequence[SourceReport]:
 
 
 def _left_to_do(finding: Finding) -> Finding:
-    """Return the finding with an error lowered to a warning: before the first map Postfix and DNS need not be ready."""
+    """Return an error as a warning, other findings unchanged.
+
+    Until the first map is published, Postfix and DNS need not be ready for it.
+    """
     return replace(finding, severity="warning") if finding.severity == "error" else finding
 
 

@@ -85,7 +85,10 @@ class Context:
 
     @cached_property
     def map_in_use(self) -> bool:
-        """True if the map's text exists or relay_recipient_maps names it. Until then, errors count as warnings."""
+        """True if the map's text exists or relay_recipient_maps names the map.
+
+        Until then, errors of the checks of Postfix, DNS and SMTP count as warnings.
+        """
         return self.names_the_map or self.target(self.config.postfix.map).text.exists()
 
     @cached_property

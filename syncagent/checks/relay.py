@@ -102,7 +102,7 @@ def _removal(context: Context, domains: Iterable[str]) -> Iterator[Step]:
 
 
 def domains_have_recipients(context: Context) -> Iterator[Finding]:
-    """Yield an error for each relay domain without published recipients."""
+    """Yield an error for each relay domain without published recipients; "skipped" if no map is published."""
     if not context.published.exists:
         yield skipped("", "nothing is published yet")
         return

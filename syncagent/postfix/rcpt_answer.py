@@ -156,9 +156,10 @@ class Smtpd:
         yield f"@{recipient.rpartition('@')[2]}"
 
     def _table(self, name: str, keys: list[str]) -> str:
-        """Return the table of a list that has the first key found, tried key by key as Postfix does; empty if none has.
+        """Return the first table of a list that has one of the keys; empty if there is none.
 
-        regexp and pcre tables are queried with the whole address only. Raises CommandError if a lookup fails.
+        As in Postfix, each key is looked up in all tables before the next key, and regexp and pcre tables are queried
+        with the whole address only. Raises CommandError if a lookup fails.
         """
         hits: dict[str, dict[str, str]] = {}
         for key in keys:
