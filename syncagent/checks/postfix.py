@@ -132,8 +132,9 @@ def not_redirected(context: Context) -> Iterator[Finding]:
 
 
 def _another_type(context: Context, tables: list[MapName]) -> list[Step]:
-    """Return the steps that change the tables' type to lmdb, else to cdb; if Postfix has neither, lmdb is installed.
+    """Return the steps that change the tables' type to lmdb, or to cdb if Postfix has only that.
 
+    If Postfix has neither, the first step installs lmdb.
     Raises CommandError if a lookup fails.
     """
     types = context.live.main.types

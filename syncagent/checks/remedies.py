@@ -69,7 +69,7 @@ class Lacking:
 
     @property
     def settled(self) -> bool:
-        """True if nothing but adding domains to relay_domains is left to do, so that ``outside`` is reliable."""
+        """True if ``unreadable``, ``unnamed`` and ``unpublished`` are empty: only then is ``outside`` final."""
         return not (self.unreadable or self.unnamed or self.unpublished)
 
 

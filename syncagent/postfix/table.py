@@ -62,7 +62,7 @@ class Identities(Struct, frozen=True):
 
     ``map`` is the name, ``renderer`` the version of the rendering, ``digest`` the SHA-256 of the text's lines without
     header, and ``index`` the index's suffix. The other fields are file identities, None for a file that does not exist
-    or does not matter.
+    and for one that the type does not use: a texthash has no index and needs no postmap.
     """
 
     map: str
@@ -107,7 +107,10 @@ class Target:
         return recorded.map == str(self.settings.name) and recorded.text_file == files.identity(self.text) is not None
 
     def on_record(self, recorded: Identities | None) -> bool:
-        """True if the table's present identities equal the recorded ones."""
+        """True if the table's present identities equal the recorded ones.
+
+        False if none are recorded, or if only one of them and the present type is texthash.
+        """
         if recorded is None or recorded.text_file is None or bool(recorded.index) == (self.type == "texthash"):
             return False
         return self.identities(recorded.digest, recorded.index) == recorded
