@@ -50,7 +50,7 @@ class Dialogue:
         self.from_address = ""
 
     def __enter__(self) -> Self:
-        """Open the session. Raises NoDialogueError."""
+        """Open the session. Raises NoDialogueError if that fails."""
         self._open()
         return self
 
@@ -118,7 +118,7 @@ def verdicts(context: Context) -> Iterator[Finding]:
 def _known(context: Context, dialogue: Dialogue, domain: str) -> Iterator[Finding]:
     """Yield a finding for each rejected recipient, of at most 3 published ones of a domain; "ok" if any is accepted.
 
-    Raises NoDialogueError.
+    Raises NoDialogueError if the session fails.
     """
     examples = [
         address
@@ -138,7 +138,10 @@ def _known(context: Context, dialogue: Dialogue, domain: str) -> Iterator[Findin
 
 
 def _unknown(context: Context, dialogue: Dialogue, domain: str) -> Iterator[Finding]:
-    """Yield a finding for the reply to a recipient of the domain that no table lists. Raises NoDialogueError."""
+    """Yield a finding for the reply to an unknown recipient of the domain.
+
+    Raises NoDialogueError if the session fails.
+    """
     expected = int(context.live.values.get("unknown_relay_recipient_reject_code", "550"))
     if context.live.values.get("soft_bounce") == "yes" and expected >= _PERMANENT:
         expected -= 100
@@ -179,7 +182,7 @@ def _is_about_us(said: str) -> bool:
 def _foreign(context: Context, dialogue: Dialogue) -> Iterator[Finding]:
     """Yield a finding for the reply to a recipient in a domain that this host must not relay to.
 
-    Raises NoDialogueError.
+    Raises NoDialogueError if the session fails.
     """
     code, said = dialogue.verdict("nobody@syncagent-check.invalid")
     if code != _TAKEN:

@@ -126,7 +126,10 @@ def _keys_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def text_keys(staged: Path) -> Iterator[bytes]:
-    """Yield the keys of a text as spelled, one a line; lines without a value are skipped. Raises OSError."""
+    """Yield the keys of a text as spelled, one a line; lines without a value are skipped.
+
+    Raises OSError if the text cannot be read.
+    """
     with atomic.open_foreign(staged) as file:
         for _, line in table_text.logical_lines(atomic.lines_of(file)):
             parts = table_text.split(line)
