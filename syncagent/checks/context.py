@@ -157,7 +157,7 @@ class Context:
         return self.change("postconf", "-X", name, needs=needs_of(name))
 
     def change(self, program: str, *args: str, needs: Needs = Needs.RELOAD) -> Shell:
-        """Return a Postfix command as a remedy that needs a reload, or as ``needs`` says."""
+        """Return the remedy that runs a Postfix program; ``needs`` is the action that it needs to take effect."""
         return Shell(command=self.command(program, *args), needs=needs)
 
     def command(self, program: str, *args: str) -> str:

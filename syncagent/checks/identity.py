@@ -35,7 +35,10 @@ class Identity:
 
     @classmethod
     def of(cls, context: Context, addresses: Callable[[str], list[str]]) -> Identity:
-        """Return the identity from inet_interfaces, proxy_interfaces and myhostname; ``addresses`` resolves a name."""
+        """Return the identity from inet_interfaces, proxy_interfaces and myhostname.
+
+        ``addresses`` resolves a host name; its errors propagate.
+        """
         name = context.live.values.get("myhostname", "").lower()
         listed = {
             entry.strip("[]").lower()

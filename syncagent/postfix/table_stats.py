@@ -24,9 +24,9 @@ _NO_EXAMPLE = re.compile(r'^-|[!%@"]')
 class TableStats:
     """Statistics of a published text; all strings are case-folded, and IDN domains are not converted.
 
-    ``exists`` is false if there is no text.
-    ``domains`` counts the keys by domain. ``catch_alls`` and ``extended`` (``user+extension@domain``) have at most 200
-    addresses each, ``examples`` at most 3 a domain. ``postmasters`` are the domains with a postmaster.
+    ``exists`` is false if there is no text. ``domains`` counts the keys by domain. ``catch_alls`` and ``extended``
+    (``user+extension@domain``) have at most 200 addresses each, ``examples`` at most 3 a domain. ``postmasters`` are
+    the domains with a postmaster.
     """
 
     exists: bool
