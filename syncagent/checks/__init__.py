@@ -1,7 +1,7 @@
-"""`syncagent check`: runs the checks of this host, one small function each, and collects findings with remedies.
+"""The checks of `syncagent check`. Each is a function that yields findings with remedies.
 
-To add a check: a function in one of the modules here, its row in that module's ``CHECKS``, and a row in the tests'
-table of misconfigurations.
+To add a check, write a function in a module of this package, add it to the module's ``CHECKS``, and add a row to the
+tests' table of misconfigurations.
 """
 
 from __future__ import annotations
@@ -34,20 +34,23 @@ __all__ = ["Checked", "Finding", "Options", "registered", "run"]
 
 
 class Checked(Struct, frozen=True):
-    """The findings of a run of checks, and the report of each source."""
+    """The result of a run of checks: findings, source reports, and counts of errors and warnings."""
 
     findings: tuple[Finding, ...]
     sources: tuple[SourceReport, ...]
     errors: int
     warnings: int
     then: str
-    """The command that brings the remedies into force; empty if none of them needs it."""
+    """The shell command that applies the remedies to the running Postfix; empty if no remedy needs a command."""
     exit_code: ExitCode
-    """1 if there is an error; warnings do not count."""
+    """PROBLEMS (1) if there is an error, else OK; warnings do not count."""
 
 
 def run(config: Config, options: Options) -> Checked:
-    """Run every check. Nothing is written; what fails is a finding."""
+    """Run every check that applies to this host. A check that fails becomes a finding.
+
+    Nothing is written but temporary files.
+    """
     context = Context(config, options)
     findings = [finding for check in (_STATE, _SOURCES, *local.CHECKS) for finding in _run(check, context)]
     for check in _of_the_host(context):
@@ -59,20 +62,23 @@ def run(config: Config, options: Options) -> Checked:
 
 
 def refused(refusal: LayoutError) -> Checked:
-    """Return the only finding where root must not even look."""
+    """Return a result whose only finding is the LayoutError: root must not run checks in an unsafe layout."""
     remedies = (Shell(command=refusal.remedy),) if refusal.remedy else ()
     finding = Finding("error", local.PATHS_ARE_OURS.id, refusal.path, refusal.text, remedies)
     return Checked((finding,), (), 1, 0, "", ExitCode.PROBLEMS)
 
 
 def registered() -> tuple[Check, ...]:
-    """Return every check, in the order in which they run."""
+    """Return every check in the order of execution, those included that only some hosts run."""
     of_the_host = (_MAIN_CF, _NO_POSTFIX, *postfix.CHECKS, *relay.CHECKS, *smtpd.CHECKS, _OFFLINE)
     return (_STATE, _SOURCES, *local.CHECKS, *of_the_host, *dns.CHECKS, *smtp.CHECKS)
 
 
 def _then(context: Context, findings: Iterable[Finding]) -> str:
-    """Return the command that brings the remedies into force: a daemon looks for a missing table only once."""
+    """Return the shell command that restarts or reloads Postfix as the remedies need; empty if none needs it.
+
+    Remedies with ``when`` (alternatives and later steps) do not count.
+    """
     needs = {step.needs for finding in findings for step in finding.remedies if not step.when}
     if Needs.RESTART in needs:
         return f"{context.command('postfix', 'stop')} && {context.command('postfix', 'start')}"
@@ -80,7 +86,7 @@ def _then(context: Context, findings: Iterable[Finding]) -> str:
 
 
 def _state_is_intact(context: Context) -> Iterator[Finding]:
-    """Open the state; yield an error if it is damaged or cannot be read."""
+    """Set ``context.ledger``; yield an error if the state is damaged or cannot be read."""
     try:
         with reading(context.config.state.directory) as context.ledger:
             pass
@@ -89,7 +95,7 @@ def _state_is_intact(context: Context) -> Iterator[Finding]:
 
 
 def _sources_are_asked(context: Context) -> Iterator[Finding]:
-    """Ask every source; find a full disk and the like."""
+    """Fetch every source into ``context.reports``; yield an error if the fetched data cannot be stored."""
     try:
         context.reports = tuple(_fetch(context))
     except (SyncagentError, OSError) as failure:
@@ -97,9 +103,9 @@ def _sources_are_asked(context: Context) -> Iterator[Finding]:
 
 
 def _fetch(context: Context) -> Sequence[SourceReport]:
-    """Ask every source for everything, as a first run would; the answers are discarded.
+    """Fetch every source in full, as a first run does, and return the reports; the data is discarded.
 
-    The circuit breaker applies: a source that refused the credentials within the hour is not asked.
+    The circuit breaker applies: a source that rejected the credentials less than an hour ago is not contacted.
     """
     with tempfile.TemporaryDirectory(prefix="syncagent-check-") as directory:
         spool = Path(directory)
@@ -110,12 +116,15 @@ def _fetch(context: Context) -> Sequence[SourceReport]:
 
 
 def _left_to_do(finding: Finding) -> Finding:
-    """Return an error as a warning: until the first map is published, Postfix and DNS need not be ready for it."""
+    """Return an error as a warning, other findings unchanged.
+
+    Until the first map is published, Postfix and DNS need not be ready for it.
+    """
     return replace(finding, severity="warning") if finding.severity == "error" else finding
 
 
 def _of_the_host(context: Context) -> Iterator[Check]:
-    """Yield the checks of Postfix, DNS and SMTP that are possible here."""
+    """Yield the checks of Postfix, DNS and SMTP that apply to this host and the options."""
     if not context.live.values:
         yield _MAIN_CF if _has_main_cf(context) else _NO_POSTFIX
         return
@@ -127,12 +136,12 @@ def _of_the_host(context: Context) -> Iterator[Check]:
 
 
 def _has_main_cf(context: Context) -> bool:
-    """True if Postfix is installed and main.cf readable: then it must be invalid if postconf rejects it."""
+    """True if postconf is installed and main.cf readable. If postconf fails nevertheless, main.cf is invalid."""
     return tool("postconf") is not None and os.access(context.config.postfix.config_directory / "main.cf", os.R_OK)
 
 
 def _main_cf_is_understood(context: Context) -> Iterator[Finding]:
-    """Find a main.cf or master.cf that Postfix rejects."""
+    """Yield an error if postconf(1) rejects the configuration; a warning if it accepts it this time."""
     directory = str(context.config.postfix.config_directory)
     try:
         context.live.ask("postconf", "-x", *PARAMETERS)
@@ -163,7 +172,7 @@ def _offline(_context: Context) -> Iterator[Finding]:
 
 
 def _run(check: Check, context: Context) -> Iterator[Finding]:
-    """Yield a check's findings: at least one, be it that all is well, or that the check failed."""
+    """Yield a check's findings with its ID. Yields "ok" if the check finds nothing, and a finding if it fails."""
     count = 0
     try:
         for finding in check.find(context):

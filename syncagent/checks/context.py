@@ -1,6 +1,6 @@
-"""The context of a run of checks: configuration, options, source reports, state, the live Postfix, the published text.
+"""The context of a run of checks: the data that the checks share, and methods that build remedies.
 
-Each value is read once for all checks. The commands of remedies are composed here, too.
+The data are configuration, options, source reports, state, the live Postfix and the published text.
 """
 
 from __future__ import annotations
@@ -35,9 +35,10 @@ DEFAULT_RESTRICTIONS = "permit_mynetworks, permit_sasl_authenticated, reject_una
 
 @dataclass(frozen=True)
 class Options:
-    """The options of `check`. Servers are (host, port); None for ``dns`` and ``smtp`` means the default ones.
+    """The options of `check`.
 
-    ``report`` receives progress: a step and a count.
+    ``dns`` and ``smtp`` are servers as (host, port), None for the default. ``offline`` skips DNS and SMTP. ``report``
+    receives progress as a step's name and a count.
     """
 
     report: Callable[[str, int], None]
@@ -48,7 +49,10 @@ class Options:
 
 @dataclass
 class Context:
-    """The state of this host that the checks look at."""
+    """The data that the checks of a run share; cached properties are read once.
+
+    The first checks set ``ledger``, None if the state cannot be read, and ``reports``.
+    """
 
     config: Config
     options: Options
@@ -57,21 +61,21 @@ class Context:
 
     @cached_property
     def live(self) -> LivePostfix:
-        """The Postfix that is configured."""
+        """The Postfix whose main.cf is in postfix.config_directory."""
         return LivePostfix(self.config.postfix.config_directory, lambda: unused_address(min(self.scope)))
 
     @cached_property
     def published(self) -> TableStats:
-        """The statistics of the map's text."""
+        """The statistics of the map's text; empty if it does not exist. Raises OSError if it cannot be read."""
         return TableStats.read(self.target(self.config.postfix.map).text)
 
     @cached_property
     def tables(self) -> tuple[MapName, ...]:
-        """The tables that syncagent writes."""
+        """The tables that syncagent publishes: the map, and postfix.domains_map if set."""
         return tuple(filter(None, (self.config.postfix.map, self.config.postfix.domains_map)))
 
     def target(self, table: MapName) -> Target:
-        """Return the files of a table that syncagent writes."""
+        """Return the files of a table that syncagent publishes."""
         return Target(self.config.postfix.settings(table))
 
     @cached_property
@@ -81,19 +85,22 @@ class Context:
 
     @cached_property
     def map_in_use(self) -> bool:
-        """True if the map exists or relay_recipient_maps names it. Before that, what is missing is left to be done."""
+        """True if the map's text exists or relay_recipient_maps names the map.
+
+        Until then, errors of the checks of Postfix, DNS and SMTP count as warnings.
+        """
         return self.names_the_map or self.target(self.config.postfix.map).text.exists()
 
     @cached_property
     def scope(self) -> frozenset[str]:
-        """The relay domains that syncagent publishes recipients for: those configured, and those of domains_map."""
+        """The relay domains: postfix.relay_domains, and the domains in the text of postfix.domains_map."""
         second = self.config.postfix.domains_map
         more = tables.in_text(Path(os.path.realpath(second.path))) if second else frozenset()
         return frozenset(map(str, self.config.postfix.relay_domains)) | more
 
     @cached_property
     def counts(self) -> Counter[str]:
-        """The published recipients per relay domain, subdomains included, and per domain outside of all."""
+        """The number of published recipients by relay domain, subdomains included, and by domain outside of these."""
         counts: Counter[str] = Counter()
         for name, count in self.published.domains.items():
             domain = normalise.domain_or_same(name)
@@ -101,10 +108,10 @@ class Context:
         return counts
 
     def lost(self, name: str) -> list[str]:
-        """Return the entries of a list whose table or file is missing, and that no remedy keeps.
+        """Return the entries of a list whose table or file is missing and cannot be rebuilt.
 
-        Tables of syncagent are not among them: they are published again. Nor are tables that have their text: they are
-        indexed again.
+        Excluded are syncagent's tables, which `sync` publishes again, and tables whose text exists, which postmap
+        indexes again. Returns nothing for a list that is not in ``TABLES``.
         """
         if name not in TABLES:
             return []
@@ -117,18 +124,24 @@ class Context:
         return [entry for entry in missing if not self.is_ours(entry) and not self.unindexed(entry)]
 
     def unreadable(self, name: str) -> list[str]:
-        """Return the tables of a list, less the lost ones, that cannot be queried: they may match anything."""
+        """Return the tables and files of a list that cannot be queried, and so may match any domain.
+
+        Those of ``lost`` entries are excluded.
+        """
         lost = self.lost(name)
         entries = [entry for entry in self.live.listed(name) if entry not in lost]
         patterns = [without_exclamation(pattern) for entry in entries for pattern in patterns_of(entry)]
         return [pattern for pattern in patterns if pattern in self.live.unreadable]
 
     def is_ours(self, entry: str) -> bool:
-        """True if an entry of main.cf is a table that syncagent writes."""
+        """True if an entry of main.cf names a table that syncagent publishes."""
         return any(is_same_table(entry, table) for table in self.tables)
 
     def unindexed(self, entry: str) -> str:
-        """Return TYPE:PATH of a table not written by syncagent whose text exists and needs an index; else empty."""
+        """Return TYPE:PATH of an entry's table if postmap(1) can index it: its text exists and its type is supported.
+
+        Returns ``""`` for other entries, for a texthash, and for tables in the file of a table of syncagent.
+        """
         pattern = without_exclamation(entry)
         table = TableName.parse(pattern)
         indexed = table.type in INDEX_SUFFIX.keys() & self.live.main.types and table.type != "texthash"
@@ -136,25 +149,26 @@ class Context:
         return str(table) if foreign and Path(table.rest).is_file() else ""
 
     def postconf(self, name: str, value: str) -> Shell:
-        """Return the command that sets a parameter."""
+        """Return the remedy that sets a parameter of main.cf."""
         return self.change("postconf", "-e", f"{name} = {value}".rstrip(), needs=needs_of(name))
 
     def unset(self, name: str) -> Shell:
-        """Return the command that restores Postfix's default of a parameter."""
+        """Return the remedy that removes a parameter from main.cf, so that Postfix's default applies."""
         return self.change("postconf", "-X", name, needs=needs_of(name))
 
     def change(self, program: str, *args: str, needs: Needs = Needs.RELOAD) -> Shell:
-        """Return a command that changes main.cf, master.cf or a table."""
+        """Return the remedy that runs a Postfix program; ``needs`` is the action that it needs to take effect."""
         return Shell(command=self.command(program, *args), needs=needs)
 
     def command(self, program: str, *args: str) -> str:
-        """Return a command line of Postfix's to type."""
+        """Return a shell command that runs a Postfix program with this configuration directory."""
         return commands.shell(self.config.postfix.config_directory, program, *args)
 
     def with_entries(self, name: str, more: Iterable[str], gone: Iterable[str] = ()) -> Shell:
-        """Return the command that adds entries to a list, and removes others (as expanded) and the lost ones.
+        """Return the remedy that adds the entries ``more`` to a list and removes ``gone`` and the ``lost`` entries.
 
-        The new entries come first where the list may have exceptions.
+        ``gone`` has expanded entries; entries that stay keep their spelling in main.cf. New entries come first if the
+        list has exceptions or files, which may exclude them.
         """
         leaving = {*gone, *self.lost(name)}
         pairs = zip(self.live.listed_raw(name), self.live.listed(name), strict=True)
@@ -164,31 +178,34 @@ class Context:
         return self.postconf(name, ", ".join(dict.fromkeys(entries)))
 
     def without(self, name: str, gone: Iterable[str]) -> Shell:
-        """Return the command that removes entries, as expanded, from a list."""
+        """Return the remedy that removes the expanded entries ``gone`` and the ``lost`` entries from a list."""
         return self.with_entries(name, (), gone)
 
     def setting(self, name: str, value: object, when: str = "") -> File:
-        """Return the line to write in [postfix] of the configuration; strings and arrays in JSON are TOML."""
+        """Return the remedy that sets a key in [postfix] of syncagent's configuration.
+
+        The value is written as JSON, which is valid TOML for strings and arrays of strings.
+        """
         write = f"{name} = {json.dumps(value, ensure_ascii=False)}"
         return File(path=str(self.config.file), section="postfix", write=write, when=when)
 
     @property
     def sync(self) -> Shell:
-        """The command that publishes the map."""
+        """The remedy that publishes the map: `syncagent sync`."""
         return Shell(command=self.config.command("sync"))
 
     @property
     def reload(self) -> Shell:
-        """The command that has Postfix read its configuration again."""
+        """The remedy that reloads Postfix."""
         return Shell(command=self.command("postfix", "reload"))
 
 
 def needs_of(parameter: str) -> Needs:
-    """Return what brings a parameter into force: inet_interfaces is read at the start only (postconf(5))."""
+    """Return RESTART for inet_interfaces, which Postfix reads only when it starts (postconf(5)), else RELOAD."""
     return Needs.RESTART if parameter == "inet_interfaces" else Needs.RELOAD
 
 
 def server_name(server: tuple[str, int]) -> str:
-    """Return HOST:PORT, an IPv6 address in brackets."""
+    """Return HOST:PORT, with an IPv6 address in brackets."""
     name, port = server
     return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"

@@ -1,4 +1,4 @@
-"""Check of DNS: each relay domain has an MX record that leads here, behind the primary's (RFC 5321, section 5)."""
+"""The check of DNS: each relay domain has an MX record for this host, after the primary's (RFC 5321, section 5)."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ _SECONDS = 5.0
 _STEP = 10
 _PRIMARY = "THE.PRIMARY"
 _ADDRESS = "ITS.ADDRESS"
-"""Placeholders that only a person can fill in."""
+"""Placeholders in zone records, for a person to replace."""
 
 
 class NoAnswerError(SyncagentError):
-    """A query failed: the servers of the zone refuse it, fail, or do not answer."""
+    """A query failed, but the DNS server is alive: the zone's servers refuse the query, fail, or do not answer."""
 
 
 class SilentError(SyncagentError):
-    """The DNS server does not answer at all."""
+    """The DNS server does not answer, or no server is configured."""
 
 
 @dataclass
 class Names:
-    """A DNS server and a cache of its answers, failures included."""
+    """A DNS server and a cache of its answers and failures. ``server`` is (host, port), None for /etc/resolv.conf."""
 
     server: tuple[str, int] | None
     _known: dict[tuple[str, str], list[str] | NoAnswerError] = field(default_factory=dict)
 
     def ask(self, name: str, kind: str) -> list[str]:
-        """Return the records of a name, as text. Those behind a CNAME count, but for CNAME itself.
+        """Return the records of a name as text, empty if there are none. CNAMEs are followed, except for kind CNAME.
 
-        Raises NoAnswerError, and SilentError where further queries are useless.
+        Raises NoAnswerError if the query fails, and SilentError if the DNS server does not answer.
         """
         if (name, kind) not in self._known:
             self._known[name, kind] = self._answer(name, kind)
@@ -57,13 +57,13 @@ class Names:
             return self._ask(name, kind)
         except NoAnswerError as failure:
             return failure
-        except SilentError as failure:  # or a resolver that still waits for the servers of this zone
+        except SilentError as failure:  # the resolver may be alive and still waiting for the zone's servers
             if not self._lives():
                 raise
             return NoAnswerError(str(failure))
 
     def _lives(self) -> bool:
-        """True if the server answers a query that every server can answer: for the root."""
+        """True if the server responds to a query for the root's NS records, be it with a refusal."""
         try:
             self._ask("", "NS")
         except NoAnswerError:
@@ -91,9 +91,10 @@ class Names:
         return [record.to_text() for record in answer]
 
     def addresses(self, name: str) -> list[str]:
-        """Return the A and AAAA records of a name, also behind a CNAME.
+        """Return the A and AAAA records of a name; CNAMEs are followed.
 
-        Raises SilentError, and NoAnswerError if a query failed and no record is known.
+        Raises SilentError if the DNS server does not answer, and NoAnswerError if a query fails and the other returns
+        no record.
         """
         records, unanswered = [], []
         for kind in ("A", "AAAA"):
@@ -106,7 +107,10 @@ class Names:
         return records
 
     def has_addresses(self, name: str) -> bool:
-        """True if a name has an address; False also if the query failed. Raises SilentError."""
+        """True if a name has an address; False if it has none or the query fails.
+
+        Raises SilentError if the DNS server does not answer.
+        """
         try:
             return bool(self.addresses(name))
         except NoAnswerError:
@@ -114,7 +118,7 @@ class Names:
 
 
 def _silent(failure: Exception) -> bool:
-    """True if no server answered: an answer, even a refusal, is about the name."""
+    """True if a failed query got no response at all; a response, even a refusal, shows that the server is alive."""
     import dns.exception
     import dns.resolver
 
@@ -124,7 +128,7 @@ def _silent(failure: Exception) -> bool:
 
 
 def mx_records(context: Context) -> Iterator[Finding]:
-    """Check the MX records of every relay domain."""
+    """Check the MX records of each relay domain, and that inet_interfaces is not restricted to loopback."""
     names = Names(context.options.dns)
     deaf = set(context.live.listed("inet_interfaces")) <= {"loopback-only", "localhost"}
     if deaf:
@@ -132,7 +136,7 @@ def mx_records(context: Context) -> Iterator[Finding]:
         yield error("inet_interfaces", text, context.postconf("inet_interfaces", "all"))
     try:
         here = Identity.of(context, names.addresses)
-        here.everywhere |= deaf  # the rest is checked as if that were corrected
+        here.everywhere |= deaf  # check the records as if inet_interfaces were corrected
         yield from _domains(context, names, here)
     except (NoAnswerError, SilentError) as failure:
         text = f"{_server(context)} gives no answer: {failure}; MX records are not looked at, or not all of them"
@@ -146,7 +150,11 @@ def _server(context: Context) -> str:
 
 
 def _domains(context: Context, names: Names, here: Identity) -> Iterator[Finding]:
-    """Check every domain. Raises NoAnswerError if none of several is answered."""
+    """Check each relay domain; yield a warning if its query fails.
+
+    Raises NoAnswerError if there are two or more domains and all their queries fail, and SilentError if the DNS server
+    does not answer.
+    """
     unanswered = {}
     for at, domain in enumerate(sorted(context.scope)):
         context.options.report("DNS", at)
@@ -168,7 +176,10 @@ def _another(context: Context, name: str) -> Person:
 
 @dataclass
 class Mx:
-    """An MX record: the addresses of its host, or why they are not known, and whether it is this host."""
+    """An MX record. ``addresses`` are its host's, ``alias`` the target if the host is a CNAME.
+
+    ``failure`` is the error of the lookup, and ``ours`` is true if the host is this one.
+    """
 
     preference: int
     name: str
@@ -195,7 +206,10 @@ def _records(domain: str, names: Names, here: Identity) -> list[Mx]:
 
 
 def _domain(domain: str, names: Names, here: Identity) -> Iterator[Finding]:
-    """Check a domain."""
+    """Check the MX records of a domain; yield "ok" if there are no other findings.
+
+    Raises NoAnswerError if the MX query fails, and SilentError if the DNS server does not answer.
+    """
     records = _records(domain, names, here)
     ours, others = ([mx for mx in records if mx.ours is which] for which in (True, False))
     problems = [*_leads_here(domain, names, records, here), *_behind(domain, ours, others)]
@@ -212,7 +226,7 @@ def _domain(domain: str, names: Names, here: Identity) -> Iterator[Finding]:
 
 
 def _others(domain: str, others: list[Mx]) -> Iterator[Finding]:
-    """Find MX records of other hosts that are a CNAME, or have no address."""
+    """Yield a finding for each MX of another host that is a CNAME or has no address."""
     leads = any(mx.addresses or mx.failure for mx in others)
     for mx in others:
         if mx.alias:
@@ -228,7 +242,7 @@ def _others(domain: str, others: list[Mx]) -> Iterator[Finding]:
 
 
 def _behind(domain: str, ours: list[Mx], others: list[Mx]) -> Iterator[Finding]:
-    """Find a domain whose mail comes to this host before the primary."""
+    """Yield a warning if this host is the domain's only MX or precedes the primary."""
     if ours and not others:
         text = f"{ours[0].name} is its only MX: there is nothing that this host is the backup of"
         yield warning(domain, text, Zone(record=f"{domain}. IN MX {max(0, ours[0].preference - _STEP)} {_PRIMARY}."))
@@ -240,7 +254,7 @@ def _behind(domain: str, ours: list[Mx], others: list[Mx]) -> Iterator[Finding]:
 
 
 def _leads_here(domain: str, names: Names, records: list[Mx], here: Identity) -> Iterator[Finding]:
-    """Find a domain without an MX that leads to this host, unless one could not be resolved."""
+    """Yield an error if no MX of the domain is this host, unless an MX could not be resolved."""
     if any(mx.ours or mx.failure for mx in records):
         return
     last = max((mx.preference for mx in records if mx.name), default=_STEP)
@@ -263,7 +277,7 @@ def _leads_here(domain: str, names: Names, records: list[Mx], here: Identity) ->
 
 
 def _target(mx: Mx, here: Identity) -> Iterator[Finding]:
-    """Find an MX of this host that is a CNAME, or has no address or a foreign one."""
+    """Yield a finding if an MX of this host is a CNAME, has no address, or has none of this host's addresses."""
     if mx.alias:
         text = f"it is what an MX names, and a CNAME of {mx.alias[0]}, which it must not be (RFC 2181, 10.3)"
         records = address_records(mx.name, mx.addresses) or here.records()
@@ -276,7 +290,7 @@ def _target(mx: Mx, here: Identity) -> Iterator[Finding]:
 
 
 def _with_note(records: list[Zone], note: str) -> list[Zone]:
-    """Return the records with a note after the last one."""
+    """Return the records with the note set on the last one."""
     return [*records[:-1], replace(records[-1], note=note)]
 
 

@@ -1,4 +1,4 @@
-"""A check, its findings, and the remedies of a finding."""
+"""The types of checks, findings and remedies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Severity = Literal["error", "warning", "ok", "skipped"]
 
 
 class Needs(enum.StrEnum):
-    """What Postfix needs before a remedy is in force."""
+    """The action that Postfix needs before a remedy takes effect."""
 
     NOTHING = ""
     RELOAD = "reload"
@@ -25,9 +25,10 @@ class Needs(enum.StrEnum):
 
 
 class Remedy(Struct, frozen=True, kw_only=True, tag_field="kind"):
-    """A step that corrects a finding; the subclass is its kind.
+    """A step that corrects a finding. The subclass is its kind.
 
-    ``when`` is set for a step that is not to be taken as it stands: it introduces an alternative or a later step.
+    ``when`` is a phrase that introduces an alternative or a later step, such as "or, to keep it,"; empty for a step
+    to take at once.
     """
 
     when: str = ""
@@ -35,13 +36,13 @@ class Remedy(Struct, frozen=True, kw_only=True, tag_field="kind"):
 
 
 class Shell(Remedy, frozen=True, kw_only=True, tag="shell"):
-    """A command line for a shell, ready to be pasted."""
+    """A shell command that can be pasted as it is."""
 
     command: str
 
 
 class File(Remedy, frozen=True, kw_only=True, tag="file"):
-    """A line to write in a section of a configuration file, in place of one with the same key."""
+    """A line to write in a section of a configuration file; it replaces a line with the same key."""
 
     path: str
     section: str
@@ -49,14 +50,14 @@ class File(Remedy, frozen=True, kw_only=True, tag="file"):
 
 
 class Zone(Remedy, frozen=True, kw_only=True, tag="zone"):
-    """A record to add to a DNS zone; ``note``: what it replaces, or another way."""
+    """A record to add to a DNS zone. ``note`` names the record that it replaces, or an alternative."""
 
     record: str
     note: str = ""
 
 
 class Person(Remedy, frozen=True, kw_only=True, tag="person"):
-    """An instruction for a person: only they know how."""
+    """An instruction for a person, where no command is known."""
 
     text: str
 
@@ -65,9 +66,9 @@ Step = Shell | File | Zone | Person
 
 
 class Finding(Struct, frozen=True):
-    """A fact about ``subject``, a domain, file or parameter: right, wrong, doubtful, or not looked at.
+    """A result of a check about ``subject``, such as a domain, file or parameter.
 
-    ``check`` is the check's ID; ``text`` the evidence; ``remedies`` the steps in their order.
+    ``check`` is the check's ID, ``text`` the evidence, and ``remedies`` the steps in order.
     """
 
     severity: Severity
@@ -79,7 +80,7 @@ class Finding(Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A check. ``id`` is an interface and does not change; ``ok`` is the sentence where ``find`` yields nothing."""
+    """A check. ``id`` is a stable interface. ``ok`` is the message if ``find`` yields no finding."""
 
     id: str
     ok: str
@@ -87,20 +88,23 @@ class Check:
 
 
 def error(subject: str, text: str, *remedies: Step) -> Finding:
-    """Return an error: mail is lost, or accepted wrongly. The runner of the check adds its ID."""
+    """Return an error: mail is lost or wrongly accepted, or syncagent cannot work.
+
+    The runner sets the check's ID, in findings of the other severities as well.
+    """
     return Finding("error", "", subject, text, remedies)
 
 
 def warning(subject: str, text: str, *remedies: Step) -> Finding:
-    """Return a warning: doubtful, or good only for a while."""
+    """Return a warning: the setting is doubtful, or good only for a limited time."""
     return Finding("warning", "", subject, text, remedies)
 
 
 def skipped(subject: str, text: str) -> Finding:
-    """Return a finding about what could not be looked at, or was not to be."""
+    """Return a finding about a subject that cannot be checked or is excluded by an option."""
     return Finding("skipped", "", subject, text)
 
 
 def ok(subject: str, text: str) -> Finding:
-    """Return a finding about what is right, where the check's sentence is not enough."""
+    """Return a finding about a subject in order, with a message of its own instead of the check's."""
     return Finding("ok", "", subject, text)

@@ -1,4 +1,4 @@
-"""The names and addresses under which mail reaches this host, according to main.cf."""
+"""The names and addresses at which this host receives mail, according to main.cf."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 
 _EVERYWHERE = {"all", "::", "0.0.0.0"}  # noqa: S104 - as inet_interfaces may have it; nothing is opened
 _ADDRESS = "THE.ADDRESS.OF.THIS.HOST"
-"""A placeholder that only a person can fill in."""
+"""A placeholder in zone records, for a person to replace."""
 
 
 @dataclass
 class Identity:
-    """The names and addresses of this host; ``everywhere``: every address of its interfaces counts."""
+    """The names and addresses of this host. ``name`` is myhostname.
+
+    ``names`` also has the host names in inet_interfaces and proxy_interfaces, ``addresses`` the addresses listed there
+    or resolved from these names. If ``everywhere``, each address of the host's interfaces counts as well.
+    """
 
     context: Context
     name: str
@@ -31,7 +35,10 @@ class Identity:
 
     @classmethod
     def of(cls, context: Context, addresses: Callable[[str], list[str]]) -> Identity:
-        """Read inet_interfaces, proxy_interfaces and myhostname; ``addresses`` resolves a name."""
+        """Return the identity from inet_interfaces, proxy_interfaces and myhostname.
+
+        ``addresses`` resolves a host name; its errors propagate.
+        """
         name = context.live.values.get("myhostname", "").lower()
         listed = {
             entry.strip("[]").lower()
@@ -44,19 +51,19 @@ class Identity:
         return cls(context, name, frozenset({name, *named}), frozenset(resolved), bool(listed & _EVERYWHERE))
 
     def has(self, address: str) -> bool:
-        """True if an address is this host's: listed, or, with ``everywhere``, one that can be bound."""
+        """True if the address is this host's: listed, or, with ``everywhere``, bindable here."""
         if str(ipaddress.ip_address(address)) in self.addresses:
             return True
         return self.everywhere and _bindable(address)
 
     def records(self) -> list[Zone]:
-        """Return the address records to add for this host's name."""
+        """Return the address records for this host's name, with a placeholder if no address is known."""
         addresses = sorted(self.addresses) or list(filter(None, [_outward()])) or [_ADDRESS]
         return address_records(self.name, addresses)
 
 
 def address_records(name: str, addresses: Iterable[str]) -> list[Zone]:
-    """Return the A and AAAA records of a name."""
+    """Return A and AAAA records for a name and its addresses."""
     return [Zone(record=f"{name}. IN {'AAAA' if ':' in address else 'A'} {address}") for address in addresses]
 
 
@@ -79,7 +86,7 @@ def _bindable(address: str) -> bool:
 
 
 def _outward() -> str:
-    """Return the IPv4 address that this host would send from, or nothing; no packet is sent."""
+    """Return the source IPv4 address of this host's outgoing connections; empty if it has none. Sends no packet."""
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect(("192.0.2.1", 25))

@@ -1,4 +1,4 @@
-"""Checks of secrets, directories and the lock, and of the answers of the sources."""
+"""Checks of syncagent itself: configuration, secrets, directories, tables' files, the lock, postmap and sources."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 def configuration(context: Context) -> Iterator[Finding]:
-    """Report the configuration as right: otherwise it could not have been loaded."""
+    """Yield "ok" for the configuration file: the checks run only if it has been loaded without error."""
     yield ok(str(context.config.file), "the configuration is right")
 
 
 def secrets_are_kept(context: Context) -> Iterator[Finding]:
-    """Find secrets that cannot be read, or that others can read."""
+    """Yield an error for each secret file that cannot be used: unreadable, invalid, or accessible to others."""
     for where, name in _secrets(context):
         path = sources.secret_path(name)
         try:
@@ -61,7 +61,7 @@ def _secrets(context: Context) -> Iterator[tuple[str, SecretFile]]:
 
 
 def state_is_ours(context: Context) -> Iterator[Finding]:
-    """Find a state directory that cannot be written or made, or that others can read."""
+    """Yield a finding if the state directory cannot be written or created, or is accessible to all users."""
     directory = context.config.state.directory
     if not directory.exists():
         yield from _can_be_made(context, directory, "0750")
@@ -74,7 +74,10 @@ def state_is_ours(context: Context) -> Iterator[Finding]:
 
 
 def paths_are_ours(context: Context) -> Iterator[Finding]:
-    """Find components of the paths to the state and the tables that another user can change."""
+    """Yield a finding for each component of syncagent's paths that another user can change.
+
+    Raises LayoutError if a path has a loop of symbolic links.
+    """
     layout = privileges.look(context.config)
     for loose in layout.loose:
         finding = error if loose.refused or loose.kind == "everybody" else warning
@@ -82,7 +85,7 @@ def paths_are_ours(context: Context) -> Iterator[Finding]:
 
 
 def map_can_be_written(context: Context) -> Iterator[Finding]:
-    """Find directories of tables that are missing, or that cannot be written."""
+    """Yield an error for each table's directory that is missing or cannot be written."""
     for table in context.tables:
         directory = table.path.parent
         if not directory.exists():
@@ -93,7 +96,7 @@ def map_can_be_written(context: Context) -> Iterator[Finding]:
 
 
 def tables_are_files(context: Context) -> Iterator[Finding]:
-    """Find FIFOs, directories and the like in the place of a table."""
+    """Yield an error for each text or index of a table that is not a regular file."""
     for table in context.tables:
         target = context.target(table)
         for path in dict.fromkeys((target.text, target.index(INDEX_SUFFIX[target.type]))):
@@ -124,7 +127,10 @@ def _writable(context: Context, directory: Path, mode: str) -> Iterator[Finding]
 
 
 def _make(context: Context, directory: Path, mode: str) -> Shell:
-    """Return the command that makes a directory: before root's first run for the agent, as `syncagent init` does."""
+    """Return the command that creates a directory, or sets the owner and mode of an existing one.
+
+    The owner is this user; before root's first run it is the agent's user, if that exists, as for `syncagent init`.
+    """
     fresh = os.geteuid() == 0 and not context.config.state.directory.exists()
     owner = f"{AGENT} -g {AGENT}" if fresh and has_agent() else _user()
     return Shell(command=f"install -d -o {owner} -m {mode} {_quote(directory)}")
@@ -146,7 +152,7 @@ def _quote(path: Path) -> str:
 
 
 def lock_is_free(context: Context) -> Iterator[Finding]:
-    """Report a run that holds the lock; find a lock that is no file."""
+    """Yield "ok" if a run holds the lock, "skipped" if the lock may not be opened, and an error if it is no file."""
     lock = context.config.state.directory / "sync.lock"
     try:
         with files.locked(lock, 0, shared=True):
@@ -164,7 +170,7 @@ def lock_is_free(context: Context) -> Iterator[Finding]:
 
 
 def postmap_is_there(context: Context) -> Iterator[Finding]:
-    """Find a missing postmap."""
+    """Yield an error if postmap(1) is not installed and the map needs it: all types but texthash."""
     if context.config.postfix.map.type != "texthash" and tool("postmap") is None:
         yield error(
             "postmap", "it is not installed: nothing can be published", Shell(command="apt-get install postfix")
@@ -172,7 +178,7 @@ def postmap_is_there(context: Context) -> Iterator[Finding]:
 
 
 def sources_answer(context: Context) -> Iterator[Finding]:
-    """Report how each source answered."""
+    """Yield a finding for each source: its entries and duration in seconds, or its error."""
     for report in context.reports:
         if report.error:
             yield error(report.name, f"failing ({report.kind}): {report.error}")

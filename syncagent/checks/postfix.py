@@ -1,4 +1,4 @@
-"""Checks of the map in main.cf, and of its index: postconf(5), DATABASE_README."""
+"""Checks of the tables that main.cf names, and of the indexes of syncagent's tables: postconf(5), DATABASE_README."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def map_is_named(context: Context) -> Iterator[Finding]:
-    """Compare relay_recipient_maps with the map that is written."""
+    """Yield an error if relay_recipient_maps does not name the map with its type."""
     table = context.config.postfix.map
     named = context.live.listed("relay_recipient_maps")
     if context.names_the_map:
@@ -44,7 +44,10 @@ def map_is_named(context: Context) -> Iterator[Finding]:
 
 
 def tables_can_be_asked(context: Context) -> Iterator[Finding]:
-    """Find tables that Postfix queries before it accepts a recipient, and that cannot be queried; not syncagent's."""
+    """Yield a finding for each table that Postfix queries for a recipient and that cannot be queried.
+
+    Tables that syncagent publishes are not reported here.
+    """
     for pattern, reason in context.live.unreadable.items():
         if context.is_ours(pattern):
             continue
@@ -60,7 +63,10 @@ def tables_can_be_asked(context: Context) -> Iterator[Finding]:
 
 
 def _restored_or_removed(context: Context, pattern: str, lists: list[str]) -> Iterator[Step]:
-    """Yield the steps after which a missing table can be opened, or is not named any more."""
+    """Yield the steps that index a missing table, have a person restore it, or remove it from the lists.
+
+    Raises CommandError if a lookup in another table fails.
+    """
     unindexed = context.unindexed(pattern)
     if unindexed:
         yield context.change("postmap", unindexed)
@@ -80,7 +86,11 @@ def _restored_or_removed(context: Context, pattern: str, lists: list[str]) -> It
 
 
 def no_other_tables(context: Context) -> Iterator[Finding]:
-    """Find other tables in relay_recipient_maps."""
+    """Yield a finding for each other table in relay_recipient_maps.
+
+    It is an error if the table accepts every recipient of a relay domain or is another index of the map's text.
+    Harmless tables are reported only if relay_recipient_maps names the map. Raises CommandError if a lookup fails.
+    """
     table, harmless = context.config.postfix.map, []
     for entry in context.live.listed("relay_recipient_maps"):
         if is_same_table(entry, table):
@@ -100,7 +110,7 @@ def no_other_tables(context: Context) -> Iterator[Finding]:
 
 
 def type_is_there(context: Context) -> Iterator[Finding]:
-    """Find tables of ours whose type this Postfix lacks."""
+    """Yield an error for each table of syncagent whose type this Postfix does not support."""
     types = context.live.main.types
     missing = [table for table in context.tables if types and table.type not in types]
     for table in missing:
@@ -113,7 +123,7 @@ def type_is_there(context: Context) -> Iterator[Finding]:
 
 
 def not_redirected(context: Context) -> Iterator[Finding]:
-    """Find tables of ours that Postfix replaces by another type (NON_BERKELEYDB_README)."""
+    """Yield a warning for each table of syncagent that Postfix redirects to another type (NON_BERKELEYDB_README)."""
     level = context.live.migration_level
     redirected = [table for table in context.tables if table.type in {"hash", "btree"} and level.startswith("enable")]
     for table in redirected:
@@ -122,7 +132,11 @@ def not_redirected(context: Context) -> Iterator[Finding]:
 
 
 def _another_type(context: Context, tables: list[MapName]) -> list[Step]:
-    """Return the steps that change the tables to lmdb or else cdb; if Postfix has neither, install lmdb first."""
+    """Return the steps that change the tables' type to lmdb, or to cdb if Postfix has only that.
+
+    If Postfix has neither, the first step installs lmdb.
+    Raises CommandError if a lookup fails.
+    """
     types = context.live.main.types
     best = next((kind for kind in ("lmdb", "cdb") if kind in types), "lmdb")
     install: list[Step] = [] if best in types else [Shell(command=f"apt-get install postfix-{best}")]
@@ -138,7 +152,7 @@ def _another_type(context: Context, tables: list[MapName]) -> list[Step]:
 
 
 def index_is_current(context: Context) -> Iterator[Finding]:
-    """Compare the index of each table of ours with its text."""
+    """Compare the index of each table of syncagent with the table's text."""
     finished = context.ledger.finished if context.ledger else None
     first, second = context.config.postfix.map, context.config.postfix.domains_map
     yield from _index(context, first, finished.identities if finished else None, asked=context.names_the_map)
@@ -148,7 +162,11 @@ def index_is_current(context: Context) -> Iterator[Finding]:
 
 
 def _index(context: Context, table: MapName, recorded: Identities | None, *, asked: bool) -> Iterator[Finding]:
-    """Compare a table's index with its text. ``asked``: main.cf names it; a running daemon looks for it only once."""
+    """Yield an error if a table has no text or index, or if its index is older than its text or differs from it.
+
+    ``asked`` is true if main.cf names the table. The remedy for a missing text or index then includes a reload, since
+    a running Postfix process does not look for it again. Raises OSError if the text or index is not a regular file.
+    """
     target = context.target(table)
     for path in (target.text, target.index(INDEX_SUFFIX[target.type])):
         atomic.check_regular(path)
@@ -173,7 +191,10 @@ def _index(context: Context, table: MapName, recorded: Identities | None, *, ask
 
 
 def _differs(target: Target, index: Path, recorded: Identities | None) -> str:
-    """Return how an index that syncagent did not publish differs from its text; empty if it does not."""
+    """Return how an index differs from its text; empty if it does not or cannot be compared.
+
+    An index and a text that are unchanged since publication are not compared.
+    """
     if recorded and recorded.index_file == atomic.identity(index) and target.text_on_record(recorded):
         return ""
     settings = target.settings

@@ -1,4 +1,4 @@
-"""Checks of the relay domains against the configuration, both ways, and of the map's recipients for them."""
+"""Checks of relay domains: relay_domains against the configuration, and the published recipients of each domain."""
 
 from __future__ import annotations
 
@@ -28,12 +28,16 @@ _ASKED_INSTEAD = {
     "virtual_alias_domains": "virtual_alias_maps",
     "virtual_mailbox_domains": "virtual_mailbox_maps",
 }
-"""The other address classes, and the recipients that smtpd looks up for their domains (ADDRESS_CLASS_README)."""
+"""Domain lists of the other address classes, with their recipient tables (ADDRESS_CLASS_README)."""
 _NOT_OURS = "or, if this is not their backup MX,"
 
 
 def domains_are_relayed(context: Context) -> Iterator[Finding]:
-    """Compare relay_domains with the relay domains of the configuration."""
+    """Yield an error for each configured relay domain that relay_domains lacks.
+
+    Yields one error instead if relay_domains does not name postfix.domains_map, and "skipped" if a table in
+    relay_domains cannot be queried. Raises CommandError if a lookup fails.
+    """
     lacks = remedies.lacking(context)
     answer = "its mail gets 451" if context.lost("relay_domains") else "its mail is refused, 554 Relay access denied"
     if lacks.unreadable:
@@ -55,7 +59,11 @@ def domains_are_relayed(context: Context) -> Iterator[Finding]:
 
 
 def relayed_domains_are_ours(context: Context) -> Iterator[Finding]:
-    """Compare the relay domains of the configuration with relay_domains."""
+    """Yield an error for each domain of relay_domains that the configuration lacks and the map has no recipients of.
+
+    It is "ok" if another table in relay_recipient_maps may have them. Yields "skipped" for entries of relay_domains
+    that cannot be listed. Raises CommandError if a lookup fails.
+    """
     for note in context.live.main.notes:
         if note.kind in {NoteKind.EXCEPTION, NoteKind.UNLISTABLE}:
             yield skipped("relay_domains", str(note))
@@ -80,7 +88,10 @@ def relayed_domains_are_ours(context: Context) -> Iterator[Finding]:
 
 
 def _removal(context: Context, domains: Iterable[str]) -> Iterator[Step]:
-    """Yield the steps that remove domains from relay_domains: a command for entries, a person for files and tables."""
+    """Yield the steps that remove domains from relay_domains: commands for inline entries, else instructions.
+
+    Raises CommandError if a lookup fails.
+    """
     matched = matches(context.live, "relay_domains", domains)
     inline = {entry for entry in context.live.listed("relay_domains") if normalise.domain_or_same(entry) in matched}
     if inline:
@@ -91,7 +102,7 @@ def _removal(context: Context, domains: Iterable[str]) -> Iterator[Step]:
 
 
 def domains_have_recipients(context: Context) -> Iterator[Finding]:
-    """Find relay domains without published recipients."""
+    """Yield an error for each relay domain without published recipients; "skipped" if no map is published."""
     if not context.published.exists:
         yield skipped("", "nothing is published yet")
         return
@@ -102,7 +113,10 @@ def domains_have_recipients(context: Context) -> Iterator[Finding]:
 
 
 def recipients_are_relayed(context: Context) -> Iterator[Finding]:
-    """Find domains with published recipients that Postfix does not relay."""
+    """Yield an error for each domain with published recipients that is neither a relay domain nor in relay_domains.
+
+    Yields "skipped" while relay_domains has errors that could hide the answer. Raises CommandError if a lookup fails.
+    """
     lacks = remedies.lacking(context)
     if not lacks.settled:
         yield skipped("relay_domains", "known only once the findings about it above are corrected")
@@ -114,7 +128,10 @@ def recipients_are_relayed(context: Context) -> Iterator[Finding]:
 
 
 def domains_are_of_one_class(context: Context) -> Iterator[Finding]:
-    """Find relay domains that are also in another address class, which then takes precedence."""
+    """Yield an error for each relay domain that is also in another address class, which takes precedence.
+
+    Raises CommandError if a lookup fails.
+    """
     forms = [form for domain in sorted(context.scope) for form in normalise.renderings(domain)]
     for name, asked_instead in _ASKED_INSTEAD.items():
         matched = matches(context.live, name, forms)
@@ -126,7 +143,7 @@ def domains_are_of_one_class(context: Context) -> Iterator[Finding]:
 
 
 def catch_alls_are_wanted(context: Context) -> Iterator[Finding]:
-    """Find published catch-alls that the configuration does not permit."""
+    """Yield a warning for each published catch-all that postfix.catch_all does not permit, and "ok" for the others."""
     permitted = context.config.postfix.catch_all
     for catch_all in context.published.catch_alls:
         domain = normalise.domain_or_same(catch_all[1:])
@@ -150,7 +167,7 @@ def _hold(context: Context, domain: str) -> str:
 
 
 def domains_have_a_postmaster(context: Context) -> Iterator[Finding]:
-    """Find relay domains with recipients but without a postmaster (RFC 5321, 4.5.1)."""
+    """Yield a warning for each relay domain with recipients but without a postmaster (RFC 5321, section 4.5.1)."""
     if not context.published.exists:
         return
     known = {normalise.domain_or_same(name) for name in context.published.postmasters}
@@ -163,7 +180,10 @@ def domains_have_a_postmaster(context: Context) -> Iterator[Finding]:
 
 
 def _addition(context: Context, addresses: list[str]) -> tuple[Step, ...]:
-    """Return the steps that add addresses: to a flat file, if one is among the sources."""
+    """Return the steps that add addresses: a command if a source is a plain file of lines, else an instruction.
+
+    Raises OSError if that file cannot be read.
+    """
     for source in context.config.sources.values():
         path = getattr(source.own, "path", None)
         plain = source.common.type == "file" and source.own.format == "lines" and not source.own.require_end
@@ -180,14 +200,17 @@ def _from_a_source(recipients: str) -> Person:
 
 
 def _ends_with_newline(path: Path) -> bool:
-    """True if an appended line would not become part of the last one. Raises OSError."""
+    """True if a file is empty or ends with a line feed. Raises OSError if it cannot be read."""
     with files.open_foreign(path) as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
         return file.read() in {b"", b"\n"}
 
 
 def extensions_are_understood(context: Context) -> Iterator[Finding]:
-    """Find an unset recipient_delimiter where published recipients show that the primary uses one."""
+    """Yield a warning if recipient_delimiter lacks "+" and the map has both an address and one with its extension.
+
+    Raises CommandError if the lookup fails.
+    """
     if "+" in context.live.values.get("recipient_delimiter", ""):
         return
     base = {key: key.partition("+")[0] + key[key.rindex("@") :] for key in context.published.extended}

@@ -1,4 +1,7 @@
-"""The final values of relay_recipient_maps, relay_domains and mynetworks, so that each remedy sets the same value."""
+"""Remedies that set relay_recipient_maps, relay_domains and mynetworks.
+
+Each sets the final value, so that the remedies of several findings do not undo each other.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,10 @@ if TYPE_CHECKING:
 
 
 def recipient_maps(context: Context, *, alone: bool = False, instead: MapName | None = None) -> tuple[Shell, ...]:
-    """Return the commands after which relay_recipient_maps names the map, and no harmful table beside it.
+    """Return the commands after which relay_recipient_maps names the map and no harmful other table.
 
-    ``alone``: no other table at all. ``instead``: the name that the map will have.
+    With ``alone``, it names no other table at all. ``instead`` is the map's future name, if that changes. `sync` comes
+    first until the map exists. Raises CommandError if a lookup in another table fails.
     """
     table, listed = context.config.postfix.map, context.live.listed("relay_recipient_maps")
     others = [entry for entry in listed if not is_same_table(entry, table)]
@@ -35,9 +39,9 @@ def recipient_maps(context: Context, *, alone: bool = False, instead: MapName | 
 
 
 def accepts_a_domain(context: Context, entry: str) -> str:
-    """Return a relay domain of which a table has every recipient without permission; empty if there is none.
+    """Return the first relay domain of which a table accepts every recipient, except those in postfix.catch_all.
 
-    Raises CommandError.
+    Returns ``""`` if there is none or the table is known as unreadable. Raises CommandError if the lookup fails.
     """
     if entry in context.live.unreadable:
         return ""
@@ -49,11 +53,12 @@ def accepts_a_domain(context: Context, entry: str) -> str:
 
 @dataclass(frozen=True)
 class Lacking:
-    """The domains that relay_domains lacks, of the relay domains and of those that have recipients.
+    """The domains that relay_domains lacks: relay domains, and other domains with published recipients.
 
-    ``unnamed``: postfix.domains_map, if it is not named there; once named it brings the rest. ``unpublished`` domains
-    only have to get into that table; ``missing`` ones have to be named. ``outside``: domains of recipients.
-    ``unreadable`` tables may have any of them.
+    ``unreadable`` are its tables that cannot be queried; if there are any, the lists of domains are empty.
+    ``unnamed`` is postfix.domains_map if relay_domains does not name it. ``unpublished`` are relay domains that are not
+    yet in postfix.domains_map, which relay_domains names; ``missing`` are the other relay domains. ``outside`` are
+    domains with recipients that are no relay domains.
     """
 
     unreadable: tuple[str, ...]
@@ -64,12 +69,12 @@ class Lacking:
 
     @property
     def settled(self) -> bool:
-        """True if relay_domains will not get further domains than those that have to be named."""
+        """True if ``unreadable``, ``unnamed`` and ``unpublished`` are empty: only then is ``outside`` final."""
         return not (self.unreadable or self.unnamed or self.unpublished)
 
 
 def lacking(context: Context) -> Lacking:
-    """Return the domains that relay_domains lacks. Raises CommandError."""
+    """Return the domains that relay_domains lacks. Raises CommandError if a lookup fails."""
     second = context.config.postfix.domains_map
     named = second and any(is_same_table(entry, second) for entry in context.live.listed("relay_domains"))
     required = [form for domain in sorted(context.scope) for form in forms(context, domain)]
@@ -92,14 +97,19 @@ def lacking(context: Context) -> Lacking:
 
 
 def forms(context: Context, domain: str) -> tuple[str, ...]:
-    """Return the forms in which relay_domains must have a domain (SMTPUTF8_README)."""
+    """Return the spellings of a domain that relay_domains must have: A-labels, and U-labels unless SMTPUTF8 is off.
+
+    Source: SMTPUTF8_README, smtputf8_enable.
+    """
     return normalise.renderings(domain) if context.live.values.get("smtputf8_enable") != "no" else (domain,)
 
 
 def relay_domains(context: Context, gone: Iterable[str] = (), instead: MapName | None = None) -> tuple[Shell, ...]:
-    """Return the commands after which relay_domains lacks nothing, and has none of the entries ``gone``.
+    """Return the commands after which relay_domains has every domain it lacks and none of the entries ``gone``.
 
-    ``instead``: the name that postfix.domains_map will have. The default, $mydestination, is not kept.
+    ``instead`` is the future name of postfix.domains_map: it replaces the entries of syncagent's tables. If main.cf
+    does not set relay_domains, Postfix's default is not kept. `sync` comes first if postfix.domains_map must be named
+    and does not exist. Raises CommandError if a lookup fails.
     """
     lacks = lacking(context)
     more = [lacks.unnamed.spelled] if lacks.unnamed else [*lacks.missing, *(lacks.outside if lacks.settled else ())]
@@ -115,7 +125,11 @@ def relay_domains(context: Context, gone: Iterable[str] = (), instead: MapName |
 
 
 def networks(context: Context, entry: str) -> Shell | Person:
-    """Return the command that removes wide networks from mynetworks, or the line to remove from a file or table."""
+    """Return the remedy against an entry of mynetworks that is too wide.
+
+    It is a command that removes all such entries listed inline, or an instruction to edit the entry's file or table.
+    If no entry would be left, mynetworks becomes the loopback networks.
+    """
     wide = mynetworks.wide_if_readable(context.live, entry)
     if entry not in wide:
         return Person(text=f"take {', '.join(wide)} out of {entry}")

@@ -1,4 +1,4 @@
-"""Check of the running smtpd: its answers to RCPT TO, then RSET; no mail is sent (RFC 5321)."""
+"""The check of the running smtpd: its replies to RCPT TO (RFC 5321). RSET follows each; no mail is sent."""
 
 from __future__ import annotations
 
@@ -23,36 +23,39 @@ if TYPE_CHECKING:
 DEFAULT = ("127.0.0.1", 25)
 _SECONDS = 30.0
 _PER_SESSION = 8
-"""Fewer than smtpd_soft_error_limit, beyond which answers come late."""
+"""Recipients per session: fewer than smtpd_soft_error_limit, above which smtpd delays its replies."""
 _DOMAINS = 25
 _PERMANENT = 500
 _TAKEN = 250
 _STALE = ("user unknown", "relay access denied")
-"""smtpd's words for a recipient or domain that is in none of its tables: it may have read older ones."""
+"""Phrases of replies for an unknown recipient or domain; smtpd may have read an older main.cf or map."""
 _STAYS = (*_STALE, "lookup", "configuration error")
-"""smtpd's words for failures that last until somebody acts, even with a temporary code."""
+"""Phrases of replies for failures that do not pass by themselves, even if the code is temporary."""
 
 
 class NoDialogueError(SyncagentError):
-    """The SMTP session failed."""
+    """The SMTP session could not be opened, or its connection failed."""
 
 
 class Dialogue:
-    """An SMTP session that asks whether recipients are accepted; it is reopened every few recipients."""
+    """An SMTP session that tests whether recipients are accepted; it is reopened after 8 recipients.
+
+    ``from_address`` is the local address of the connection.
+    """
 
     def __init__(self, server: tuple[str, int], name: str) -> None:
-        """``server`` is its address, ``name`` the name for EHLO."""
+        """Set the server as (host, port) and the name for EHLO. Nothing is opened yet."""
         self._server, self._name, self._asked = server, name, 0
         self._session: smtplib.SMTP | None = None
         self.from_address = ""
 
     def __enter__(self) -> Self:
-        """Open the session. Raises NoDialogueError."""
+        """Open the session. Raises NoDialogueError if that fails."""
         self._open()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the session."""
+        """Close the session; errors are ignored."""
         self._close()
 
     def _open(self) -> None:
@@ -71,7 +74,10 @@ class Dialogue:
         self._session, self._asked = None, 0
 
     def verdict(self, address: str) -> tuple[int, str]:
-        """Return code and text of the answer to RCPT TO. Raises NoDialogueError."""
+        """Return the code and text of the reply to RCPT TO, or to MAIL FROM if that is rejected.
+
+        Raises NoDialogueError if the session cannot be opened or fails.
+        """
         if self._asked >= _PER_SESSION:
             self._close()
         if self._session is None:
@@ -90,7 +96,7 @@ class Dialogue:
 
 
 def verdicts(context: Context) -> Iterator[Finding]:
-    """Compare the answers of this host's smtpd with the map."""
+    """Compare smtpd's replies with the map for at most 25 relay domains, and check that it relays no other domain."""
     server = context.options.smtp or DEFAULT
     spelled = server_name(server)
     try:
@@ -110,7 +116,10 @@ def verdicts(context: Context) -> Iterator[Finding]:
 
 
 def _known(context: Context, dialogue: Dialogue, domain: str) -> Iterator[Finding]:
-    """Ask for a few recipients of the map."""
+    """Yield a finding for each rejected recipient, of at most 3 published ones of a domain; "ok" if any is accepted.
+
+    Raises NoDialogueError if the session fails.
+    """
     examples = [
         address
         for name, addresses in context.published.examples.items()
@@ -129,7 +138,10 @@ def _known(context: Context, dialogue: Dialogue, domain: str) -> Iterator[Findin
 
 
 def _unknown(context: Context, dialogue: Dialogue, domain: str) -> Iterator[Finding]:
-    """Ask for an unknown recipient."""
+    """Yield a finding for the reply to an unknown recipient of the domain.
+
+    Raises NoDialogueError if the session fails.
+    """
     expected = int(context.live.values.get("unknown_relay_recipient_reject_code", "550"))
     if context.live.values.get("soft_bounce") == "yes" and expected >= _PERMANENT:
         expected -= 100
@@ -146,7 +158,10 @@ def _unknown(context: Context, dialogue: Dialogue, domain: str) -> Iterator[Find
 
 
 def _remedy(context: Context, code: int, said: str) -> tuple[Step, ...]:
-    """Return the steps against an answer. A reload helps only an smtpd that has read an older main.cf or map."""
+    """Return the remedies for an unexpected reply: sync and reload, reload, or an instruction.
+
+    A reload helps only if smtpd has read an older main.cf or map.
+    """
     if "lookup" in said.lower():
         return context.sync, context.reload
     if any(word in said.lower() for word in _STALE):
@@ -155,17 +170,20 @@ def _remedy(context: Context, code: int, said: str) -> tuple[Step, ...]:
 
 
 def _passes(code: int, said: str) -> bool:
-    """True if the answer may differ later: greylisting, a busy server."""
+    """True if the reply is temporary, as with greylisting or a busy server."""
     return code < _PERMANENT and not any(word in said.lower() for word in _STAYS)
 
 
 def _is_about_us(said: str) -> bool:
-    """True if the client is refused, whatever the recipient."""
+    """True if smtpd rejects the client, its HELO or its sender, whatever the recipient."""
     return any(word in said.lower() for word in ("helo command", "client host", "sender address"))
 
 
 def _foreign(context: Context, dialogue: Dialogue) -> Iterator[Finding]:
-    """Ask for a domain that this host must not relay to."""
+    """Yield a finding for the reply to a recipient in a domain that this host must not relay to.
+
+    Raises NoDialogueError if the session fails.
+    """
     code, said = dialogue.verdict("nobody@syncagent-check.invalid")
     if code != _TAKEN:
         yield ok("a foreign domain", f"it is refused: {code} {said}")

@@ -1,6 +1,6 @@
 """Checks of smtpd(8)'s other settings for recipients: postconf(5), ADDRESS_CLASS_README, SMTPD_ACCESS_README.
 
-The tables that smtpd queries before the map: check_rcpt_maps() in its source, smtpd_check.c.
+The source for the tables that smtpd queries before the map is check_rcpt_maps() in smtpd_check.c.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ _SMTP = {"smtp", "25"}
 
 
 def unlisted_are_rejected(context: Context) -> Iterator[Finding]:
-    """Find parameters that keep smtpd from looking recipients up."""
+    """Yield an error for each parameter that stops smtpd from looking up recipients.
+
+    Raises CommandError if postconf(1) cannot expand a restriction class.
+    """
     for bypass in restrictions.bypasses(context.live):
         remedy = context.postconf(bypass.parameter, "yes")
         if bypass.parameter == restrictions.OVERRIDES:
@@ -47,7 +50,7 @@ def unlisted_are_rejected(context: Context) -> Iterator[Finding]:
 
 
 def unknown_are_refused(context: Context) -> Iterator[Finding]:
-    """Find another answer to unknown recipients than 550."""
+    """Yield a finding if unknown recipients get a reply other than 550, also by soft_bounce."""
     code = context.live.values.get("unknown_relay_recipient_reject_code", "550")
     remedy = context.postconf("unknown_relay_recipient_reject_code", "550")
     if code == "450":
@@ -61,7 +64,10 @@ def unknown_are_refused(context: Context) -> Iterator[Finding]:
 
 
 def nothing_accepts_before(context: Context) -> Iterator[Finding]:
-    """Find canonical and virtual alias maps that accept every recipient of a relay domain, before the map is asked."""
+    """Yield an error for each canonical or virtual alias map that has every recipient of a relay domain.
+
+    smtpd queries them before the map. Tables that cannot be queried yield "skipped".
+    """
     forms = [form for domain in sorted(context.scope) for form in normalise.renderings(domain)]
     probes = {domain: (unused_address(domain), f"@{domain}") for domain in forms}
     for name in _BEFORE:
@@ -79,7 +85,7 @@ def nothing_accepts_before(context: Context) -> Iterator[Finding]:
 
 
 def _less_a_key(context: Context, table: str, key: str) -> Iterator[Step]:
-    """Yield the commands that remove a line from a table's text, or the instruction for a person."""
+    """Yield the commands that remove a key's lines from a table's text and index it, or an instruction to do so."""
     name = TableName.parse(table)
     if name.type not in INDEX_SUFFIX or not _in_lines_of_its_own(Path(name.rest), key):
         yield Person(text=f"take what matches {key} out of {table}")
@@ -91,7 +97,10 @@ def _less_a_key(context: Context, table: str, key: str) -> Iterator[Step]:
 
 
 def _in_lines_of_its_own(text: Path, key: str) -> bool:
-    """True if a text has a key, and each of its entries is one physical line: only then can lines be removed."""
+    """True if a text has the key, and each entry of the key is one physical line, which sed(1) can remove.
+
+    Returns False if the text cannot be read or is larger than 16 MiB.
+    """
     try:
         lines = files.read_foreign(text, files.MOST_OF_A_LIST).split(b"\n")
         logical = list(table_text.logical_lines(lines))
@@ -106,7 +115,7 @@ def _in_lines_of_its_own(text: Path, key: str) -> bool:
 
 
 def local_recipients_are_known(context: Context) -> Iterator[Finding]:
-    """Find an emptied local_recipient_maps."""
+    """Yield a warning if local_recipient_maps is empty and mydestination is not."""
     if not context.live.values.get("local_recipient_maps", "x") and context.live.listed("mydestination"):
         domains = ", ".join(context.live.listed("mydestination"))
         text = f"it is empty: unknown users of {domains} are accepted, and bounce later"
@@ -114,7 +123,10 @@ def local_recipients_are_known(context: Context) -> Iterator[Finding]:
 
 
 def relaying_is_closed(context: Context) -> Iterator[Finding]:
-    """Find restriction lists without reject_unauth_destination or the like before a permit."""
+    """Yield an error if no restriction list rejects or defers unauthorized destinations before a ``permit``.
+
+    Raises CommandError if postconf(1) cannot expand a restriction class.
+    """
     if restrictions.is_closed(context.live):
         return
     text = "neither has reject_unauth_destination before a permit: relaying for everybody, or smtpd refuses to run"
@@ -122,7 +134,11 @@ def relaying_is_closed(context: Context) -> Iterator[Finding]:
 
 
 def few_are_trusted(context: Context) -> Iterator[Finding]:
-    """Find entries of mynetworks that are hardly this host's own networks."""
+    """Yield a finding for each network in mynetworks that is too wide to be this host's own.
+
+    It is an error if it spans the Internet and permit_mynetworks lets it relay; "skipped" if an entry cannot be read.
+    Raises CommandError if postconf(1) cannot expand a restriction class.
+    """
     relays = not restrictions.is_closed(context.live, {"permit", "permit_mynetworks"})
     for entry in context.live.listed("mynetworks"):
         try:
@@ -142,7 +158,10 @@ def few_are_trusted(context: Context) -> Iterator[Finding]:
 
 
 def no_mx_backup(context: Context) -> Iterator[Finding]:
-    """Find permit_mx_backup in the restriction lists."""
+    """Yield a warning for each restriction list that has permit_mx_backup.
+
+    Raises CommandError if postconf(1) cannot expand a restriction class.
+    """
     for name in restrictions.LISTS:
         if "permit_mx_backup" in restrictions.words(context.live, name):
             text = "permit_mx_backup takes mail for whoever names this host in DNS, and asks no map for recipients"
@@ -151,7 +170,7 @@ def no_mx_backup(context: Context) -> Iterator[Finding]:
 
 
 def queue_lives_long(context: Context) -> Iterator[Finding]:
-    """Find queue lifetimes of less than a day."""
+    """Yield a finding for each queue lifetime of less than a day."""
     for name, say in (("maximal_queue_lifetime", error), ("bounce_queue_lifetime", warning)):
         spelled = context.live.values.get(name, "5d")
         seconds = _seconds(spelled)
@@ -161,13 +180,17 @@ def queue_lives_long(context: Context) -> Iterator[Finding]:
 
 
 def _seconds(spelled: str) -> float | None:
-    """Return a time of main.cf in seconds; None if it is none. Without a unit it is days."""
+    """Return a time value of main.cf in seconds; None if it is invalid. The default unit is days."""
     parts = re.fullmatch(r"\s*(\d+)\s*([smhdw]?)\s*", spelled)
     return int(parts[1]) * _UNITS[parts[2] or "d"] if parts else None
 
 
 def nothing_is_overridden(context: Context) -> Iterator[Finding]:
-    """Find parameters that master.cf overrides for the smtpd on port 25."""
+    """Yield a finding for each parameter that master.cf overrides for an smtpd open to the Internet.
+
+    It is an error if the override causes an error of the checks in ``_OF_THE_DIALOGUE``, else a warning. Raises
+    CommandError if postconf(1) fails.
+    """
     services = _open_services(context)
     overrides: dict[str, dict[str, str]] = {}
     for place, value in commands.parameters(context.live.ask("postconf", "-xP")).items():
@@ -184,13 +207,16 @@ def nothing_is_overridden(context: Context) -> Iterator[Finding]:
             remedy = context.change("postconf", "-PX", f"{service}/{name}", needs=needs_of(name))
             if by_this:
                 yield error(name, f"{text}; {by_this[0]}", remedy)
-            elif name != restrictions.OVERRIDES:  # its other options are common, and harmless
+            elif name != restrictions.OVERRIDES:  # its other options are common and harmless
                 text += f"; main.cf, which is judged here, {context.live.values.get(name, '')!r}"
                 yield warning(name, text, remedy)
 
 
 def _open_services(context: Context) -> set[str]:
-    """Return the services open to the Internet, as SERVICE/TYPE: on port 25, or behind postscreen(8) there."""
+    """Return the services open to the Internet, as SERVICE/TYPE: on port 25 or the port of `--smtp`.
+
+    If postscreen(8) listens there, services of type ``pass`` are included. Raises CommandError if postconf(1) fails.
+    """
     ports = _SMTP | ({str(context.options.smtp[1])} if context.options.smtp else set())
     rows = [line.split() for line in context.live.ask("postconf", "-M").splitlines()]
     open_to_all = [row for row in rows if row[1] == "inet" and row[0].rpartition(":")[2] in ports]
@@ -200,12 +226,15 @@ def _open_services(context: Context) -> set[str]:
 
 
 def _errors(context: Context, changed: dict[str, str]) -> dict[tuple[Find, str], str]:
-    """Return the errors with changed values, by check and subject."""
+    """Return the errors of the checks in ``_OF_THE_DIALOGUE`` if parameters had the values ``changed``.
+
+    The keys are check and subject, the values messages.
+    """
     other = Context(context.config, context.options, context.reports, context.ledger)
     other.live.values = context.live.values | changed
     errors: dict[tuple[Find, str], str] = {}
     for find in _OF_THE_DIALOGUE:
-        with contextlib.suppress(SyncagentError, OSError, UnicodeError):  # the check of main.cf reports it
+        with contextlib.suppress(SyncagentError, OSError, UnicodeError):  # the check itself reports a failure
             for finding in find(other):
                 if finding.severity == "error":
                     errors[find, finding.subject] = f"{finding.subject}: {finding.text}"
@@ -216,7 +245,7 @@ _OF_THE_DIALOGUE: tuple[Find, ...] = (
     *(postfix.map_is_named, postfix.no_other_tables, relay.domains_are_relayed, relay.domains_are_of_one_class),
     *(unlisted_are_rejected, unknown_are_refused, nothing_accepts_before, relaying_is_closed, few_are_trusted),
 )
-"""The checks that decide smtpd's answer to RCPT TO."""
+"""The checks of the settings that decide smtpd's reply to RCPT TO."""
 
 CHECKS = (
     Check(

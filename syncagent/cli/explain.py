@@ -1,4 +1,4 @@
-"""Why an address is in the map or not: its sources, its history, and the answer of Postfix from the live map."""
+"""Explain why an address is in the map or not: its sources, its history, and lookups in the live map."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from syncagent.state.records import Finished
 
 _SHOWN = 60
-"""Characters shown of a spelling that is too long."""
+"""Number of characters shown of a spelling that is too long."""
 
 
 class SourceEntry(Struct, frozen=True):
-    """An entry of a source: the source's own key, and a label for people."""
+    """An entry of a source that lists the address. ``key`` is the source's own key, ``label`` a text for people."""
 
     source: str
     key: str
@@ -43,9 +43,9 @@ class SourceEntry(Struct, frozen=True):
 
 
 class Lookup(Struct, frozen=True):
-    """A key that Postfix looks up, and its value in the live map; None if there is none, or the lookup failed.
+    """A key that smtpd(8) looks up. ``found`` is its value in the live map, None if the map lacks it.
 
-    ``trouble`` is the failure of the lookup.
+    If the lookup failed, ``found`` is None and ``trouble`` the error message.
     """
 
     key: str
@@ -54,10 +54,13 @@ class Lookup(Struct, frozen=True):
 
 
 class Explanation(Struct, frozen=True, kw_only=True):
-    """The facts about an address. ``reasons``: sentences about why it is in the map or not.
+    """The facts about an address. Times are seconds since the epoch.
 
-    ``said`` are the sources' entries, ``happened`` its changes with their times, ``asked`` the keys of smtpd(8).
-    ``history_since`` is the time of the first run on record, 0 where there is none.
+    ``spelled`` is the address as given (shortened if too long), ``canonical`` its canonical form, empty if it has none.
+    ``published`` is true if the live map has it, ``since`` the time from which it has it, 0 if unknown. ``said`` are
+    the entries of the sources, ``reasons`` sentences that explain the map's state, ``happened`` the recorded changes
+    with their times, ``asked`` the keys of smtpd(8) and ``verdict`` its predicted answer to RCPT TO. ``history_since``
+    is the time of the first recorded run, 0 if there is none.
     """
 
     spelled: str
@@ -73,7 +76,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
 
 
 def explain(config: Config, spelled: str) -> Explanation:
-    """Return the facts about an address as a person, a source or an SMTP client spells it. Raises LedgerError."""
+    """Return the facts about an address in any spelling. Raises LedgerError if the state cannot be read."""
     if reason := normalise.too_long(spelled):
         return _too_long(config, spelled, reason)
     reasons: list[str] = []
@@ -118,7 +121,10 @@ def explain(config: Config, spelled: str) -> Explanation:
 
 
 def _too_long(config: Config, spelled: str, reason: str) -> Explanation:
-    """Return the facts about a spelling that neither a table nor an SMTP command can hold."""
+    """Return the facts about a spelling that is too long for a table and for an SMTP command.
+
+    Raises LedgerError if the state cannot be read.
+    """
     with reading(config.state.directory) as ledger:
         snapshots, first = _snapshots(ledger), ledger.first_time()
     return Explanation(
@@ -136,19 +142,19 @@ def _too_long(config: Config, spelled: str, reason: str) -> Explanation:
 
 
 def _snapshots(ledger: Ledger) -> dict[str, Path]:
-    """Return the snapshot file of each source that has one."""
+    """Return the path of each source's snapshot, for the sources that have one."""
     return {name: ledger.snapshots / state.snapshot.file for name, state in ledger.sources.items() if state.snapshot}
 
 
 def _with_domains(config: Config, finished: Finished | None) -> Config:
-    """Return the configuration with the relay domains of postfix.domains_map, as the last run published them."""
+    """Return the configuration with the domains of postfix.domains_map, as last published, added to relay_domains."""
     more = finished.domains if finished and config.postfix.domains_map else ()
     names = dict.fromkeys((*config.postfix.relay_domains, *map(Domain, more)))
     return replace(config, postfix=replace(config.postfix, relay_domains=tuple(names)))
 
 
 def _smtpd(config: Config) -> Smtpd:
-    """Return the smtpd that reads this configuration's main.cf."""
+    """Return the smtpd whose main.cf is in postfix.config_directory."""
     domain = min(config.postfix.relay_domains, default="example.invalid")
     return Smtpd(LivePostfix(config.postfix.config_directory, lambda: unused_address(domain)), config.postfix.map)
 
@@ -162,7 +168,7 @@ def _said(snapshots: dict[str, Path], address: str) -> tuple[SourceEntry, ...]:
 
 
 def _out_of_scope(config: Config, address: str, said: tuple[SourceEntry, ...]) -> Iterator[str]:
-    """Yield the settings that keep an address out of the map."""
+    """Yield the reason, at most one, for which the settings keep an address out of the map."""
     postfix, domain = config.postfix, address.rpartition("@")[2]
     if normalise.within(domain, frozenset(postfix.relay_domains)) is None:
         yield f"domain {domain} is outside postfix.relay_domains"
@@ -173,7 +179,11 @@ def _out_of_scope(config: Config, address: str, said: tuple[SourceEntry, ...]) -
 
 
 def _kept(config: Config, finished: Finished | None, address: str, holds: dict[str, bool]) -> Iterator[str]:
-    """Yield why an address that no source lists any more is still published."""
+    """Yield the reason why an address that no source lists any more is still published: a hold or the grace period.
+
+    ``holds`` maps the IDs of current holds to whether they can be approved. Yields nothing if the list of kept
+    addresses cannot be read.
+    """
     if finished is None:
         return
     try:
@@ -193,8 +203,11 @@ def _kept(config: Config, finished: Finished | None, address: str, holds: dict[s
 
 
 def _rejected(snapshots: dict[str, Path], spelled: str, address: str) -> Iterator[str]:
-    """Yield the sources whose entry for it was rejected."""
-    starts = (spelled, spelled.strip())  # a long one is kept by its start
+    """Yield a sentence for each entry of a source that has this spelling or address and was rejected.
+
+    Raises OSError if a snapshot cannot be read.
+    """
+    starts = (spelled, spelled.strip())  # of a long spelling a snapshot stores only the start
     spellings = ({unescape(escape(start)).strip().lower() for start in starts} | {address}) - {""}
     for name, path in snapshots.items():
         for reject in rejects_of(path):
@@ -203,14 +216,17 @@ def _rejected(snapshots: dict[str, Path], spelled: str, address: str) -> Iterato
 
 
 def _by_base(snapshots: dict[str, Path], base: str) -> Iterator[str]:
-    """Yield the sources of the address without its extension."""
+    """Yield a sentence with the sources of ``base``, the address without extension; nothing if ``base`` is empty."""
     if base:
         names = ", ".join(dict.fromkeys(said.source for said in _said(snapshots, base))) or "no source"
         yield f"Postfix also looks it up without its extension (recipient_delimiter): {base}, which {names} has"
 
 
 def _asked(config: Config, smtpd: Smtpd, sent: str, address: str) -> Iterator[Lookup]:
-    """Look up each key of smtpd(8) in the live map, in its order: whole, without extension, ``@domain``."""
+    """Yield the lookup of each key in smtpd's order: the address, the address without extension, ``@domain``.
+
+    Yields the IDN forms of a canonical address as well. If the lookups fail, each has the error message.
+    """
     whole = address or sent
     if "@" not in whole:
         return
@@ -227,7 +243,10 @@ def _asked(config: Config, smtpd: Smtpd, sent: str, address: str) -> Iterator[Lo
 
 
 def _in_texthash(config: Config, keys: list[str]) -> dict[str, str]:
-    """Return the values of keys in a texthash, which is parsed: that needs no Postfix. Raises OSError."""
+    """Return the keys that the map, a texthash, has, with their values. It is parsed without Postfix.
+
+    Raises OSError if it cannot be read.
+    """
     by_folded = {key.casefold(): key for key in keys}
     values: dict[str, str] = {}
     with files.open_foreign(Target(config.postfix.settings()).text) as file:
@@ -240,7 +259,10 @@ def _in_texthash(config: Config, keys: list[str]) -> dict[str, str]:
 
 
 def _as_sent(spelled: str, address: str) -> str:
-    """Return an address as smtpd looks it up: case folded, the last dot removed, IDN not converted."""
+    """Return an address as smtpd looks it up: case-folded, without trailing dot, IDN not converted.
+
+    ``address`` is the canonical form. If it is empty, returns the spelling without surrounding white space.
+    """
     if not address:
         return spelled.strip()
     domain = spelled.strip().rpartition("@")[2].casefold().removesuffix(".")
@@ -248,7 +270,7 @@ def _as_sent(spelled: str, address: str) -> str:
 
 
 def _verdict(smtpd: Smtpd, sent: str) -> str:
-    """Return smtpd's answer to RCPT TO, as a sentence."""
+    """Return smtpd's predicted answer to RCPT TO, as a sentence."""
     local, at, domain = sent.rpartition("@")
     if not at:
         return "Postfix looks it up as a local name: it has no @"
@@ -261,7 +283,7 @@ def _date(moment: float) -> str:
 
 
 def _time(moment: float) -> str:
-    """Return a time as local ISO 8601, to the minute."""
+    """Return a time, in seconds since the epoch, as local ISO 8601 to the minute."""
     import datetime as dt
 
     return dt.datetime.fromtimestamp(moment).astimezone().isoformat(" ", "minutes")

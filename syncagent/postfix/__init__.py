@@ -1,1 +1,1 @@
-"""Everything that knows Postfix: tables, main.cf, its programs."""
+"""Interface to Postfix: main.cf, lookup tables, and the programs postconf, postmap and postfix."""

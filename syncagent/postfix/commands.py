@@ -1,4 +1,7 @@
-"""Run Postfix's programs: in the C locale, with a time limit, and after a look at the files that they open first."""
+"""Run Postfix's programs in the C locale, with a timeout.
+
+With a configuration directory given, main.cf and master.cf are checked first: a FIFO there would block the program.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 TIMEOUT = 60.0
-"""Seconds that a program may take, where the caller sets no other limit."""
+"""Default timeout of a program, in seconds."""
 DEFAULT_DIRECTORY = Path("/etc/postfix")
 DEBIAN_MAIN_CF = Path("/usr/share/postfix/main.cf.debian")
 _SBIN = "/usr/sbin:/sbin:/usr/local/sbin"
@@ -28,13 +31,13 @@ _MOST_OF_STDERR = 1000
 
 
 class Cause(enum.Enum):
-    """Why a program failed."""
+    """The cause of a CommandError."""
 
     NOT_INSTALLED = enum.auto()
     TIMEOUT = enum.auto()
     FILE_MISSING = enum.auto()
     UNKNOWN_TYPE = enum.auto()
-    """The table type is not compiled in, and no package that adds it is installed."""
+    """Postfix lacks the table type: it is neither compiled in nor added by a package such as postfix-lmdb."""
     PERMISSION = enum.auto()
     OTHER = enum.auto()
 
@@ -44,21 +47,21 @@ _CAUSES = (
     (re.compile(r"unsupported dictionary type"), Cause.UNKNOWN_TYPE),
     (re.compile(r"Permission denied"), Cause.PERMISSION),
 )
-"""Postfix's programs report the cause in stderr only: their exit status is 1 for all of them."""
+"""Patterns of stderr and their causes, first match first. The exit status is 1 for each of these causes."""
 
 
 class CommandError(SyncagentError):
-    """A program of Postfix is not installed, could not be started, ran out of time, or failed."""
+    """A Postfix program or a lookup failed: not installed, not started, timeout, or an error that it reported."""
 
     def __init__(self, text: str, cause: Cause = Cause.OTHER) -> None:
-        """``text`` is the message for people."""
+        """Set the message and its cause."""
         self.cause = cause
         super().__init__(text)
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A program that has ended: its exit status and what it printed."""
+    """The result of a program: exit status, stdout and stderr."""
 
     program: str
     status: int
@@ -66,7 +69,7 @@ class Completed:
     stderr: str
 
     def error(self) -> CommandError:
-        """Return the failure: the last lines of stderr, or the exit status where there are none."""
+        """Return the result as an error with the last 3 lines of stderr, or the exit status if stderr is empty."""
         lines = [line for line in self.stderr.splitlines() if line.strip()]
         text = "; ".join(lines[-_LAST_LINES:])[-_MOST_OF_STDERR:]
         cause = next((cause for pattern, cause in _CAUSES if pattern.search(self.stderr)), Cause.OTHER)
@@ -74,18 +77,21 @@ class Completed:
 
 
 def configuration_files(directory: Path) -> tuple[Path, ...]:
-    """Return the files that Postfix's programs read first."""
+    """Return the paths of main.cf and master.cf in a directory."""
     return directory / "main.cf", directory / "master.cf"
 
 
 def tool(name: str) -> Path | None:
-    """Return the path of a Postfix program: from PATH, else from the sbin directories; None if not installed."""
+    """Return the path of a program, searched in PATH and then in the sbin directories; None if not installed."""
     path = shutil.which(name) or shutil.which(name, path=_SBIN)
     return Path(path) if path else None
 
 
 def irregular_file(paths: Iterable[Path]) -> str:
-    """Return the message for the first path that is a FIFO or the like, which would block a program; else ``""``."""
+    """Return the error message for the first path that exists but is not a regular file; ``""`` if there is none.
+
+    Also returns ``""`` if stat(2) fails on a path.
+    """
     try:
         for path in paths:
             files.check_regular(path)
@@ -97,9 +103,10 @@ def irregular_file(paths: Iterable[Path]) -> str:
 
 
 def command(program: str, *args: str, directory: Path | None) -> list[str]:
-    """Return the command line of a program; ``directory`` is main.cf's, None the built-in one.
+    """Return the arguments that run a Postfix program.
 
-    Raises CommandError where the program is not installed.
+    ``directory`` contains main.cf; with None the program uses its built-in default. Raises CommandError if the
+    program is not installed.
     """
     path = tool(program)
     if path is None:
@@ -110,9 +117,10 @@ def command(program: str, *args: str, directory: Path | None) -> list[str]:
 def run(
     program: str, *args: str, directory: Path | None, stdin: bytes | None = None, timeout: float = TIMEOUT
 ) -> Completed:
-    """Run a program of Postfix to its end, whatever its exit status. Raises CommandError where it cannot be run.
+    """Run a Postfix program and return its result, whatever its exit status. ``timeout`` is in seconds.
 
-    It starts no program that would block on a main.cf or master.cf that is not a regular file.
+    Raises CommandError if the program is not installed, cannot be started or exceeds the timeout, or if main.cf or
+    master.cf in ``directory`` is not a regular file.
     """
     line = command(program, *args, directory=directory)
     if directory and (text := irregular_file(configuration_files(directory))):
@@ -135,7 +143,7 @@ def run(
 
 
 def output(program: str, *args: str, directory: Path | None) -> str:
-    """Run a program of Postfix and return its stdout. Raises CommandError unless it succeeds."""
+    """Run a Postfix program and return its stdout. Raises CommandError as ``run`` does, and if the program fails."""
     done = run(program, *args, directory=directory)
     if done.status:
         raise done.error()
@@ -143,21 +151,22 @@ def output(program: str, *args: str, directory: Path | None) -> str:
 
 
 def parameters(stdout: str) -> dict[str, str]:
-    """Parse the ``name = value`` lines of postconf(1)."""
+    """Parse the ``name = value`` lines of postconf(1) into a dictionary."""
     pairs = (line.partition("=") for line in stdout.splitlines())
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def shell(directory: Path, program: str, *args: str) -> str:
-    """Return a command line to type: quoted, with ``-c`` only where main.cf is not in /etc/postfix."""
+    """Return a shell command that runs a Postfix program: quoted, with ``-c`` unless main.cf is in /etc/postfix."""
     option = [] if directory.absolute() == DEFAULT_DIRECTORY else ["-c", str(directory.absolute())]
     return shlex.join([program, *option, *args])
 
 
 def create_main_cf(directory: Path) -> str:
-    """Return the shell command that puts Debian's main.cf where a Postfix has none; "" where there is no need of it.
+    """Return the shell command that copies Debian's default main.cf into a directory that lacks one.
 
-    Debian's package makes no main.cf if "No configuration" was chosen: a master.cf is there, and nothing starts.
+    Debian's package creates master.cf but no main.cf if "No configuration" was chosen; Postfix then does not start.
+    Returns ``""`` if main.cf exists, or if master.cf or Debian's default does not.
     """
     main_cf = directory / "main.cf"
     if os.path.lexists(main_cf) or not (directory / "master.cf").exists() or not DEBIAN_MAIN_CF.exists():

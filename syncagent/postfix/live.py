@@ -1,4 +1,4 @@
-"""Query the Postfix of this host as it is configured now: parameters, lists, and lookups by ``postmap -q``."""
+"""Query this host's Postfix: parameters and lists by postconf(1), lookups by ``postmap -q``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RECIPIENT_PARAMETERS = (
     *("unknown_virtual_alias_reject_code", "unknown_virtual_mailbox_reject_code"),
     *("allow_min_user", "allow_untrusted_routing", "owner_request_special", "double_bounce_sender"),
 )
-"""Further parameters that decide smtpd's answer to RCPT TO."""
+"""Parameters beyond ``PARAMETERS`` that decide smtpd's answer to RCPT TO."""
 PARAMETERS = (
     *("relay_recipient_maps", "relay_domains", "mydestination", "virtual_alias_domains", "virtual_mailbox_domains"),
     *("canonical_maps", "recipient_canonical_maps", "virtual_alias_maps", "local_recipient_maps"),
@@ -33,34 +33,34 @@ PARAMETERS = (
     *("myhostname", "inet_interfaces", "proxy_interfaces", "default_database_type", "compatibility_level"),
     *("receive_override_options", "transport_maps"),
 )
-"""The parameters that `check` looks at."""
+"""Parameters that `check` evaluates. An override of one of these in master.cf is a finding."""
 TABLES = (
     *("relay_recipient_maps", "relay_domains", "mydestination", "virtual_alias_domains", "virtual_mailbox_domains"),
     *("recipient_canonical_maps", "canonical_maps", "virtual_alias_maps", "transport_maps"),
 )
-"""The lists whose tables smtpd, or trivial-rewrite for it, queries before it accepts a recipient of a relay domain."""
+"""Lists whose tables smtpd(8) or trivial-rewrite(8) may query before smtpd accepts a recipient of a relay domain."""
 
 _OS_CAUSES = {errno.ENOENT: Cause.FILE_MISSING, errno.EACCES: Cause.PERMISSION, errno.EPERM: Cause.PERMISSION}
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Why a table or file cannot be queried."""
+    """The reason why a table or file cannot be queried: the error message and its cause."""
 
     text: str
     cause: Cause
 
     @property
     def missing(self) -> bool:
-        """True if Postfix cannot open it either, and answers 451."""
+        """True if the file or the table type is missing: Postfix cannot open it either and answers 451."""
         return self.cause in {Cause.FILE_MISSING, Cause.UNKNOWN_TYPE}
 
 
 @dataclass
 class LivePostfix:
-    """The Postfix whose main.cf is in ``directory``. Each setting is read once.
+    """The Postfix whose main.cf is in ``directory``. The cached properties are read once.
 
-    ``probe`` returns a key to look up where only the table's own answer matters.
+    ``probe`` returns a key; ``unreadable`` looks it up in each table to see whether the lookup fails.
     """
 
     directory: Path
@@ -68,22 +68,22 @@ class LivePostfix:
 
     @cached_property
     def main(self) -> MainConf:
-        """The relay settings, files and tables in lists read."""
+        """The relay settings of main.cf, with the files and tables of relay_domains expanded."""
         return MainConf.read(self.directory)
 
     @cached_property
     def values(self) -> dict[str, str]:
-        """The parameters, expanded; empty where postconf(1) cannot read main.cf."""
+        """The values of the parameters, with ``$name`` expanded; empty if postconf(1) fails."""
         return self._parameters("-x", *PARAMETERS, *_RECIPIENT_PARAMETERS)
 
     @cached_property
     def migration_level(self) -> str:
-        """non_bdb_migration_level of Postfix 3.11 and later; empty before (NON_BERKELEYDB_README)."""
+        """The value of non_bdb_migration_level (NON_BERKELEYDB_README); empty before Postfix 3.11."""
         return self._parameters("-x", "non_bdb_migration_level").get("non_bdb_migration_level", "")
 
     @cached_property
     def unreadable(self) -> dict[str, Unreadable]:
-        """The tables and files of ``TABLES`` that cannot be queried, by the pattern that names them."""
+        """The tables and files in the lists of ``TABLES`` that cannot be queried: pattern without ``!``, reason."""
         patterns = [
             without_exclamation(pattern)
             for name in TABLES
@@ -105,9 +105,10 @@ class LivePostfix:
         return None
 
     def ask(self, program: str, *args: str, keys: Iterable[str] | None = None) -> str:
-        """Run a program of Postfix, with keys as lines of its stdin, and return its stdout.
+        """Run a Postfix program with ``keys`` as the lines of its stdin, and return its stdout.
 
-        Raises CommandError where it is missing or fails. With keys, exit status 1 means that none was found.
+        Raises CommandError if the program cannot be run, exits with an error, or reports one on stderr. With keys,
+        exit status 1 is no error: postmap(1) found none of them.
         """
         stdin = None if keys is None else "".join(f"{key}\n" for key in keys).encode(errors="replace")
         done = commands.run(program, *args, directory=self.directory, stdin=stdin)
@@ -117,7 +118,7 @@ class LivePostfix:
         return done.stdout
 
     def look_up(self, table: str, keys: Iterable[str]) -> dict[str, str]:
-        """Return the values of the keys that a table has, by the keys as given. Raises CommandError."""
+        """Return the keys that a table has, with their values. Raises CommandError if the lookup fails."""
         name = TableName.parse(table)
         if text := commands.irregular_file(table_files(name)):
             raise CommandError(text)
@@ -125,15 +126,18 @@ class LivePostfix:
         return {key: value for key, tab, value in (line.partition("\t") for line in lines) if tab}
 
     def is_set(self, name: str) -> bool:
-        """True if main.cf sets a parameter, False if Postfix's default applies."""
+        """True if main.cf sets the parameter; False if Postfix's default applies or postconf(1) fails."""
         return bool(self._parameters("-n", name))
 
     def listed(self, name: str) -> list[str]:
-        """Return the entries of a list, expanded."""
+        """Return the entries of a list parameter, with ``$name`` expanded."""
         return entries(self.values.get(name, ""))
 
     def listed_raw(self, name: str) -> list[str]:
-        """Return the entries of a list as main.cf spells them; expanded where the two differ in number."""
+        """Return the entries of a list parameter as main.cf spells them.
+
+        Returns ``listed(name)`` instead if the two lists differ in length, so that they can be paired.
+        """
         raw, expanded = entries(self._parameters(name).get(name, "")), self.listed(name)
         return raw if len(raw) == len(expanded) else expanded
 
@@ -145,22 +149,25 @@ class LivePostfix:
 
 
 def unused_address(domain: str) -> str:
-    """Return an address that no list has: its local part is random."""
+    """Return an address of the domain with a random local part, so that no table lists it individually."""
     return f"nobody{secrets.token_hex(8)}@{domain}"
 
 
 def without_exclamation(pattern: str) -> str:
-    """Return a pattern of a list without the ``!`` that makes it an exception."""
+    """Return a pattern of a list without the leading ``!`` of an exception."""
     return pattern.lstrip("!")
 
 
 def is_table(pattern: str) -> bool:
-    """True if a pattern of a list is a table, not a domain, file, or address in brackets."""
+    """True if a pattern of a list names a table, not a domain, a file or an address in brackets."""
     return ":" in pattern and not pattern.startswith(("[", "/"))
 
 
 def patterns_of(entry: str) -> Iterator[str]:
-    """Yield the patterns of a list's entry: itself, or those of the file that it names, if that can be read."""
+    """Yield the patterns of a list entry, without its leading ``!``.
+
+    An entry that names a file yields the file's patterns, or the file's name if it cannot be read.
+    """
     name = entry.removeprefix("!")
     if name.startswith("/"):
         try:

@@ -1,6 +1,6 @@
-"""The settings of main.cf that concern relaying, as postconf(1) prints them.
+"""The relay settings of main.cf, as postconf(1) prints them.
 
-Nothing is raised: what cannot be read, or is left out, is a note.
+Reading them raises no error: unreadable files and omitted entries become notes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PARAMETERS = ("relay_recipient_maps", "relay_domains", "mydestination", "mail_v
 
 
 class NoteKind(enum.Enum):
-    """What is missing from a MainConf, and the sentence for it."""
+    """The kind of a note. The value is the message, a template for ``subject`` and ``detail``."""
 
     NOT_INSTALLED = "postconf is not installed here, so that nothing is known of this host's Postfix"
     POSTCONF_FAILED = "postconf -c {subject} failed: {detail}"
@@ -31,23 +31,24 @@ class NoteKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """An entry or a file that a MainConf leaves out; ``str()`` is the sentence for people."""
+    """A message about settings or entries of relay_domains that a MainConf lacks."""
 
     kind: NoteKind
     subject: str = ""
     detail: str = ""
 
     def __str__(self) -> str:
-        """Return the sentence."""
+        """Return the message."""
         return self.kind.value.format(subject=self.subject, detail=self.detail)
 
 
 @dataclass(slots=True)
 class MainConf:
-    """The relay settings of a Postfix; all of it empty where there is none.
+    """The relay settings of a Postfix. All fields but ``directory`` and ``notes`` are empty if postconf(1) fails.
 
-    ``maps`` are the tables of relay_recipient_maps and ``domains`` those of relay_domains that can be listed;
-    ``spelled`` is relay_domains as main.cf has it.
+    ``version`` is mail_version, ``types`` the supported table types, and ``maps`` the entries of
+    relay_recipient_maps. ``domains`` are the canonical domains of relay_domains, without those that cannot be listed
+    and those in mydestination. ``spelled`` is relay_domains unexpanded, empty if main.cf does not set it.
     """
 
     directory: Path
@@ -56,13 +57,13 @@ class MainConf:
     maps: tuple[str, ...] = ()
     domains: tuple[Domain, ...] = ()
     listed: frozenset[str] = frozenset()
-    """The domains of relay_domains as they are spelled there, in lower case: Postfix converts no IDN."""
+    """The patterns of relay_domains in lower case, IDN not converted: Postfix does not convert it either."""
     spelled: str = ""
     notes: list[Note] = field(default_factory=list)
 
     @classmethod
     def read(cls, directory: Path | None) -> MainConf:
-        """Read the settings of a directory; None is the one that this Postfix was built with."""
+        """Read the settings from main.cf in ``directory``, by default in Postfix's built-in config_directory."""
         if commands.tool("postconf") is None:
             return cls((directory or commands.DEFAULT_DIRECTORY).absolute(), notes=[Note(NoteKind.NOT_INSTALLED)])
         if directory is None:
@@ -90,7 +91,7 @@ class MainConf:
         return [domain for pattern in self._patterns(entry) or () if (domain := _domain(pattern))]
 
     def _add_domains(self, relay_domains: list[str], own: set[Domain]) -> None:
-        """Set ``domains`` and ``listed``, without the domains that Postfix delivers itself."""
+        """Set ``listed``, and ``domains`` without the domains in ``own``; add a note for each omitted entry."""
         spelled: list[str] = []
         for entry in relay_domains:
             patterns = self._patterns(entry)
@@ -111,7 +112,10 @@ class MainConf:
         self.domains = tuple(domains)
 
     def _patterns(self, entry: str) -> list[str] | None:
-        """Return the patterns of a list's entry: itself, or those of its file or table; None if not listable."""
+        """Return the patterns of a list entry: its file's, its table's keys, or the entry itself.
+
+        Returns None for an exception (``!``), and if the file or table cannot be read.
+        """
         if entry.startswith("!"):
             return None
         if entry.startswith("/"):
@@ -122,7 +126,10 @@ class MainConf:
         return self._keys(TableName.parse(entry)) if ":" in entry else [entry]
 
     def _keys(self, table: TableName) -> list[str] | None:
-        """Return a table's keys: by postmap, else from the text beside the index; None if neither works."""
+        """Return a table's keys, sorted, by ``postmap -s``; for a cdb that cannot be listed, from its text.
+
+        Returns None if neither works.
+        """
         if commands.irregular_file(table_files(table)):
             return None
         try:
@@ -133,7 +140,7 @@ class MainConf:
 
 
 def entries(value: str) -> list[str]:
-    """Split a list of main.cf at commas and white space; what is in braces is one entry (postconf(5))."""
+    """Split a list of main.cf at commas and white space; text in braces is one entry (postconf(5))."""
     parts, start, depth = [], 0, 0
     for at, char in enumerate(value):
         depth += (char == "{") - (char == "}")
@@ -144,16 +151,17 @@ def entries(value: str) -> list[str]:
 
 
 def read_list(file: str, errors: str = "strict") -> list[str]:
-    """Return the patterns of a file that a list of main.cf names, comments left out (match_list(3)).
+    """Return the patterns of a file that a list of main.cf names, without comments (match_list(3)).
 
-    Raises OSError, and UnicodeDecodeError unless ``errors`` says otherwise.
+    Raises OSError if the file cannot be read, is not regular, or is larger than 16 MiB. Raises UnicodeDecodeError if
+    it is not UTF-8, unless ``errors`` (see bytes.decode) prevents it.
     """
     lines = files.read_foreign_text(file, files.MOST_OF_A_LIST, errors).splitlines()
     return [pattern for line in lines if not line.startswith("#") for pattern in entries(line)]
 
 
 def table_files(table: TableName) -> tuple[Path, ...]:
-    """Return the file that Postfix opens for a table; none for a table that is no file."""
+    """Return the file that Postfix opens for a table, as a tuple of one; an empty tuple if the table has no path."""
     return (Path(f"{table.path}{INDEX_SUFFIX.get(table.type, '')}"),) if table.path else ()
 
 
@@ -174,7 +182,7 @@ def _left_sides(text: Path) -> list[str] | None:
 
 
 def _output(directory: Path | None, program: str, *args: str) -> str:
-    """Return a program's stdout, or nothing if it fails: the settings that it would print stay empty."""
+    """Return a program's stdout; ``""`` if it fails."""
     try:
         return commands.output(program, *args, directory=directory)
     except CommandError:

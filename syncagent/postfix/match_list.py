@@ -1,4 +1,4 @@
-"""Which domains a list of main.cf matches: inline, in files, in tables of any type. Rules: match_list(3)."""
+"""Match domains against a list of main.cf with domains, files and tables of any type. Rules: match_list(3)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 
 def matches(live: LivePostfix, name: str, domains: Iterable[str]) -> dict[str, str]:
-    """Return the domains that a list matches, each with the entry of main.cf that does.
+    """Return the domains that the list ``name`` matches, each with the matching entry of main.cf.
 
-    The first entry that matches counts; one with ``!`` excludes. For relay_domains a domain's parents count as well,
-    if parent_domain_matches_subdomains says so. A table in ``live.unreadable`` matches nothing.
+    The first match decides; an entry or pattern with ``!`` excludes the domain. In relay_domains, ``example.com``
+    also matches subdomains if parent_domain_matches_subdomains has relay_domains; otherwise ``.example.com`` does.
+    Tables and files that cannot be queried match nothing. Raises CommandError if a lookup fails.
     """
     keys = {domain: _keys(live, name, domain.casefold()) for domain in domains}
     domains_of: dict[str, list[str]] = {}
@@ -26,7 +27,7 @@ def matches(live: LivePostfix, name: str, domains: Iterable[str]) -> dict[str, s
     matched: dict[str, str] = {}
     for entry in live.listed(name):
         for pattern in patterns_of(entry):
-            if not keys:  # Postfix queries no further table either
+            if not keys:  # all domains are decided; Postfix stops at the first match as well
                 return matched
             hits = _hits(live, without_exclamation(pattern), domains_of)
             excludes = (pattern.count("!") + entry.count("!", 0, 1)) % 2
@@ -38,14 +39,21 @@ def matches(live: LivePostfix, name: str, domains: Iterable[str]) -> dict[str, s
 
 
 def _hits(live: LivePostfix, pattern: str, keys: Iterable[str]) -> Iterable[str]:
-    """Return the keys that a pattern has."""
+    """Return the keys that a pattern matches.
+
+    For a table these are the ``keys`` that it has, for other patterns the pattern itself. A pattern in
+    ``live.unreadable`` matches none. Raises CommandError if the lookup fails.
+    """
     if pattern in live.unreadable:
         return ()
     return live.look_up(pattern, keys) if is_table(pattern) else (pattern.casefold(),)
 
 
 def _keys(live: LivePostfix, name: str, domain: str) -> list[str]:
-    """Return the keys of a domain: itself, and for relay_domains its parents by name, or by a leading dot."""
+    """Return the lookup keys of a domain: the domain, and for relay_domains its parents.
+
+    The parents have a leading dot unless parent_domain_matches_subdomains has relay_domains.
+    """
     if name != "relay_domains":
         return [domain]
     labels = domain.split(".")

@@ -1,4 +1,4 @@
-"""Which networks mynetworks trusts beyond a host's own: inline, in files, in tables of any type."""
+"""Find networks in mynetworks that are too wide to be a host's own: inline, in files, and in tables."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.0/8 [::ffff:127.0.0.0]/104 [::1]/128"
 _PRIVATE_4 = tuple(map(ipaddress.IPv4Network, ("10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8")))
 _PRIVATE_6 = tuple(map(ipaddress.IPv6Network, ("fc00::/7", "fe80::/10")))
-"""Wide networks that may be a host's own all the same (RFC 1918, 6598, 4193)."""
+"""Private, shared, loopback and link-local networks, never reported as too wide (RFC 1918, 6598, 1122, 4193, 4291)."""
 _WIDE = {4: 12, 6: 19}
-"""A shorter prefix is hardly a host's own network: few providers have been given that much."""
+"""Shortest prefix length, by IP version, of a plausible network of a host; few providers hold a larger block."""
 _WORLD = 8
-"""A prefix shorter than this is no one's own network."""
+"""A network with a prefix shorter than this counts as the whole Internet."""
 _STRANGERS = (("192.0.2.1", "203.0.113.1"), ("2001:db8::1", "3fff::1"))
-"""Addresses for documentation (RFC 5737, 3849, 9637): a table that has both of a pair matches every address."""
+"""Pairs of documentation addresses (RFC 5737, 3849, 9637). A table with both of a pair counts as matching all."""
 _EVERYBODY = "everybody"
 
 
 def wide(live: LivePostfix, entry: str) -> dict[str, bool]:
-    """Return the patterns of an entry that are hardly a host's own networks; the value is True for the whole Internet.
+    """Return the too wide patterns of an entry of mynetworks; the value is True for the whole Internet.
 
-    Raises CommandError, OSError or UnicodeError where the entry cannot be read.
+    A table that matches every address is the pattern ``everybody``. Raises CommandError if a lookup fails, and
+    OSError or UnicodeError if the entry is a file that cannot be read.
     """
     patterns = {}
     for pattern in read_list(entry) if entry.startswith("/") else [entry]:
@@ -45,7 +46,7 @@ def wide(live: LivePostfix, entry: str) -> dict[str, bool]:
 
 
 def wide_if_readable(live: LivePostfix, entry: str) -> dict[str, bool]:
-    """Return the wide patterns of an entry; none where it cannot be read."""
+    """Return the result of ``wide``, or an empty dictionary if the entry cannot be read."""
     try:
         return wide(live, entry)
     except (SyncagentError, OSError, UnicodeError):
@@ -53,12 +54,15 @@ def wide_if_readable(live: LivePostfix, entry: str) -> dict[str, bool]:
 
 
 def entry_for_everybody(live: LivePostfix) -> str:
-    """Return the entry of mynetworks that trusts the whole Internet, if it can be read; empty if there is none."""
+    """Return the first entry of mynetworks that trusts the whole Internet; empty if there is none.
+
+    Entries that cannot be read are skipped.
+    """
     return next((entry for entry in live.listed("mynetworks") if any(wide_if_readable(live, entry).values())), "")
 
 
 def has(live: LivePostfix, address: str) -> bool:
-    """True if a network that mynetworks spells out contains the address; files and tables are not read."""
+    """True if a network listed inline in mynetworks contains the address. Files, tables and exceptions are ignored."""
     for entry in live.listed("mynetworks"):
         with contextlib.suppress(ValueError):
             if ipaddress.ip_address(address) in ipaddress.ip_network(_without_brackets(entry), strict=False):

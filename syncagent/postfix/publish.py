@@ -1,7 +1,8 @@
 """Publish a table in four steps: stage, index, read back, rename. Postfix sees the old table or the new one.
 
-The recipients are decided elsewhere. The order was measured: an index built in place and killed half-way refuses
-valid recipients with 550; renaming the text before the index never leaves a stale pair.
+Tests with Postfix led to this order. If postmap builds the index in place and is killed, smtpd rejects valid
+recipients with 550. The text is renamed before the index: if the run is killed in between, the index is older than its
+text, which the next run detects.
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ _HINTS = {
 
 
 def publish(target: Target, recipients: Path, spool: Path, report: Callable[[str, int], None]) -> Identities:
-    """Put the map in place and return its identities. ``recipients``: sorted canonical addresses, one a line.
+    """Publish the recipients as the table and return the identities of its files.
 
-    Raises PublishError, which names the step and leaves the old pair in place; UnansweredError where Postfix does not
-    answer for keys that were written.
+    ``recipients`` has sorted canonical addresses, one a line; ``report`` receives each step and 0. Raises PublishError
+    with the name of the failed step, and UnansweredError if the staged map lacks keys; the old map stays in place.
     """
     _check_reload(target)
     target.check()
@@ -83,8 +84,8 @@ def _set_mode(staged: Path, old: Path) -> None:
 def _set_owner(staged: Path, suffix: str, old: Path) -> None:
     """Give the staged text and index the owner of the old text, where that is permitted.
 
-    Until the files are complete they belong to this user: postmap run by root becomes the owner of its source, so
-    that the owner of the map could have it write elsewhere.
+    A new text gets mode 0644, since smtpd runs as another user. The owner changes only after postmap has run: run by
+    root, postmap takes on the identity of its source file's owner, who could then redirect its output.
     """
     if old.exists():
         owner = old.stat()
@@ -105,7 +106,10 @@ def _staged_file(path: Path) -> Iterator[int]:
 
 
 def _keys(recipients: Path, spool: Path) -> Path:
-    """Return the file of sorted keys to write: the recipients, and the U-label forms of those that have one."""
+    """Return a file of the sorted keys: the recipients, and the U-label forms of those in IDN domains.
+
+    It is ``recipients`` itself if there are no U-label forms.
+    """
     extra = spool / "second-forms"
     grep = pipeline.Child(["grep", "-F", "xn--", str(recipients)], subprocess.DEVNULL, good=(0, 1))
     with grep, pipeline.Sorter(spool) as sorter:
@@ -120,7 +124,7 @@ def _keys(recipients: Path, spool: Path) -> Path:
 
 
 def _write_text(staged: Path, keys: Path) -> str:
-    """Write the text; return the SHA-256 of its lines, in hex, header left out."""
+    """Write and fsync the text. Return the SHA-256 of its lines without the header, in hex."""
     digest = hashlib.sha256()
     with staged.open("wb") as file:
         file.write(table_text.HEADER)
@@ -133,9 +137,10 @@ def _write_text(staged: Path, keys: Path) -> str:
 
 
 def _index(target: Target, stage: Path, staged: Path) -> str:
-    """Have postmap index the staged text; return the suffix of the file that it made, which need not be the usual one.
+    """Index the staged text by postmap(1) and return the suffix of the index file; empty for a texthash.
 
-    Postfix 3.11 may redirect hash to cdb (NON_BERKELEYDB_README).
+    The suffix may differ from the type's: Postfix 3.11 can redirect hash to cdb (NON_BERKELEYDB_README). Raises
+    PublishError if postmap fails or does not create exactly one file.
     """
     if target.type == "texthash":
         return ""
@@ -166,13 +171,16 @@ def _index(target: Target, stage: Path, staged: Path) -> str:
 
 
 def _rename(target: Target, staged: Path, suffix: str, stack: contextlib.ExitStack) -> None:
-    """Rename the text, then the index, to their places."""
+    """Rename the text, then the index, to their final names, and fsync their directories.
+
+    If the index cannot be renamed, roll back the text and raise OSError.
+    """
     text = _beside(target, staged, target.text, stack)
     index = target.index(suffix)
-    atomic.check_regular(index)  # its suffix need not be the usual one
+    atomic.check_regular(index)  # Target.check() knows only the type's usual suffix
     staged_index = _beside(target, staged.with_name(staged.name + suffix), index, stack) if suffix else None
     old, there = text.with_name("old"), target.text.exists()
-    with contextlib.suppress(OSError):  # then the next run repairs what could not be put back
+    with contextlib.suppress(OSError):  # without this link there is no rollback: the next run repairs the pair
         old.hardlink_to(target.text)
     text.replace(target.text)
     if staged_index:
@@ -189,7 +197,10 @@ def _rename(target: Target, staged: Path, suffix: str, stack: contextlib.ExitSta
 
 
 def _beside(target: Target, staged: Path, place: Path, stack: contextlib.ExitStack) -> Path:
-    """Return the staged file, copied to the directory of its place if a symlink leads to another directory."""
+    """Return the staged file, or a copy of it in another staging directory if a symlink leads ``place`` elsewhere.
+
+    rename(2) needs both names in the same file system.
+    """
     if staged.parent.parent.resolve() == place.parent:
         return staged
     copy = _staging(target, place.parent, stack) / staged.name
@@ -201,7 +212,10 @@ def _beside(target: Target, staged: Path, place: Path, stack: contextlib.ExitSta
 
 
 def remove_stale(old: Identities | None, new: Identities) -> None:
-    """Remove the old index of ours if the new one has another suffix: with it, Postfix would refuse new recipients."""
+    """Remove the old index if the new one has another suffix: Postfix could still query it and reject new recipients.
+
+    The index is removed only if it is unchanged since syncagent published it.
+    """
     if old is None or not old.index or old.index_file is None:
         return
     text, new_text = (TableName.parse(identities.map).rest for identities in (old, new))
@@ -217,16 +231,17 @@ def _check_reload(target: Target) -> None:
 
 
 def reload(target: Target) -> None:
-    """Have Postfix read a texthash map again. A Postfix that does not run reads it when it starts.
+    """Reload Postfix if the table is a texthash, postfix.reload is set, and Postfix is running.
 
-    Raises PublishError; the new text is in place by then.
+    Postfix reads a texthash only when a process starts. Raises PublishError if the reload fails, or if the state of
+    Postfix cannot be determined; the new text is already in place then.
     """
     if target.type != "texthash" or not target.settings.reload:
         return
     directory = target.settings.config_directory
     try:
         if commands.run("postfix", "status", directory=directory).status:
-            _check_configuration(directory)  # "not running" and "cannot tell" have the same status
+            _check_configuration(directory)  # "not running" and an unreadable main.cf give the same exit status
             return
         done = commands.run("postfix", "reload", directory=directory)
     except CommandError as error:

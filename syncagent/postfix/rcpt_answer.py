@@ -1,7 +1,7 @@
-"""What this Postfix answers to RCPT TO, according to main.cf: ADDRESS_CLASS_README; smtpd_check.c in its source.
+"""Predict smtpd's answer to RCPT TO from main.cf. Rules: ADDRESS_CLASS_README, and smtpd_check.c in Postfix's source.
 
-Only the settings for domains and recipients are evaluated, in smtpd's order. Other restrictions, policy services,
-transports and milters may refuse or permit besides; they are not asked.
+The settings for domains and recipients are evaluated in smtpd's order. Other restrictions, policy services, transports
+and milters can also reject or accept a recipient; they are not evaluated.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CLASSES = (
     ("virtual_mailbox_domains", "virtual_mailbox_maps", "unknown_virtual_mailbox_reject_code"),
     (_RELAY, "relay_recipient_maps", "unknown_relay_recipient_reject_code"),
 )
-"""Address class, its list of recipients, its code for others; the first class whose list has a domain counts."""
+"""Address classes: domain list, recipient tables, reject code. The first class whose list has the domain applies."""
 _BEFORE = ("recipient_canonical_maps", "canonical_maps", "virtual_alias_maps")
 _REGULAR_EXPRESSIONS = ("regexp", "pcre")
 _ROUTED = re.compile(r"[%!@]")
@@ -40,22 +40,22 @@ _ROUTED = re.compile(r"[%!@]")
 
 @dataclass
 class Smtpd:
-    """The smtpd of this host, as main.cf configures it; ``map`` is the table of recipients that syncagent writes."""
+    """The smtpd of this host as main.cf configures it. ``map`` is the table of recipients that syncagent publishes."""
 
     live: LivePostfix
     map: MapName
 
     @property
     def _own(self) -> frozenset[str]:
-        """The local parts that are Postfix's own: they have no extension, and exist in every local domain."""
+        """The local parts reserved by Postfix: they have no extension, and exist in each domain of mydestination."""
         return frozenset({"postmaster", "mailer-daemon", self.live.values.get("double_bounce_sender", "")})
 
     def look_up(self, keys: list[str]) -> dict[str, str]:
-        """Return the values of the keys that the map has. Raises CommandError."""
+        """Return the keys that the map has, with their values. Raises CommandError if the lookup fails."""
         return self.live.look_up(str(self.map), keys)
 
     def without_extension(self, address: str) -> str:
-        """Return an address without its extension (recipient_delimiter); empty where it has none."""
+        """Return the address without its extension (recipient_delimiter); empty if it has none."""
         values = self.live.values
         delimiter = values.get("recipient_delimiter", "")
         local, _, domain = address.rpartition("@")
@@ -70,11 +70,14 @@ class Smtpd:
         quoted = re.sub(r'(["\\])', r"\\\1", user[:start])
         try:
             return normalise.canonical(f'"{quoted}"@x.example').removesuffix("x.example") + domain
-        except normalise.UnusableError:  # nor was the address usable
+        except normalise.UnusableError:  # the address itself is unusable, too
             return f"{user[:start]}@{domain}"
 
     def answers(self, recipient: str) -> str:
-        """Return the answer to RCPT TO for a recipient as spelled there, and why, as a sentence."""
+        """Return smtpd's answer to RCPT TO for ``recipient``, with the reason, as a sentence.
+
+        The sentence says so if Postfix cannot be queried.
+        """
         if not self.live.values:
             why = "; ".join(map(str, self.live.main.notes)) or "postconf printed nothing"
             return f"cannot query Postfix: {why}"
@@ -90,7 +93,7 @@ class Smtpd:
         return f"Postfix answers {code}{unless}: {why}"
 
     def _answer(self, recipient: str) -> tuple[str, str]:
-        """Return the code and the reason. Raises CommandError where a lookup fails."""
+        """Return the reply code and the reason. Raises CommandError if a lookup fails."""
         live, (local, _, domain) = self.live, recipient.rpartition("@")
         if local.startswith("-") and live.values.get("allow_min_user") != "yes":
             return "501", "a local part may not begin with - (allow_min_user)"
@@ -112,7 +115,11 @@ class Smtpd:
         return self._of_class(recipient, keys, maps, live.values.get(code, "550"), "" if name == _RELAY else name)
 
     def _of_class(self, recipient: str, keys: list[str], maps: str, code: str, other: str) -> tuple[str, str]:
-        """Return the answer by the recipients of a class; ``other`` is its list of domains, if not relay_domains."""
+        """Return the reply code and the reason according to the recipient tables ``maps`` of an address class.
+
+        ``code`` is the class's reject code. ``other`` is its domain list, empty for relay_domains. Raises CommandError
+        if a lookup fails.
+        """
         ours = [entry for entry in self.live.listed(maps) if is_same_table(entry, self.map)]
         instead = f"; {other} has its domain, so that {maps} is asked instead of the map" if other else ""
         unnamed = "" if other or ours else f"; {maps} does not name {self.map}"
@@ -127,7 +134,7 @@ class Smtpd:
         return code, f"{what} does not have it{instead}{unnamed}"
 
     def _matches(self, name: str, domain: str) -> bool:
-        """True if a list has a domain. Raises CommandError where a table fails that Postfix queries before that."""
+        """True if a list matches the domain. Raises CommandError if a table or file before the match is unreadable."""
         live, listed = self.live, self.live.listed(name)
         match = matches(live, name, [domain]).get(domain, "")
         for entry in listed[: listed.index(match)] if match else listed:  # Postfix stops at the first failure
@@ -138,7 +145,10 @@ class Smtpd:
         return bool(match)
 
     def _keys(self, recipient: str, *, local: bool) -> Iterator[str]:
-        """Yield the keys in smtpd's order: whole address, without extension, for local ones the user, ``@domain``."""
+        """Yield the lookup keys in smtpd's order: address, address without extension, local parts, ``@domain``.
+
+        The local parts are keys only in mydestination (``local``).
+        """
         addresses = [recipient, *filter(None, [self.without_extension(recipient)])]
         yield from addresses
         if local:
@@ -146,7 +156,11 @@ class Smtpd:
         yield f"@{recipient.rpartition('@')[2]}"
 
     def _table(self, name: str, keys: list[str]) -> str:
-        """Return the first table of a list that has one of the keys, queried key by key as Postfix does; else empty."""
+        """Return the first table of a list that has one of the keys; empty if there is none.
+
+        As in Postfix, each key is looked up in all tables before the next key, and regexp and pcre tables are queried
+        with the whole address only. Raises CommandError if a lookup fails.
+        """
         hits: dict[str, dict[str, str]] = {}
         for key in keys:
             for table in self.live.listed(name):
@@ -158,7 +172,7 @@ class Smtpd:
         return ""
 
     def _look_up(self, name: str, table: str, keys: list[str]) -> dict[str, str]:
-        """Return the values of the keys that a table has. Raises CommandError, which names the list."""
+        """Return the keys that a table has, with their values. Raises CommandError with the list's name."""
         try:
             return self.live.look_up(table, keys)
         except CommandError as error:

@@ -1,4 +1,4 @@
-"""A published table: its name, its files, and the identities of the files when it was published."""
+"""A table that syncagent publishes: its settings, its files, and the recorded identities of these files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _HINTS = {
 
 @contextlib.contextmanager
 def publish_step(name: str) -> Iterator[None]:
-    """Convert errors of a step of publishing to PublishError, with the remedy."""
+    """Convert OSError, LedgerError and CommandError to PublishError of the step ``name``, with a hint if known."""
     try:
         yield
     except OSError as error:
@@ -49,7 +49,7 @@ def publish_step(name: str) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class TableSettings:
-    """One table: its name, where main.cf is, how many seconds postmap may take, and whether to reload a texthash."""
+    """The settings of a table: name, main.cf's directory, postmap's timeout in seconds, and postfix.reload."""
 
     name: MapName
     config_directory: Path
@@ -58,7 +58,12 @@ class TableSettings:
 
 
 class Identities(Struct, frozen=True):
-    """The published map when it was put in place. If any field differs, the map is verified or published again."""
+    """The published table as recorded at publication. If a field differs later, the table is verified or republished.
+
+    ``map`` is the name, ``renderer`` the version of the rendering, ``digest`` the SHA-256 of the text's lines without
+    header, and ``index`` the index's suffix. The other fields are file identities, None for a file that does not exist
+    and for one that the type does not use: a texthash has no index and needs no postmap.
+    """
 
     map: str
     renderer: str
@@ -71,20 +76,20 @@ class Identities(Struct, frozen=True):
 
 
 class Target:
-    """The files of the configured map. A symlink in the map's place is followed and stays."""
+    """The files of a table. If the configured path is a symlink, its target is replaced and the link stays."""
 
     def __init__(self, settings: TableSettings) -> None:
-        """Resolve the names; no file needs to exist."""
+        """Resolve symlinks in the table's path. The files need not exist."""
         self.settings, self.type, self.named = settings, settings.name.type, settings.name.path
         self.text = Path(os.path.realpath(self.named))
         self.prefix = f".{self.named.name}.syncagent-"
 
     def index(self, suffix: str) -> Path:
-        """Return the path of the index with this suffix: Postfix appends it to the name, before symlinks."""
+        """Return the resolved path of the index. Postfix appends the suffix before it follows symlinks."""
         return Path(os.path.realpath(f"{self.named}{suffix}"))
 
     def identities(self, digest: str, index: str) -> Identities:
-        """Return the identities of the files in place. ``index`` is the index's suffix, empty where there is none."""
+        """Return the table's present identities, with the ``digest`` and index suffix given; texthash has no suffix."""
         postmap = tool("postmap")
         return Identities(
             map=str(self.settings.name),
@@ -98,17 +103,20 @@ class Target:
         )
 
     def text_on_record(self, recorded: Identities) -> bool:
-        """True if the text is the very file that was published, under the same name."""
+        """True if the table has the recorded name and its text is unchanged since publication."""
         return recorded.map == str(self.settings.name) and recorded.text_file == files.identity(self.text) is not None
 
     def on_record(self, recorded: Identities | None) -> bool:
-        """True if every file is still what it was when the map was published."""
+        """True if the table's present identities equal the recorded ones.
+
+        False if none are recorded, or if only one of them and the present type is texthash.
+        """
         if recorded is None or recorded.text_file is None or bool(recorded.index) == (self.type == "texthash"):
             return False
         return self.identities(recorded.digest, recorded.index) == recorded
 
     def check(self) -> None:
-        """Raise PublishError if something other than a file is in the place of the text, the index or main.cf."""
+        """Raise PublishError if the text, the index, main.cf or master.cf exists but is not a regular file."""
         with publish_step("stage"):
             for path in (
                 self.text,
@@ -118,7 +126,7 @@ class Target:
                 files.check_regular(path)
 
     def sweep(self) -> None:
-        """Remove staging directories of runs that were killed. Call it under the lock."""
+        """Remove the staging directories of interrupted runs. The caller must hold the lock."""
         suffixes = {suffix for suffix in INDEX_SUFFIX.values() if suffix}
         for directory in {self.text.parent, self.named.parent, *(self.index(suffix).parent for suffix in suffixes)}:
             with contextlib.suppress(FileNotFoundError):
@@ -127,11 +135,11 @@ class Target:
 
 
 def is_same_table(entry: str, table: MapName) -> bool:
-    """True if an entry of main.cf is this table: the same type and file, by any path to it."""
+    """True if an entry of main.cf names this table: the same type, and the same file after symlinks."""
     return TableName.parse(entry).type == table.type and is_same_file(entry, table)
 
 
 def is_same_file(entry: str, table: MapName) -> bool:
-    """True if an entry of main.cf, of whatever type, is a table in this table's file."""
+    """True if an entry of main.cf names a table of any type in this table's file."""
     path = TableName.parse(entry).path
     return path is not None and os.path.realpath(path) == os.path.realpath(table.path)

@@ -1,4 +1,4 @@
-"""Counts and a few examples of the recipients in a published text, from one pass over it; never the whole list."""
+"""Count the recipients in a published text, and keep a few examples. The list itself is never held in memory."""
 
 from __future__ import annotations
 
@@ -17,12 +17,17 @@ _EXAMPLES = 3
 _MANY = 200
 _EXTENDED = re.compile(rb"[^+\"@]+\+[^+\"@]+")
 _NO_EXAMPLE = re.compile(r'^-|[!%@"]')
-"""Local parts that smtpd(8) refuses whatever the map has, and quoted ones."""
+"""Local parts that make no example: smtpd(8) may reject them whether or not the map has them, or they are quoted."""
 
 
 @dataclass
 class TableStats:
-    """Statistics of a text. ``domains`` counts keys by their domain as spelled, in lower case: either IDN form."""
+    """Statistics of a published text; all strings are case-folded, and IDN domains are not converted.
+
+    ``exists`` is false if there is no text. ``domains`` counts the keys by domain. ``catch_alls`` and ``extended``
+    (``user+extension@domain``) have at most 200 addresses each, ``examples`` at most 3 a domain. ``postmasters`` are
+    the domains with a postmaster.
+    """
 
     exists: bool
     domains: Counter[str] = field(default_factory=Counter)
@@ -33,7 +38,7 @@ class TableStats:
 
     @classmethod
     def read(cls, text: Path) -> TableStats:
-        """Read a text; a missing one has no recipients. Raises OSError where it cannot be read."""
+        """Return the statistics of a text, empty if it does not exist. Raises OSError if it cannot be read."""
         try:
             file = files.open_foreign(text)
         except FileNotFoundError:

@@ -1,6 +1,6 @@
 """Render the text that postmap(1) reads, and parse it as Postfix does.
 
-Rules: postmap(1) "TABLE FORMAT" and the source of postmap; measured where the two are ambiguous.
+Rules: postmap(1) "TABLE FORMAT" and postmap's source; where these are ambiguous, tests with postmap decided.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
 RENDERER = "1"
-"""Version of the rendering, recorded with a published map: with another version the map is written again."""
+"""Version of the rendering, recorded with a published map. If it differs, the map is published again."""
 
 HEADER = (
     b"# Written by syncagent: changes made here are lost. Add addresses to one of its sources, see syncagent.toml.\n"
@@ -27,13 +27,16 @@ _KEY = re.compile(rb'[^"\\ \t\v\f\r]*+(?:(?:\\.|"(?:[^"\\]|\\.)*+")[^"\\ \t\v\f\
 
 
 def render(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the lines of the text, without its header, from chunks of addresses, one a line and cut anywhere."""
+    """Yield chunks of the text without its header. The input has one address a line, in chunks of any size."""
     for chunk in chunks:
         yield chunk.replace(b"\n", _VALUE)
 
 
 def second_forms(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the U-label forms of canonical addresses that must be keys as well, one a line."""
+    """Yield the case-folded U-label forms of canonical addresses in IDN domains, one a line.
+
+    They must be keys as well: Postfix does not convert one form to the other.
+    """
     for line in lines:
         if b"xn--" in line:
             for form in normalise.renderings(line.rstrip(b"\n").decode())[1:]:
@@ -41,9 +44,10 @@ def second_forms(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def logical_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Yield ``(number, line)`` of each logical line: comments and blank lines dropped, continuations joined.
+    """Yield ``(number, line)`` for each logical line; ``number`` is that of its first physical line, from 1.
 
-    Raises LineTooLongError for one of over a megabyte.
+    Comments and blank lines are dropped, continuation lines joined. Raises LineTooLongError if a logical line is
+    longer than 1 MiB.
     """
     held: list[bytes] = []
     size = start = 0
@@ -67,7 +71,10 @@ def logical_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def split(line: bytes) -> tuple[bytes, bytes] | None:
-    """Split a logical line into key and value at the first white space outside quotes; None for an unclosed quote."""
+    """Split a logical line into key and value at the first white space outside quotes.
+
+    Returns None if a quote is not closed.
+    """
     if b'"' not in line and b"\\" not in line:
         if line[:1] in _SPACE:
             return b"", line.strip(_SPACE)
@@ -77,17 +84,17 @@ def split(line: bytes) -> tuple[bytes, bytes] | None:
     end = match.end() if match else 0
     if line[end : end + 1] == b'"':
         return None
-    if line[end : end + 1] == b"\\":  # the line's last octet: there is nothing that it escapes
+    if line[end : end + 1] == b"\\":  # the line's last octet: it escapes nothing
         end += 1
     return line[:end], line[end:].strip(_SPACE)
 
 
 def published(lines: Iterable[bytes], relay_domains: Collection[str], dead: Dead) -> Iterator[bytes]:
-    """Yield the recipients that a text publishes, one a line, unsorted and perhaps twice.
+    """Yield the recipients that a text publishes, one a line, unsorted and possibly with duplicates.
 
-    Keys are folded as Postfix folds them, and otherwise not changed: entries written by hand are recipients until the
-    guard lets them go. Both forms of an IDN domain are one recipient; ``relay_domains`` serves to recognise U-labels
-    whose folding differs. Lines that Postfix could never match, or that no table type could hold, count in ``dead``.
+    Keys are case-folded as Postfix does it, and domains become A-labels where possible; ``relay_domains`` is used to
+    recognise U-labels that case folding has changed. Entries written by hand are recipients as well. Lines that publish
+    no recipient count in ``dead``.
     """
     folded = {normalise.u_labels(domain).casefold(): domain for domain in relay_domains if "xn--" in domain}
     for domain in relay_domains:
@@ -101,7 +108,7 @@ def published(lines: Iterable[bytes], relay_domains: Collection[str], dead: Dead
 
 
 class Dead:
-    """The number of lines of a text that publish no recipient."""
+    """A counter of the logical lines that publish no recipient."""
 
     def __init__(self) -> None:
         """Start at 0."""
@@ -109,9 +116,13 @@ class Dead:
 
 
 def recipient(line: bytes, folded_domains: Mapping[str, str]) -> str | None:
-    """Return the recipient that a logical line publishes; None if Postfix drops the line, or could never match it."""
+    """Return the recipient that a logical line publishes, as a string.
+
+    ``folded_domains`` maps case-folded U-label domains to their A-labels. Returns None if postmap drops the line,
+    if smtpd can never match its key, or if the key is too long for a table.
+    """
     try:
-        line.decode()  # postmap drops the whole line, be it the value that is not UTF-8
+        line.decode()  # postmap drops the line even if only its value is not UTF-8
     except UnicodeDecodeError:
         return None
     key, value = split(line) or (b"", b"")
@@ -121,7 +132,7 @@ def recipient(line: bytes, folded_domains: Mapping[str, str]) -> str | None:
     if not value or not at or not domain or any(char in local + domain for char in "\0\r\n\t"):
         return None
     known = normalise.within(domain, folded_domains.keys())
-    with contextlib.suppress(normalise.UnusableError):  # a malformed one stays as it is: not ours to drop
+    with contextlib.suppress(normalise.UnusableError):  # a malformed domain is kept as it is
         unfolded = domain.removesuffix(known) + folded_domains[known] if known else domain
         domain = normalise.canonical_domain(unfolded)
     address = f"{local}@{domain}"

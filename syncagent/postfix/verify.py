@@ -1,6 +1,6 @@
-"""Verify a staged map through Postfix: it answers for every key written, and has no other key.
+"""Verify by postmap(1) that a staged map has every key that was written, and no other.
 
-postmap may drop lines and exit 0, so neither its status nor its output proves that the index is right.
+postmap may drop lines and exit 0, so its exit status does not prove that the index is complete.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ _MAX_UNANSWERED = 10_000
 
 @dataclass(frozen=True, slots=True)
 class ReadBack:
-    """A staged map. ``config_directory`` is main.cf's; each postmap is killed after ``limit`` seconds."""
+    """A staged map to verify.
+
+    ``spool`` is a directory for temporary files, ``config_directory`` that of main.cf. Each postmap process is killed
+    after ``limit`` seconds.
+    """
 
     map_type: str
     staged: Path
@@ -32,12 +36,14 @@ class ReadBack:
     limit: float
 
     def check(self, keys: Path) -> None:
-        """Compare the keys of the map with ``keys``: sorted, one a line.
+        """Compare the keys of the map with the file ``keys``: sorted, one a line.
 
-        hash, btree and lmdb list their keys, cdb does not; non-ASCII keys are asked for one by one, since each
-        Postfix version folds them its own way; a texthash is parsed as Postfix parses it.
+        The keys of hash, btree and lmdb are listed. A cdb cannot list its keys, so each key is looked up and extra
+        keys go unnoticed. Non-ASCII keys are looked up if the listing differs, since Postfix versions fold them
+        differently. A texthash is parsed.
 
-        Raises UnansweredError for keys that are not there, PublishError for keys that nobody wrote.
+        Raises UnansweredError if the map lacks keys, PublishError if it has other keys or lacks more than 10,000, and
+        LedgerError if a child process fails.
         """
         if self.map_type == "texthash":
             missing = _compare(keys, self._sorted(text_keys(self.staged)))
@@ -63,7 +69,7 @@ class ReadBack:
         return _compare(plain, listed) + self._unanswered(foreign)
 
     def _unanswered(self, keys: Path) -> list[bytes]:
-        """Look up each key; return those without an answer."""
+        """Look up each key, and return the keys that the map lacks."""
         if not keys.stat().st_size:
             return []
         with keys.open("rb") as asked, self._child("-q", "-", stdin=asked.fileno()) as child:
@@ -74,7 +80,7 @@ class ReadBack:
         command = commands.command(
             "postmap", *options, f"{self.map_type}:{self.staged}", directory=self.config_directory
         )
-        return pipeline.Child(command, stdin, good=(0, 1), limit=self.limit)  # 1: not one key was found
+        return pipeline.Child(command, stdin, good=(0, 1), limit=self.limit)  # 1: no key was found
 
     def _sorted(self, chunks: Iterable[bytes]) -> Path:
         with pipeline.Sorter(self.spool) as sorter:
@@ -82,7 +88,7 @@ class ReadBack:
             return pipeline.write_plain(self.spool / "sorted", sorter.finish())
 
     def _by_alphabet(self, chunks: Iterable[bytes], name: str) -> tuple[Path, Path]:
-        """Split lines into two files: those in ASCII and the others."""
+        """Write the lines to two files in the spool, ASCII lines and others, and return their paths."""
         plain, foreign = self.spool / f"{name}-ascii", self.spool / f"{name}-others"
         with plain.open("wb") as ascii_file, foreign.open("wb") as other_file:
             for chunk in pipeline.whole_lines(chunks):
@@ -95,7 +101,10 @@ class ReadBack:
 
 
 def _compare(expected: Path, actual: Path) -> list[bytes]:
-    """Return the keys of ``expected`` that ``actual`` lacks. Raises PublishError for keys that only ``actual`` has."""
+    """Return the keys of ``expected`` that ``actual`` lacks.
+
+    Raises PublishError if ``actual`` has other keys, or lacks more than 10,000.
+    """
     missing: list[bytes] = []
     with sorted_lines.differences(expected, actual) as chunks:
         for chunk in chunks:
@@ -117,7 +126,10 @@ def _keys_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def text_keys(staged: Path) -> Iterator[bytes]:
-    """Yield the keys of a text, one a line, as they are spelled there."""
+    """Yield the keys of a text as spelled, one a line; lines without a value are skipped.
+
+    Raises OSError if the text cannot be read.
+    """
     with atomic.open_foreign(staged) as file:
         for _, line in table_text.logical_lines(atomic.lines_of(file)):
             parts = table_text.split(line)
