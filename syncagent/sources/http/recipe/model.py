@@ -1,6 +1,6 @@
 """Data model of recipes, which describe a primary's API. contrib/docs/recipes.md is their documentation.
 
-A recipe is TOML: one that syncagent brings (``syncagent/sources/recipes/NAME.toml``), or a file.
+A recipe is a TOML file, either shipped with syncagent (``syncagent/sources/recipes/NAME.toml``) or given by its path.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from msgspec.structs import replace
 from syncagent.sources.http.recipe.conditions import Rule
 
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+"""A placeholder {NAME}; group 1 is the name."""
 
 
 class Parameter(Struct, frozen=True, kw_only=True):
-    """A value that the configuration sets in ``parameters``."""
+    """A parameter of a recipe, whose value the configuration sets in ``parameters``."""
 
     text: str
     """The description for people."""
@@ -28,7 +29,7 @@ class Parameter(Struct, frozen=True, kw_only=True):
 
 
 class Auth(Struct, frozen=True, kw_only=True):
-    """How requests are authenticated."""
+    """The authentication of the requests."""
 
     kind: Literal[
         "none", "header", "bearer", "token", "basic", "oauth2_client_credentials", "oauth2_jwt_bearer", "login"
@@ -59,7 +60,7 @@ class Auth(Struct, frozen=True, kw_only=True):
 
 
 class Paging(Struct, frozen=True, kw_only=True):
-    """How a list is paged."""
+    """The pagination of a list."""
 
     kind: Literal["page", "offset", "token", "next_url", "link_header"]
     """By page number, by record offset, by a token, by a URL in the body, or by a URL in the header Link."""
@@ -74,7 +75,7 @@ class Paging(Struct, frozen=True, kw_only=True):
 
 
 class Join(Struct, frozen=True, kw_only=True):
-    """A look-up in the records of an earlier step. It is an error if no record matches."""
+    """A look-up in the records of an earlier step. The fetch fails if no record matches."""
 
     step: str
     """The earlier step."""
@@ -163,7 +164,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
     """An API: its authentication and its lists, in the order of the requests."""
 
     title: str
-    """The product and what is read of it."""
+    """The product and the data that is read from it."""
     url: str = ""
     """The URL of the API; the configuration takes precedence."""
     parameters: dict[str, Parameter] = {}
@@ -177,7 +178,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
 
 
 def parameter_values(recipe: Recipe, configured: dict[str, str]) -> dict[str, str]:
-    """Return the values of a recipe's parameters, without those that have neither a value nor a default."""
+    """Return the values of a recipe's parameters: configured or default. A parameter with neither is left out."""
     defaults = {
         name: parameter.default for name, parameter in recipe.parameters.items() if isinstance(parameter.default, str)
     }
@@ -185,7 +186,7 @@ def parameter_values(recipe: Recipe, configured: dict[str, str]) -> dict[str, st
 
 
 def with_parameters(recipe: Recipe, values: dict[str, str]) -> Recipe:
-    """Return the recipe for these values of its parameters: without the steps and rules that ``when`` excludes."""
+    """Return the recipe without the steps and rules whose ``when`` does not match these parameter values."""
 
     def applies(when: dict[str, str]) -> bool:
         return all(values.get(name) == value for name, value in when.items())
@@ -202,7 +203,11 @@ def with_parameters(recipe: Recipe, values: dict[str, str]) -> Recipe:
 
 
 def fill_placeholders(template: Any, values: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
-    """Return a text or body with its placeholders filled; a text that is one placeholder keeps the value's type."""
+    """Return a text or JSON body with its placeholders replaced by their values.
+
+    A text that is a single placeholder becomes the value itself, of the same type. Raises KeyError if ``values`` lacks
+    a placeholder.
+    """
     if isinstance(template, dict):
         return {name: fill_placeholders(member, values) for name, member in template.items()}
     if isinstance(template, list):
