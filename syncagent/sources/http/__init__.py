@@ -29,14 +29,14 @@ _URL = UrlRules(
 
 
 class Config(ConnectionKeys, frozen=True, kw_only=True):
-    """Keys of ``type = "http"``."""
+    """The configuration of a source with ``type = "http"``."""
 
     url: str = ""
     """The URL of the list, https://HOST/PATH, or the base URL of the API, which a recipe may contain."""
     format: Literal["lines"] | None = None
     """The format of a plain list: "lines" is one address a line, as in a file."""
     recipe: RecipeFile | None = None
-    """The recipe of an API: the name of one that syncagent brings, or the path of a file, with a / in it."""
+    """The recipe of an API. The path of a recipe file must contain a /."""
     parameters: dict[str, str] = {}  # noqa: RUF012 - msgspec copies the default of a Struct
     """Values of the recipe's parameters."""
     domains: tuple[Domain, ...] = ()
@@ -58,11 +58,11 @@ class Config(ConnectionKeys, frozen=True, kw_only=True):
     max_body: Size | None = None
     """The maximum size of an answer, as sent and decompressed; 1G for a list and 64M for an API's page unless set."""
     max_pages: int = 10_000
-    """The maximum number of pages of one list."""
+    """The maximum number of pages of a list of the API."""
     max_records: int = 10_000_000
-    """The maximum number of records of one list."""
+    """The maximum number of records of a step of the recipe."""
     full_interval: Duration = Duration(86400)
-    """How long the server may answer that a plain list has not changed, until it is fetched in full."""
+    """How often a plain list is fetched in full, even if the server answers that it has not changed."""
 
     @property
     def max_answer(self) -> int:

@@ -40,9 +40,9 @@ class Rule(Struct, frozen=True, kw_only=True):
     path: str
     """The path of the value."""
     one_of: tuple[Any, ...] | UnsetType = UNSET
-    """The value is one of these."""
+    """The value equals a value in this array."""
     none_of: tuple[Any, ...] | UnsetType = UNSET
-    """The value is none of these."""
+    """The value equals no value in this array."""
     known: tuple[Any, ...] = ()
     """one_of, none_of: the other values that the API may return; any further value is an error."""
     true: bool | UnsetType = UNSET
@@ -50,9 +50,9 @@ class Rule(Struct, frozen=True, kw_only=True):
     present: bool | UnsetType = UNSET
     """The value exists and is not null; if ``present = false``, it is absent or null."""
     starts: str | UnsetType = UNSET
-    """The value is a text that starts with this."""
+    """The value is a text that starts with this text."""
     not_starts: str | UnsetType = UNSET
-    """The value is a text that does not start with this."""
+    """The value is a text that does not start with this text."""
     not_empty: bool | UnsetType = UNSET
     """The value is an array or a text that is not empty; [""] and null count as empty."""
     not_past: bool | UnsetType = UNSET

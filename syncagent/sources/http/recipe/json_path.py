@@ -27,11 +27,11 @@ ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "nothing", "__bool__": l
 
 
 class PathError(ValueError):
-    """A path is malformed, or does not match a body. The text may list names of members, but contains no value."""
+    """A malformed path, or a path that does not match a body. The text may list member names, but contains no value."""
 
 
 class MissingError(PathError):
-    """The place of a path is absent, or null stands where the path expects an object or array."""
+    """A place of a path that is absent, or null where the path expects an object or array."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ class Parameter(Struct, frozen=True, kw_only=True):
     default: str | UnsetType = UNSET
     """The default value; without one the parameter is required."""
     one_of: tuple[str, ...] = ()
-    """The allowed values; any unless set."""
+    """The allowed values; any value is allowed unless set."""
 
 
 class Auth(Struct, frozen=True, kw_only=True):
@@ -34,15 +34,15 @@ class Auth(Struct, frozen=True, kw_only=True):
     kind: Literal[
         "none", "header", "bearer", "token", "basic", "oauth2_client_credentials", "oauth2_jwt_bearer", "login"
     ]
-    """header, bearer, token, oauth2_jwt_bearer need token_file; basic, login, oauth2_client_credentials a password."""
+    """header, bearer, token and oauth2_jwt_bearer require token_file; all others but none require password_file."""
     name: str = ""
-    """header: its name; login with ``put = "header"``: likewise."""
+    """header, or login with ``put = "header"``: the name of the header."""
     scheme: str = "Token"
     """token: the scheme before the token in Authorization."""
     token_url: str = ""
     """oauth2: the URL of the token endpoint; placeholders as in a path."""
     scope: str = ""
-    """oauth2: the scope of the token; placeholders likewise."""
+    """oauth2: the scope of the token; placeholders as in a path."""
     subject: str = ""
     """oauth2_jwt_bearer: the user to impersonate; placeholders as in a path."""
     path: str = ""
@@ -63,15 +63,15 @@ class Paging(Struct, frozen=True, kw_only=True):
     """The pagination of a list."""
 
     kind: Literal["page", "offset", "token", "next_url", "link_header"]
-    """By page number, by record offset, by a token, by a URL in the body, or by a URL in the header Link."""
+    """How a request names its page: by number, record offset, token, URL from the body, or URL from the header Link."""
     param: str = ""
-    """page, offset, token: its parameter in the query; without one, the body has the placeholder {page} or {offset}."""
+    """page, offset, token: the query parameter. page and offset without it: {page} or {offset} in the body instead."""
     start: int = 1
     """page, offset: the first number; offsets usually start at 0."""
     path: str = ""
-    """token, next_url: its path in the body; absent, null, false or empty on the last page."""
+    """token, next_url: the path of the token or URL in the body. On the last page it is absent, null, false or ""."""
     until: Literal["empty", "total"] = "empty"
-    """page, offset: the last page: an empty page, or the page that reaches ``total`` if the total is reliable."""
+    """page, offset: the last page is an empty page, or the page that reaches ``total`` if the total is reliable."""
 
 
 class Join(Struct, frozen=True, kw_only=True):
@@ -82,13 +82,13 @@ class Join(Struct, frozen=True, kw_only=True):
     key: str
     """The path of the key in the records of that step."""
     local: str
-    """The path of the key in this record; absent or null is an error unless ``optional`` is set."""
+    """The path of the key in this record. An absent, null or empty key is an error unless ``optional`` is set."""
     part: Literal["whole", "domain"] = "whole"
     """Whether to compare the whole key, or the part after its last @."""
     name: str
     """The member of this record under which the matching record is added."""
     optional: bool = False
-    """Whether the key may be absent; ``name`` is null then."""
+    """Whether the key may be null or empty, or absent if ``local`` ends with a ?; ``name`` is null then."""
 
 
 class Emit(Struct, frozen=True, kw_only=True):
@@ -97,17 +97,20 @@ class Emit(Struct, frozen=True, kw_only=True):
     kind: Literal["address", "catch_all", "accept_all", "pattern", "alias_domain", "domain"]
     """An address, a domain with a catch-all, a domain that accepts all, a pattern, an alias domain, or a domain."""
     value: str = ""
-    """The path of the value; a path to several places emits several values."""
+    """The path of the value. The value at each of its places is emitted."""
     template: str = ""
     """A template instead of ``value``, such as "{name}@{domain.name}"."""
     each: str = ""
-    """Emit for each place of this path, which the other paths call ``each``."""
+    """The path of the places to emit for, each of which is named ``each`` in the other paths."""
     join: tuple[Join, ...] = ()
     """Look-ups in earlier steps, in order."""
     where: tuple[Rule, ...] = ()
     """Conditions on the record. A record for which no emit applies is an error unless ``must_emit = false``."""
     only_prefix: str = ""
-    """For values with a type prefix: emit those with this prefix (in any case), without it."""
+    """For values with a type prefix: emit only values with this prefix, in any case, and remove it.
+
+    A prefix that ends with a colon also selects values without a colon.
+    """
     suffixes: tuple[str, ...] = ()
     """Suffixes of the local part: the address is also emitted with each of them."""
     to: str = ""
@@ -117,10 +120,10 @@ class Emit(Struct, frozen=True, kw_only=True):
 
 
 class Step(Struct, frozen=True, kw_only=True):
-    """A request for one list of the API."""
+    """A request for a list of the API, or for a list per value of ``for_each``."""
 
     name: str
-    """The name, for other steps and for people."""
+    """The name, by which other steps and messages refer to the step."""
     method: Literal["GET", "POST"] = "GET"
     """The method of the request."""
     path: str
@@ -130,7 +133,7 @@ class Step(Struct, frozen=True, kw_only=True):
     body: dict[str, Any] = {}
     """POST: the JSON body; placeholders as in path, and "{page}" or "{offset}" alone is a number."""
     for_each: str = ""
-    """STEP.PATH: one list for each value of the path in the records of an earlier step."""
+    """STEP.PATH: the step reads a list for each value of the path in the records of an earlier step."""
     ok: tuple[Rule, ...] = ()
     """Conditions on the body of a successful answer; the source fails if one does not hold."""
     list: str
@@ -139,13 +142,13 @@ class Step(Struct, frozen=True, kw_only=True):
     With ?, ok or total must distinguish an empty list from an error.
     """
     unwrap: str = ""
-    """The path of the real body inside a wrapper; ignored if absent."""
+    """The path of the real body inside a wrapper. With ? at its end, the body may lack the wrapper."""
     empty_object: bool = False
     """Whether {} counts as an empty list."""
     total: str = ""
     """The path of the total number of records in the body."""
     paging: Paging | None = None
-    """How the list is paged; one page unless set."""
+    """The pagination of the list; a single page unless set."""
     join: tuple[Join, ...] = ()
     """Look-ups in earlier steps, in order."""
     where: tuple[Rule, ...] = ()
@@ -168,9 +171,9 @@ class Recipe(Struct, frozen=True, kw_only=True):
     url: str = ""
     """The URL of the API; the configuration takes precedence."""
     parameters: dict[str, Parameter] = {}
-    """Further values that the configuration sets."""
+    """The parameters that the configuration sets, by name."""
     auth: Auth
-    """How requests are authenticated."""
+    """The authentication of the requests."""
     rate_words: tuple[str, ...] = ()
     """Words in the body of a refusal (401, 403, 407) that mean "too many requests"."""
     steps: tuple[Step, ...]

@@ -26,7 +26,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class ListChangedError(Exception):
-    """The list changed while it was read, so its pages are inconsistent. A second attempt may succeed."""
+    """A list that changed while it was read, so that its pages are inconsistent. A second attempt may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
