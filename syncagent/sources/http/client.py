@@ -113,9 +113,9 @@ class Response:
     def json(self) -> Any:  # noqa: ANN401 - JSON
         """Return the decoded JSON body.
 
-        Raises SourceError if the body is not valid JSON, or if the deadline passes. Raises SourceError before decoding
-        if the decoded body could take too much memory. Otherwise raises as ``body`` does. No message quotes the body,
-        which may contain secrets.
+        Raises SourceError if the body is not valid JSON, if the decoded body could take too much memory (checked before
+        decoding), or if the deadline passes. Also raises as ``body`` does. No message quotes the body, which may
+        contain secrets.
         """
         raw = bytearray()
         for chunk in self._chunks:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 ORIGIN = "https://primary.example.com"
 """Base URL of the answers of a fixture. Links to the next page must be on this host."""
 _LIMITS = Limits(1000, 1_000_000)
-"""The limits of a dry run."""
+"""The maximum numbers of pages of a list and of records of a step in a dry run."""
 _MAX_FIXTURE = 64 << 20
 """Maximum size of a fixture in octets, the same as the default for a page of an API."""
 

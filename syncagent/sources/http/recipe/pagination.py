@@ -173,7 +173,7 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     """Return scheme, host and port of a URL; ("", None, None) if it is invalid or contains a user name."""
     try:
         parts = urlsplit(url)
-        if "@" in parts.netloc:  # httpx would send user name and password of the URL instead of the configured ones
+        if "@" in parts.netloc:  # httpx would send user name and password of the URL in place of a token
             return "", None, None
         return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
     except ValueError:

@@ -294,7 +294,7 @@ def _records_in(step: Step, body: Any) -> list[Any]:  # noqa: ANN401 - JSON
 
 
 def _total(step: Step, body: Any) -> str:  # noqa: ANN401 - JSON
-    """Return the total number of records that a body announces, as text, empty if it announces none."""
+    """Return the total number of records that a body announces, as text; empty if there is none."""
     total = json_path.find_one(body, step.total) if step.total else json_path.ABSENT
     return "" if total is json_path.ABSENT else conditions.canonical(total)
 
