@@ -74,7 +74,7 @@ class Config(ConnectionKeys, frozen=True, kw_only=True):
 
 
 def build(config: Config) -> Source:
-    """Return the source of a plain list or of an API. Neither reads a file nor sends a request."""
+    """Return the source of a plain list or of an API. Reads no file and sends no request."""
     if config.recipe is not None:
         from syncagent.sources.http.recipe.source import RecipeSource
 
