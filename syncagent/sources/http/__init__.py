@@ -2,8 +2,8 @@
 
 ``client`` sends requests to one server, ``cancel`` aborts them, ``authentication`` acquires the credentials.
 ``plain_list`` is the source of a list and ``recipe.source`` that of an API. A recipe is data: ``recipe.model`` defines
-it, ``recipe.validate`` reads and checks it, ``recipe.run`` executes it by ``recipe.pagination``, ``recipe.json_path``,
-``recipe.conditions`` and ``recipe.extract``; ``recipe.dry_run`` does so without a network.
+it, ``recipe.validate`` loads and validates it, and ``recipe.run`` executes it with ``recipe.pagination``,
+``recipe.json_path``, ``recipe.conditions`` and ``recipe.extract``. ``recipe.dry_run`` executes it on recorded answers.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _URL = UrlRules(
 
 
 class Config(ConnectionKeys, frozen=True, kw_only=True):
-    """Keys of ``type = "http"``."""
+    """The configuration of a source with ``type = "http"``."""
 
     url: str = ""
     """The URL of the list, https://HOST/PATH, or the base URL of the API, which a recipe may contain."""
     format: Literal["lines"] | None = None
     """The format of a plain list: "lines" is one address a line, as in a file."""
     recipe: RecipeFile | None = None
-    """The recipe of an API: the name of one that syncagent brings, or the path of a file, with a / in it."""
-    parameters: dict[str, str] = {}  # noqa: RUF012 - a Struct, which copies it
+    """The recipe of an API. The path of a recipe file must contain a /."""
+    parameters: dict[str, str] = {}  # noqa: RUF012 - msgspec copies the default of a Struct
     """Values of the recipe's parameters."""
     domains: tuple[Domain, ...] = ()
     """Domains that a bare local part is completed with: each of them."""
@@ -58,20 +58,23 @@ class Config(ConnectionKeys, frozen=True, kw_only=True):
     max_body: Size | None = None
     """The maximum size of an answer, as sent and decompressed; 1G for a list and 64M for an API's page unless set."""
     max_pages: int = 10_000
-    """The maximum number of pages of one list."""
+    """The maximum number of pages of a list of the API."""
     max_records: int = 10_000_000
-    """The maximum number of records of one list."""
+    """The maximum number of records of a step of the recipe."""
     full_interval: Duration = Duration(86400)
-    """How long the server may answer that a plain list has not changed, until it is fetched in full."""
+    """How often a plain list is fetched in full, even if the server answers that it has not changed."""
 
     @property
     def max_answer(self) -> int:
-        """Octets that an answer may have: a list is streamed, but an API's page is decoded in memory as a whole."""
+        """Maximum size of an answer in octets: max_body, or its default.
+
+        The default of a list is larger: a list is streamed, but an API's page is decoded in memory as a whole.
+        """
         return self.max_body if self.max_body is not None else _MAX_LIST if self.format else _MAX_PAGE
 
 
 def build(config: Config) -> Source:
-    """Return the source. Nothing is sent yet."""
+    """Return the source of a plain list or of an API. Reads no file and sends no request."""
     if config.recipe is not None:
         from syncagent.sources.http.recipe.source import RecipeSource
 
@@ -82,7 +85,10 @@ def build(config: Config) -> Source:
 
 
 def problems(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield key and text of each problem that no single key shows; see ``syncagent.sources``."""
+    """Yield (key, text) for each problem that the type of a key cannot express; see ``syncagent.sources``.
+
+    Reads and validates the recipe, if any.
+    """
     if (config.format is None) == (config.recipe is None):
         yield "format", 'expected format = "lines" for a plain list or recipe = "..." for an API, exactly one of them'
     elif config.recipe is not None:
@@ -101,12 +107,13 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def watched(config: Config) -> Iterator[Watched]:
-    """Yield the file of a recipe that syncagent does not bring: when it changes, the source is fetched."""
+    """Yield the recipe's file unless syncagent ships the recipe. The agent fetches at once when the file changes."""
     if config.recipe is not None and "/" in config.recipe:
         yield Watched(Path(config.recipe))
 
 
 def _url_problems(url: str, *, insecure: bool) -> Iterator[str]:
+    """Yield a text for the first problem of a URL, if any."""
     if text := url_problem(url, _URL):
         yield text
         return

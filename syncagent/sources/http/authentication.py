@@ -1,6 +1,6 @@
 """HTTP authentication: static token, Basic, OAuth 2.0, or session login.
 
-OAuth 2.0 is RFC 6749 (client credentials, 4.4) and RFC 7523 (a signed assertion, 2.1).
+The grants of OAuth 2.0 are client credentials (RFC 6749, 4.4) and a signed JWT (RFC 7523, 2.1).
 """
 
 from __future__ import annotations
@@ -22,15 +22,18 @@ if TYPE_CHECKING:
 
 _JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _ASSERTION_LIFETIME = 3600
-"""Seconds."""
+"""Lifetime of a signed JWT, in seconds."""
 _MAX_TOKEN_ANSWER = 1 << 20
-"""Octets of an answer that contains a token."""
+"""Maximum size of an answer that contains a token, in octets."""
 _TOKEN_REFUSALS = frozenset({400, 401, 403, 407})
 """Status codes by which a token endpoint rejects the credentials (RFC 6749, 5.2)."""
 
 
 def authenticate_list(client: Client, config: Config) -> None:
-    """Add the configured credentials of a plain list to all requests: a Bearer token, Basic, or none."""
+    """Add the credentials of a plain list to all later requests: a Bearer token, Basic, or none.
+
+    Raises SourceError if the secret cannot be read, or is not a valid header value.
+    """
     if config.token_file is not None:
         client.set_credentials("authorization", read_secret(config.token_file), "Bearer")
     elif config.password_file is not None:
@@ -38,7 +41,10 @@ def authenticate_list(client: Client, config: Config) -> None:
 
 
 def authenticate(client: Client, config: Config, auth: Auth, parameters: dict[str, Any]) -> None:
-    """Acquire credentials as a recipe specifies and add them to all requests. Raises SourceError."""
+    """Acquire the credentials that a recipe specifies and add them to all later requests.
+
+    Raises SourceError if a secret cannot be used, or if the server refuses or does not answer as the recipe expects.
+    """
     if auth.kind in {"header", "bearer", "token"}:
         token = read_secret(config.token_file or "")
         scheme = {"header": "", "bearer": "Bearer", "token": auth.scheme}[auth.kind]
@@ -62,6 +68,7 @@ def authenticate(client: Client, config: Config, auth: Auth, parameters: dict[st
 
 
 def _request_token(client: Client, url: str, form: dict[str, str]) -> None:
+    """Request an access token (RFC 6749, 5.1) and add it to all later requests. Raises SourceError if there is none."""
     request = HttpRequest("POST", form=form, refusals=_TOKEN_REFUSALS, max_body=_MAX_TOKEN_ANSWER)
     with client.send(url, request) as response:
         token = _token_in(response.json(), "access_token", url)
@@ -69,6 +76,7 @@ def _request_token(client: Client, url: str, form: dict[str, str]) -> None:
 
 
 def _token_in(body: Any, path: str, url: str) -> str:  # noqa: ANN401 - JSON
+    """Return the token at a path of a body. Raises SourceError if it is missing, empty or not a string."""
     try:
         token = json_path.find_one(body, path)
     except json_path.PathError as error:
@@ -80,7 +88,10 @@ def _token_in(body: Any, path: str, url: str) -> str:  # noqa: ANN401 - JSON
 
 
 def _signed_assertion(config: Config, auth: Auth, url: str, parameters: dict[str, Any]) -> str:
-    """Return a signed JWT of a service account; token_file is its key as JSON, in Google's format."""
+    """Return the signed JWT of a service account. token_file contains the account's key as JSON, in Google's format.
+
+    Raises SourceError if PyJWT is not installed, or if the key cannot be used.
+    """
     try:
         import jwt
     except ImportError:
@@ -107,7 +118,11 @@ def _signed_assertion(config: Config, auth: Auth, url: str, parameters: dict[str
 
 
 def _log_in(client: Client, config: Config, auth: Auth, parameters: dict[str, Any]) -> None:
-    """Send user name and password, and add the session token of the answer to all requests; a cookie stays itself."""
+    """Log in with user name and password, and add the session token to all later requests.
+
+    The client keeps a session cookie by itself. Raises SourceError if the server refuses the login, or if its answer is
+    not as the recipe expects.
+    """
     password = read_secret(config.password_file or "")
     url = f"{config.url.rstrip('/')}{fill_placeholders(auth.path, parameters)}"
     fields = fill_placeholders(auth.fields, {**parameters, "username": config.username, "password": password})
@@ -122,7 +137,7 @@ def _log_in(client: Client, config: Config, auth: Auth, parameters: dict[str, An
         body = response.json() if auth.ok or auth.take else None
     try:
         is_accepted = conditions.all_hold(auth.ok, body)
-    except (conditions.RuleError, json_path.PathError):  # the error would show the answer, which contains a token
+    except (conditions.RuleError, json_path.PathError):  # the error may quote the answer, which contains a token
         text = f"{url}: the recipe does not know the answer to the login of {config.username}"
         raise SourceError(text, kind=FailureKind.BROKEN) from None
     if not is_accepted:

@@ -1,7 +1,7 @@
 """Cancellation of a fetch from another thread.
 
-A read timeout bounds the wait for each octet, not for the answer: a server that sends an octet now and then would be
-waited for without end.
+The read timeout limits a single read, not the whole answer. A server that sends its headers octet by octet never
+exceeds it, so the fetch would block forever.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class Connections:
-    """The sockets that httpx has connected, collected by httpcore's request extension "trace"."""
+    """The sockets that httpx has connected, collected through httpcore's request extension "trace"."""
 
     def __init__(self) -> None:
-        """Start without a socket."""
+        """Create an empty collection."""
         self._sockets: list[socket.socket] = []
         self.are_aborted = False
 
     @property
     def extensions(self) -> dict[str, Any]:
-        """The request extensions that collect the sockets."""
+        """The request extensions, as httpx takes them, that collect the sockets."""
         return {"trace": self._trace}
 
     def _trace(self, event: str, info: Mapping[str, Any]) -> None:
@@ -36,21 +36,21 @@ class Connections:
                 self.abort()
 
     def abort(self) -> None:
-        """Shut down every connected socket, and those that are connected from now on."""
+        """Shut down all sockets. A socket that is connected later is shut down at once."""
         self.are_aborted = True
         for connected in self._sockets:
             with contextlib.suppress(OSError):
-                socket.socket.shutdown(connected, socket.SHUT_RDWR)  # not TLS's own, which would wait for the server
+                socket.socket.shutdown(connected, socket.SHUT_RDWR)  # SSLSocket.shutdown also drops the TLS layer
 
 
 class CancellableSource:
-    """Base of the HTTP sources: ``give_up`` aborts the client of the fetch that is under way."""
+    """Base class of the HTTP sources, whose current fetch can be aborted from another thread."""
 
     _client: Client | None = None
 
     @contextlib.contextmanager
     def _cancellable(self, client: Client) -> Iterator[None]:
-        """Let ``give_up`` abort the client while the block runs."""
+        """Register the client for the duration of the block, so that ``give_up`` aborts it."""
         self._client = client
         try:
             yield
@@ -58,7 +58,7 @@ class CancellableSource:
             self._client = None
 
     def give_up(self) -> None:
-        """Abort the fetch that is under way, if any. See Source.give_up."""
+        """Abort the connections of the current fetch, if any. See ``syncagent.sources.Source``."""
         client = self._client
         if client is not None:
             client.abort()

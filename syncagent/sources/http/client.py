@@ -1,7 +1,8 @@
-"""HTTP client that accepts complete answers only. httpx is imported here and nowhere else.
+"""HTTP client that accepts complete answers only. No other module of the sources imports httpx.
 
-Redirects are not followed: a redirect to another host would take the credentials along. A refusal of the credentials
-is not retried (see ``syncagent.sync.fetch``): primaries ban hosts that fail to log in. Status codes are of RFC 9110.
+Redirects are not followed: a redirect to another host would disclose the credentials to it. Refused credentials are not
+retried for an hour (see ``syncagent.sync.fetch``): primaries ban hosts that fail to log in. Status codes are those of
+RFC 9110.
 """
 
 from __future__ import annotations
@@ -32,33 +33,35 @@ if TYPE_CHECKING:
     from syncagent.sources.http import Config
 
 _CHUNK = 1 << 18
-"""Octets that are decompressed at a time."""
+"""Maximum size of a decompressed chunk, in octets."""
 _MAX_RETRY_AFTER = 30.0
-"""Seconds: a longer Retry-After is left to the next run."""
+"""Maximum Retry-After that is obeyed, in seconds. A longer one fails the request; the next run retries."""
 _ATTEMPTS = 3
+"""Maximum number of attempts at a request that the server answers with a short Retry-After."""
 _MAX_LINK = 8192
+"""Maximum length of the header Link, in characters."""
 _MEMORY_COSTS = {b",": 64, b"{": 256, b"[": 64}
-"""Octets of memory that a decoded value, object and array take at most, by the octet that each has in the text."""
+"""Maximum memory of a decoded value, object and array, in octets, by the octet that marks each in the text."""
 _MEMORY_FACTOR = 10
-"""Memory that a decoded body may take, as a multiple of max_body. Objects of names and addresses take 4 times."""
+"""Maximum memory of a decoded body, as a multiple of max_body. Names and addresses take about 4 times their size."""
 _MAX_DIGITS = 1000
-"""Digits of a number: the time of int() grows with their square."""
+"""Maximum number of characters of an integer: the time that int() takes grows with their square."""
 _LINK = re.compile(r'<([^<>]*)>((?:\s*;\s*[^\s=;,]+(?:\s*=\s*(?:"(?:[^"\\]|\\.)*"|[^\s";,]*))?)*)')
 _REL = re.compile(r';\s*rel\s*=\s*(?:"([^"]*)"|([^\s";,]*))', re.IGNORECASE)
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _OK, _NOT_MODIFIED, _TOO_MANY, _UNAVAILABLE = 200, 304, 429, 503
 _TEMPORARY = frozenset({408, 421, 425, _TOO_MANY})
-"""Client errors that may be gone at the next attempt."""
+"""Client errors (4xx) after which a retry may succeed."""
 _MAX_PHRASE = 60
 _MAX_TEXT = 300
-"""Characters of a foreign text in a message."""
+"""Maximum length of a foreign text in a message, in characters."""
 _OBJECTS_PER_CHECK = 1000
-"""Objects that are decoded between two checks of the deadline."""
+"""Number of objects that are decoded between two checks of the deadline."""
 
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """A request without its URL: method, headers, query, and a body as JSON or as a form."""
+    """An HTTP request without its URL: method, headers, query, Basic credentials, and a body as JSON or as a form."""
 
     method: str = "GET"
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -69,12 +72,12 @@ class HttpRequest:
     rate_words: tuple[str, ...] = ()
     """Words in the body of a refusal that mean "too many requests"."""
     max_body: int = 0
-    """Octets that the answer may have, if fewer than the source's max_body."""
+    """Maximum size of the answer in octets, instead of the source's max_body; 0 keeps the source's."""
     refusals: frozenset[int] = frozenset({401, 403, 407})
-    """Status codes that mean that the credentials are refused."""
+    """Status codes that mean that the server refuses the credentials."""
 
     def arguments(self, url: str) -> dict[str, Any]:
-        """Return the arguments of httpx.Client.stream."""
+        """Return the arguments of httpx.Client.stream. ``query`` is merged into the query of the URL."""
         arguments: dict[str, Any] = {"method": self.method, "url": url, "headers": dict(self.headers)}
         if self.query:
             arguments["params"] = httpx.URL(url).params.merge(dict(self.query))
@@ -89,25 +92,30 @@ class HttpRequest:
 
 @dataclass
 class Response:
-    """An answer with status 200, its body not read yet, or with status 304."""
+    """An answer with status 200, whose body is not read yet, or with status 304."""
 
     url: str
     status: int
     headers: Mapping[str, str] = field(repr=False)
     _chunks: Iterator[bytes] = field(repr=False)
     _max_body: int = 1 << 20
-    """Octets that the body may have; the chunks raise beyond that."""
+    """Maximum size of the body in octets. It also determines how much memory the decoded body may take."""
     _deadline: float = math.inf
 
     def body(self) -> Iterator[bytes]:
-        """Return the decompressed chunks of the body. They raise SourceError if it is cut, too large or too slow."""
+        """Return an iterator over the decompressed chunks of the body.
+
+        It raises SourceError if the body is too large, damaged, or incomplete at the deadline, and httpx.HTTPError if
+        the connection fails. ``Client.send`` translates the latter to SourceError.
+        """
         return self._chunks
 
     def json(self) -> Any:  # noqa: ANN401 - JSON
-        """Return the body as JSON.
+        """Return the decoded JSON body.
 
-        Raises SourceError if it is not JSON, if it would take too much memory once decoded (before it is decoded), and
-        at the deadline. No message contains the body, which may contain secrets.
+        Raises SourceError if the body is not valid JSON, if the decoded body could take too much memory (checked before
+        decoding), or if the deadline passes. Also raises as ``body`` does. No message quotes the body, which may
+        contain secrets.
         """
         raw = bytearray()
         for chunk in self._chunks:
@@ -122,7 +130,7 @@ class Response:
             raise SourceError(text, kind=FailureKind.TEMPORARY if _is_cut(error) else FailureKind.BROKEN) from None
 
     def _check_memory(self, raw: bytearray) -> None:
-        """Raise SourceError if the body has so many values, objects and arrays that they would exhaust the memory."""
+        """Raise SourceError if the decoded body could take more than _MEMORY_FACTOR times the maximum body size."""
         cost = sum(octets * raw.count(sign) for sign, octets in _MEMORY_COSTS.items())
         limit = _MEMORY_FACTOR * self._max_body
         if cost > limit:
@@ -133,14 +141,20 @@ class Response:
             raise SourceError(text, kind=FailureKind.BROKEN)
 
     def _object(self, number: Iterator[int], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        """Return an object made of its pairs. Raises SourceError once the deadline has passed."""
+        """Return the object made of the (name, value) pairs. Raises ValueError if a name occurs twice.
+
+        Raises SourceError if the deadline has passed. ``number`` counts the objects: not every object is checked.
+        """
         if next(number) % _OBJECTS_PER_CHECK == 0 and time.monotonic() > self._deadline:
             raise SourceError(f"{self.url}: decoding the answer takes longer than the source's deadline")
         return _object(pairs)
 
     @property
     def next_link(self) -> str:
-        """The URL of the next page in the header Link (RFC 8288), empty if none: any case, one of several relations."""
+        """The URL of the next page: the target of rel="next" in the header Link (RFC 8288), empty if there is none.
+
+        Raises SourceError if the header is too long.
+        """
         header = self.headers.get("link", "")
         if len(header) > _MAX_LINK:
             text = f"{self.url}: the header Link is longer than {_MAX_LINK} characters"
@@ -153,26 +167,29 @@ class Response:
 
     @property
     def proves_its_end(self) -> bool:
-        """True if the headers tell where the body ends (RFC 9112, 6.3), so that a truncated body is noticed."""
+        """True if the headers delimit the body (RFC 9112, 6.3), so that truncation is detected."""
         return "content-length" in self.headers or "chunked" in self.headers.get("transfer-encoding", "").lower()
 
 
 class Client:
-    """A client of one server for the time of a fetch, as a context manager that closes the connections."""
+    """A client of one server for the duration of a fetch. It is a context manager that closes the connections."""
 
     def __init__(self, config: Config, deadline: float) -> None:
-        """Make the client, without a connection; ``deadline`` is when the fetch is abandoned, by time.monotonic()."""
+        """Create the client without a connection. ``deadline`` is on the clock of time.monotonic().
+
+        Raises SourceError if the TLS files cannot be used (see ``syncagent.sources.tls.context``).
+        """
         self._config, self._deadline = config, deadline
         self._connections = Connections()
         self._client = httpx.Client(
             verify=context(config),
             follow_redirects=False,
-            trust_env=False,  # neither a proxy that is not configured nor .netrc
+            trust_env=False,  # ignore the proxy variables of the environment, and .netrc
             headers={"user-agent": f"syncagent/{__version__}", "accept-encoding": "gzip"},
         )
 
     def set_credentials(self, name: str, value: str, scheme: str = "") -> None:
-        """Send a header with a secret from now on. Raises SourceError if the secret is not a valid header value."""
+        """Add a header with a secret to all later requests. Raises SourceError if it is not a valid header value."""
         if not value.isascii() or not value.isprintable() or value != value.strip():
             text = (
                 f"the credentials contain a character, or white space at an end, that the header {name} cannot contain:"
@@ -182,7 +199,7 @@ class Client:
         self._client.headers[name] = f"{scheme} {value}" if scheme else value
 
     def set_basic(self, username: str, password: str) -> None:
-        """Send user name and password from now on (RFC 7617, as UTF-8)."""
+        """Add Basic credentials to all later requests (RFC 7617, in UTF-8)."""
         self._client.auth = httpx.BasicAuth(username, password)
 
     def __enter__(self) -> Self:
@@ -194,14 +211,15 @@ class Client:
         self._client.close()
 
     def abort(self) -> None:
-        """Shut down all connections, from another thread."""
+        """Shut down all connections, those opened later too. It may be called from another thread."""
         self._connections.abort()
 
     @contextlib.contextmanager
     def send(self, url: str, request: HttpRequest) -> Iterator[Response]:
         """Send a request and yield the answer, whose body can be read within the block.
 
-        A Retry-After of a few seconds is obeyed. Raises SourceError: temporary, refused or broken.
+        A short Retry-After is obeyed if it ends before the deadline. Raises SourceError if the exchange fails, if the
+        status is not acceptable (see ``_check_status``), or in place of an httpx error in the block.
         """
         shown = url.partition("?")[0]
         if time.monotonic() > self._deadline:
@@ -222,14 +240,14 @@ class Client:
             yield Response(shown, response.status_code, response.headers, chunks, max_body, self._deadline)
 
     def _timeout(self) -> httpx.Timeout:
-        """Return the configured timeouts, none longer than the time left until the deadline."""
+        """Return the configured timeouts, limited to the time left until the deadline, but at least 0.1 seconds."""
         left = max(self._deadline - time.monotonic(), 0.1)
         return httpx.Timeout(
             min(float(self._config.read_timeout), left), connect=min(float(self._config.connect_timeout), left)
         )
 
     def _check_status(self, url: str, response: httpx.Response, request: HttpRequest) -> None:
-        """Raise SourceError for every status but 200, and 304 to a conditional request."""
+        """Raise SourceError unless the status is 200, or 304 after a conditional request."""
         status = response.status_code
         if status == _OK or (status == _NOT_MODIFIED and _is_conditional(response.request)):
             return
@@ -250,7 +268,7 @@ class Client:
         raise SourceError(f"{answer}: {why}", kind=FailureKind.BROKEN)
 
     def _contains(self, url: str, response: httpx.Response, words: tuple[str, ...]) -> bool:
-        """True if the beginning of a body contains one of the words. The body is never shown."""
+        """True if the first octets of the body, about _CHUNK of them, contain one of the words, in the same case."""
         beginning = b""
         for chunk in self._decompressed(url, response, self._config.max_answer):
             beginning += chunk
@@ -259,7 +277,11 @@ class Client:
         return any(word.encode() in beginning for word in words)
 
     def _decompressed(self, url: str, response: httpx.Response, max_body: int) -> Iterator[bytes]:
-        """Return the decompressed body in chunks, which raise SourceError at max_body, at the deadline, or if cut."""
+        """Return an iterator over the decompressed chunks of the body.
+
+        Raises SourceError if the content encoding is unknown. The iterator raises SourceError if the body is larger
+        than ``max_body`` octets as sent or decompressed, if the deadline passes, or if the gzip data is damaged.
+        """
         encoding = response.headers.get("content-encoding", "identity").lower()
         if encoding not in {"identity", "gzip", "x-gzip"}:
             text = f"{url}: unknown content encoding {encoding[:_MAX_PHRASE]!r}, gzip was requested"
@@ -268,6 +290,7 @@ class Client:
         return chunks if encoding == "identity" else self._limited(url, _gunzip(url, chunks), "decompressed", max_body)
 
     def _limited(self, url: str, chunks: Iterator[bytes], how: str, max_body: int) -> Iterator[bytes]:
+        """Yield the chunks. Raises SourceError if they exceed ``max_body`` octets or the deadline."""
         size = 0
         for chunk in chunks:
             size += len(chunk)
@@ -280,7 +303,10 @@ class Client:
 
 
 def _gunzip(url: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the decompressed octets, at most _CHUNK at a time. Raises SourceError unless it is one gzip (RFC 1952)."""
+    """Yield the decompressed data in chunks of at most _CHUNK octets.
+
+    Raises SourceError unless the data is exactly one gzip member (RFC 1952).
+    """
     decompressor = zlib.decompressobj(wbits=31)
     trailing = f"{url}: octets after the end of the gzip data"
     try:
@@ -301,9 +327,10 @@ def _gunzip(url: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _decode(raw: bytearray, make_object: Callable[[list[tuple[str, Any]]], dict[str, Any]]) -> Any:  # noqa: ANN401 - JSON
-    """Return the decoded JSON. Raises ValueError also if an object has a name twice: the second would hide the first.
+    """Return the decoded JSON. ``make_object`` returns an object made of its (name, value) pairs.
 
-    ``raw`` is emptied as soon as it is not needed any more; ``make_object`` returns an object made of its pairs.
+    Raises ValueError, RecursionError or msgspec.DecodeError if the JSON is invalid, nested too deeply, or contains a
+    lone surrogate or a number out of range. ``raw`` is cleared early to save memory, unless it is decoded twice.
     """
     text = raw.decode()
     escapes = _SURROGATE.search(text)
@@ -313,18 +340,19 @@ def _decode(raw: bytearray, make_object: Callable[[list[tuple[str, Any]]], dict[
         text, object_pairs_hook=make_object, parse_constant=_number, parse_float=_number, parse_int=_integer
     )
     if escapes:
-        msgspec.json.decode(raw, type=msgspec.Raw)  # refuses lone surrogates, and makes no objects
+        msgspec.json.decode(raw, type=msgspec.Raw)  # raises DecodeError for a lone surrogate; Raw creates no objects
     return body
 
 
 def _is_cut(error: Exception) -> bool:
-    """True if the JSON ends too early: a lost connection that nothing else reveals."""
+    """True if the error is that the JSON ends too early, as when a connection is lost without any other sign."""
     if not isinstance(error, json.JSONDecodeError):
         return False
     return error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object made of the (name, value) pairs. Raises ValueError if a name occurs twice."""
     members = dict(pairs)
     if len(members) != len(pairs):
         raise ValueError("an object has a name twice")
@@ -349,9 +377,9 @@ def _is_conditional(request: httpx.Request) -> bool:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """Return the seconds of a short Retry-After (RFC 9110, 10.2.3) of status 429 or 503.
+    """Return the Retry-After (RFC 9110, 10.2.3) of an answer with status 429 or 503, in seconds.
 
-    None if there is none, or it is too long or a date.
+    Returns None for any other status, and if the header is missing, a date, or more than _MAX_RETRY_AFTER.
     """
     if response.status_code not in {_TOO_MANY, _UNAVAILABLE}:
         return None
@@ -360,7 +388,10 @@ def _retry_after(response: httpx.Response) -> float | None:
 
 
 def _source_error(url: str, deadline: float, error: BaseException) -> SourceError | None:
-    """Return the SourceError for an error of httpx, None for any other. No text contains a secret."""
+    """Return the SourceError for an error of httpx or an invalid URL, None for any other error.
+
+    Its text contains no secret.
+    """
     shown = printable(" ".join(str(error).split()), _MAX_TEXT)
     text, kind = "", FailureKind.TEMPORARY
     if isinstance(error, httpx.TimeoutException):
@@ -373,7 +404,7 @@ def _source_error(url: str, deadline: float, error: BaseException) -> SourceErro
         text = f"the server's certificate is not accepted: {shown}; see ca_file, and whether it is for that host"
     elif isinstance(error, httpx.ConnectError):
         text = f"no connection: {shown}"
-    elif isinstance(error, httpx.LocalProtocolError):  # its text contains the header
+    elif isinstance(error, httpx.LocalProtocolError):  # the text of the error contains the header
         text, kind = "a header with credentials is malformed: see the secret's file", FailureKind.BROKEN
     elif isinstance(error, httpx.HTTPError):
         text = shown or type(error).__name__

@@ -1,7 +1,8 @@
-"""A plain list over HTTP: an address a line, and a last line that proves that the list is complete.
+"""A plain list over HTTP: one address per line, and a last line that proves that the list is complete.
 
-The list may begin with ``# domains: ...``, and ends with ``# end COUNT SHA256`` over the lines before it, unless it is
-``foreign``; then the headers must tell the length. ETag and Last-Modified (RFC 9110, 8.8) avoid a second transfer.
+The first line may be ``# domains: ...``. The last line is ``# end COUNT SHA256`` over the lines before it. With
+``foreign`` the last line may be missing, but then the headers must delimit the body. ETag and Last-Modified (RFC 9110,
+8.8) avoid the transfer of an unchanged list.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ if TYPE_CHECKING:
 
 _NOT_MODIFIED = 304
 _SETTLED = 2.0
-"""Seconds: a list that was modified within them may be modified again without a new Last-Modified."""
+"""Minimum age, in seconds, of a list whose Last-Modified is trusted: a younger list may change under the same value."""
 
 
 class Validator(Struct, frozen=True, omit_defaults=True):
-    """The stored validator: ETag and Last-Modified of the last list, and when that was fetched in full."""
+    """The stored validator of a list: its ETag, its Last-Modified, and when it was fetched, in seconds since 1970."""
 
     etag: str = ""
     modified: str = ""
@@ -41,9 +42,9 @@ class Validator(Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def of(cls, headers: Mapping[str, str], now: float) -> Validator:
-        """Return the validator of an answer, an empty one if the list was modified in the last seconds.
+        """Return the validator of an answer, empty if the list is younger than _SETTLED or a date is invalid.
 
-        Such a list may change again under the same Last-Modified (RFC 9110, 8.8.2.2), so it is fetched once more.
+        A younger list may change under the same Last-Modified (RFC 9110, 8.8.2.2), so the next fetch is a full one.
         """
         modified = headers.get("last-modified", "")
         if modified and not _seconds(modified) + _SETTLED <= _seconds(headers.get("date", "")):
@@ -52,20 +53,20 @@ class Validator(Struct, frozen=True, omit_defaults=True):
 
     @classmethod
     def parse(cls, validator: str | None) -> Validator:
-        """Return the stored validator, an empty one if there is none or it is invalid."""
+        """Return the validator decoded from its stored form, empty if that is missing or invalid."""
         try:
             return msgspec.json.decode(validator or "{}", type=cls)
         except (msgspec.DecodeError, UnicodeError):
             return cls()
 
     def headers(self) -> dict[str, str]:
-        """Return the headers of a conditional request (RFC 9110, 13.1)."""
+        """Return the headers of a conditional request (RFC 9110, 13.1), without invalid header values."""
         headers = {"if-none-match": self.etag, "if-modified-since": self.modified}
         return {name: value for name, value in headers.items() if value and value.isascii() and value.isprintable()}
 
 
 def _seconds(date: str) -> float:
-    """Return an HTTP date (RFC 9110, 5.6.7) as seconds since the epoch, NaN if it is invalid."""
+    """Return an HTTP date (RFC 9110, 5.6.7) in seconds since 1970, NaN if it is invalid."""
     try:
         return parsedate_to_datetime(date).timestamp()
     except (ValueError, OverflowError):
@@ -73,14 +74,17 @@ def _seconds(date: str) -> float:
 
 
 class ListSource(CancellableSource):
-    """Source that streams a plain list."""
+    """Source of a plain list, which is streamed into the sink."""
 
     def __init__(self, config: Config) -> None:
         """Store the configuration. Nothing is sent yet."""
         self._config = config
 
     def fetch(self, request: Request) -> Answer:
-        """Fetch the list, conditionally until full_interval has passed. See Source.fetch."""
+        """Fetch the list, with a conditional request until full_interval has passed since the last transfer.
+
+        Raises SourceError if the list is incomplete or cannot be fetched. See ``syncagent.sources.Source``.
+        """
         from syncagent.sources.http.authentication import authenticate_list
         from syncagent.sources.http.client import Client, HttpRequest
 
@@ -91,6 +95,7 @@ class ListSource(CancellableSource):
             return self._read(client, HttpRequest(headers=last.headers() if is_fresh else {}), request)
 
     def _read(self, client: Client, http_request: HttpRequest, request: Request) -> Answer:
+        """Send the request and put the entries of the list into ``request.sink``. Returns "same" after status 304."""
         config = self._config
         with client.send(config.url, http_request) as response:
             if response.status == _NOT_MODIFIED:
@@ -108,7 +113,7 @@ class ListSource(CancellableSource):
         return Answer(validator=stored, domains=heading.domains)
 
     def _check_headers(self, response: Response) -> None:
-        """Raise SourceError if the answer is not a plain list, or could be truncated unnoticed."""
+        """Raise SourceError if the media type is HTML or JSON, or if nothing would reveal a truncated list."""
         media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type in {"text/html", "application/xhtml+xml", "application/json"}:
             text = f"{response.url} is {media_type}, not a plain list: is it a web page, or an error message?"

@@ -1,1 +1,1 @@
-"""HTTP APIs described by recipes."""
+"""Source of addresses from an HTTP API, which a recipe describes."""

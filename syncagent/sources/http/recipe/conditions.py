@@ -1,6 +1,6 @@
-"""Typed conditions on JSON: which records are kept, and whether an answer is a success. An unknown value is an error.
+"""Typed conditions on JSON: they select records and recognize successful answers. An unknown value is an error.
 
-Values are compared by their text: 1 equals "1". Where ``true`` is expected, true, 1 and "yes" are the same.
+Values are compared as text: 1 equals "1". A condition on ``true`` also accepts spellings such as 1 and "yes".
 """
 
 from __future__ import annotations
@@ -16,62 +16,68 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _MAX_SHOWN = 20
+"""Maximum length of a string in a message, in characters."""
 _MAX_SHOWN_NUMBER = 1 << 64
 _EARLIEST = 1e8
-"""Seconds since 1970, in 1973: a smaller number is not a time. 0 and -1 often mean "never", 20300101 is a date."""
+"""Smallest number that is accepted as a time, in seconds since 1970 (March 1973).
+
+A smaller number is an error: 0 and -1 often mean "never", and 20300101 is a date.
+"""
 _DAY = 86400
 _LAST_ZONE = timezone(timedelta(hours=-12))
+"""The time zone in which a local time occurs last."""
 _TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
 _FALSE = frozenset({"false", "0", "no", "off", "f", "n", ""})
 
 
 class RuleError(ValueError):
-    """A value that the recipe does not account for. Its meaning is not guessed. The text may contain a short value."""
+    """A value or record that the recipe does not account for. The text may quote a short value."""
 
 
 class Rule(Struct, frozen=True, kw_only=True):
-    """A condition on the value at ``path``: one key besides ``path``, ``known``, ``default`` and ``when``."""
+    """A condition on the value at ``path``. One key is set besides ``path``, ``known``, ``default`` and ``when``."""
 
     path: str
     """The path of the value."""
     one_of: tuple[Any, ...] | UnsetType = UNSET
-    """The value is one of these."""
+    """The value equals a value in this array."""
     none_of: tuple[Any, ...] | UnsetType = UNSET
-    """The value is none of these."""
+    """The value equals no value in this array."""
     known: tuple[Any, ...] = ()
-    """one_of, none_of: the other values that the API has; any further value is an error."""
+    """one_of, none_of: the other values that the API may return; any further value is an error."""
     true: bool | UnsetType = UNSET
-    """The value is true, or with ``true = false`` false; a value that is neither is an error."""
+    """The value is true, or false if ``true = false``; a value that is neither is an error."""
     present: bool | UnsetType = UNSET
-    """The value exists and is not null, or with ``present = false`` is absent or null."""
+    """The value exists and is not null; if ``present = false``, it is absent or null."""
     starts: str | UnsetType = UNSET
-    """The value is a text that starts with this."""
+    """The value is a text that starts with this text."""
     not_starts: str | UnsetType = UNSET
-    """The value is a text that does not start with this."""
+    """The value is a text that does not start with this text."""
     not_empty: bool | UnsetType = UNSET
     """The value is an array or a text that is not empty; [""] and null count as empty."""
     not_past: bool | UnsetType = UNSET
-    """The value is not a time in the past: seconds since 1970, or as in RFC 3339. Absent and null count as not past.
+    """The value is not a time in the past: in seconds since 1970 or as RFC 3339 text. Absent and null are not past.
 
-    A time without a zone is past once it is past in every zone, a date once its day is over.
+    A time without a zone is past once it is past in every zone; a date is past once its day is over in every zone.
     """
     default: Any = UNSET
-    """The value to use if it is absent or null."""
+    """The value to use if the value at ``path`` is absent or null."""
     when: dict[str, str] = {}
     """The rule applies only if these parameters have these values."""
 
 
 KINDS = ("one_of", "none_of", "true", "present", "starts", "not_starts", "not_empty", "not_past")
+"""The keys of a Rule that are conditions."""
 
 
 def kind(rule: Rule) -> str | None:
-    """Return the key of a rule's condition, None if it has none or more than one."""
+    """Return the key of the rule's condition, None if the rule has no condition or more than one."""
     kinds = [name for name in KINDS if getattr(rule, name) is not UNSET]
     return kinds[0] if len(kinds) == 1 else None
 
 
 def problem(rule: Rule) -> str:
-    """Return what is wrong with a rule, an empty string if nothing is."""
+    """Return the first problem of a rule, an empty string if the rule is valid."""
     condition = kind(rule)
     if condition is None:
         return f"a rule needs exactly one of {', '.join(KINDS)}"
@@ -87,14 +93,15 @@ def problem(rule: Rule) -> str:
 
 
 def all_hold(rules: Iterable[Rule], record: Any) -> bool:  # noqa: ANN401 - JSON
-    """True if every rule holds; the rules after the first that does not are not evaluated.
+    """True if every rule holds. Evaluation stops at the first rule that does not hold.
 
-    Raises RuleError for an unknown value and PathError for a missing one.
+    Raises RuleError if a value is unknown or has the wrong type, and PathError if a value is missing.
     """
     return all(_holds(rule, record) for rule in rules)
 
 
 def _holds(rule: Rule, record: Any) -> bool:  # noqa: ANN401 - JSON
+    """True if the rule holds. Raises RuleError and PathError as ``all_hold`` does."""
     condition = kind(rule)
     value = _value(rule, record, optional=condition in {"present", "not_past"} or rule.default is not UNSET)
     if condition == "present":
@@ -113,6 +120,7 @@ def _holds(rule: Rule, record: Any) -> bool:  # noqa: ANN401 - JSON
 
 
 def _value(rule: Rule, record: Any, *, optional: bool) -> Any:  # noqa: ANN401 - JSON
+    """Return the value at a rule's path, or its default. Raises MissingError if it is missing and not ``optional``."""
     try:
         value = json_path.find_one(record, rule.path)
     except json_path.MissingError:
@@ -130,7 +138,10 @@ def _is_member(rule: Rule, value: Any, condition: str) -> bool:  # noqa: ANN401 
 
 
 def canonical(value: Any) -> str:  # noqa: ANN401 - JSON
-    """Return the text by which a value is compared: "1" for 1, "true" for true, "null" for null. Raises RuleError."""
+    """Return the text form in which a value is compared: "1" for 1 and 1.0, "true" for true, "null" for null.
+
+    Strings lose white space at their ends. Raises RuleError for an object or an array.
+    """
     if value is None or value is json_path.ABSENT:
         return "null"
     if isinstance(value, bool):
@@ -156,6 +167,7 @@ def _text(value: Any, path: str) -> str:  # noqa: ANN401 - JSON
 
 
 def _time(value: Any, path: str) -> float:  # noqa: ANN401 - JSON
+    """Return a time in seconds since 1970. Raises RuleError if the value is not a time, or before _EARLIEST."""
     try:
         when = _timestamp(value)
     except (TypeError, ValueError, OverflowError):
@@ -166,6 +178,7 @@ def _time(value: Any, path: str) -> float:  # noqa: ANN401 - JSON
 
 
 def _timestamp(value: Any) -> float:  # noqa: ANN401 - JSON
+    """Return a number or an RFC 3339 text in seconds since 1970; a date counts to the end of its day."""
     if not isinstance(value, str) or value.isdecimal():
         return float(value)
     when = datetime.fromisoformat(value)
@@ -174,7 +187,7 @@ def _timestamp(value: Any) -> float:  # noqa: ANN401 - JSON
 
 
 def shown(value: Any) -> str:  # noqa: ANN401 - JSON
-    """Return a short plain value for a message, for anything else its type: a body may contain secrets."""
+    """Return a value as messages show it: short plain values as such, others as their type, as they may be secrets."""
     if isinstance(value, str):
         is_short = len(value) <= _MAX_SHOWN and value.isprintable()
         return repr(value) if is_short else json_path.type_name(value)

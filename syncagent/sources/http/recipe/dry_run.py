@@ -1,8 +1,8 @@
-"""Run of a recipe on recorded answers, without a network: ``syncagent recipe test FILE FIXTURE``.
+"""Dry run of a recipe on recorded answers, without a network: ``syncagent recipe test FILE FIXTURE``.
 
-A fixture is JSON: ``answers`` contains for each step the bodies of its pages in the order of the requests (for a step
-with ``for_each``, an object with such a list for each value). ``parameters`` are those of the recipe; ``expected``
-lists the addresses and ``@domain`` catch-alls of a correct recipe.
+A fixture is JSON. ``answers`` maps each step to the list of the bodies of its pages, in the order of the requests; a
+step with ``for_each`` has an object with such a list for each value. ``parameters`` sets the recipe's parameters.
+``expected`` lists the addresses and ``@domain`` catch-alls that a correct recipe emits.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ if TYPE_CHECKING:
     from syncagent.sources.http.recipe.run import Page
 
 ORIGIN = "https://primary.example.com"
-"""URL that the answers of a fixture come from, so that a link to the next page can be on the same host."""
+"""Base URL of the answers of a fixture. Links to the next page must be on this host."""
 _LIMITS = Limits(1000, 1_000_000)
+"""The maximum numbers of pages of a list and of records of a step in a dry run."""
 _MAX_FIXTURE = 64 << 20
-"""Octets of a fixture: as many as a page of an API."""
+"""Maximum size of a fixture in octets, the same as the default for a page of an API."""
 
 
 class Fixture(Struct, forbid_unknown_fields=True):
-    """Recorded answers, and the expected addresses."""
+    """The recorded answers of each step, the parameters, and the expected addresses (None: not compared)."""
 
     answers: dict[str, Any]
     expected: list[str] | None = None
@@ -47,7 +48,11 @@ class Fixture(Struct, forbid_unknown_fields=True):
 
 
 class DryRunResult(Struct, frozen=True):
-    """Sorted addresses, rejects with their reasons, and the differences from the expected addresses."""
+    """The result of a dry run.
+
+    ``addresses`` are canonical and sorted. ``rejected`` are pairs of spelling and reason. ``missing`` and
+    ``unexpected`` are the sorted differences from the expected addresses.
+    """
 
     answer: Answer
     addresses: tuple[str, ...]
@@ -57,7 +62,7 @@ class DryRunResult(Struct, frozen=True):
 
 
 class _MemorySink:
-    """Sink that keeps the addresses in memory."""
+    """A sink that keeps addresses and rejects in memory, and does not support amending."""
 
     def __init__(self) -> None:
         self.restart()
@@ -73,7 +78,7 @@ class _MemorySink:
         self.rejected.append((spelled, reason))
 
     def ignore(self, count: int) -> None:
-        """Do nothing: ignored entries do not appear in the result."""
+        """Do nothing: ignored values do not appear in the result."""
 
     def restart(self) -> None:
         self.addresses: set[str] = set()
@@ -89,7 +94,7 @@ class _MemorySink:
 
 
 class _RecordedAnswers:
-    """Pages of a fixture, in order; see ``recipe.run.Primary``."""
+    """A ``recipe.run.Primary`` whose pages are those of a fixture, each returned once, in order."""
 
     def __init__(self, answers: dict[str, Any], parameters: dict[str, str]) -> None:
         self._left, self._parameters = copy.deepcopy(answers), parameters
@@ -108,7 +113,7 @@ class _RecordedAnswers:
         return pages.pop(0), ""
 
     def unused_steps(self) -> list[str]:
-        """Return the steps with pages that were not requested."""
+        """Return the names of the steps with pages that were not requested."""
         steps = {
             name: list(pages.values()) if isinstance(pages, dict) else [pages] for name, pages in self._left.items()
         }
@@ -116,7 +121,7 @@ class _RecordedAnswers:
 
 
 def read(file: Path) -> Fixture:
-    """Return the fixture in a file. Raises ConfigError."""
+    """Return the fixture in a file. Raises ConfigError if the file cannot be read or is not a valid fixture."""
     try:
         return msgspec.json.decode(atomic.read_foreign(file, _MAX_FIXTURE), type=Fixture)
     except OSError as error:
@@ -127,7 +132,11 @@ def read(file: Path) -> Fixture:
 
 
 def dry_run(recipe_name: str, fixture: Fixture) -> DryRunResult:
-    """Return the result of a recipe on a fixture. Raises ConfigError, and SourceError as a real fetch would."""
+    """Return the result of a recipe on a fixture.
+
+    Raises ConfigError if the recipe or its parameters are invalid. Raises SourceError as a real fetch does, and if the
+    fixture has too few or too many pages.
+    """
     recipe = load(recipe_name)
     parameters = parameter_values(recipe, fixture.parameters)
     if missing := recipe.parameters.keys() - parameters.keys():

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 
 class Emitted(NamedTuple):
-    """One value that a record emits: an address, ``@domain``, a pattern, a domain, or an alias domain of ``to``.
+    """A value that a record emits: an address, ``@domain``, a pattern, a domain, or an alias domain of ``to``.
 
-    ``over`` names the steps whose addresses an alias domain has as well, all steps if empty.
+    ``kind`` is that of ``Emit``. ``over`` names the steps whose addresses are valid in the alias domain too; all steps
+    if empty.
     """
 
     kind: str
@@ -29,15 +30,15 @@ class Emitted(NamedTuple):
 
 @dataclass
 class Records:
-    """Records of the steps that later steps join with, indexed when they are first looked up."""
+    """The records of steps that later steps refer to. The index of a join is built at its first look-up."""
 
     by_step: dict[str, list[Any]] = field(default_factory=dict)
     _indexes: dict[tuple[str, str, str], dict[str, Any]] = field(default_factory=dict)
 
     def look_up(self, join: Join, record: Any) -> Any:  # noqa: ANN401 - JSON
-        """Return the record that a join refers to, None if there is nothing to look up and the join is optional.
+        """Return the record that a join refers to, None if the join is optional and its key is absent, null or empty.
 
-        Raises RuleError and PathError.
+        Raises RuleError if no record matches or if two records have the same key, and PathError if a path is missing.
         """
         value = json_path.find_one(record, join.local)
         if value in (None, json_path.ABSENT, ""):
@@ -52,6 +53,7 @@ class Records:
         return match
 
     def _index(self, join: Join) -> dict[str, Any]:
+        """Return the records of a join's step by their key. Raises RuleError if two records have the same key."""
         index = self._indexes.setdefault((join.step, join.key, join.part), {})
         if not index:
             for record in self.by_step[join.step]:
@@ -68,7 +70,7 @@ def _join_key(value: Any, join: Join) -> str:  # noqa: ANN401 - JSON
 
 
 def with_joins(record: Any, joins: Iterable[Join], records: Records) -> Any:  # noqa: ANN401 - JSON
-    """Return a record with the records that its joins refer to. Raises RuleError and PathError."""
+    """Return a copy of a record with the matching record of each join added. Raises as ``Records.look_up`` does."""
     for join in joins:
         record = _with_member(record, join.name, records.look_up(join, record))
     return record
@@ -81,7 +83,11 @@ def _with_member(record: Any, name: str, value: Any) -> Any:  # noqa: ANN401 - J
 
 
 def extract(step: Step, record: Any, records: Records) -> list[Emitted]:  # noqa: ANN401 - JSON
-    """Return the values that a kept record emits. Raises RuleError if it must emit one and does not, and PathError."""
+    """Return the values that a kept record emits.
+
+    Raises RuleError if the record emits no value although it must, or if a value is not as the recipe expects. Raises
+    PathError if a path is missing.
+    """
     emitted = [value for emit in step.emit for value in _emit(emit, record, records)]
     if not emitted and step.emit and step.must_emit:
         raise conditions.RuleError("no emit applies to the record")
@@ -89,6 +95,7 @@ def extract(step: Step, record: Any, records: Records) -> list[Emitted]:  # noqa
 
 
 def _emit(emit: Emit, record: Any, records: Records) -> Iterator[Emitted]:  # noqa: ANN401 - JSON
+    """Yield the values that one ``emit`` takes from a record. Raises RuleError and PathError as ``extract`` does."""
     places = (
         [_with_member(record, "each", place) for place in json_path.find_all(record, emit.each)]
         if emit.each
@@ -118,6 +125,7 @@ def _emit_values(emit: Emit, scope: Any) -> Iterator[Emitted]:  # noqa: ANN401 -
 
 
 def _values(emit: Emit, scope: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
+    """Yield the texts of an ``emit``: its filled template, or the values at its path that ``only_prefix`` selects."""
     if emit.template:
         yield PLACEHOLDER.sub(lambda match: _part(json_path.find_one(scope, match[1]), match[1]), emit.template)
         return
@@ -128,7 +136,7 @@ def _values(emit: Emit, scope: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
         elif text.strip().lower().startswith(emit.only_prefix.lower()):
             yield text.strip()[len(emit.only_prefix) :].strip()
         elif emit.only_prefix.endswith(":") and ":" not in text:
-            yield text  # without any prefix: an address, as some directories have it beside prefixed ones
+            yield text  # an address without a prefix: some directories mix these with prefixed addresses
 
 
 def _domain(value: str) -> str:
@@ -136,7 +144,7 @@ def _domain(value: str) -> str:
 
 
 def _target_domain(value: Any, path: str) -> str:  # noqa: ANN401 - JSON
-    """Return the alias's target domain. Raises RuleError if it is not a domain; the alias would get no addresses."""
+    """Return the alias's target domain. Raises RuleError if it is not a domain: the alias would get no addresses."""
     try:
         return canonical_domain(_domain(_text(value, path)))
     except UnusableError as error:
@@ -144,6 +152,7 @@ def _target_domain(value: Any, path: str) -> str:  # noqa: ANN401 - JSON
 
 
 def _part(value: Any, path: str) -> str:  # noqa: ANN401 - JSON
+    """Return the value of a placeholder. Raises RuleError if it is not a string, or is blank."""
     text = _text(value, path)
     if not text.strip():
         raise conditions.RuleError(f"{path} is empty, expected a part of an address")

@@ -3,7 +3,8 @@
 ``@`` is the whole body. ``data.items`` descends into objects, ``users[]`` into each item of an array, ``x[0]`` into one
 item, ``aliases.*`` into each value of an object, ``aliases.*~`` into each of its names. A name with characters other
 than letters, digits, ``-``, ``_``, ``$`` and ``@`` is quoted: ``"@odata.nextLink"``. ``name?`` may be absent or null;
-the object that contains it may not.
+the object that contains it may not. ``[]?``, ``[0]?``, ``*?`` and ``*~?`` also permit null in place of their array or
+object.
 """
 
 from __future__ import annotations
@@ -22,19 +23,21 @@ _MAX_LENGTH = 4096
 _HARMLESS_NAME = re.compile(r"[A-Za-z0-9_@.$-]{1,40}")
 _TYPE_NAMES = {dict: "an object", list: "an array", str: "a text", bool: "true or false", type(None): "null"}
 ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "nothing", "__bool__": lambda _: False})()
-"""The value at an optional place that is absent."""
+"""The result for an optional place that is absent or null. It is false, and shown as "nothing"."""
 
 
 class PathError(ValueError):
-    """A path is malformed, or does not exist in a body. The text names the place and contains no value."""
+    """A malformed path, or a path that does not match a body. The text may list member names, but contains no value."""
 
 
 class MissingError(PathError):
-    """The place of a path is absent, or the object or array that would contain it is null."""
+    """A place of a path that is absent, or null where the path expects an object or array."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Step:
+    """A step of a path. ``kind`` is "key", "index", "items", "values" or "names"."""
+
     kind: str
     name: str = ""
     index: int = 0
@@ -70,12 +73,15 @@ def parse(path: str) -> tuple[_Step, ...]:
 
 
 def is_plural(path: str) -> bool:
-    """True if a path can lead to several places."""
+    """True if a path can lead to more than one place. Raises PathError if it is malformed."""
     return any(step.kind in {"items", "values", "names"} for step in parse(path))
 
 
 def find_all(body: Any, path: str) -> Iterator[Any]:  # noqa: ANN401 - JSON
-    """Return the values at every place of a path. Raises PathError if a place is missing."""
+    """Return an iterator over the values at all places of a path.
+
+    Raises PathError if the path is malformed, or if a place is missing or has the wrong type.
+    """
     places = [body]
     for step in parse(path):
         places = [value for place in places for value in _descend(place, step, path)]
@@ -83,7 +89,10 @@ def find_all(body: Any, path: str) -> Iterator[Any]:  # noqa: ANN401 - JSON
 
 
 def find_one(body: Any, path: str) -> Any:  # noqa: ANN401 - JSON
-    """Return the value at the only place of a path, ABSENT if it is optional and absent. Raises PathError."""
+    """Return the value at the only place of a path, ABSENT if there is no place.
+
+    Raises PathError as ``find_all`` does, and if there is more than one place.
+    """
     values = list(find_all(body, path))
     if len(values) > 1:
         raise PathError(f"{path} leads to {len(values)} places, expected one")
@@ -91,6 +100,7 @@ def find_one(body: Any, path: str) -> Any:  # noqa: ANN401 - JSON
 
 
 def _descend(place: Any, step: _Step, path: str) -> list[Any]:  # noqa: ANN401 - JSON
+    """Return the values that a step leads to from a place. Raises PathError; ``path`` is for its text."""
     if step.optional and place is None and step.kind != "key":
         return []
     expected = dict if step.kind in {"key", "values", "names"} else list
@@ -117,5 +127,5 @@ def _member(place: Any, step: _Step) -> Any:  # noqa: ANN401 - JSON
 
 
 def type_name(value: Any) -> str:  # noqa: ANN401 - JSON
-    """Return the JSON type of a value as messages name it; never the value itself, which may be a secret."""
+    """Return the JSON type of a value as messages name it. Messages do not show the value, which may be a secret."""
     return "nothing" if value is ABSENT else _TYPE_NAMES.get(type(value), "a number")

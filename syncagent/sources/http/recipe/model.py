@@ -1,6 +1,6 @@
 """Data model of recipes, which describe a primary's API. contrib/docs/recipes.md is their documentation.
 
-A recipe is TOML: one that syncagent brings (``syncagent/sources/recipes/NAME.toml``), or a file.
+A recipe is a TOML file, either shipped with syncagent (``syncagent/sources/recipes/NAME.toml``) or given by its path.
 """
 
 from __future__ import annotations
@@ -14,34 +14,35 @@ from msgspec.structs import replace
 from syncagent.sources.http.recipe.conditions import Rule
 
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+"""A placeholder {NAME}; group 1 is the name."""
 
 
 class Parameter(Struct, frozen=True, kw_only=True):
-    """A value that the configuration sets in ``parameters``."""
+    """A parameter of a recipe, whose value the configuration sets in ``parameters``."""
 
     text: str
     """The description for people."""
     default: str | UnsetType = UNSET
     """The default value; without one the parameter is required."""
     one_of: tuple[str, ...] = ()
-    """The allowed values; any unless set."""
+    """The allowed values; any value is allowed unless set."""
 
 
 class Auth(Struct, frozen=True, kw_only=True):
-    """How requests are authenticated."""
+    """The authentication of the requests."""
 
     kind: Literal[
         "none", "header", "bearer", "token", "basic", "oauth2_client_credentials", "oauth2_jwt_bearer", "login"
     ]
-    """header, bearer, token, oauth2_jwt_bearer need token_file; basic, login, oauth2_client_credentials a password."""
+    """header, bearer, token and oauth2_jwt_bearer require token_file; all others but none require password_file."""
     name: str = ""
-    """header: its name; login with ``put = "header"``: likewise."""
+    """header, or login with ``put = "header"``: the name of the header."""
     scheme: str = "Token"
     """token: the scheme before the token in Authorization."""
     token_url: str = ""
     """oauth2: the URL of the token endpoint; placeholders as in a path."""
     scope: str = ""
-    """oauth2: the scope of the token; placeholders likewise."""
+    """oauth2: the scope of the token; placeholders as in a path."""
     subject: str = ""
     """oauth2_jwt_bearer: the user to impersonate; placeholders as in a path."""
     path: str = ""
@@ -59,35 +60,35 @@ class Auth(Struct, frozen=True, kw_only=True):
 
 
 class Paging(Struct, frozen=True, kw_only=True):
-    """How a list is paged."""
+    """The pagination of a list."""
 
     kind: Literal["page", "offset", "token", "next_url", "link_header"]
-    """By page number, by record offset, by a token, by a URL in the body, or by a URL in the header Link."""
+    """How a request names its page: by number, record offset, token, URL from the body, or URL from the header Link."""
     param: str = ""
-    """page, offset, token: its parameter in the query; without one, the body has the placeholder {page} or {offset}."""
+    """page, offset, token: the query parameter. page and offset without it: {page} or {offset} in the body instead."""
     start: int = 1
     """page, offset: the first number; offsets usually start at 0."""
     path: str = ""
-    """token, next_url: its path in the body; absent, null, false or empty on the last page."""
+    """token, next_url: the path of the token or URL in the body. On the last page it is absent, null, false or ""."""
     until: Literal["empty", "total"] = "empty"
-    """page, offset: the last page: an empty page, or the page that reaches ``total`` if the total is reliable."""
+    """page, offset: the last page is an empty page, or the page that reaches ``total`` if the total is reliable."""
 
 
 class Join(Struct, frozen=True, kw_only=True):
-    """A look-up in the records of an earlier step. It is an error if no record matches."""
+    """A look-up in the records of an earlier step. The fetch fails if no record matches."""
 
     step: str
     """The earlier step."""
     key: str
     """The path of the key in the records of that step."""
     local: str
-    """The path of the key in this record; absent or null is an error unless ``optional`` is set."""
+    """The path of the key in this record. An absent, null or empty key is an error unless ``optional`` is set."""
     part: Literal["whole", "domain"] = "whole"
     """Whether to compare the whole key, or the part after its last @."""
     name: str
     """The member of this record under which the matching record is added."""
     optional: bool = False
-    """Whether the key may be absent; ``name`` is null then."""
+    """Whether the key may be null or empty, or absent if ``local`` ends with a ?; ``name`` is null then."""
 
 
 class Emit(Struct, frozen=True, kw_only=True):
@@ -96,17 +97,20 @@ class Emit(Struct, frozen=True, kw_only=True):
     kind: Literal["address", "catch_all", "accept_all", "pattern", "alias_domain", "domain"]
     """An address, a domain with a catch-all, a domain that accepts all, a pattern, an alias domain, or a domain."""
     value: str = ""
-    """The path of the value; a path to several places emits several values."""
+    """The path of the value. The value at each of its places is emitted."""
     template: str = ""
     """A template instead of ``value``, such as "{name}@{domain.name}"."""
     each: str = ""
-    """Emit for each place of this path, which the other paths call ``each``."""
+    """The path of the places to emit for, each of which is named ``each`` in the other paths."""
     join: tuple[Join, ...] = ()
     """Look-ups in earlier steps, in order."""
     where: tuple[Rule, ...] = ()
     """Conditions on the record. A record for which no emit applies is an error unless ``must_emit = false``."""
     only_prefix: str = ""
-    """For values with a type prefix: emit those with this prefix (in any case), without it."""
+    """For values with a type prefix: emit only values with this prefix, in any case, and remove it.
+
+    A prefix that ends with a colon also selects values without a colon.
+    """
     suffixes: tuple[str, ...] = ()
     """Suffixes of the local part: the address is also emitted with each of them."""
     to: str = ""
@@ -116,10 +120,10 @@ class Emit(Struct, frozen=True, kw_only=True):
 
 
 class Step(Struct, frozen=True, kw_only=True):
-    """A request for one list of the API."""
+    """A request for a list of the API, or for a list per value of ``for_each``."""
 
     name: str
-    """The name, for other steps and for people."""
+    """The name, by which other steps and messages refer to the step."""
     method: Literal["GET", "POST"] = "GET"
     """The method of the request."""
     path: str
@@ -129,7 +133,7 @@ class Step(Struct, frozen=True, kw_only=True):
     body: dict[str, Any] = {}
     """POST: the JSON body; placeholders as in path, and "{page}" or "{offset}" alone is a number."""
     for_each: str = ""
-    """STEP.PATH: one list for each value of the path in the records of an earlier step."""
+    """STEP.PATH: the step reads a list for each value of the path in the records of an earlier step."""
     ok: tuple[Rule, ...] = ()
     """Conditions on the body of a successful answer; the source fails if one does not hold."""
     list: str
@@ -138,13 +142,13 @@ class Step(Struct, frozen=True, kw_only=True):
     With ?, ok or total must distinguish an empty list from an error.
     """
     unwrap: str = ""
-    """The path of the real body inside a wrapper; ignored if absent."""
+    """The path of the real body inside a wrapper. With ? at its end, the body may lack the wrapper."""
     empty_object: bool = False
     """Whether {} counts as an empty list."""
     total: str = ""
     """The path of the total number of records in the body."""
     paging: Paging | None = None
-    """How the list is paged; one page unless set."""
+    """The pagination of the list; a single page unless set."""
     join: tuple[Join, ...] = ()
     """Look-ups in earlier steps, in order."""
     where: tuple[Rule, ...] = ()
@@ -163,13 +167,13 @@ class Recipe(Struct, frozen=True, kw_only=True):
     """An API: its authentication and its lists, in the order of the requests."""
 
     title: str
-    """The product and what is read of it."""
+    """The product and the data that is read from it."""
     url: str = ""
     """The URL of the API; the configuration takes precedence."""
     parameters: dict[str, Parameter] = {}
-    """Further values that the configuration sets."""
+    """The parameters that the configuration sets, by name."""
     auth: Auth
-    """How requests are authenticated."""
+    """The authentication of the requests."""
     rate_words: tuple[str, ...] = ()
     """Words in the body of a refusal (401, 403, 407) that mean "too many requests"."""
     steps: tuple[Step, ...]
@@ -177,7 +181,7 @@ class Recipe(Struct, frozen=True, kw_only=True):
 
 
 def parameter_values(recipe: Recipe, configured: dict[str, str]) -> dict[str, str]:
-    """Return the values of a recipe's parameters, without those that have neither a value nor a default."""
+    """Return the values of a recipe's parameters: configured or default. A parameter with neither is left out."""
     defaults = {
         name: parameter.default for name, parameter in recipe.parameters.items() if isinstance(parameter.default, str)
     }
@@ -185,7 +189,7 @@ def parameter_values(recipe: Recipe, configured: dict[str, str]) -> dict[str, st
 
 
 def with_parameters(recipe: Recipe, values: dict[str, str]) -> Recipe:
-    """Return the recipe for these values of its parameters: without the steps and rules that ``when`` excludes."""
+    """Return the recipe without the steps and rules whose ``when`` does not match these parameter values."""
 
     def applies(when: dict[str, str]) -> bool:
         return all(values.get(name) == value for name, value in when.items())
@@ -202,7 +206,11 @@ def with_parameters(recipe: Recipe, values: dict[str, str]) -> Recipe:
 
 
 def fill_placeholders(template: Any, values: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
-    """Return a text or body with its placeholders filled; a text that is one placeholder keeps the value's type."""
+    """Return a text or JSON body with its placeholders replaced by their values.
+
+    A text that is a single placeholder becomes the value itself, of the same type. Raises KeyError if ``values`` lacks
+    a placeholder.
+    """
     if isinstance(template, dict):
         return {name: fill_placeholders(member, values) for name, member in template.items()}
     if isinstance(template, list):

@@ -1,4 +1,4 @@
-"""Pagination of one list, with detection of loops, of lists without end, and of links to other hosts."""
+"""Pagination of a list, with detection of loops, endless lists, and links to other hosts."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ if TYPE_CHECKING:
     from syncagent.sources.http.recipe.model import Paging
 
 _MAX_EMPTY_PAGES = 20
+"""Maximum number of consecutive pages without a record."""
 _MAX_CURSOR = 8192
-"""Octets of the token or URL of the next page: parsing a URL normalizes its host name, which takes time."""
+"""Maximum size of the token or URL of the next page, in octets: parsing a long host name takes much time."""
 _PORTS = {"http": 80, "https": 443}
 
 
 class ListChangedError(Exception):
-    """The list changed while it was read, so the pages do not belong together. One more attempt may succeed."""
+    """A list that changed while it was read, so that its pages are inconsistent. A second attempt may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a page is: URL, query, and the number for a placeholder in the body."""
+    """The location of a page: URL, query, and the number that fills {page} or {offset} in the body."""
 
     url: str
     query: Mapping[str, str]
@@ -38,13 +39,13 @@ class Place:
 
     @property
     def shown(self) -> str:
-        """The URL as messages show it: without the query, which may come from the server."""
+        """The URL as messages show it, without a query, which may come from the server."""
         return self.url.partition("?")[0]
 
 
 @dataclass
 class Pagination:
-    """Progress through one list, page by page."""
+    """The state of reading one list: the pages, records and total so far, and the data that detects loops."""
 
     paging: Paging | None
     max_pages: int
@@ -53,23 +54,28 @@ class Pagination:
     total: str = ""
     _empty_pages: int = 0
     _seen: set[bytes] = field(default_factory=set)
-    """SHA-256 of the pages and cursors."""
+    """SHA-256 digests of the pages and cursors so far."""
     _identities: set[int] = field(default_factory=set)
-    """Hashes of the records' identities."""
+    """Hashes of the identities of the records so far."""
 
     def first(self, url: str, query: Mapping[str, str]) -> Place:
-        """Return the place of the first page."""
+        """Return the place of the first page, with its page number or offset if the list has one."""
         paging = self.paging
         if paging is None or paging.kind not in {"page", "offset"}:
             return Place(url, query)
         return self._numbered(Place(url, query), paging.start)
 
     def _numbered(self, place: Place, number: int) -> Place:
+        """Return the place with this page number or offset, also in its query if the paging has a parameter."""
         param = self.paging.param if self.paging else ""
         return Place(place.url, {**place.query, param: str(number)} if param else place.query, number)
 
     def add_page(self, place: Place, records: list[Any], total: str) -> None:
-        """Count a page. Raises SourceError for a loop or too many empty pages, ListChangedError for another total."""
+        """Count a page and its records.
+
+        Raises SourceError if the page repeats an earlier page, or if too many consecutive pages are empty. Raises
+        ListChangedError if the total differs from that of the previous page.
+        """
         self.pages += 1
         self.records += len(records)
         self._empty_pages = 0 if records else self._empty_pages + 1
@@ -84,9 +90,10 @@ class Pagination:
         self.total = total
 
     def add_identities(self, place: Place, identities: Iterable[str | bytes]) -> None:
-        """Record the identities of a page's records. Raises ListChangedError if an earlier page had one of them.
+        """Store the identities of a page's records. Raises ListChangedError if an earlier page has the same identity.
 
-        Records moved between the two pages, so that another record may be on neither, whatever the total is.
+        In that case records moved between pages while they were read. Another record may then be on no page that was
+        read, even if the total is correct.
         """
         hashes = set(map(hash, identities))
         if not self._identities.isdisjoint(hashes):
@@ -94,6 +101,7 @@ class Pagination:
         self._identities |= hashes
 
     def _require_new(self, content: bytes, text: str) -> None:
+        """Store the digest of a page or cursor. Raises SourceError if it is already stored."""
         digest = hashlib.sha256(content).digest()
         if digest in self._seen:
             raise SourceError(f"{text}: the pages form a loop; see paging", kind=FailureKind.BROKEN)
@@ -102,8 +110,9 @@ class Pagination:
     def next_place(self, place: Place, body: Any, link: str, count: int) -> Place | None:  # noqa: ANN401 - JSON
         """Return the place of the next page, None at the end of the list.
 
-        ``link`` is the URL in the header Link, ``count`` the number of records of this page. Raises SourceError if the
-        pages form a loop, leave the host or are too many, and PathError.
+        ``link`` is the URL from the header Link, ``count`` the number of records of this page. Raises SourceError if
+        the pages form a loop, leave the host or exceed max_pages, or if the cursor is too long. Raises PathError or
+        RuleError if the body has no valid cursor.
         """
         following = self._next_place(place, body, link, count)
         if following is not None and self.pages >= self.max_pages:
@@ -132,11 +141,12 @@ class Pagination:
         return Place(same_origin(place.url, cursor), {})
 
     def _cursor(self, body: Any, paging: Paging) -> str:  # noqa: ANN401 - JSON
+        """Return the token or URL of the next page from a body, empty if it is absent, null or false."""
         cursor = json_path.find_one(body, paging.path)
         return "" if cursor is None or cursor is False or cursor is json_path.ABSENT else canonical(cursor)
 
     def check_total(self, url: str) -> None:
-        """Raise ListChangedError if the number of records differs from the announced total."""
+        """Raise ListChangedError if the server announces a total and the number of records differs from it."""
         if self.total and self.total != str(self.records):
             raise ListChangedError(
                 f"{url.partition('?')[0]}: the total is {self.total} records, but the pages have {self.records}"
@@ -144,7 +154,10 @@ class Pagination:
 
 
 def same_origin(url: str, link: str) -> str:
-    """Return the absolute URL of a link. Raises SourceError for another origin: it must not get the credentials."""
+    """Return a link as an absolute URL.
+
+    Raises SourceError if its origin differs from that of ``url``: another host must not receive the credentials.
+    """
     try:
         absolute = urljoin(url, link)
     except ValueError:
@@ -157,9 +170,10 @@ def same_origin(url: str, link: str) -> str:
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
+    """Return scheme, host and port of a URL; ("", None, None) if it is invalid or contains a user name."""
     try:
         parts = urlsplit(url)
-        if "@" in parts.netloc:  # user name and password, which would be sent instead of the configured ones
+        if "@" in parts.netloc:  # httpx would send user name and password of the URL in place of a token
             return "", None, None
         return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
     except ValueError:

@@ -1,7 +1,7 @@
 """Execution of a recipe: its steps in order, each list read to its end, then the alias domains.
 
-A fetch is complete or raises: anything missing, unknown or contradictory ends it. Where pages come from is not known
-here.
+A fetch is complete or raises: a missing, unknown or contradictory value ends it. The pages come from a ``Primary``: a
+server, or recorded answers.
 """
 
 from __future__ import annotations
@@ -32,25 +32,27 @@ if TYPE_CHECKING:
     from syncagent.sources.http.recipe.pagination import Place
 
 _SAMPLE, _MAX_SHOWN = 3, 200
+"""Number of values in a sample, and their maximum length in characters."""
 _BATCH = 10_000
+"""Number of entries that are put into the sink at a time, approximately."""
 _WILDCARD = re.compile(r"[%*?]")
 Page = tuple[Any, str]
-"""A body, and the URL of the next page in the header Link, empty if none."""
+"""The decoded body of a page, and the URL of the next page from the header Link, empty if there is none."""
 
 
 class Primary(Protocol):
-    """Server of the pages of a step; ``each`` is the value of ``for_each``."""
+    """The provider of the pages of a step. ``each`` is the current value of ``for_each``, empty without it."""
 
     def start(self, step: Step, each: str) -> Place:
-        """Return the place of a step's first page, without paging."""
+        """Return the place of a step's first page, without the parameters of its paging."""
 
     def page(self, step: Step, place: Place, each: str) -> Page:
-        """Return the page at a place. Raises SourceError."""
+        """Return the page at a place. Raises SourceError if it is not available."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Maximum size of one list, beyond which it counts as endless."""
+    """The maximum numbers of pages of a list and of records of a step. Beyond them the fetch fails."""
 
     pages: int
     records: int
@@ -58,6 +60,8 @@ class Limits:
 
 @dataclass
 class _Counts:
+    """Statistics of a step, and a sample of the values that it emits."""
+
     pages: int = 0
     records: int = 0
     kept: int = 0
@@ -68,7 +72,8 @@ class _Counts:
 def run_recipe(recipe: Recipe, primary: Primary, limits: Limits, request: Request) -> Answer:
     """Run a recipe, put its entries into ``request.sink`` and return the answer.
 
-    If a list changes while it is read, everything is read once more. Raises SourceError.
+    If a list changes while it is read, all lists are read once more. Raises SourceError if a list changes in the second
+    attempt too, or if a page or record is missing or not as the recipe expects.
     """
     for is_last in (False, True):
         with tempfile.TemporaryFile() as spool:
@@ -83,7 +88,7 @@ def run_recipe(recipe: Recipe, primary: Primary, limits: Limits, request: Reques
 
 @dataclass
 class _Spool:
-    """Entries on disk, kept until the alias domains are known."""
+    """A temporary file of entries, which are read again when all alias domains are known."""
 
     _file: Any
     _encoder: msgspec.json.Encoder = field(default_factory=msgspec.json.Encoder)
@@ -98,7 +103,7 @@ class _Spool:
 
 
 class _Run:
-    """One attempt at a recipe."""
+    """An attempt to run a recipe, with its intermediate results."""
 
     def __init__(self, recipe: Recipe, primary: Primary, limits: Limits, request: Request, spool: _Spool) -> None:
         self._recipe, self._primary, self._limits, self._request = recipe, primary, limits, request
@@ -126,6 +131,7 @@ class _Run:
         return Answer(notes=tuple(self._notes()), steps=tuple(reports), domains=domains)
 
     def _values_of_for_each(self, step: Step) -> Iterator[str]:
+        """Yield the distinct values of a step's ``for_each``; a single empty string without ``for_each``."""
         if not step.for_each:
             yield ""
             return
@@ -136,6 +142,7 @@ class _Run:
         yield from dict.fromkeys(values)
 
     def _read_list(self, step: Step, each: str) -> None:
+        """Read and process all pages of a list. Raises ListChangedError if its pages are inconsistent."""
         counts, pagination = self._counts[step.name], Pagination(step.paging, self._limits.pages)
         start = self._primary.start(step, each)
         place: Place | None = pagination.first(start.url, start.query)
@@ -155,7 +162,11 @@ class _Run:
             pagination.check_total(start.url)
 
     def _process(self, step: Step, records: list[Any]) -> list[str | bytes]:
-        """Process the records of a page and return their identities, none if the list is not paged."""
+        """Put the values that a page's records emit, and return the identities of the records.
+
+        A record's identity is its key, or its JSON without a key. Returns no identities if the list is not paged, or if
+        its path leads to more than one place. Raises SourceError if a record is not as the recipe expects.
+        """
         counts = self._counts[step.name]
         emitted: list[tuple[str, Emitted]] = []
         identities: list[str | bytes] = []
@@ -185,6 +196,7 @@ class _Run:
         return identities
 
     def _put(self, step: Step, emitted: list[tuple[str, Emitted]]) -> None:
+        """Put the emitted addresses into the sink, and store domains, alias domains and patterns."""
         counts = self._counts[step.name]
         counts.emitted += len(emitted)
         counts.sample += [value.value[:_MAX_SHOWN] for _, value in emitted[: _SAMPLE - len(counts.sample)]]
@@ -198,7 +210,7 @@ class _Run:
                 self._aliases[domain_or_same(value.to)].append(value)
             elif value.kind == "pattern" and _WILDCARD.search(value.value):
                 self._patterns.append(value.value)
-            else:  # without a wildcard it is an address, in which _ is itself or any character
+            else:  # a pattern without a wildcard is an address, whose _ is literal or any character
                 entries.append((value.value, key or value.value, step.name))
                 if value.kind == "pattern" and "_" in value.value:
                     self._patterns.append(value.value)
@@ -213,7 +225,7 @@ class _Run:
         batch: list[Entry] = []
         for address, key, step in self._spool.read():
             if too_long(address):
-                continue  # rejected once, under its own domain
+                continue  # already rejected under its own domain
             local, _, domain = address.strip().rpartition("@")
             batch += [(f"{local}@{alias}", key, f"{step}, {alias}") for alias in self._aliases_of(domain, step)]
             if len(batch) > _BATCH:
@@ -232,6 +244,7 @@ class _Run:
         return aliases
 
     def _notes(self) -> Iterator[str]:
+        """Yield the notes of the answer: a warning if there are patterns."""
         if self._patterns:
             shown = ", ".join(f"{pattern[:_MAX_SHOWN]!a}" for pattern in self._patterns[:_SAMPLE])
             yield (
@@ -241,14 +254,14 @@ class _Run:
 
 
 def _steps_looked_up(recipe: Recipe) -> set[str]:
-    """Return the steps whose records later steps need."""
+    """Return the names of the steps whose records later steps use, by ``join`` or ``for_each``."""
     joins = [join for step in recipe.steps for join in step.join]
     joins += [join for step in recipe.steps for emit in step.emit for join in emit.join]
     return {join.step for join in joins} | {step.for_each.partition(".")[0] for step in recipe.steps if step.for_each}
 
 
 def _checked_body(step: Step, body: Any) -> Any:  # noqa: ANN401 - JSON
-    """Return the body inside its wrapper, if any. Raises RuleError if it is not a success."""
+    """Return the body, without its wrapper if it has one. Raises RuleError if a rule of ``ok`` does not hold."""
     if step.unwrap:
         inner = json_path.find_one(body, step.unwrap)
         body = body if inner is json_path.ABSENT else inner
@@ -258,7 +271,7 @@ def _checked_body(step: Step, body: Any) -> Any:  # noqa: ANN401 - JSON
 
 
 def _path_segment(value: Any) -> str:  # noqa: ANN401 - JSON
-    """Return a value of ``for_each``. Raises RuleError if it is empty or would change the path, as "." and ".." do."""
+    """Return a value of ``for_each`` as text. Raises RuleError if it is too long, empty, or only dots, such as ".."."""
     text = "" if value is None else conditions.canonical(value)
     reason = too_long(text)
     if reason:
@@ -269,7 +282,7 @@ def _path_segment(value: Any) -> str:  # noqa: ANN401 - JSON
 
 
 def _records_in(step: Step, body: Any) -> list[Any]:  # noqa: ANN401 - JSON
-    """Return the records in a body."""
+    """Return the records in a body. Raises PathError if they are missing, RuleError if they are not an array."""
     if json_path.is_plural(step.list):
         return list(json_path.find_all(body, step.list))
     records = json_path.find_one(body, step.list)
@@ -281,12 +294,16 @@ def _records_in(step: Step, body: Any) -> list[Any]:  # noqa: ANN401 - JSON
 
 
 def _total(step: Step, body: Any) -> str:  # noqa: ANN401 - JSON
+    """Return the total number of records that a body announces, as text; empty if there is none."""
     total = json_path.find_one(body, step.total) if step.total else json_path.ABSENT
     return "" if total is json_path.ABSENT else conditions.canonical(total)
 
 
 def _errors_at(step: Step, place: str) -> translate_errors:
-    """Return the translator of errors that adds the step and the place in it."""
+    """Return a context manager that adds the step and the place in it to the text of an error.
+
+    It also converts PathError and RuleError to SourceError.
+    """
     return translate_errors(partial(_error_at, step, place))
 
 

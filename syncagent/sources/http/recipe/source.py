@@ -1,4 +1,4 @@
-"""Source that runs a recipe against a real API."""
+"""The source that runs a recipe against a server."""
 
 from __future__ import annotations
 
@@ -24,14 +24,18 @@ if TYPE_CHECKING:
 
 
 class RecipeSource(CancellableSource):
-    """Source that reads its recipe at each fetch, since the file may change while an agent runs."""
+    """Source that runs a recipe. Each fetch loads the recipe, since its file may change while the agent runs."""
 
     def __init__(self, config: Config) -> None:
         """Store the configuration. Nothing is sent yet."""
         self._config = config
 
     def fetch(self, request: Request) -> Answer:
-        """Authenticate and run the recipe. See Source.fetch."""
+        """Authenticate and run the recipe. The answer's mode is the file name of the recipe.
+
+        Raises SourceError if the recipe is invalid, or if a request or the recipe fails. See
+        ``syncagent.sources.Source``.
+        """
         from syncagent.sources.http.authentication import authenticate
         from syncagent.sources.http.client import Client
         from syncagent.sources.http.recipe.run import Limits, run_recipe
@@ -45,7 +49,7 @@ class RecipeSource(CancellableSource):
         return replace(answer, mode=Path(config.recipe or "").name)
 
     def _read(self) -> tuple[Recipe, dict[str, str]]:
-        """Return the recipe and its parameters' values. Raises SourceError if it does not fit the configuration."""
+        """Return the recipe and the values of its parameters. Raises SourceError if the configuration is invalid."""
         problems = [f"{key}: {text}" for key, text in config_problems(self._config)]
         if problems:
             raise SourceError("; ".join(problems), kind=FailureKind.BROKEN)
@@ -56,7 +60,7 @@ class RecipeSource(CancellableSource):
 
 @dataclass(frozen=True, slots=True)
 class _Primary:
-    """Pages of a real API; see ``recipe.run.Primary``."""
+    """A ``recipe.run.Primary`` whose pages come from a server."""
 
     client: Client
     url: str
@@ -78,7 +82,7 @@ class _Primary:
 
 
 def first_place(url: str, step: Step, values: dict[str, str]) -> Place:
-    """Return where a step begins below ``url``; ``values`` are those of the placeholders."""
+    """Return the place where a step begins: its path below ``url``, and its query, with ``values`` for placeholders."""
     from syncagent.sources.http.recipe.pagination import Place
 
     path = fill_placeholders(step.path, {name: quote(value, safe="") for name, value in values.items()})

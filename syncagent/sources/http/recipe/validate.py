@@ -1,4 +1,4 @@
-"""Reading and validation of recipes: all problems at once, before anything is sent."""
+"""Loading and validation of recipes. All problems are reported at once, before the first request."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from syncagent.values.toml_syntax import Keys
 
 _MAX_RECIPE = 1 << 20
-"""Octets of a recipe."""
+"""Maximum size of a recipe, in octets."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _RESERVED = frozenset({"each", "page", "offset", "username", "password"})
 _RESERVED_NAMES = ", ".join(sorted(_RESERVED))
 
 
 def names() -> list[str]:
-    """Return the names of the recipes that syncagent brings."""
+    """Return the names of the recipes that syncagent ships, sorted."""
     return sorted(file.name.removesuffix(".toml") for file in _shipped().iterdir() if file.name.endswith(".toml"))
 
 
@@ -46,11 +46,15 @@ def _shipped() -> Path:
 
 
 def _file(name: str) -> Path:
+    """Return the path of a recipe: ``name`` itself if it contains a /, otherwise that of the shipped recipe."""
     return Path(name) if "/" in name else _shipped() / f"{name}.toml"
 
 
 def load(name: str) -> Recipe:
-    """Return a valid recipe: that of a bare name, or that in a file. Raises ConfigError with every problem."""
+    """Return the recipe with a name: a shipped recipe, or a file if ``name`` contains a /.
+
+    Raises ConfigError with all problems if the recipe cannot be read or is invalid.
+    """
     file = _file(name)
     try:
         text = atomic.read_foreign_text(file, _MAX_RECIPE)
@@ -74,7 +78,7 @@ def load(name: str) -> Recipe:
 
 
 def problems(recipe: Recipe) -> Iterator[tuple[Keys, str]]:
-    """Yield keys and text of each problem that no single key shows."""
+    """Yield (keys, text) for each problem of a recipe that the type of a key cannot express."""
     if not recipe.steps:
         yield ("steps",), "expected at least one step"
     for name, parameter in recipe.parameters.items():
@@ -161,7 +165,7 @@ def _rule_problems(recipe: Recipe, rules: Iterable[conditions.Rule]) -> Iterator
 
 
 def _when_problems(recipe: Recipe, when: dict[str, str]) -> Iterator[str]:
-    """Yield the problems by which a step or a rule would never apply, unnoticed."""
+    """Yield a text for each condition of ``when`` that can never be met: its step or rule would never apply."""
     for name, value in when.items():
         parameter = recipe.parameters.get(name)
         if parameter is None:
@@ -183,6 +187,7 @@ def _paging_problems(step: Step) -> Iterator[tuple[str, str]]:
 
 
 def _numbers(step: Step) -> tuple[str, ...]:
+    """Return the placeholder of the page number or offset that the body of a step may contain, if any."""
     return (step.paging.kind,) if step.paging and step.paging.kind in {"page", "offset"} else ()
 
 
@@ -213,6 +218,7 @@ def _path_problem(path: str) -> Iterator[str]:
 
 
 def _may_be_absent(path: str) -> bool:
+    """True if a part of the path is optional; False if the path is malformed."""
     try:
         return any(part.optional for part in json_path.parse(path))
     except json_path.PathError:
@@ -226,7 +232,7 @@ def _unknown_placeholders(text: str, allowed: set[str]) -> Iterator[str]:
 
 
 def _texts(value: object) -> list[str]:
-    """Return every text in a body."""
+    """Return all strings in a JSON body, without the names of members."""
     if isinstance(value, str):
         return [value]
     members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
@@ -234,7 +240,7 @@ def _texts(value: object) -> list[str]:
 
 
 def config_problems(config: Config) -> Iterator[tuple[str, str]]:
-    """Yield key and text of each problem of a recipe, and of a source's configuration with it."""
+    """Yield (key, text) for each problem of the recipe, and of the source's configuration with this recipe."""
     try:
         recipe = load(config.recipe or "")
     except ConfigError as error:
@@ -256,7 +262,7 @@ def config_problems(config: Config) -> Iterator[tuple[str, str]]:
 
 
 class _Lenient(dict[str, str]):
-    """Values of parameters, in which the value of a missing parameter is its name."""
+    """The values of parameters, where a missing parameter has its name as value."""
 
     def __missing__(self, name: str) -> str:
         return name
