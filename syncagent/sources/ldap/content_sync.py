@@ -54,7 +54,8 @@ class BehindError(Exception):
 class Changes:
     """The result of a refresh: the new cookie, and the changed entries by UUID, with None for a deleted entry.
 
-    ``present`` has the UUIDs of a present phase: every entry that is neither in it nor in ``entries`` is deleted. None: there was no present phase, and ``entries`` has every deletion.
+    ``present`` has the UUIDs of a present phase: every entry that is neither in it nor in ``entries`` is deleted. None:
+    there was no present phase, and ``entries`` has every deletion.
     """
 
     cookie: bytes
