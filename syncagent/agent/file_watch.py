@@ -4,7 +4,7 @@ An event only triggers a comparison of file identities, so that reading a file s
 the content has changed.
 
 Every call to the file system may block, as on a mount whose server is gone, or fail, as in a directory without search
-permission. So each name has a thread of its own, and no other thread waits for it longer than a second.
+permission. So each name has a thread of its own. Other threads wait for it only in ``is_read``, and up to a second in ``set``.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class _Hints(FileSystemEventHandler):
 
 
 class Watch:
-    """The watchers of all names. Each has a thread of its own, so that files that hang affect no other name."""
+    """The watchers of all names. Each has a thread of its own, so that a file system that hangs affects one name."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Watch:
         return "poll" if any(watcher.polls for watcher in [*self._watchers.values()]) else "inotify"
 
     def set(self, watched: Mapping[str, tuple[Watched, ...]]) -> None:
-        """Replace the watched files, by name. Wait at most a second for the first look at new ones."""
+        """Replace the watched files, by name. Wait at most a second for the first look at new files."""
         with self._lock:
             old, self._watchers = self._watchers, {}
             for name, paths in watched.items():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PROBED = 1.0
-"""Timeout of the lock in seconds: ``status`` holds it for less than that, another agent for longer."""
+"""Seconds to wait for the lock: a probe by ``status`` holds it for less, another agent for longer."""
 
 
 class AgentLock:
@@ -30,7 +30,7 @@ class AgentLock:
         self._file: tuple[int, int] | None = None
 
     def take(self) -> None:
-        """Acquire the lock, then release the one held before, whose file is gone.
+        """Acquire the lock, then release the lock held before, if any, whose file is gone.
 
         Raises LockBusyError if another agent holds the lock, and LedgerError if the state directory cannot be used.
         """

@@ -54,7 +54,7 @@ def set_up(level: str) -> Any:  # noqa: ANN401 - structlog's own type is lazy
 
 
 class _Lines:
-    """A writer of lines to a descriptor that waits at most PATIENCE for room.
+    """A writer of lines to a descriptor that waits at most streams.PATIENCE seconds for room.
 
     structlog calls it from one thread at a time.
     """
@@ -93,7 +93,7 @@ class _Lines:
         return True
 
 
-def _lines(processors: list[Any]) -> Any:  # noqa: ANN401 - a file, as far as structlog writes to one
+def _lines(processors: list[Any]) -> Any:  # noqa: ANN401 - an object with the methods of a file that structlog uses
     """Return an unbuffered writer to the descriptor of the standard error, or sys.stderr if that has no descriptor."""
 
     def count(lost: int) -> str:
@@ -104,7 +104,7 @@ def _lines(processors: list[Any]) -> Any:  # noqa: ANN401 - a file, as far as st
 
     try:
         descriptor = sys.stderr.fileno()
-    except (OSError, ValueError):  # in tests, a stream in memory
+    except (OSError, ValueError):  # a stream in memory, as in tests
         return sys.stderr
     return _Lines(descriptor, sys.stderr.encoding, count)
 

@@ -52,7 +52,7 @@ _FORGOTTEN = 3600.0
 
 
 class Token(NamedTuple):
-    """A request to the worker: to run with the sources ``due`` (None: all), to reload before that, or to stop."""
+    """A request to the worker: to run with the sources ``due`` (None: all), to reload the configuration, or to stop."""
 
     due: frozenset[str] | None
     why: str

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Reporter:
-    """The reports of an agent's runs, and the memory of what is reported: a lasting failure is logged once."""
+    """The reporter of an agent's runs. It stores which failures it has logged, so that it logs each of them once."""
 
     def __init__(self, logger: Any) -> None:  # noqa: ANN401 - structlog's own type is lazy
         """Start with nothing reported."""
@@ -86,7 +86,7 @@ class Reporter:
         self._tell_systemd(summary(now))
 
     def refuse(self, text: str) -> None:
-        """Record why the new configuration is refused; an empty text once a valid configuration is in force."""
+        """Record why the new configuration is refused, and send it to systemd. An empty text ends the refusal."""
         self._refused = text
         if text:
             self._tell_systemd("")

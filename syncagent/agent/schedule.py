@@ -96,7 +96,7 @@ class Schedule:
             self._scheduler.add_job(self._put, trigger, args=(due, "schedule"), id=name)
 
     def look_at_clock(self) -> bool:
-        """Reschedule if the clock was set, and return True: a clock set back would delay the next run.
+        """Return True if the clock was set, after rescheduling: a clock set back would delay the next run.
 
         All sources are due then, since the clock may have skipped the time of any source.
         """

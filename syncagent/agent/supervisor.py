@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _TICK = 0.2
-"""Seconds between two rounds."""
+"""Seconds between two calls of ``look``."""
 _LISTENS = 1.0
 """Timeout in seconds for a message to systemd. After that the message is lost."""
 

@@ -229,7 +229,7 @@ def _errors_of(kind: str, what: str) -> translate_errors:
 
 
 def _broken(kind: str, what: str, error: BaseException) -> BrokenKindError | None:
-    """Return the error, which names package and version; None for KeyboardInterrupt and the like."""
+    """Return the error, which names package and version; None for KeyboardInterrupt."""
     if not isinstance(error, (Exception, SystemExit)):
         return None
     entry = kinds()[kind]

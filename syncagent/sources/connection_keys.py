@@ -1,4 +1,4 @@
-"""Configuration keys that all source kinds with a network connection have, and the checks of these keys."""
+"""Configuration keys that the source kinds with a network connection share, and the checks of these keys."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class ConnectionKeys(Struct, frozen=True, kw_only=True):
 
 
 class UrlRules(NamedTuple):
-    """The URLs that a kind accepts.
+    """The URLs that a kind accepts: their schemes, and whether they may have a path.
 
-    ``example``, and ``credentials``, which names the keys for user name and password, are used in messages.
+    ``example``, a URL, and ``credentials``, the keys for user name and password, are used in messages.
     """
 
     schemes: frozenset[str]

@@ -171,7 +171,7 @@ def _listed(directory: Path, pattern: str) -> list[str]:
 
 
 def _identity(file: str) -> tuple[int, ...]:
-    """Return device, inode, size, mtime and ctime. Raises OSError if there is no such regular file."""
+    """Return device, inode, size, mtime and ctime. Raises OSError if the file is missing or not a regular file."""
     atomic.check_regular(file)
     status = os.stat(file)  # noqa: PTH116 - faster than Path.stat; a directory may have many files
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

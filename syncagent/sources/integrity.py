@@ -18,8 +18,9 @@ _UTF8_BOM = b"\xef\xbb\xbf"
 def whole_text(chunks: Iterable[bytes], name: str, *, require_end: bool) -> Iterator[bytes]:
     """Yield the text in chunks of whole lines, without a byte order mark at its beginning.
 
-    ``require_end``: the last line must be ``# end COUNT SHA256``. Raises SourceError if the text is damaged or
-    incomplete; the caller must then discard the chunks yielded before. ``name`` is the name of the text in messages.
+    The last line may lack its line feed. ``require_end``: the last line must be ``# end COUNT SHA256``. Raises
+    SourceError if the text is damaged or incomplete; the caller must then discard the chunks yielded before. ``name``
+    is the name of the text in messages.
     """
     end = EndLine()
     first = True

@@ -1,7 +1,7 @@
 """The formats of lists: each is a function from chunks of whole lines to entries.
 
 A new format needs a function here and in ``FORMATS``, its name and meaning in the ``format`` key of ``file.py``, a row
-in ``BAD_INPUT`` of tests/sources/test_formats.py, a line in the documentation, and ``make man``. Tests verify each.
+in ``BAD_INPUT`` of tests/sources/test_formats.py, a line in the documentation, and ``make man``. Tests check these.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SHOWN = 60
 
 
 Format = Callable[[Iterable[bytes], "Input"], Iterator[list["Entry"]]]
-"""A function that yields the entries in chunks of whole lines, in batches.
+"""A function that reads chunks of whole lines, which belong to an Input, and yields batches of entries.
 
 A malformed line is recorded as a reject. Raises SourceError if the text as a whole is not in this format.
 """
@@ -58,7 +58,7 @@ class Input:
     prefix: str
 
     def entries(self, spelled: str, number: int) -> Iterator[Entry]:
-        """Yield the entry of an address on line ``number``, completed as by ``completed``."""
+        """Yield the entry of an address on line ``number``; for a bare local part see ``completed``."""
         return self.completed((spelled, f"{self.prefix}{number}", ""))
 
     def completed(self, entry: Entry) -> Iterator[Entry]:
@@ -99,9 +99,9 @@ def lines(chunks: Iterable[bytes], source: Input) -> Iterator[list[Entry]]:
 
 
 def _decoded(chunk: bytes, source: Input, number: int) -> list[str]:
-    """Return the lines of a chunk, which follows ``number`` other lines, as text without surrounding white space.
+    """Return the lines of a chunk as text without surrounding white space.
 
-    A line that is not UTF-8 is recorded as a reject and returned as an empty string.
+    ``number`` is the number of lines before the chunk. A line that is not UTF-8 is recorded as a reject and returned as an empty string.
     """
     if chunk.isascii() and not any(space in chunk for space in (b" ", b"\t", b"\r", b"\v", b"\f")):
         return chunk.decode().removesuffix("\n").split("\n")

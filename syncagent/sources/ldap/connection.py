@@ -69,7 +69,7 @@ _AD_CODES = {
 """Meanings of CODE in "data CODE" in Active Directory's text for invalidCredentials."""
 
 _PLAIN_DICTS = ("CASE_INSENSITIVE_ATTRIBUTE_NAMES", False)
-ldap3.set_config_parameter(*_PLAIN_DICTS)  # 10 % faster
+ldap3.set_config_parameter(*_PLAIN_DICTS)  # plain dicts are 10 % faster
 
 
 class UnreachableError(Exception):
@@ -83,7 +83,7 @@ class UnreachableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """The messages of a search and its result, both as ldap3 decodes them. The code is 0 or in ``accept``."""
+    """The messages of a search and its result, both as ldap3 decodes them. The code is 0 or an accepted code."""
 
     messages: list[dict[str, Any]]
     result: dict[str, Any]
@@ -102,8 +102,8 @@ class SearchResult:
 class Connection:
     """A bound connection to one server. It uses TLS, except for an ldap:// URL with ``insecure``.
 
-    Every method that talks to the server raises UnreachableError if another server may be able to answer, and
-    SourceError otherwise.
+    If a request fails, its method raises UnreachableError if another server may be able to answer, and SourceError
+    otherwise.
     """
 
     def __init__(self, config: Config, url: str, on_start: Callable[[Connection], None] = lambda _: None) -> None:
@@ -251,7 +251,7 @@ class Connection:
 
     @contextlib.contextmanager
     def _translate_errors(self, filter_text: str = "") -> Iterator[None]:
-        """Convert exceptions of ldap3 and the socket to UnreachableError and SourceError, without passwords."""
+        """Convert exceptions of ldap3 and of the socket to UnreachableError or SourceError, with texts without passwords."""
         try:
             yield
         except (LDAPCommunicationError, LDAPResponseTimeoutError, LDAPStartTLSError) as error:

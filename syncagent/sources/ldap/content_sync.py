@@ -86,7 +86,7 @@ def refresh(search: FullSearch, cookie: bytes, attributes: Sequence[str]) -> Cha
     """Return the changes since ``cookie`` to the entries that match the search.
 
     Raises NoChangesError if a full search is necessary, BehindError if the server's state is older than the cookie,
-    UnreachableError if another server may be able to answer, and SourceError otherwise.
+    UnreachableError if another server may be able to answer, and SourceError for other failures.
     """
     result = search.connection.search(
         search.config.base,

@@ -123,9 +123,9 @@ class AddressReader:
 
 
 def _of_mail(value: str) -> str | None:
-    """Return the mail address in a proxyAddresses value; None if its type is not ``smtp:``, or it starts with a brace.
+    """Return the mail address in a proxyAddresses value; None for another type than ``smtp:``, or a GUID in braces.
 
-    A value without a type is a mail address. A value in braces is a GUID.
+    A value without a type is a mail address.
     """
     kind, colon, rest = value.partition(":")
     if not colon or "@" in kind:

@@ -64,7 +64,7 @@ def resolve(config: Config) -> Preset:
     """Return the preset with the configured filter and attributes in place of its own.
 
     With attributes but no filter configured, the filter matches entries that have any of these attributes.
-    ``exclude_disabled`` adds the filter ``enabled``.
+    With ``exclude_disabled``, entries must also match ``enabled``.
     """
     preset = PRESETS[config.preset] if config.preset else Preset("", ("mail",), ENTRY_UUID)
     attributes = config.attributes or preset.attributes

@@ -313,7 +313,7 @@ class _Fetch:
         return [f"ignored references to other servers: {count}; their entries are missing here"] if count else []
 
     def _refresh_after(self, start: Changes) -> Changes:
-        """Return the changes since ``start``, before the full search. Raises SourceError if there are too many."""
+        """Return the changes since ``start``. Raises SourceError if the server cannot report them."""
         from syncagent.sources.ldap.content_sync import BehindError, NoChangesError, refresh
 
         try:
@@ -322,7 +322,7 @@ class _Fetch:
             raise SourceError(f"{self.url}: too many changes during the full search: {error}") from None
 
     def _search_all(self, key: str, *, exact: bool) -> None:
-        """Put all entries into the sink, with the value of the attribute ``key`` as key, or the DN without a value.
+        """Put all entries into the sink. The key is the value of the attribute ``key``, or the DN if it has no value.
 
         Raises SourceError if an entry has no value and ``exact`` is set, or if the deadline has passed.
         """
@@ -351,7 +351,7 @@ class _Fetch:
         raise SourceError(f'{self.url}: {text}: grant access, or set mode = "poll"', kind=FailureKind.BROKEN)
 
     def _probe_sync(self) -> Changes | None:
-        """Return a refresh from the server's current state; None if it does not support sync mode.
+        """Return the result of a refresh from the server's current state; None if sync mode is unavailable.
 
         Raises SourceError instead of returning None if ``mode = "sync"``.
         """
@@ -362,7 +362,7 @@ class _Fetch:
         return changes
 
     def _offered(self) -> tuple[Changes | None, str]:
-        """Return a refresh from the server's current state; None, and the reason, if sync mode is unavailable."""
+        """Return the result of a refresh from the server's current state; None, and the reason, if it is impossible."""
         from syncagent.sources.ldap.content_sync import BehindError, NoChangesError, context_cookie, refresh
         from syncagent.sources.ldap.full_search import names_in
 
