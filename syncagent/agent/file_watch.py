@@ -4,7 +4,8 @@ An event only triggers a comparison of file identities, so that reading a file s
 the content has changed.
 
 Every call to the file system may block, as on a mount whose server is gone, or fail, as in a directory without search
-permission. So each name has a thread of its own. Other threads wait for it only in ``is_read``, and up to a second in ``set``.
+permission. So each name has a thread of its own. Other threads wait for it only in ``is_read``, and up to a second in
+``set``. A name is that of a source, or stands for the configuration file.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class _Hints(FileSystemEventHandler):
 
 
 class Watch:
-    """The watchers of all names. Each has a thread of its own, so that a file system that hangs affects one name."""
+    """The watchers of all names. Each has a thread of its own, so that a file that hangs affects no other name."""
 
     def __init__(
         self,

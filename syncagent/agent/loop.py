@@ -319,7 +319,10 @@ class _Agent:
 
     @contextlib.contextmanager
     def _interruptions(self) -> Iterator[None]:
-        """Let TERM and INT raise Stopped within the block. Outside it they only set ``stopping`` and put a token."""
+        """Let TERM and INT raise Stopped within the block, at once if ``stopping`` is set already.
+
+        Outside the block they only set ``stopping`` and put a token.
+        """
         self._interruptible = True
         try:
             if self.stopping:

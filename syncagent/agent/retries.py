@@ -28,7 +28,7 @@ class Retries:
         self._owed: frozenset[str] = frozenset()
 
     def failed(self, key: str, names: frozenset[str], every: float, now: float) -> None:
-        """Record a failure: the sources ``names`` are due after a delay that doubles each time, up to ``every`` seconds."""
+        """Record a failure: the sources ``names`` are due after a delay, which doubles up to ``every`` seconds."""
         failures = self._retries[key].failures + 1 if key in self._retries else 1
         delay = min(every, FIRST * 2 ** min(failures - 1, 20))
         self._retries[key] = _Retry(names, failures, now + delay)

@@ -101,7 +101,8 @@ def lines(chunks: Iterable[bytes], source: Input) -> Iterator[list[Entry]]:
 def _decoded(chunk: bytes, source: Input, number: int) -> list[str]:
     """Return the lines of a chunk as text without surrounding white space.
 
-    ``number`` is the number of lines before the chunk. A line that is not UTF-8 is recorded as a reject and returned as an empty string.
+    ``number`` is the number of lines before the chunk. A line that is not UTF-8 is recorded as a reject and returned as
+    an empty string.
     """
     if chunk.isascii() and not any(space in chunk for space in (b" ", b"\t", b"\r", b"\v", b"\f")):
         return chunk.decode().removesuffix("\n").split("\n")

@@ -186,7 +186,7 @@ class Connection:
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)  # SSLSocket.shutdown() also drops the TLS state
 
     def close(self) -> None:
-        """Close the connection. Errors of ldap3 are ignored: nothing more is read or written."""
+        """Close the connection and its socket. Errors of the unbind request are ignored."""
         with contextlib.suppress(LDAPException, OSError):
             self._connection.strategy.close()
         sock = self._connection.socket
@@ -251,7 +251,7 @@ class Connection:
 
     @contextlib.contextmanager
     def _translate_errors(self, filter_text: str = "") -> Iterator[None]:
-        """Convert exceptions of ldap3 and of the socket to UnreachableError or SourceError, with texts without passwords."""
+        """Convert exceptions of ldap3 and the socket to UnreachableError or SourceError. Texts contain no password."""
         try:
             yield
         except (LDAPCommunicationError, LDAPResponseTimeoutError, LDAPStartTLSError) as error:

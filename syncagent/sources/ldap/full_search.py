@@ -81,7 +81,10 @@ class FullSearch:
                 raise SourceError(f"{self.connection.url}: {text}", kind=FailureKind.BROKEN)
 
     def _with_all_values(self, entry: DirectoryEntry) -> DirectoryEntry:
-        """Add the values that the server left out of a range to the entry, and return it."""
+        """Return the entry with all values of each attribute for which the server returned only a range of values.
+
+        Changes the entry in place. Raises SourceError if values are missing.
+        """
         for spelled in list(entry.attributes):
             match = _RANGE.fullmatch(spelled) if ";" in spelled else None
             if match:
