@@ -169,7 +169,10 @@ class _Agent:
         self._tell(run_id, started, result, error)
 
     def _keep_lock(self) -> None:
-        """Acquire the lock again if its file was removed. Raises LockBusyError if another agent holds it by now."""
+        """Acquire the lock again if its file was removed. Failures of the state directory are logged.
+
+        Raises LockBusyError if another agent holds the lock by now.
+        """
         if self.lock.is_lost():
             try:
                 self.lock.take()

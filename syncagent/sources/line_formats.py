@@ -62,7 +62,10 @@ class Input:
         return self.completed((spelled, f"{self.prefix}{number}", ""))
 
     def completed(self, entry: Entry) -> Iterator[Entry]:
-        """Yield the entry; for a bare local part an entry at each configured domain, if there are any."""
+        """Yield an entry at each configured domain for a bare local part. Otherwise yield the entry unchanged.
+
+        Without domains, and for a local part that is too long, the entry is unchanged too.
+        """
         local, key, label = entry
         if "@" in local or not self.options.domains or too_long(local):
             yield entry
