@@ -1,10 +1,11 @@
-"""The file watch: inotify events where the kernel has them, and polling in any case.
+"""The file watch: inotify events where the kernel reports them, and polling in any case.
 
-An event is only a hint to look: the identity of the file decides, so that reading it starts no run. Whether the content
-changed is decided by the source.
+An event only triggers a comparison of file identities, so that reading a file starts no run. The source decides whether
+the content has changed.
 
-Every call to the file system may block, as on a mount whose server is gone, or fail, as in a directory that may not be
-entered. So each name is watched in a thread of its own, and no other thread waits for it.
+Every call to the file system may block, as on a mount whose server is gone, or fail, as in a directory without search
+permission. So each name has a thread of its own. Other threads wait for it only in ``is_read``, and up to a second in
+``set``. A name is that of a source, or stands for the configuration file.
 """
 
 from __future__ import annotations
@@ -36,17 +37,20 @@ if TYPE_CHECKING:
 
 _TELLING = {EVENT_TYPE_CREATED, EVENT_TYPE_MODIFIED, EVENT_TYPE_MOVED, EVENT_TYPE_DELETED, EVENT_TYPE_CLOSED}
 QUIET, PATIENCE, LOOK = 1.0, 10.0, 5.0
-"""Seconds: how long there must be no event, how long that is waited for at most, and the interval of polling."""
+"""Seconds without an event before files are compared; the maximum wait for that; the polling interval."""
 _TICK = 0.2
-"""Seconds between two looks for directories to watch, while there are events."""
+"""Seconds between two checks of the directories to watch, while there are events."""
 _LINKS = 40
-"""Symbolic links that are followed at most, as by the kernel."""
+"""Maximum number of symbolic links to follow, as in the kernel (path_resolution(7))."""
 
 _Identity = tuple[object, ...]
 
 
 class _Hints(FileSystemEventHandler):
-    """Records the time of events; nothing in here may raise, since that would end the watch without notice."""
+    """The times of the first and last event since ``first`` was reset to 0.
+
+    Its methods must not raise: an exception would end the observer's thread unnoticed.
+    """
 
     def __init__(self, wake: threading.Event) -> None:
         self.first = self.last = 0.0
@@ -61,7 +65,7 @@ class _Hints(FileSystemEventHandler):
 
 
 class Watch:
-    """Watches the files of several names, each in a thread of its own, so that one that hangs affects no other."""
+    """The watchers of all names. Each has a thread of its own, so that a file that hangs affects no other name."""
 
     def __init__(
         self,
@@ -69,20 +73,20 @@ class Watch:
         log: Callable[[str, str], None],
         failed: Callable[[BaseException], None],
     ) -> None:
-        """``changed`` receives the name whose files changed, ``log`` an event and its object, ``failed`` exceptions."""
+        """``changed`` receives the name whose files changed, ``log`` an event and its detail, ``failed`` exceptions."""
         self._changed, self._log, self._failed = changed, log, failed
         self._watchers: dict[str, Watcher] = {}
-        self._lock = threading.RLock()  # between worker and supervisor; no file system call while it is held
+        self._lock = threading.RLock()  # worker, supervisor and watchers; no file system call while it is held
         self._polling_logged = False
         self.rebuilt = 0
 
     @property
     def mode(self) -> str:
-        """``inotify``, or ``poll`` if some directory cannot be watched by inotify."""
+        """``poll`` if inotify cannot be used for at least one name, otherwise ``inotify``."""
         return "poll" if any(watcher.polls for watcher in [*self._watchers.values()]) else "inotify"
 
     def set(self, watched: Mapping[str, tuple[Watched, ...]]) -> None:
-        """Watch these files from now on, by name. Wait at most a second for those that hang."""
+        """Replace the watched files, by name. Wait at most a second for the first look at new files."""
         with self._lock:
             old, self._watchers = self._watchers, {}
             for name, paths in watched.items():
@@ -100,11 +104,11 @@ class Watch:
         return Watcher(paths, lambda: self._changed(name), self._is_rebuilt, self._is_polling, self._failed)
 
     def is_read(self, name: str) -> None:
-        """Take the current file identity as the baseline, so that this version does not trigger a run."""
+        """Take the current identity of the name's files as the baseline, so that this version triggers no run."""
         self._watchers[name].is_read()
 
     def look(self) -> None:
-        """Start the threads that are not alive. Never blocks."""
+        """Start each watcher thread that is not alive. Does not access the file system."""
         with self._lock:
             for watcher in self._watchers.values():
                 if watcher.is_alive():
@@ -113,11 +117,11 @@ class Watch:
                     self._is_rebuilt("its thread had died")
                 try:
                     watcher.start()
-                except RuntimeError as error:  # no thread available: tried again in the next round
+                except RuntimeError as error:  # no thread available: the supervisor calls again
                     self._failed(error)
 
     def stop(self) -> None:
-        """End the threads. One that hangs ends with the process."""
+        """Tell the threads to end, without waiting. A thread that hangs ends with the process."""
         with self._lock:
             old, self._watchers = self._watchers, {}
         for watcher in old.values():
@@ -136,7 +140,7 @@ class Watch:
 
 
 class Watcher:
-    """Watches the paths of one name, in a thread."""
+    """The watch of the paths of one name, with its thread."""
 
     def __init__(
         self,
@@ -164,7 +168,7 @@ class Watcher:
         self._over = False
 
     def start(self) -> None:
-        """Start the thread. Raise RuntimeError if none can be created."""
+        """Start the thread. Raises RuntimeError if no thread can be created."""
         self._looked = -math.inf
         self._thread = threading.Thread(target=self._work, name="watch", daemon=True)
         self._thread.start()
@@ -175,16 +179,16 @@ class Watcher:
 
     @property
     def has_lived(self) -> bool:
-        """True if the thread was ever started."""
+        """True if a thread has ever been started."""
         return self._thread is not None and self._thread.ident is not None
 
     def stop(self) -> None:
-        """Have the thread end, as soon as it can; do not wait."""
+        """Tell the thread to end, without waiting."""
         self._over = True
         self._wake.set()
 
     def is_read(self) -> None:
-        """Take the current identity as the baseline."""
+        """Take the current identity of the files as the baseline."""
         with self._lock:
             self._known, self._seen = _identities(self.paths), None
 
@@ -200,13 +204,17 @@ class Watcher:
         self._unwatch()
 
     def _due(self) -> float:
-        """Return when to look next: after a second without events, else at the polling interval."""
+        """Return the time.monotonic() of the next look.
+
+        With events it is QUIET after the last event, and PATIENCE after the first one at the latest. Without events it
+        is LOOK after the last look, or QUIET after it while a change is unconfirmed.
+        """
         if self._hints.first:
             return min(self._hints.last + QUIET, self._hints.first + PATIENCE)
         return self._looked + (QUIET if self._seen else LOOK)
 
     def look(self) -> None:
-        """Repair the watch, and report a change, if it is time to look."""
+        """Repair the watch and report a change, if a look is due. Before that, with events, only repair the watch."""
         with self._lock:
             now = time.monotonic()
             hinted = bool(self._hints.first)
@@ -218,17 +226,20 @@ class Watcher:
             self._looked = now
             try:
                 self._repair()
-            finally:  # polling finds what inotify does not report
+            finally:  # polling needs no inotify
                 self._compare(now, told=hinted and not any(watched.poll for watched in self.paths))
                 self.looked.set()
 
     def _compare(self, now: float, *, told: bool) -> None:
-        """Report a change. Without inotify a file is settled once two looks find the same identity."""
+        """Report a change of identity: at once if ``told`` by inotify, otherwise once two looks see the same identity.
+
+        A file that keeps changing is reported after PATIENCE seconds.
+        """
         identity = _identities(self.paths)
         if self._over:  # stopped while the call hung
             return
         if self._known is None:
-            hung = time.monotonic() - self._made > QUIET  # a run may have read another version meanwhile
+            hung = time.monotonic() - self._made > QUIET  # a run may have read an older version meanwhile
             self._known = () if hung else identity
         seen, since = self._seen or (None, now)
         if identity == self._known:
@@ -241,7 +252,7 @@ class Watcher:
             self._seen = identity, since
 
     def _repair(self) -> None:
-        """Start a new observer if a directory was replaced or the observer has died."""
+        """Start a new observer if the directories to watch have changed, or if the observer has died."""
         observer = self._observer
         alive = observer is None or (observer.is_alive() and all(emitter.is_alive() for emitter in observer.emitters))
         directories = self._directories()
@@ -252,7 +263,7 @@ class Watcher:
         self._rebuild(directories)
 
     def _directories(self) -> dict[str, tuple[int, ...]]:
-        """Return the directories to watch, with their identities."""
+        """Return the directories to watch with inotify, each with the result of ``_which``."""
         places = [place for watched in self.paths if not watched.poll for place in _places(watched.path)]
         return {str(place): _which(place) for place in sorted(set(map(_nearest, places)))}
 
@@ -273,7 +284,7 @@ class Watcher:
                 observer.stop()
             if isinstance(
                 error, (FileNotFoundError, NotADirectoryError)
-            ):  # removed just now: the next look finds another
+            ):  # removed just now: the next look finds its parent
                 self._watched = {}
             else:
                 self.polls = True
@@ -288,7 +299,7 @@ class Watcher:
 
 
 def _places(path: Path) -> Iterator[Path]:
-    """Yield what to watch for a path: the directory of each link on the way, the target, and the target's directory."""
+    """Yield the places to watch for a path: the directory of each link on the way, the target, and its directory."""
     place, rest, links = Path("/"), [*reversed(path.absolute().parts[1:])], 0
     while rest:
         part = rest.pop()
@@ -306,7 +317,7 @@ def _places(path: Path) -> Iterator[Path]:
 
 
 def _link(path: Path) -> Path | None:
-    """Return the target of a link; None if it is no link, or cannot be read."""
+    """Return the target of a symbolic link; None if the path is not a link or cannot be read."""
     try:
         return path.readlink()
     except OSError:
@@ -314,13 +325,13 @@ def _link(path: Path) -> Path | None:
 
 
 def _nearest(directory: Path) -> Path:
-    """Return the directory, or its nearest parent that exists."""
+    """Return the directory, or its nearest parent directory that exists."""
     exists = os.path.isdir  # Path.is_dir() raises PermissionError
     return next(place for place in (directory, *directory.parents) if exists(place))
 
 
 def _which(directory: Path) -> tuple[int, ...]:
-    """Return the identity of a directory, and whether it can be read, which inotify requires."""
+    """Return device and inode of a directory, and whether it is readable, as inotify requires; empty if unknown."""
     try:
         identity = files.identity(directory)
     except OSError:
@@ -329,7 +340,7 @@ def _which(directory: Path) -> tuple[int, ...]:
 
 
 def _identities(paths: tuple[Watched, ...]) -> _Identity:
-    """Return the identities of the paths: of a file, or of every file in a directory."""
+    """Return the identity of each path: that of a file, or those of all files in a directory."""
     return tuple(_identity(watched.path) for watched in paths)
 
 

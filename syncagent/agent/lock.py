@@ -1,4 +1,4 @@
-"""The lock of a running agent: at most one agent runs on a state directory, and ``status`` looks whether one does."""
+"""The lock of a running agent: at most one agent runs on a state directory. ``status`` probes the lock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PROBED = 1.0
-"""Seconds: a lock that is held no longer than this is that of ``status``, which probes it, not of another agent."""
+"""Seconds to wait for the lock: a probe by ``status`` holds it for less, another agent for longer."""
 
 
 class AgentLock:
@@ -30,7 +30,10 @@ class AgentLock:
         self._file: tuple[int, int] | None = None
 
     def take(self) -> None:
-        """Acquire the lock, and release that of a file that is gone. Raise LockBusyError or LedgerError."""
+        """Acquire the lock, then release the lock held before, if any, whose file is gone.
+
+        Raises LockBusyError if another agent holds the lock, and LedgerError if the state directory cannot be used.
+        """
         directory = self._path.parent
         with contextlib.ExitStack() as taken, ledger_errors(directory):
             directory.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -43,7 +46,7 @@ class AgentLock:
             self._held = taken.pop_all()
 
     def is_lost(self) -> bool:
-        """True if the file was removed or replaced, so that a second agent could start."""
+        """True if ``agent.lock`` was removed or replaced, so that a second agent could start."""
         current = self._current()
         return current is None or current != self._file
 

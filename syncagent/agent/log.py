@@ -1,10 +1,10 @@
-"""The agent's log on the standard error: one line an event, key-value on a terminal, JSON otherwise.
+"""The agent's log on the standard error: a line per event, as key=value on a terminal, as JSON otherwise.
 
-Level ``error`` needs a person, so that an alarm on that level is enough. Under systemd each line begins with its level,
-as in sd-daemon(3), for ``journalctl -p err``.
+Level ``error`` means that a person must act, so it suffices to monitor that level. In the journal each line begins with
+its level, as in sd-daemon(3), for ``journalctl -p err``.
 
-A log that cannot be written neither ends nor blocks the agent: lines are lost, and counted in ``log lines lost`` once
-there is room again.
+A log that cannot be written neither ends nor blocks the agent. The lines are lost; the event ``log lines lost`` has
+their count once writing succeeds again.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _run_id = ""
 
 
 def in_run(run_id: str) -> None:
-    """Set the run ID of all further lines."""
+    """Set the run ID that all further lines have."""
     global _run_id  # noqa: PLW0603 - there is one agent in a process, and one run at a time
     _run_id = run_id
 
 
 def set_up(level: str) -> Any:  # noqa: ANN401 - structlog's own type is lazy
-    """Set up the log on the standard error and return the logger."""
+    """Set up the log on the standard error, from ``level`` up, and return the logger."""
     terminal = sys.stderr.isatty()
     render: Any = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
     processors = [
@@ -54,7 +54,10 @@ def set_up(level: str) -> Any:  # noqa: ANN401 - structlog's own type is lazy
 
 
 class _Lines:
-    """Writes lines to a descriptor, without waiting long for room; structlog calls it from one thread at a time."""
+    """A writer of lines to a descriptor that waits at most streams.PATIENCE seconds for room.
+
+    structlog calls it from one thread at a time.
+    """
 
     def __init__(self, descriptor: int, encoding: str, count: Callable[[int], str]) -> None:
         """``count`` returns the line that reports a number of lost lines."""
@@ -64,24 +67,24 @@ class _Lines:
         self._patience = streams.PATIENCE
 
     def write(self, text: str) -> None:
-        """Write a line, after one that reports lost lines, if any."""
+        """Write a line, or count it as lost. If lines were lost before, first write the line that reports them."""
         if self._lost and self._put(self._count(self._lost)):
             self._lost = 0
         if self._lost or not self._put(text):
             self._lost += 1
 
     def flush(self) -> None:
-        """Nothing is buffered."""
+        """Do nothing: lines are not buffered."""
 
     def _put(self, text: str) -> bool:
-        """Write it, after the end of a line that was written in part. True if all of it was written."""
+        """Write a line, after ending a line that was written in part. Return True if all of it was written."""
         octets = (f"\n{text}" if self._is_torn else text).encode(self._encoding, "backslashreplace")
         done = 0
         try:
             while done < len(octets):
                 done += streams.put(self._descriptor, memoryview(octets)[done:], self._patience)
         except OSError:
-            self._patience = 0  # wait for a reader that stopped reading once, not for each line
+            self._patience = 0  # the reader has stopped reading: do not wait again for each line
             return False
         finally:
             if done:
@@ -90,8 +93,8 @@ class _Lines:
         return True
 
 
-def _lines(processors: list[Any]) -> Any:  # noqa: ANN401 - a file, as far as structlog writes to one
-    """Return a writer to the descriptor of the standard error, without its buffer."""
+def _lines(processors: list[Any]) -> Any:  # noqa: ANN401 - an object with the methods of a file that structlog uses
+    """Return an unbuffered writer to the descriptor of the standard error, or sys.stderr if that has no descriptor."""
 
     def count(lost: int) -> str:
         event: Any = {"event": "log lines lost", "count": lost}
@@ -101,13 +104,13 @@ def _lines(processors: list[Any]) -> Any:  # noqa: ANN401 - a file, as far as st
 
     try:
         descriptor = sys.stderr.fileno()
-    except (OSError, ValueError):  # in tests, a stream in memory
+    except (OSError, ValueError):  # a stream in memory, as in tests
         return sys.stderr
     return _Lines(descriptor, sys.stderr.encoding, count)
 
 
 def _is_journal() -> bool:
-    """True if the standard error leads to the journal; $JOURNAL_STREAM is also inherited if it is redirected."""
+    """True if the standard error is the journal's socket: $JOURNAL_STREAM is set even if the output is redirected."""
     try:
         there = os.fstat(sys.stderr.fileno())
     except (OSError, ValueError):
@@ -116,7 +119,7 @@ def _is_journal() -> bool:
 
 
 class _Library(logging.Handler):
-    """Logs the records of libraries as events of level debug; syncagent reports itself what matters."""
+    """A handler that logs records of libraries at level debug: syncagent logs their failures itself."""
 
     def emit(self, record: logging.LogRecord) -> None:
         structlog.get_logger().debug("library", name=record.name, text=record.getMessage())

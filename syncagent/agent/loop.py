@@ -1,7 +1,7 @@
 """The agent: one run at a time, started by tokens in a queue.
 
-The main thread does the runs. The schedule, the file watch and the signals HUP and USR1 put tokens. TERM and INT end a
-run at any point, as they end ``syncagent sync``: every step can be interrupted, and the next run completes the work.
+The main thread, the worker, does the runs. The schedule, the file watch and the signals HUP and USR1 put tokens. TERM
+and INT end a run at any point, as they end ``syncagent sync``: the next run completes the work.
 """
 
 from __future__ import annotations
@@ -41,16 +41,21 @@ if TYPE_CHECKING:
     from syncagent.model import SyncResult
 
 _CONFIGURATION = ""
-"""The name of the configuration file in the watch; no source can have it."""
+"""The name of the configuration file in the watch. No source can have this name."""
 _SLACK = 60.0
+"""Seconds that a step of a run may take beyond the configured timeouts. After that the watchdog is not reset."""
 _HARD = 1.5
+"""Seconds after TERM or INT until the supervisor ends the process."""
 _LOCK_TIMEOUT = 20.0
+"""Seconds to wait for another run on the same state directory."""
 _FORGOTTEN = 3600.0
+"""Seconds until a repeated exception is logged again."""
 _ONCE_MORE = 0.01
+"""Seconds until Stopped is raised again after Python dropped it."""
 
 
 class Token(NamedTuple):
-    """A reason for a run: the sources that are due (None: all); or to reload the configuration, or to stop."""
+    """A request to the worker: to run with the sources ``due`` (None: all), to reload the configuration, or to stop."""
 
     due: frozenset[str] | None
     why: str
@@ -63,11 +68,14 @@ class Stopped(KeyboardInterrupt):
 
 
 def run(config: Config, logger: Any) -> None:  # noqa: ANN401 - structlog's own type is lazy
-    """Run the agent until TERM or INT. Raise LockBusyError if another agent runs, or LedgerError."""
+    """Run the agent until TERM or INT.
+
+    Raises LockBusyError if another agent runs, and LedgerError if the state directory cannot be used.
+    """
     directory = config.state.directory
     with contextlib.closing(AgentLock(directory)) as lock:
         lock.take()
-        for left in directory.glob(f".{status.AGENT_FILE}.*"):  # of an agent that was killed
+        for left in directory.glob(f".{status.AGENT_FILE}.*"):  # a temporary file of a killed agent
             left.unlink(missing_ok=True)
         _Agent(config, logger, lock).serve()
 
@@ -86,14 +94,14 @@ class _Agent:
         self.supervisor = Supervisor(self.progress, self._look_after, self._fault)
 
     def serve(self) -> None:
-        """Work until stopped. Raise LockBusyError if another agent has taken over."""
+        """Work until TERM or INT. Raises LockBusyError if another agent has acquired the lock."""
         self._handle_signals()
         self._take_up(self.config)
         self.supervisor.start()
         tell_systemd("READY=1", "STATUS=started")
         self.log.info("started", pid=os.getpid(), sources=sorted(self.config.sources), watch=self.watch.mode)
         self.tokens.put(Token(None, "start"))
-        gc.freeze()  # what is allocated by now stays: keep it out of the collections after each run
+        gc.freeze()  # objects allocated by now stay: exclude them from the collections after each run
         try:
             while not self.stopping:
                 self._turn()
@@ -109,7 +117,7 @@ class _Agent:
             self.supervisor.stop()
 
     def _turn(self) -> None:
-        """Wait for tokens, and do one run for all of them."""
+        """Wait for tokens or a retry, and do one run for all of them, after a reload if requested."""
         tokens = self._waiting()
         if any(token.stop for token in tokens):
             return
@@ -121,10 +129,10 @@ class _Agent:
             due = None if due is None or token.due is None else due | token.due
         if tokens or self.retries.wait(now) <= 0:  # a retry of publishing has no source due
             self._run(due, ", ".join(dict.fromkeys(token.why for token in tokens)) or "retry")
-            gc.collect()  # few objects are left, too few to trigger a collection, but a TLS context has megabytes
+            gc.collect()  # too few objects to trigger a collection, but a TLS context has megabytes
 
     def _waiting(self) -> list[Token]:
-        """Wait for a token or until a retry is due; return all tokens in the queue."""
+        """Wait for a token, a due retry or a stop. Return all tokens in the queue."""
         tokens: list[Token] = []
         with contextlib.suppress(queue.Empty):
             while not tokens and not self.stopping:
@@ -139,7 +147,10 @@ class _Agent:
         return tokens
 
     def _run(self, due: frozenset[str] | None, why: str) -> None:
-        """Do one run; the agent goes on whatever its result."""
+        """Do one run and report it. Its errors are logged and retried.
+
+        Raises Stopped on TERM or INT, and LockBusyError if another agent has acquired the agent's lock.
+        """
         run_id, names = sync.new_run_id(), frozenset(self.config.sources)
         log.in_run(run_id)
         self._keep_lock()
@@ -161,7 +172,10 @@ class _Agent:
         self._tell(run_id, started, result, error)
 
     def _keep_lock(self) -> None:
-        """Acquire the lock again if its file was removed. Raise LockBusyError if another agent has it by now."""
+        """Acquire the lock again if its file was removed. Failures of the state directory are logged.
+
+        Raises LockBusyError if another agent holds the lock by now.
+        """
         if self.lock.is_lost():
             try:
                 self.lock.take()
@@ -171,7 +185,7 @@ class _Agent:
                 self.log.warning("the lock was gone; taken again")
 
     def _plan_retries(self, due: frozenset[str] | None, result: SyncResult | None) -> None:
-        """Schedule retries of temporary failures: single sources, or the whole run."""
+        """Schedule retries of sources with temporary failures, of a failed publishing, or of the whole run."""
         now, names = time.monotonic(), frozenset(self.config.sources)
         asked = names if due is None else due & names
         if result is None:
@@ -195,7 +209,7 @@ class _Agent:
         return min(self.config.every(name) or 3600.0 for name in names)
 
     def _passed(self, step: str, _count: int) -> None:
-        """Record a step of the run; the time allowed for it follows from the timeouts of the configuration."""
+        """Record that a step of the run begins. It may take _SLACK more than the timeouts of the configuration."""
         deadlines = [float(source.common.deadline or DEADLINE) for source in self.config.sources.values()]
         slow = step in {"index", "read back", "compare"}
         self.progress.passed(_SLACK + (self.config.postfix.postmap_timeout if slow else max(deadlines)))
@@ -215,16 +229,16 @@ class _Agent:
         try:
             self.reporter.tell(self.config, result, last, self.next_run(), (watch, self.watch.rebuilt))
         except (SyncagentError, OSError) as failure:
-            self.log.error("status cannot be kept", error=str(failure))  # noqa: TRY400 - its text says it all
+            self.log.error("status cannot be kept", error=str(failure))  # noqa: TRY400 - the text suffices
 
     def next_run(self) -> float | None:
-        """Return when a run is due next, in seconds since the epoch; None if never."""
+        """Return when the next run is due, in seconds since the epoch; None if no run is scheduled."""
         left = self.retries.wait(time.monotonic())
         times = [self.schedule.next_time(), None if left == float("inf") else time.time() + left]
         return min((moment for moment in times if moment is not None), default=None)
 
     def _reload(self) -> None:
-        """Reload the configuration; if it has problems, the old one stays in force."""
+        """Reload the configuration. If it has problems or another state.directory, the old one stays in force."""
         self.watch.is_read(_CONFIGURATION)
         try:
             config = configuration.load(self.config.file)
@@ -264,7 +278,7 @@ class _Agent:
             self.tokens.put(Token(frozenset({name}), "a file changed"))
 
     def _look_after(self) -> None:
-        """Do the regular work of the supervisor, in its thread."""
+        """Do a round of the supervisor, in its thread: signals, a pending stop, watch threads and clock."""
         self._wake_worker()
         if self.stopping:
             if time.monotonic() - self.stopping > _HARD:  # the exception was lost, as in a finalizer
@@ -275,7 +289,7 @@ class _Agent:
             self.log.warning("the clock was set; scheduled anew")
 
     def _fault(self, error: BaseException) -> None:
-        """Log an exception; the same one once an hour, since the supervisor may raise it several times a second."""
+        """Log an exception, the same one once an hour: the supervisor may raise it several times a second."""
         text, now = f"{type(error).__name__}: {error}", time.monotonic()
         logged = {fault: at for fault, at in self._faults.items() if now - at < _FORGOTTEN}
         if text not in logged:
@@ -298,7 +312,7 @@ class _Agent:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGUSR1})  # pending ones are delivered now
 
     def _wake_worker(self) -> None:
-        """Wake the main thread for a signal that did not: it came just before it slept, or to another thread."""
+        """Wake the main thread for a signal that arrived just before that thread slept, or in another thread."""
         with contextlib.suppress(BlockingIOError):
             if any(number != signal.SIGURG for number in self._tripped.recv(256)):
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGURG)
@@ -317,7 +331,10 @@ class _Agent:
 
     @contextlib.contextmanager
     def _interruptions(self) -> Iterator[None]:
-        """Let TERM and INT raise Stopped within the block; elsewhere ``stopping`` is looked at."""
+        """Let TERM and INT raise Stopped within the block, at once if ``stopping`` is set already.
+
+        Outside the block they only set ``stopping`` and put a token.
+        """
         self._interruptible = True
         try:
             if self.stopping:

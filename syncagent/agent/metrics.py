@@ -1,4 +1,7 @@
-"""Metrics for Prometheus, in a text file for node_exporter. Names and units follow the conventions of Prometheus."""
+"""Metrics for Prometheus, in a file for node_exporter's textfile collector.
+
+Names and units follow Prometheus' conventions for metrics.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def write(path: Path, status: Status) -> None:
-    """Write the file, readable by all. Raise OSError, also if something else than a regular file is in its place."""
+    """Write the metrics of a status to a file with mode 0644. Raises OSError, also if a directory is in its place."""
     files.check_regular(path)
-    disable_created_metrics()  # type: ignore[no-untyped-call] # when a counter was made is when the file was written
+    disable_created_metrics()  # type: ignore[no-untyped-call] # the creation time would be that of this write
     files.write_whole(path, generate_latest(_registry(status)), 0o644)
 
 

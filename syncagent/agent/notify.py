@@ -1,4 +1,4 @@
-"""Notifications: one when something needs a person, and one when that is over."""
+"""Notifications of alarms: one when an alarm is raised, and one when it has ended."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 
 WAYS = ("command", "url")
-"""The ways of delivery; each has its own record of what was delivered."""
+"""The ways of delivery. Each has its own record of delivered alarms."""
 PING = "ping_url"
 Told: TypeAlias = "Mapping[str, Mapping[str, Alarm]]"
 
 
 class Event(Struct, frozen=True):
-    """A notification, as JSON. ``text`` is the whole message, which Slack and Mattermost show."""
+    """The content of a notification, sent as JSON. ``text`` is the whole message, which Slack and Mattermost show."""
 
     event: str
     kind: str
@@ -45,13 +45,13 @@ class Event(Struct, frozen=True):
 
 
 def news(told: Mapping[str, Alarm], alarms: Mapping[str, Alarm]) -> list[tuple[str, Alarm]]:
-    """Return what is to be delivered: ``raised`` for new alarms, ``recovered`` for ended ones."""
+    """Return ("raised", alarm) for each alarm not yet in ``told``, and ("recovered", alarm) for each ended alarm."""
     raised = [("raised", alarm) for key, alarm in alarms.items() if key not in told]
     return raised + [("recovered", alarm) for key, alarm in told.items() if key not in alarms]
 
 
 def event(what: str, alarm: Alarm, map_name: str, now: float) -> Event:
-    """Return the notification for an alarm."""
+    """Return the notification of an alarm. ``what`` is "raised" or "recovered", ``now`` is seconds since the epoch."""
     host = socket.gethostname()
     text = f"syncagent on {host}: {'over: ' if what == 'recovered' else ''}{alarm.text}"
     return Event(what, alarm.kind, alarm.subject, text, host, map_name, messages.machine_moment(now))
@@ -66,10 +66,10 @@ class _Delivery(NamedTuple):
 
 
 class Notifier(threading.Thread):
-    """Delivers from a thread of its own, so that a slow receiver does not delay a run.
+    """A thread that delivers notifications, so that a slow receiver does not delay a run.
 
-    A notification that was not delivered is tried again by the next ``notify``, by that way alone; one that is still
-    being delivered is not.
+    The next ``notify`` retries a failed notification, by that way alone. It does not queue a notification again that is
+    still to be delivered.
     """
 
     def __init__(
@@ -79,7 +79,10 @@ class Notifier(threading.Thread):
         went_wrong: Callable[[str, str], None],
         succeeded: Callable[[str], None],
     ) -> None:
-        """``told`` was delivered before; ``saved`` is called when that changes, the others with way and error."""
+        """``told`` has the alarms delivered before. ``saved`` is called when they change.
+
+        ``went_wrong`` receives the configuration key of the receiver and the error, ``succeeded`` the key.
+        """
         super().__init__(name="notifier", daemon=True)
         self._told = {way: dict(alarms) for way, alarms in told.items()}
         self._saved, self._went_wrong, self._succeeded = saved, went_wrong, succeeded
@@ -89,12 +92,12 @@ class Notifier(threading.Thread):
 
     @property
     def told(self) -> Told:
-        """The alarms that were delivered, by way."""
+        """The alarms that were delivered as raised and not yet as recovered, by way and key."""
         with self._lock:
             return {way: dict(alarms) for way, alarms in self._told.items()}
 
     def notify(self, notify: Notify, alarms: Mapping[str, Alarm], map_name: str, now: float) -> None:
-        """Deliver new and ended alarms, by each way that is configured."""
+        """Queue new and ended alarms for delivery, by each configured way. Does not wait."""
         with self._lock:
             for way in WAYS:
                 if way in _configured(notify):
@@ -102,7 +105,7 @@ class Notifier(threading.Thread):
                         self._put(_Delivery(way, what, alarm, notify, event(what, alarm, map_name, now)))
 
     def ping(self, notify: Notify) -> None:
-        """Report a good run to notify.ping_url."""
+        """Queue a request to notify.ping_url, if configured. Does not wait."""
         if notify.ping_url:
             with self._lock:
                 self._put(_Delivery(PING, "", None, notify, None))
@@ -115,7 +118,7 @@ class Notifier(threading.Thread):
                 self.start()
 
     def run(self) -> None:
-        """Deliver one after another."""
+        """Deliver the queued notifications one after the other. Never returns."""
         while True:
             delivery = self._waiting.get()
             try:
@@ -123,7 +126,7 @@ class Notifier(threading.Thread):
             except DeliveryError as error:
                 self._end(delivery)
                 self._went_wrong(error.whom, str(error))
-            except Exception as error:  # noqa: BLE001 - this thread goes on whatever comes
+            except Exception as error:  # noqa: BLE001 - this thread must survive every fault
                 self._end(delivery)
                 self._went_wrong(f"notify.{delivery.way}", type(error).__name__)
             else:
@@ -131,7 +134,7 @@ class Notifier(threading.Thread):
                 self._succeeded(f"notify.{delivery.way}")
 
     def _end(self, delivery: _Delivery, *, well: bool = False) -> None:
-        """Record a delivery, or that it may be tried again."""
+        """Record the end of a delivery: success if ``well``, otherwise ``notify`` may queue it again."""
         with self._lock:
             self._under_way.discard(_key(delivery))
             if not well or delivery.alarm is None:
@@ -153,7 +156,7 @@ def _configured(notify: Notify) -> set[str]:
 
 
 class DeliveryError(Exception):
-    """A notification could not be delivered; the text has no URL in it, which may be a secret."""
+    """A notification could not be delivered. The text contains no URL, since that may be a secret."""
 
     def __init__(self, whom: str, text: str) -> None:
         """``whom`` is the configuration key of the receiver, such as ``notify.url``."""
@@ -162,7 +165,10 @@ class DeliveryError(Exception):
 
 
 def deliver(notify: Notify, way: str, event: Event | None) -> None:
-    """Deliver a notification, in one way. Raise DeliveryError."""
+    """Deliver a notification by ``way``, or request notify.ping_url if ``event`` is None.
+
+    Raises DeliveryError if the delivery fails.
+    """
     if event is None:
         _ask("notify.ping_url", notify.ping_url, None, notify.timeout)
     elif way == "command":
@@ -176,7 +182,10 @@ def deliver(notify: Notify, way: str, event: Event | None) -> None:
 
 
 def _run(command: tuple[str, ...], octets: bytes, timeout: float) -> None:
-    """Run a command, and kill it with its children at the timeout; its stderr is in memory, as disks may be full."""
+    """Run a command with ``octets`` as input, and kill its process group after ``timeout`` seconds.
+
+    Its stderr goes to memory, since disks may be full. Raises DeliveryError if it cannot be run, fails, or times out.
+    """
     with open(os.memfd_create("said"), "w+b") as said:  # noqa: PTH123 - a descriptor
         try:
             process = subprocess.Popen(
@@ -201,7 +210,10 @@ def _run(command: tuple[str, ...], octets: bytes, timeout: float) -> None:
 
 
 def _ask(whom: str, url: str, octets: bytes | None, timeout: float) -> None:
-    """Send a request. The timeout covers the whole of it; the body of the answer is not read."""
+    """Send a GET request, or a POST request with ``octets``. The body of the response is not read.
+
+    ``timeout``, in seconds, is for the whole exchange. Raises DeliveryError unless the status is a success (2xx).
+    """
     import ssl
 
     import httpx

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Reporter:
-    """Reports each event once."""
+    """The reporter of an agent's runs. It stores which failures it has logged, so that it logs each of them once."""
 
     def __init__(self, logger: Any) -> None:  # noqa: ANN401 - structlog's own type is lazy
         """Start with nothing reported."""
@@ -35,7 +35,7 @@ class Reporter:
         self._alarms: dict[str, Alarm] = {}
         self._wrong: dict[str, str] = {}
         self._refused = ""
-        self._saving = threading.Lock()  # the notifier's thread records what it delivered
+        self._saving = threading.Lock()  # the notifier's thread calls _keep() too
         self._state = status.AgentState(os.getpid(), time.time())
         self._notifier: notify.Notifier | None = None
 
@@ -47,7 +47,10 @@ class Reporter:
         next_run: float | None,
         watch: tuple[str, int],
     ) -> None:
-        """Report a run. A failure of one way does not stop the others."""
+        """Report a run by log, status file, notifications, metrics and systemd.
+
+        An error in writing the status file or metrics, or in a notification, is logged and does not stop the rest.
+        """
         if result:
             self._log_result(result)
         runs = {**self._state.runs, last.status: self._state.runs.get(last.status, 0) + 1}
@@ -69,7 +72,7 @@ class Reporter:
         self._keep(config)
         try:
             now = status.read(config, agent=self._state)
-        except LedgerError as error:  # who is configured is told of that too; what stood stands
+        except LedgerError as error:  # notify of this failure too; earlier alarms stay
             failed = status.Alarm("publish-failed", str(config.postfix.map), last.error or str(error))
             self._tell_of({**self._alarms, failed.key: failed}, config, self._notifier)
             self._tell_systemd(f"needs a person: {failed.text}")
@@ -83,13 +86,13 @@ class Reporter:
         self._tell_systemd(summary(now))
 
     def refuse(self, text: str) -> None:
-        """Remember why the new configuration is refused; "" once there is a valid one."""
+        """Record why the new configuration is refused, and send it to systemd. An empty text ends the refusal."""
         self._refused = text
         if text:
             self._tell_systemd("")
 
     def _tell_systemd(self, text: str) -> None:
-        """Send the status line to systemd, after that of a refused configuration, which no run ends."""
+        """Send the status line to systemd. The reason for a refused configuration, if any, comes first."""
         tell_systemd(f"STATUS={_one_line('; '.join(filter(None, (self._refused, text))))}")
 
     def _write_metrics(self, path: Path, now: Status) -> None:
@@ -103,7 +106,7 @@ class Reporter:
             self._goes_right("metrics.textfile")
 
     def stop(self, config: Config) -> None:
-        """Write the status of an agent that does not run."""
+        """Write the status file without a next run, if there was a run: the agent is ending."""
         self._state = replace(self._state, next_run=None)
         if self._state.last:
             self._keep(config)
@@ -119,7 +122,7 @@ class Reporter:
                 self._goes_right("status")
 
     def _goes_wrong(self, what: str, text: str) -> None:
-        """Log once that one way of reporting fails."""
+        """Log that the way of reporting ``what`` fails, unless its last error was the same."""
         if self._wrong.get(what) != text:
             self._wrong[what] = text
             self._log.error("could not tell", whom=what, error=text)
@@ -153,7 +156,7 @@ class Reporter:
         self._notes = notes
 
     def _log_source(self, source: SourceReport) -> None:
-        """Log a source that begins to fail, fails for another reason, or has recovered."""
+        """Log that a source begins to fail, fails for another reason, or has recovered."""
         before = self._failing.get(source.name, "")
         if source.error:
             error = source.refusal or source.error
@@ -166,7 +169,7 @@ class Reporter:
             self._log.info("source recovered", source=source.name, entries=source.entries)
 
     def _tell_of(self, alarms: dict[str, Alarm], config: Config, notifier: notify.Notifier) -> None:
-        """Log new and ended alarms, and notify."""
+        """Log new and ended alarms, and queue their notifications."""
         for what, alarm in notify.news(self._alarms, alarms):
             if what == "raised":
                 self._log.error("needs a person", kind=alarm.kind, subject=alarm.subject, text=alarm.text)
@@ -177,7 +180,7 @@ class Reporter:
 
 
 def summary(now: Status) -> str:
-    """Return the status line for systemctl status."""
+    """Return the status line that systemctl(1) shows."""
     recipients = messages.counted(now.recipients, "recipient")
     failing = [source.name for source in now.sources if source.state == "failing"]
     alarms = [alarm for alarm in now.alarms if alarm.kind != "configuration"]
@@ -187,5 +190,5 @@ def summary(now: Status) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Return a text as one line: a second line would be a message of its own to systemd."""
+    """Return the first 500 characters of a text on one line: systemd would read a second line as another variable."""
     return "".join(one if one.isprintable() else " " for one in text)[:500]

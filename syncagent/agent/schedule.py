@@ -1,4 +1,4 @@
-"""The schedule: when which sources are due. All it does is to put a token into the agent's queue."""
+"""The schedule: when each source is due. It does no run itself, but puts a token into the agent's queue."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ if TYPE_CHECKING:
 
 Trigger: TypeAlias = IntervalTrigger | CronTrigger | OrTrigger
 _STEP = 5.0
-"""Seconds that the clock may differ from the time that passed, before it counts as set."""
+"""Seconds by which the clock may deviate from time.monotonic() before it counts as set."""
 
 
 def offset(config: Config, host: str) -> float:
-    """Return a number in [0, 1) that spreads the runs of many hosts; constant for a host and state directory."""
+    """Return seconds, from 0 to 2**32, that spread the runs of many hosts: constant for a host and state directory."""
     digest = hashlib.sha256(f"{host} {config.state.directory}".encode()).digest()
     return int.from_bytes(digest[:8]) / (1 << 32)
 
 
 def triggers(config: Config, spread: float) -> dict[str, tuple[Trigger, frozenset[str]]]:
-    """Return the triggers, each with the sources that are due by it.
+    """Return the triggers by name, each with the sources that are due when it fires.
 
-    The times of an interval lie on a fixed grid, shifted by ``spread``, so that neither runs nor restarts shift them.
+    The times of an interval lie on a fixed grid, shifted by ``spread`` seconds modulo the interval. Neither runs nor
+    restarts shift them.
     """
     names: dict[float | None, set[str]] = defaultdict(set)
     for name in config.sources:
@@ -53,7 +54,10 @@ def triggers(config: Config, spread: float) -> dict[str, tuple[Trigger, frozense
 
 
 def _cron(text: str) -> CronTrigger | OrTrigger:
-    """Return the trigger of a crontab(5) line: if both kinds of day are restricted, either one matches."""
+    """Return the trigger of a crontab(5) schedule, in UTC.
+
+    If both day of month and day of week are restricted, either match suffices.
+    """
     minute, hour, day, month, weekday = text.split()
     if day.startswith("*") or weekday == "*":
         return CronTrigger.from_crontab(text, timezone=UTC)
@@ -63,10 +67,10 @@ def _cron(text: str) -> CronTrigger | OrTrigger:
 
 
 class Schedule:
-    """Calls ``put`` with the sources that are due, and why."""
+    """The scheduler thread and its jobs, one per trigger."""
 
     def __init__(self, put: Callable[[frozenset[str], str], None], failed: Callable[[BaseException], None]) -> None:
-        """``failed`` receives exceptions of jobs, which the scheduler would only log."""
+        """Start the thread. ``put`` receives the sources that are due and the reason, ``failed`` exceptions of jobs."""
         self._put = put
         defaults = {"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
         self._scheduler = BackgroundScheduler(timezone=UTC, job_defaults=defaults)
@@ -77,11 +81,11 @@ class Schedule:
         self._scheduler.add_listener(listen, EVENT_JOB_ERROR)
         self._offset = time.time() - time.monotonic()
         self._config: Config | None = None
-        self._lock = threading.Lock()  # between the worker, which sets, and the supervisor, which checks the clock
+        self._lock = threading.Lock()  # shared by the worker, in set(), and the supervisor, in look_at_clock()
         self._scheduler.start()
 
     def set(self, config: Config) -> None:
-        """Replace the schedule by that of a configuration."""
+        """Replace all jobs by those of a configuration."""
         with self._lock:
             self._config = config
             self._schedule(config)
@@ -92,9 +96,9 @@ class Schedule:
             self._scheduler.add_job(self._put, trigger, args=(due, "schedule"), id=name)
 
     def look_at_clock(self) -> bool:
-        """Schedule anew if the clock was set, since a clock set back would delay the next run. True if it was.
+        """Return True if the clock was set, after rescheduling: a clock set back would delay the next run.
 
-        All sources are due then: the step may have skipped the time of any.
+        All sources are due then, since the clock may have skipped the time of any source.
         """
         now = time.time() - time.monotonic()
         with self._lock:
@@ -106,10 +110,10 @@ class Schedule:
             return True
 
     def next_time(self) -> float | None:
-        """Return when a source is due next, in seconds since the epoch; None if never."""
+        """Return when the next job is due, in seconds since the epoch; None without a job."""
         times = [job.next_run_time for job in self._scheduler.get_jobs() if job.next_run_time]
         return min(times).timestamp() if times else None
 
     def stop(self) -> None:
-        """End the scheduler; must not be called by a signal handler."""
+        """End the scheduler without waiting for jobs. Must not be called by a signal handler: it acquires locks."""
         self._scheduler.shutdown(wait=False)

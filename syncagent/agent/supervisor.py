@@ -1,6 +1,6 @@
-"""The supervisor thread: it keeps the file watch and the clock check going, and answers systemd's watchdog.
+"""The supervisor thread: it does the agent's periodic checks, and resets systemd's watchdog.
 
-WATCHDOG=1 is sent only while the worker reaches each step of a run within the time allowed for it, so that systemd
+It sends WATCHDOG=1 only while the worker reaches each step of a run within the time allowed for it, so that systemd
 restarts an agent whose run hangs. Messages are datagrams to a socket, as in sd_notify(3).
 """
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _TICK = 0.2
-"""Seconds between two rounds."""
+"""Seconds between two calls of ``look``."""
 _LISTENS = 1.0
-"""Timeout in seconds of a message to systemd; after that the message is lost."""
+"""Timeout in seconds for a message to systemd. After that the message is lost."""
 
 
 def tell_systemd(*lines: str) -> None:
-    """Send lines such as READY=1 to systemd, if it supervises this process."""
+    """Send variables such as READY=1 to systemd, if it supervises this process. Errors of sending are ignored."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -34,7 +34,10 @@ def tell_systemd(*lines: str) -> None:
 
 
 def watchdog_seconds() -> float | None:
-    """Return the watchdog interval in seconds; None if systemd does not watch this process."""
+    """Return the watchdog interval in seconds; None if systemd expects no WATCHDOG=1 of this process.
+
+    See sd_watchdog_enabled(3).
+    """
     try:
         ours = int(os.environ.get("WATCHDOG_PID", os.getpid())) == os.getpid()
         microseconds = int(os.environ.get("WATCHDOG_USEC", "0"))
@@ -47,12 +50,12 @@ class Progress:
     """The deadline by which the worker must reach the next step of a run."""
 
     def __init__(self) -> None:
-        """Start with 60 seconds for the first step."""
+        """Allow 60 seconds for the first step."""
         self._until = time.monotonic()
         self.passed(60)
 
     def passed(self, allowed: float) -> None:
-        """Record a step; the next one is due in ``allowed`` seconds."""
+        """Record a step. The next step must be reached within ``allowed`` seconds."""
         self._until = time.monotonic() + allowed
 
     def is_made(self) -> bool:
@@ -61,19 +64,19 @@ class Progress:
 
 
 class Supervisor(threading.Thread):
-    """Thread that calls ``look`` a few times a second, and resets systemd's watchdog while the worker makes progress.
+    """A thread that calls ``look`` five times a second, and resets systemd's watchdog while the worker progresses.
 
     ``look`` must not touch the file system: a dead mount would block this thread, and systemd would end the agent.
     """
 
     def __init__(self, progress: Progress, look: Callable[[], None], failed: Callable[[BaseException], None]) -> None:
-        """``failed`` receives what ``look`` raises; ``look`` is called again nevertheless."""
+        """``failed`` receives exceptions of ``look``, which is called again nevertheless."""
         super().__init__(name="supervisor", daemon=True)
         self._progress, self._look, self._failed = progress, look, failed
         self._end = threading.Event()
 
     def run(self) -> None:
-        """Work until ``stop()`` is called."""
+        """Call ``look`` and reset the watchdog until ``stop()`` is called."""
         interval, sent = watchdog_seconds(), 0.0
         while not self._end.wait(_TICK):
             try:
@@ -86,6 +89,6 @@ class Supervisor(threading.Thread):
                 tell_systemd("WATCHDOG=1")
 
     def stop(self) -> None:
-        """End the thread; wait for it a second at most."""
+        """Tell the thread to end, and wait for that one second at most."""
         self._end.set()
         self.join(1.0)

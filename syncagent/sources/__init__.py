@@ -5,13 +5,13 @@ Terms:
 - A *source* lists recipients: a file, an LDAP directory, the API of the primary mail server. Its *kind* is the value
   of ``type`` in the configuration.
 - An *entry* is one address: ``(address as spelled by the source, key, label)``. The key identifies the object that
-  has the address, such as a line or a UUID; several entries may share it. A source that amends its answers needs keys
+  has the address, such as a line or a UUID; entries may share a key. A source that amends its answers needs keys
   that are stable between fetches. The label describes the object to people, such as a DN, and may be empty. All three
-  are ``str`` with any content: syncagent normalizes the address and escapes the rest.
-- A *fetch* is complete or it raises. What it put into its sink before raising is discarded.
+  are ``str`` with any content: syncagent normalizes the address and escapes key and label.
+- A *fetch* returns a complete answer or raises. Entries that it put into its sink before raising are discarded.
 - A *validator* is an opaque string that identifies a complete answer: an ETag, file identities, a sync cookie. It is
   stored in one transaction with the answer and passed to the next fetch, so that the source can reply "same" or send
-  only changes. It is dropped when the configuration of the source changes.
+  only changes. syncagent drops it when the configuration of the source changes.
 - A *sink* receives the entries of one fetch.
 
 A kind is a module registered under the entry-point group ``syncagent.sources``. It has
@@ -33,7 +33,8 @@ it, is called from another thread.
 Errors: ``fetch`` raises SourceError (``syncagent.errors``) with a text that names the file or server, the fault and the
 remedy, never a secret. Its ``kind`` is TEMPORARY (retry), REFUSED (credentials rejected: not retried for an hour unless
 the configuration or a secret changes) or BROKEN (a person must act). Exceptions that the sink raises must propagate.
-Any other exception is reported as a fault in the source. In each case the last complete answer stays in force.
+An OSError counts as TEMPORARY. Any other exception is reported as a fault in the source (BROKEN). In each case the last
+complete answer stays in force.
 """
 
 from __future__ import annotations
@@ -95,36 +96,36 @@ class Common(Struct, frozen=True, kw_only=True):
 
 
 class Watched(NamedTuple):
-    """A local path whose change triggers a fetch; ``poll`` if the kernel reports no changes there, as on NFS."""
+    """A local path whose change triggers a fetch. ``poll`` is True where inotify reports no changes, as on NFS."""
 
     path: Path
     poll: bool = False
 
 
 class Sink(Protocol):
-    """Receives the entries of one fetch.
+    """The receiver of the entries of one fetch.
 
     ``put`` and ``reject`` raise SourceError once the fetch is abandoned, and LedgerError if the entries cannot be
-    stored.
+    stored. ``forget`` and ``retain`` raise SourceError unless ``amend`` was called before.
     """
 
     def put(self, entries: Iterable[Entry]) -> None:
-        """Add entries. Those whose address is malformed are recorded as rejects."""
+        """Add entries. An entry whose address is malformed is recorded as a reject."""
 
     def reject(self, spelled: str, reason: str, key: str) -> None:
         """Record a value that cannot be read as an address. The reason is a predicate, such as "is not UTF-8"."""
 
     def ignore(self, count: int) -> None:
-        """Count values that are well-formed but not mail recipients. An answer with nothing else is an empty one."""
+        """Count values that are well-formed but not mail recipients. An answer of only such values is empty."""
 
     def restart(self) -> None:
         """Discard everything since the start of the fetch."""
 
     def amend(self, *, last: bool) -> None:
-        """Start amending: the last complete answer if ``last``, otherwise the entries put so far.
+        """Start amending the last complete answer if ``last``, otherwise the entries put so far.
 
-        ``last`` requires that ``Request.validator`` is not None and that nothing was put. Entries put from now on are
-        added to the amended answer, whatever their keys.
+        ``last`` requires that ``Request.validator`` is not None and that nothing was put. Entries put afterwards are
+        added to the amended answer; ``forget`` and ``retain`` do not remove them.
         """
 
     def forget(self, keys: Iterable[str]) -> None:
@@ -149,17 +150,17 @@ class Request:
 
 
 class Answer(Struct, frozen=True):
-    """The result of a fetch: a complete answer, or "same" as the answer that the request's validator belongs to.
+    """The result of a fetch: a complete answer, or "same" if it equals the answer of the request's validator.
 
-    ``same``: nothing was put, and the last answer stays in force.
+    ``same``: the fetch put nothing, and the last answer stays in force.
     ``validator``: identifies this answer. None with ``same`` keeps the request's, otherwise makes the next fetch a full
     one.
     ``notes``: remarks for people.
-    ``mode``: how the answer was obtained, if the kind has several ways, such as "sync" and "poll".
-    ``explained``: all keys that changed since the last answer; None if the source does not know them. Addresses that
-    differ under other keys are reported in a note of the run, and this answer stays in force.
-    ``steps``: statistics of each list that the answer was made from.
-    ``domains``: mail domains that the source serves. None: it does not report any.
+    ``mode``: how the answer was obtained, such as "sync" or "poll"; empty if the kind has only one mode.
+    ``explained``: all keys that changed since the last answer; None if the source does not know them. If addresses
+    under other keys differ, the run has a note about them; this answer stays in force.
+    ``steps``: page and record counts of each list that the answer is built from.
+    ``domains``: mail domains that the source serves. None: not reported; with ``same`` the last ones stay in force.
     """
 
     same: bool = False
@@ -174,13 +175,13 @@ class Answer(Struct, frozen=True):
 class Source(Protocol):
     """A configured source. The module's docstring has the rules on lifetime, threads and errors.
 
-    It may have ``give_up()``, which makes a fetch that waits for the network return early.
+    A source may have ``give_up()``, which aborts the network connection of the current fetch.
     """
 
     def fetch(self, request: Request) -> Answer:
-        """Put a complete list into ``request.sink``, or amend the last one, or put nothing and answer "same".
+        """Return the answer, after putting all entries into ``request.sink`` or amending the last answer in it.
 
-        Raises SourceError if the list would be incomplete.
+        For an answer "same" nothing is put. Raises SourceError if the answer would be incomplete.
         """
 
 
@@ -211,24 +212,24 @@ def load(kind: str) -> Any:  # noqa: ANN401 - a module, by duck type
 
 
 def problems(kind: str, module: Any, config: Struct) -> list[tuple[str, str]]:  # noqa: ANN401 - see load()
-    """Return the (key, text) pairs of the kind's own ``problems``. Raises BrokenKindError if that raises."""
+    """Return the (key, text) pairs of the module's ``problems``. Raises BrokenKindError if that function raises."""
     with _errors_of(kind, "cannot check its configuration"):
         return list(module.problems(config)) if hasattr(module, "problems") else []
 
 
 def watched(kind: str, module: Any, config: Struct) -> tuple[Watched, ...]:  # noqa: ANN401 - see load()
-    """Return the paths of the kind's own ``watched``. Raises BrokenKindError if that raises."""
+    """Return the paths of the module's ``watched``. Raises BrokenKindError if that function raises."""
     with _errors_of(kind, "cannot list the paths to watch"):
         return tuple(module.watched(config)) if hasattr(module, "watched") else ()
 
 
 def _errors_of(kind: str, what: str) -> translate_errors:
-    """Return a context manager that converts exceptions of a kind's package, SystemExit too, to BrokenKindError."""
+    """Return a context manager that converts exceptions of a kind's code, including SystemExit, to BrokenKindError."""
     return translate_errors(partial(_broken, kind, what))
 
 
 def _broken(kind: str, what: str, error: BaseException) -> BrokenKindError | None:
-    """Return the error that names package and version; None for KeyboardInterrupt."""
+    """Return the error, which names package and version; None for KeyboardInterrupt."""
     if not isinstance(error, (Exception, SystemExit)):
         return None
     entry = kinds()[kind]

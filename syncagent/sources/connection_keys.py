@@ -1,4 +1,4 @@
-"""Configuration keys that the kinds of source with a network connection share, and the checks of these keys."""
+"""Configuration keys that the source kinds with a network connection share, and the checks of these keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ConnectionKeys(Struct, frozen=True, kw_only=True):
-    """Base of a kind's Config: certificates, password and timeouts. The kind sets the defaults of the timeouts."""
+    """Base of a kind's Config: password, certificates, TLS and timeouts. The kind sets the default timeouts."""
 
     password_file: SecretFile | None = None
     """The file with the password."""
@@ -35,7 +35,10 @@ class ConnectionKeys(Struct, frozen=True, kw_only=True):
 
 
 class UrlRules(NamedTuple):
-    """The URLs that a kind takes; ``example`` and ``credentials`` (the keys that hold them) are for its messages."""
+    """The URLs that a kind accepts: their schemes, and whether they may have a path.
+
+    ``example``, a URL, and ``credentials``, the keys for user name and password, are used in messages.
+    """
 
     schemes: frozenset[str]
     example: str
@@ -44,7 +47,10 @@ class UrlRules(NamedTuple):
 
 
 def key_problems(config: ConnectionKeys, account: str) -> Iterator[tuple[str, str]]:
-    """Yield key and text for each contradiction; ``account`` is the key whose password ``password_file`` holds."""
+    """Yield (key, text) for each missing key and each timeout of zero or less.
+
+    ``account`` is the key with the account that ``password_file`` belongs to.
+    """
     if getattr(config, account) and config.password_file is None:
         yield "password_file", f"required key is missing: the file with the password of {account}"
     if config.password_file is not None and not getattr(config, account):
@@ -57,12 +63,12 @@ def key_problems(config: ConnectionKeys, account: str) -> Iterator[tuple[str, st
 
 
 def url_problem(url: str, rules: UrlRules) -> str:
-    """Return what is wrong with a URL, an empty string if nothing is. The text never contains a password."""
+    """Return the fault of a URL as a message, empty if the URL is valid. The message never contains a password."""
     if reason := too_long(url):  # urlsplit normalizes the host name, which takes time
         return reason
     if _has_userinfo(url, rules):
         return f"a URL must not contain a user name or password: see {rules.credentials}"
-    shown = "" if "@" in url else f', not "{url}"'  # before an @ there may be a mistyped password
+    shown = "" if "@" in url else f', not "{url}"'  # the text before an @ may contain a mistyped password
     try:
         parts = urlsplit(url)
         port = parts.port

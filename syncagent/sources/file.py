@@ -1,6 +1,6 @@
 """The source kind "file": addresses from local files, in the formats of ``line_formats``.
 
-A directory or a pattern stands for all its files. If one of them cannot be read, the source fails.
+A directory or a pattern stands for all its files. If any of these files cannot be read, the source fails.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from syncagent.sources import Request
 
 YOUNG = 2.0
-"""Seconds after a change during which another one may leave the identity the same: time stamps are coarse."""
+"""Seconds after a change in which a second change may leave the identity as it is: time stamps are coarse."""
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -52,7 +52,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
 
 def build(config: Config) -> FileSource:
-    """Return the source. Reads nothing."""
+    """Return the source. Does not access the file system."""
     return FileSource(config)
 
 
@@ -72,21 +72,25 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
 def watched(config: Config) -> tuple[Watched, ...]:
     """Return the paths to watch: the file or directory, and for a pattern its directory as well.
 
-    Does not access the paths: one of them may be missing, or hang.
+    Does not access the paths: a path may be missing, or on a file system that hangs.
     """
     paths = [config.path, config.path.parent] if _is_pattern(config.path.name) else [config.path]
     return () if config.watch == "off" else tuple(Watched(path, poll=config.watch == "poll") for path in paths)
 
 
 class FileSource:
-    """A source that reads all its files, and reads them again only if the identity of one has changed."""
+    """A source that reads local files. If no identity has changed since the last fetch, it answers "same"."""
 
     def __init__(self, config: Config) -> None:
-        """Store the configuration. Reads nothing."""
+        """Store the configuration. Does not access the file system."""
         self._config = config
 
     def fetch(self, request: Request) -> Answer:
-        """See Source.fetch. If a file changes meanwhile, reads once more; raises SourceError if one changes again."""
+        """Return the answer; see Source.fetch.
+
+        If a file changes while the files are read, reads all of them once more. Raises SourceError if a file changes
+        again.
+        """
         if request.validator is not None and request.validator == self._validator(self._stats()):
             return Answer(same=True, validator=request.validator)
         for _ in range(2):
@@ -100,9 +104,9 @@ class FileSource:
         )
 
     def _stats(self) -> dict[str, tuple[int, ...]]:
-        """Return the identity of every file, in the order of their names.
+        """Return the identity of every file by its path, sorted by path.
 
-        Raises SourceError if there is no file, or one is not a regular file.
+        Raises SourceError if there is no file, or if a file cannot be accessed or is not a regular file.
         """
         path = self._config.path
         try:
@@ -128,7 +132,7 @@ class FileSource:
         return hashlib.sha256(os.fsencode(repr(sorted(stats.items())))).hexdigest()
 
     def _read_all(self, stats: dict[str, tuple[int, ...]], request: Request) -> tuple[str, ...] | None:
-        """Put the entries of every file; return the domains that the first lines name, None if none does."""
+        """Put the entries of every file into the sink. Return the domains in their headings; None without headings."""
         config, domains = self._config, None
         has_many = len(stats) > 1 or not config.path.is_file()
         options = FormatOptions(config.domains, config.min_uid, config.column, config.delimiter)
@@ -157,7 +161,7 @@ def _is_pattern(text: str) -> bool:
 
 
 def _listed(directory: Path, pattern: str) -> list[str]:
-    """Return the sorted paths of the files that match, without hidden files and backups (NAME~).
+    """Return the sorted paths of the files whose name matches, without hidden files and backups (NAME~).
 
     Raises OSError if the directory cannot be read; glob() would return nothing.
     """
@@ -167,7 +171,7 @@ def _listed(directory: Path, pattern: str) -> list[str]:
 
 
 def _identity(file: str) -> tuple[int, ...]:
-    """Return device, inode, size, mtime and ctime. Raises OSError if there is no such regular file."""
+    """Return device, inode, size, mtime and ctime. Raises OSError if the file is missing or not a regular file."""
     atomic.check_regular(file)
     status = os.stat(file)  # noqa: PTH116 - faster than Path.stat; a directory may have many files
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -1,4 +1,4 @@
-"""Integrity of a list read from a file or a network: no NUL octets, whole lines, and an end line if one is required."""
+"""Integrity checks of a list from a file or server: NUL octets, overlong lines, and the end line if required."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ _UTF8_BOM = b"\xef\xbb\xbf"
 def whole_text(chunks: Iterable[bytes], name: str, *, require_end: bool) -> Iterator[bytes]:
     """Yield the text in chunks of whole lines, without a byte order mark at its beginning.
 
-    ``require_end`` demands ``# end COUNT SHA256`` as the last line. Raises SourceError, which names ``name``, if the
-    text is damaged or incomplete; the chunks yielded until then must be discarded.
+    The last line may lack its line feed. ``require_end``: the last line must be ``# end COUNT SHA256``. Raises
+    SourceError if the text is damaged or incomplete; the caller must then discard the chunks yielded before. ``name``
+    is the name of the text in messages.
     """
     end = EndLine()
     first = True
@@ -39,15 +40,15 @@ def whole_text(chunks: Iterable[bytes], name: str, *, require_end: bool) -> Iter
 
 
 class Heading:
-    """The first line of a text, which may be ``# domains: a, b``."""
+    """The heading of a text: its first line, if that is ``# domains: a, b``."""
 
     def __init__(self) -> None:
-        """Start before the first line."""
+        """Start without a line; ``through`` reads it."""
         self._line = b""
         self._is_read = False
 
     def through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield the chunks, which are whole lines, unchanged, and keep the first line."""
+        """Yield chunks of whole lines unchanged, and store the first line."""
         for chunk in chunks:
             if not self._is_read:
                 self._line, self._is_read = chunk.partition(b"\n")[0], True
@@ -55,20 +56,20 @@ class Heading:
 
     @property
     def domains(self) -> tuple[str, ...] | None:
-        """The domains of the first line; None if it is another line. Valid once the chunks are consumed."""
+        """The domains in the heading; None if the text has no heading. Valid once the first chunk was yielded."""
         match = re.fullmatch(rb"#\s*domains:(.*)", self._line.strip())
         return None if match is None else tuple(match[1].decode(errors="replace").replace(",", " ").split())
 
 
 class EndLine:
-    """A check that the last line is ``# end COUNT SHA256`` over the lines before it."""
+    """The line count and SHA-256 digest of a text, to verify its last line ``# end COUNT SHA256``."""
 
     def __init__(self) -> None:
-        """Start before the first line."""
+        """Start without a line."""
         self._digest, self._count, self._last = hashlib.sha256(), 0, b""
 
     def update(self, lines: bytes) -> None:
-        """Count and hash whole lines."""
+        """Count and hash whole lines, except the last line so far, which may be the end line."""
         cut = lines.rfind(b"\n", 0, -1) + 1
         for part in (self._last, lines[:cut]):
             self._digest.update(part)
@@ -76,7 +77,7 @@ class EndLine:
         self._last = lines[cut:]
 
     def check(self, name: str) -> None:
-        """Raise SourceError if the end line is missing, or does not match the lines before it."""
+        """Raise SourceError, naming ``name``, if the end line is missing or does not match the lines before it."""
         end = sorted_lines.parse_end(self._last)
         if end is None:
             has_crlf = sorted_lines.parse_end(self._last.replace(b"\r\n", b"\n")) is not None

@@ -1,7 +1,7 @@
 """The formats of lists: each is a function from chunks of whole lines to entries.
 
-To add one: its function here and in ``FORMATS``, its name and meaning in the ``format`` key of ``file.py``, a row in
-``BAD_INPUT`` of tests/sources/test_formats.py, a line in the documentation, and ``make man``. Tests demand each.
+A new format needs a function here and in ``FORMATS``, its name and meaning in the ``format`` key of ``file.py``, a row
+in ``BAD_INPUT`` of tests/sources/test_formats.py, a line in the documentation, and ``make man``. Tests check these.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from syncagent.sources import Sink
 
 _BATCH = 10_000
-_SPACE = " \t\r\v\f\ufeff"  # the last is a byte order mark, as in the middle of concatenated files
+_SPACE = " \t\r\v\f\ufeff"  # U+FEFF is a byte order mark, which concatenated files have in the middle
 _PASSWD_FIELDS, _UID_DIGITS = 7, 10
 _ALIAS = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*"|[^\s":#][^\s":]*)\s*:(?:\s*\S)')
 _SHOWN = 60
-"""Characters of a column name, and number of column names, in a message."""
+"""Maximum characters of a column name, and maximum number of column names, in a message."""
 
 
 Format = Callable[[Iterable[bytes], "Input"], Iterator[list["Entry"]]]
-"""Yields the entries of chunks of whole lines, in batches of some thousands.
+"""A function that reads chunks of whole lines, which belong to an Input, and yields batches of entries.
 
-A malformed line becomes a reject. Raises SourceError if the text as a whole is not in this format.
+A malformed line is recorded as a reject. Raises SourceError if the text as a whole is not in this format.
 """
 
 
@@ -47,9 +47,9 @@ class FormatOptions:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A text being read: the sink of its entries, the options, its name, and the prefix of its keys.
+    """A text to be read: the sink for rejects, the options, its name in messages, and the prefix of its keys.
 
-    The key of an entry is the prefix and the number of its line.
+    The key of an entry is the prefix followed by the line number.
     """
 
     sink: Sink
@@ -58,11 +58,14 @@ class Input:
     prefix: str
 
     def entries(self, spelled: str, number: int) -> Iterator[Entry]:
-        """Yield the entry of an address, or one for each domain if it is a bare local part."""
+        """Yield the entry of an address on line ``number``; for a bare local part see ``completed``."""
         return self.completed((spelled, f"{self.prefix}{number}", ""))
 
     def completed(self, entry: Entry) -> Iterator[Entry]:
-        """Yield the entry, or one for each domain if its address is a bare local part and domains are configured."""
+        """Yield an entry at each configured domain for a bare local part. Otherwise yield the entry unchanged.
+
+        Without domains, and for a local part that is too long, the entry is unchanged too.
+        """
         local, key, label = entry
         if "@" in local or not self.options.domains or too_long(local):
             yield entry
@@ -70,16 +73,19 @@ class Input:
             yield from ((f"{local}@{domain}", key, label) for domain in self.options.domains)
 
     def at_domains(self, local: str, number: int) -> Iterator[Entry]:
-        """Yield an entry for the local part at each domain."""
+        """Yield an entry for the local part at each configured domain."""
         yield from ((f"{local}@{domain}", f"{self.prefix}{number}", "") for domain in self.options.domains)
 
     def reject(self, octets: bytes, reason: str, number: int) -> None:
-        """Record a reject. Only the first MAX_SPELLED octets are kept."""
+        """Record a reject with the first MAX_SPELLED octets of its spelling."""
         self.sink.reject(octets[:MAX_SPELLED].decode(errors="backslashreplace"), reason, f"{self.prefix}{number}")
 
 
 def lines(chunks: Iterable[bytes], source: Input) -> Iterator[list[Entry]]:
-    """Yield the addresses of a plain list: one a line; a line that begins with ``#`` is a comment."""
+    """Yield the entries of a plain list, a batch per chunk.
+
+    Each line is an address. Empty lines and lines that begin with ``#`` are skipped.
+    """
     number = 0
     for chunk in chunks:
         spelled = _decoded(chunk, source, number)
@@ -96,7 +102,11 @@ def lines(chunks: Iterable[bytes], source: Input) -> Iterator[list[Entry]]:
 
 
 def _decoded(chunk: bytes, source: Input, number: int) -> list[str]:
-    """Return the lines as text without surrounding white space; a line that is not UTF-8 is rejected, and empty."""
+    """Return the lines of a chunk as text without surrounding white space.
+
+    ``number`` is the number of lines before the chunk. A line that is not UTF-8 is recorded as a reject and returned as
+    an empty string.
+    """
     if chunk.isascii() and not any(space in chunk for space in (b" ", b"\t", b"\r", b"\v", b"\f")):
         return chunk.decode().removesuffix("\n").split("\n")
     try:
@@ -111,7 +121,7 @@ def _decoded_line(line: bytes, source: Input, number: int) -> str:
 
 
 def _postmap(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
-    """Yield the keys of a Postfix table that are addresses. Bare domains (virtual(5)) are ignored."""
+    """Yield an entry for each key of a Postfix table. Bare domains (virtual(5)) are counted as ignored."""
     for number, line in _logical(chunks, source):
         yield from _table_line(number, line, source)
 
@@ -136,7 +146,7 @@ def _table_line(number: int, line: bytes, source: Input) -> Iterator[Entry]:
 def _is_domain(key: str, own: tuple[str, ...]) -> bool:
     """True if a key is a bare domain, not a local part with a dot.
 
-    With domains configured only those and their subdomains count.
+    If ``own``, the configured domains, is not empty, only these domains and their subdomains count.
     """
     if "@" in key or "." not in key:
         return False
@@ -148,7 +158,7 @@ def _is_domain(key: str, own: tuple[str, ...]) -> bool:
 
 
 def _aliases(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
-    """Yield the names of an aliases(5) file at each domain; their values are not read."""
+    """Yield an entry for each name of an aliases(5) file at each configured domain. The values are not read."""
     for number, line in _logical(chunks, source):
         name = _ALIAS.match(line)
         if name is None:
@@ -158,7 +168,7 @@ def _aliases(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
 
 
 def _passwd(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
-    """Yield the login names of a passwd(5) file with a uid of at least ``min_uid``, at each domain."""
+    """Yield an entry at each configured domain for each passwd(5) login with a uid of at least ``min_uid``."""
     for number, line in enumerate(_physical(chunks), 1):
         fields = line.split(b":")
         if not line.strip():
@@ -173,9 +183,10 @@ def _passwd(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
 
 
 def _csv(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
-    """Yield the values of one column of a CSV file (RFC 4180) whose first record has the column names.
+    """Yield the entries of one column of a CSV file (RFC 4180) whose first record has the column names.
 
-    Raises SourceError if the column is missing or ambiguous, or if the quoting is wrong: what follows is unreliable.
+    Raises SourceError if the column is missing or ambiguous. Raises it also if the quoting is wrong, since the records
+    after that are unreliable.
     """
     import csv
 
@@ -212,7 +223,7 @@ def _cell(row: list[str], at: int, source: Input, number: int) -> Iterator[Entry
 
 
 def _logical(chunks: Iterable[bytes], source: Input) -> Iterator[tuple[int, bytes]]:
-    """Yield (number, line) for each logical line of a Postfix table. Raises SourceError if one is too long."""
+    """Yield (number, line) for each logical line of a Postfix table. Raises SourceError if a line is too long."""
     try:
         yield from table_text.logical_lines(_physical(chunks))
     except DamagedError as error:
@@ -224,7 +235,7 @@ def _physical(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _text(octets: bytes, source: Input, number: int) -> str:
-    """Return a field as text; record a reject and return an empty string if it is not UTF-8 or too long."""
+    """Return a field as text. If it is not UTF-8 or too long, record a reject and return an empty string."""
     try:
         text = octets.decode()
         reason = too_long(text)
@@ -237,7 +248,7 @@ def _text(octets: bytes, source: Input, number: int) -> str:
 
 
 def _batches(read: Callable[[Iterable[bytes], Input], Iterator[Entry]]) -> Format:
-    """Return the format of a function that yields single entries."""
+    """Return a Format that yields the entries of ``read`` in batches of at most _BATCH."""
 
     def batches(chunks: Iterable[bytes], source: Input) -> Iterator[list[Entry]]:
         entries = read(chunks, source)

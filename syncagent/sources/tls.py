@@ -1,4 +1,4 @@
-"""The TLS context of all sources. Certificate and host name are always verified."""
+"""The TLS context of all sources. It always verifies the server's certificate and host name."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 _MAX_PEM = 16 << 20
-"""Octets that a PEM file may have: OpenSSL reads the whole file into memory."""
+"""Maximum octets of a PEM file: OpenSSL reads the whole file into memory."""
 
 
 def context(config: ConnectionKeys) -> ssl.SSLContext:
-    """Return the standard library's default client context with the configured authorities and client certificate.
+    """Return the standard library's default client context with the configured CA file and client certificate.
 
     Raises SourceError if a file cannot be used, or if the key file is accessible to group or others.
     """
@@ -43,7 +43,7 @@ def _verifying(ca_file: Path | None) -> ssl.SSLContext:
 
 def _load_certificate(tls: ssl.SSLContext, certificate: SecretFile, key: SecretFile) -> None:
     path = secret_path(certificate)
-    read_secret(key)  # raises if others can read it
+    read_secret(key)  # raises SourceError if group or others can read it
     try:
         atomic.check_small(path, _MAX_PEM)
         tls.load_cert_chain(path, secret_path(key), password=_no_passphrase)

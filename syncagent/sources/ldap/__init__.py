@@ -1,7 +1,8 @@
 """The source kind "ldap": addresses from OpenLDAP, Active Directory, FreeIPA, Zimbra, or any LDAP server.
 
-Start with ``source``, the order of a fetch. ``connection`` is one bound connection, ``full_search`` reads all entries,
-``content_sync`` the changes (RFC 4533), ``entries`` the addresses of an entry; ``presets`` has a row per product.
+Start with ``source``, which has the steps of a fetch. ``connection`` is one bound connection. ``full_search`` reads all
+entries, ``content_sync`` the changes (RFC 4533), ``entries`` the addresses of an entry. ``presets`` has a row per
+product.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Config(ConnectionKeys, frozen=True, kw_only=True):
 
 
 def build(config: Config) -> Source:
-    """Return the source. Connects to nothing."""
+    """Return the source. Does not access the network."""
     from syncagent.sources.ldap.source import LdapSource
 
     return LdapSource(config)
@@ -119,7 +120,10 @@ def _filter_problems(text: str) -> Iterator[str]:
 
 
 def _is_filter(text: str) -> bool:
-    """True if parentheses are balanced and one pair encloses the text. In values they are escaped (RFC 4515)."""
+    """True if the parentheses are balanced and one pair encloses the text.
+
+    Parentheses in values are escaped (RFC 4515), so each one here is syntax.
+    """
     depth = 0
     for at, char in enumerate(text):
         depth += (char == "(") - (char == ")")

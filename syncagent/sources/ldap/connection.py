@@ -1,6 +1,6 @@
 """One bound connection to one LDAP server. Only this module and ``tls`` import ldap3.
 
-ldap3's defaults are not used: they verify no certificate, follow referrals to any host with our password, and return
+ldap3's defaults are not used: they verify no certificate, send the password to any host in a referral, and return
 partial results when a server ends a search early. Result codes are those of RFC 4511, appendix A.
 """
 
@@ -36,10 +36,10 @@ PAGED_RESULTS = "1.2.840.113556.1.4.319"
 """The paging control (RFC 2696)."""
 _SCOPES = {"sub": ldap3.SUBTREE, "one": ldap3.LEVEL, "base": ldap3.BASE}
 _MAX_TEXT = 300
-"""Characters of a server's text in a message."""
+"""Maximum characters of a server's text in a message."""
 _SUCCESS = 0
 _TRY_NEXT_SERVER = frozenset({51, 52})  # busy, unavailable
-_BIND_REJECTED = frozenset({19, 48, 49, 53})  # account locked (19; 53 in 389 Directory Server), method, credentials
+_BIND_REJECTED = frozenset({19, 48, 49, 53})  # locked (19; 53 in 389 Directory Server), method, credentials
 _TEMPORARY = frozenset({1, 3, 80})
 _NOT_READABLE = frozenset({10, 32, 34, 50})  # referral, no such object, invalid DN, insufficient access
 _REMEDIES = {
@@ -66,48 +66,51 @@ _AD_CODES = {
     "773": "the password must be changed first",
     "775": "the account is locked",
 }
-"""What "data CODE" means in the text of Active Directory's invalidCredentials."""
+"""Meanings of CODE in "data CODE" in Active Directory's text for invalidCredentials."""
 
 _PLAIN_DICTS = ("CASE_INSENSITIVE_ATTRIBUTE_NAMES", False)
-ldap3.set_config_parameter(*_PLAIN_DICTS)  # 10 % faster
+ldap3.set_config_parameter(*_PLAIN_DICTS)  # plain dicts are 10 % faster
 
 
 class UnreachableError(Exception):
-    """One server cannot answer now. Another may, and so may this one later, unless ``kind`` is BROKEN."""
+    """A server cannot answer, but another server may. If ``kind`` is TEMPORARY, this server may answer later."""
 
     def __init__(self, text: str, *, kind: FailureKind = FailureKind.TEMPORARY, validator: str | None = None) -> None:
-        """``text`` names the server and the fault; ``validator``, if not None, replaces the stored one."""
+        """``text`` names the server and the fault. ``validator``, if not None, replaces the stored validator."""
         self.kind, self.validator = kind, validator
         super().__init__(text)
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """The messages of a search, and its result, both as ldap3 decodes them. The code is 0 or an accepted one."""
+    """The messages of a search and its result, both as ldap3 decodes them. The code is 0 or an accepted code."""
 
     messages: list[dict[str, Any]]
     result: dict[str, Any]
 
     @property
     def code(self) -> int:
-        """The result code."""
+        """The result code (RFC 4511, appendix A)."""
         return int(self.result["result"])
 
     def control(self, oid: str) -> Any:  # noqa: ANN401 - as ldap3 decodes it
-        """Return the value of a response control, None if the result has no such control."""
+        """Return the value of the response control ``oid``; None if the result has no such control."""
         control = (self.result.get("controls") or {}).get(oid)
         return None if control is None else control["value"]
 
 
 class Connection:
-    """A connection to one server: opened, encrypted unless ``insecure``, and bound.
+    """A bound connection to one server. It uses TLS, except for an ldap:// URL with ``insecure``.
 
-    Every method that talks to the server raises UnreachableError if another server may be able to answer, and
-    SourceError otherwise.
+    If a request fails, its method raises UnreachableError if another server may be able to answer, and SourceError
+    otherwise.
     """
 
     def __init__(self, config: Config, url: str, on_start: Callable[[Connection], None] = lambda _: None) -> None:
-        """Connect and bind to the server at ``url``. ``on_start`` is called before, so that ``cut`` is possible."""
+        """Connect and bind to the server at ``url``.
+
+        ``on_start`` receives this object before it connects, so that another thread can call ``cut``.
+        """
         self.url, self._config = url, config
         parts = urlsplit(url)
         self._is_ldaps = parts.scheme == "ldaps"
@@ -176,14 +179,14 @@ class Connection:
         return f"{self.url}: {bind} rejected: {code}{_quoted(text)}; check {check}"
 
     def cut(self) -> None:
-        """Shut the socket down, from another thread: a pending read returns at once."""
+        """Shut the socket down, so that a pending read in another thread returns at once."""
         sock = self._connection.socket
         if sock is not None:
             with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # that of SSLSocket would wait for the peer
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # SSLSocket.shutdown() also drops the TLS state
 
     def close(self) -> None:
-        """Close the connection. Errors are ignored: nothing is lost."""
+        """Close the connection and its socket. Errors of the unbind request are ignored."""
         with contextlib.suppress(LDAPException, OSError):
             self._connection.strategy.close()
         sock = self._connection.socket
@@ -202,9 +205,9 @@ class Connection:
         size_limit: int = 0,
         accept: frozenset[int] = frozenset(),
     ) -> SearchResult:
-        """Search, wait for the result, and return it with all messages. ``page`` is page size and cookie.
+        """Return all messages and the result of a search. ``page`` is the page size and the cookie (RFC 2696).
 
-        Raises, as the class does, for every result code but success and those in ``accept``.
+        Raises UnreachableError or SourceError for every result code except success and those in ``accept``.
         """
         size, cookie = page or (None, None)
         with self._translate_errors(filter_text):
@@ -228,13 +231,13 @@ class Connection:
         return SearchResult(messages, result)
 
     def read(self, dn: str, attributes: Sequence[str]) -> dict[str, list[bytes]]:
-        """Return attributes of one entry; an empty dict if it does not exist or is not readable."""
+        """Return the named attributes of an entry; an empty dict if it does not exist or is not readable."""
         result = self.search(dn, "base", "(objectClass=*)", attributes, accept=_NOT_READABLE)
         entries = [message for message in result.messages if message["type"] == "searchResEntry"]
         return {name: values or [] for name, values in entries[0]["raw_attributes"].items()} if entries else {}
 
     def _require_success(self, result: dict[str, Any], operation: str) -> None:
-        """Raise for any result code but success."""
+        """Raise UnreachableError or SourceError unless the result code is success."""
         code = int(result["result"])
         if code == _SUCCESS:
             return
@@ -248,7 +251,7 @@ class Connection:
 
     @contextlib.contextmanager
     def _translate_errors(self, filter_text: str = "") -> Iterator[None]:
-        """Convert exceptions of ldap3 to UnreachableError and SourceError. Their texts contain no password."""
+        """Convert exceptions of ldap3 and the socket to UnreachableError or SourceError. Texts contain no password."""
         try:
             yield
         except (LDAPCommunicationError, LDAPResponseTimeoutError, LDAPStartTLSError) as error:
@@ -267,7 +270,10 @@ class Connection:
 
 
 def _credentials(config: Config) -> dict[str, Any]:
-    """Return the arguments of ldap3.Connection that authenticate: simple, SASL EXTERNAL, or anonymous."""
+    """Return the arguments of ldap3.Connection for a simple, SASL EXTERNAL or anonymous bind.
+
+    Raises SourceError if the password cannot be read.
+    """
     if config.bind_dn:
         assert config.password_file is not None  # noqa: S101 - problems() requires it
         return {
@@ -281,13 +287,13 @@ def _credentials(config: Config) -> dict[str, Any]:
 
 
 def _reasons(error: Exception) -> str:
-    """Return the text of an error; if ldap3 tried several addresses of a host, the text for each address."""
+    """Return the text of an error. If ldap3 tried the addresses of a host in turn, return the text for each address."""
     attempts = error.args[1] if len(error.args) > 1 and isinstance(error.args[1], list) else []
     return "; ".join(f"{one_line(reason)} ({address[0]})" for reason, address in attempts) or one_line(error)
 
 
 def one_line(text: object) -> str:
-    """Return the start of a foreign text on one line, without control characters."""
+    """Return the first _MAX_TEXT characters of a foreign text, on one line and without control characters."""
     shown = "".join(char if char.isprintable() else " " for char in str(text or ""))
     return " ".join(shown.split())[:_MAX_TEXT]
 

@@ -1,6 +1,6 @@
 """Content synchronization, mode refreshOnly (RFC 4533): the changes since a cookie.
 
-ldap3 does not know the BER of these controls; this module encodes and decodes the necessary part of it.
+ldap3 has no support for these controls. This module encodes and decodes the necessary part of their BER (X.690).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SYNC_REQUEST, SYNC_STATE, SYNC_DONE, SYNC_INFO = (f"1.3.6.1.4.1.4203.1.9.1.{number}" for number in (1, 2, 3, 4))
 MAX_CHANGES = 2_000
-"""Entries that a refresh may return; a full search needs less memory for more."""
+"""Maximum entries of a refresh. For more entries a full search needs less memory."""
 
 _REFRESH_ONLY = 1
 _PRESENT, _ADD, _MODIFY, _DELETE = range(4)
@@ -37,9 +37,9 @@ _NO_CHANGES = {
     50: "this account may not use content synchronization",
     _REFRESH_REQUIRED: "it has no record of the changes since the cookie",
 }
-"""By result code: why the server does not report changes."""
+"""Reasons for which a server does not report changes, by result code."""
 BEHIND = 53
-"""unwillingToPerform: slapd's "consumer state is newer than provider"."""
+"""Result code unwillingToPerform: slapd sends it with "consumer state is newer than provider"."""
 
 
 class NoChangesError(Exception):
@@ -52,10 +52,10 @@ class BehindError(Exception):
 
 @dataclass(slots=True)
 class Changes:
-    """The result of a refresh: added and modified entries by UUID, None for deleted ones, and the new cookie.
+    """The result of a refresh: the new cookie, and the changed entries by UUID, with None for a deleted entry.
 
-    ``present`` has the UUIDs of a present phase; every entry that is neither there nor in ``entries`` is deleted. None:
-    there was no present phase, ``entries`` has every deletion.
+    ``present`` has the UUIDs of a present phase: every entry that is neither in it nor in ``entries`` is deleted. None:
+    there was no present phase, and ``entries`` has every deletion.
     """
 
     cookie: bytes
@@ -64,11 +64,11 @@ class Changes:
 
     @property
     def is_empty(self) -> bool:
-        """True if no entry changed; the cookie may be a newer one."""
+        """True if no entry changed. The cookie may be newer nevertheless."""
         return not self.entries and self.present is None
 
     def remove_addresses(self, attributes: Sequence[str]) -> bool:
-        """True if the changes remove entries or empty their attributes.
+        """True if the changes have a deleted entry, an entry without addresses, or a present phase.
 
         Losing read access looks the same, so the caller must verify.
         """
@@ -78,14 +78,15 @@ class Changes:
 
     @property
     def count(self) -> int:
-        """The number of entries added, modified or deleted, without those that a present phase deletes."""
+        """The number of entries added, modified or deleted, except those that a present phase deletes."""
         return len(self.entries)
 
 
 def refresh(search: FullSearch, cookie: bytes, attributes: Sequence[str]) -> Changes:
-    """Return the changes since ``cookie`` to the entries that the search finds.
+    """Return the changes since ``cookie`` to the entries that match the search.
 
-    Raises NoChangesError, BehindError, SourceError and UnreachableError.
+    Raises NoChangesError if a full search is necessary, BehindError if the server's state is older than the cookie,
+    UnreachableError if another server may be able to answer, and SourceError for other failures.
     """
     result = search.connection.search(
         search.config.base,
@@ -111,9 +112,9 @@ def refresh(search: FullSearch, cookie: bytes, attributes: Sequence[str]) -> Cha
 
 
 def context_cookie(connection: Connection, base: str) -> bytes | None:
-    """Return a cookie for the current state of the server: contextCSN of the suffix, slapo-syncprov(5).
+    """Return a cookie for the current state of the server: contextCSN of the suffix of ``base``, slapo-syncprov(5).
 
-    None if it is missing or not readable.
+    Return None if contextCSN is missing or not readable.
     """
     root = connection.read("", ["namingContexts"])
     suffixes = [value.decode(errors="replace") for name, values in root.items() for value in values if name]
@@ -141,7 +142,11 @@ def _plain(dn: str) -> str:
 
 
 def _changes(search: FullSearch, messages: list[dict[str, Any]], done: bytes, cookie: bytes) -> Changes:
-    """Return the changes in the messages of a refresh. Raises ValueError if a message is malformed."""
+    """Return the changes in the messages of a refresh.
+
+    Raises ValueError if a message is malformed, NoChangesError if a present phase is empty or has no new cookie, and
+    SourceError for a reference to another server unless ignore_references is set.
+    """
     changes = Changes(cookie)
     present: set[str] = set()
     for message in messages:
@@ -149,7 +154,7 @@ def _changes(search: FullSearch, messages: list[dict[str, Any]], done: bytes, co
             _add_entry(message, changes, present)
         elif message["type"] == "intermediateResponse" and message["responseName"] == SYNC_INFO:
             _add_id_set(message["responseValue"], changes, present)
-    list(search.entries(message for message in messages if message["type"] == "searchResRef"))  # raises for references
+    list(search.entries(message for message in messages if message["type"] == "searchResRef"))  # raises SourceError
     fields = dict(_items(_first(done)[1]))
     changes.cookie = fields.get(_OCTETS, cookie)
     refresh_deletes = fields.get(_BOOLEAN, b"\0") != b"\0"
@@ -162,7 +167,7 @@ def _changes(search: FullSearch, messages: list[dict[str, Any]], done: bytes, co
 
 
 def _add_entry(message: dict[str, Any], changes: Changes, present: set[str]) -> None:
-    """Add an entry of a refresh by its sync state."""
+    """Add an entry of a refresh by its sync state. Raises ValueError if the state is missing or unknown."""
     state, key = _sync_state(message)
     if state in (_ADD, _MODIFY):
         changes.entries[key] = DirectoryEntry.of(message)
@@ -175,7 +180,10 @@ def _add_entry(message: dict[str, Any], changes: Changes, present: set[str]) -> 
 
 
 def _sync_state(message: dict[str, Any]) -> tuple[int, str]:
-    """Return state and UUID of an entry's sync state control (RFC 4533, 2.3). Raises ValueError if it has none."""
+    """Return state and UUID of an entry's sync state control (RFC 4533, 2.3).
+
+    Raises ValueError if the control is missing or malformed.
+    """
     control = (message.get("controls") or {}).get(SYNC_STATE)
     if control is None:
         raise ValueError("entry without sync state")
@@ -186,7 +194,7 @@ def _sync_state(message: dict[str, Any]) -> tuple[int, str]:
 
 
 def _add_id_set(value: bytes, changes: Changes, present: set[str]) -> None:
-    """Add the UUIDs of a syncIdSet (RFC 4533, 2.5). Other messages have intermediate cookies, which are not used."""
+    """Add the UUIDs of a syncIdSet (RFC 4533, 2.5). Other sync info messages are ignored: they contain no entries."""
     tag, content = _first(value)
     if tag != _ID_SET:
         return
@@ -222,14 +230,14 @@ def _tlv(tag: int, value: bytes) -> bytes:
 
 
 def _first(octets: bytes) -> tuple[int, bytes]:
-    """Return tag and content of the first BER value. Raises ValueError if there is none, or it is truncated."""
+    """Return tag and content of the first BER value. Raises ValueError if there is no value, or it is truncated."""
     for item in _items(octets):
         return item
     raise ValueError("missing BER value")
 
 
 def _items(octets: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield tag and content of consecutive BER values. Raises ValueError if one is truncated."""
+    """Yield tag and content of consecutive BER values. Raises ValueError if a value is truncated."""
     at = 0
     while at < len(octets):
         tag, length = octets[at], int.from_bytes(octets[at + 1 : at + 2], "big")

@@ -1,4 +1,4 @@
-"""Entries of a directory, and the addresses in their attributes. Postfix's rules are not applied here."""
+"""Entries of a directory, and the addresses in their attributes, as spelled there: the sink normalizes them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SHOWN = 200
 
 @dataclass(frozen=True, slots=True)
 class DirectoryEntry:
-    """An entry of the directory: its DN, and its attributes as octets."""
+    """An entry of the directory: its DN, and its attribute values as octets."""
 
     dn: str
     attributes: Attributes
@@ -37,15 +37,16 @@ class DirectoryEntry:
         return cls(message["dn"], message["raw_attributes"])
 
     def values(self, name: str) -> list[bytes]:
-        """Return the values of an attribute, including those with options (``;lang-de``). Names ignore case."""
+        """Return the values of an attribute, including those with options (``;lang-de``). Case of names is ignored."""
         wanted = _base_name(name)
         matches = [values for spelled, values in self.attributes.items() if values and _base_name(spelled) == wanted]
         return matches[0] if len(matches) == 1 else [value for values in matches for value in values]
 
     def key(self, attribute: str) -> str | None:
-        """Return the identifier of the entry in lower case, None if the attribute has no value.
+        """Return the first value of an attribute as key of the entry, in lower case; None if it has no value.
 
-        objectGUID is 16 octets with the first three fields in little-endian order; other attributes are text.
+        objectGUID is 16 octets with the first three fields in little-endian order, and is returned as a UUID. Other
+        attributes are text, of which the first MAX_SPELLED octets are used.
         """
         values = self.values(attribute)
         if not values:
@@ -67,17 +68,20 @@ def _cached_base_name(spelled: str) -> str:
 
 @dataclass(slots=True)
 class AddressReader:
-    """Reads the addresses of entries from ``attributes``, and records rejects and ignored values in the sink."""
+    """A reader of the addresses in ``attributes``, which records rejects and ignored values in ``sink``.
+
+    ``key_attribute`` is the other attribute that the search requests.
+    """
 
     sink: Sink
     attributes: tuple[str, ...]
     key_attribute: str
 
     def addresses(self, entry: DirectoryEntry, key: str) -> list[Entry]:
-        """Return the addresses of one entry, each once, as entries of a source.
+        """Return the addresses of a directory entry, each once, as entries of a source with this key.
 
-        Raises SourceError if the entry has an attribute that was not requested by that name: a server may answer with
-        another name of the same attribute, or with a subtype of it (RFC 4512, 2.5).
+        Raises SourceError if the entry has an attribute that was not requested by that name: a server may return
+        another name of the same attribute, or a subtype of it (RFC 4512, 2.5).
         """
         self._check_names(entry)
         entries: dict[Entry, None] = {}
@@ -106,7 +110,7 @@ class AddressReader:
             raise SourceError(text, kind=FailureKind.BROKEN)
 
     def _text(self, octets: bytes, key: str) -> str | None:
-        """Return a value as text; record a reject and return None if it is not UTF-8 or too long."""
+        """Return a value as text. If it is not UTF-8 or too long, record a reject and return None."""
         try:
             text = octets.decode()
         except UnicodeDecodeError:
@@ -119,7 +123,7 @@ class AddressReader:
 
 
 def _of_mail(value: str) -> str | None:
-    """Return the mail address in a proxyAddresses value; None if its type is not ``smtp:``, or it is a GUID in braces.
+    """Return the mail address in a proxyAddresses value; None for another type than ``smtp:``, or a GUID in braces.
 
     A value without a type is a mail address.
     """

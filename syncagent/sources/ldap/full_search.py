@@ -1,4 +1,4 @@
-"""A full search: all entries, page by page, or an error.
+"""A full search: it returns all entries, page by page, or raises.
 
 Paging is RFC 2696; ldap3's own loop returns partial results when a server ends a search early. Ranges of values
 (``member;range=0-1499``) are Active Directory's, [MS-ADTS] 3.1.1.3.1.3.3.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from syncagent.sources.ldap.connection import Connection
 
 _PROBE = 10
-"""Entries that ``returns_addresses`` asks for."""
+"""Maximum entries that ``returns_addresses`` requests."""
 _LIMIT_EXCEEDED = frozenset({4, 11})  # sizeLimitExceeded, adminLimitExceeded
 _RANGE = re.compile(r"(?P<name>[^;]+(?:;[^;=]+)*);range=(?P<low>[0-9]{1,18})-(?P<high>[0-9]{1,18}|\*)", re.IGNORECASE)
 _NAMES = re.compile(r"\bNAME\s+(?:'([^']*)'|\(((?:\s*'[^']*')+)\s*\))")
@@ -31,7 +31,7 @@ _IN_FILTER = re.compile(r"\(\s*([A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)+)(?:;[A
 
 @dataclass(slots=True)
 class FullSearch:
-    """A search below the configured base. ``references`` counts the search references that were ignored."""
+    """A search with the base and scope of ``config``. ``references`` counts the search references that were ignored."""
 
     connection: Connection
     config: Config
@@ -41,7 +41,8 @@ class FullSearch:
     def pages(self, attributes: Sequence[str]) -> Iterator[list[DirectoryEntry]]:
         """Yield the entries of each page.
 
-        Raises SourceError if a page is incomplete, and UnreachableError.
+        Raises UnreachableError if another server may be able to answer, and SourceError if the list would be
+        incomplete for another reason.
         """
         cookie = None
         while True:
@@ -60,14 +61,14 @@ class FullSearch:
                 return
 
     def returns_addresses(self, attributes: Sequence[str]) -> bool:
-        """True if one of the first few entries has a value: the account still has read access."""
+        """True if any of the first few entries has a value in ``attributes``: the account still has read access."""
         result = self.connection.search(
             self.config.base, self.config.scope, self.filter, attributes, size_limit=_PROBE, accept=_LIMIT_EXCEEDED
         )
         return any(any(map(entry.values, attributes)) for entry in self.entries(result.messages))
 
     def entries(self, messages: Iterable[dict[str, Any]]) -> Iterator[DirectoryEntry]:
-        """Yield the entries among the messages. Raises SourceError for a reference, unless ignore_references is set."""
+        """Yield the entries in the messages. Raises SourceError for a reference unless ignore_references is set."""
         for message in messages:
             if message["type"] == "searchResEntry":
                 yield DirectoryEntry.of(message)
@@ -80,7 +81,10 @@ class FullSearch:
                 raise SourceError(f"{self.connection.url}: {text}", kind=FailureKind.BROKEN)
 
     def _with_all_values(self, entry: DirectoryEntry) -> DirectoryEntry:
-        """Return the entry after reading the values that the server left out of a range."""
+        """Return the entry with all values of each attribute for which the server returned only a range of values.
+
+        Changes the entry in place. Raises SourceError if values are missing.
+        """
         for spelled in list(entry.attributes):
             match = _RANGE.fullmatch(spelled) if ";" in spelled else None
             if match:
@@ -92,7 +96,7 @@ class FullSearch:
         return entry
 
     def _rest(self, dn: str, name: str, low: int) -> list[bytes]:
-        """Return the values from number ``low`` on, of as many ranges as the server needs."""
+        """Return the values from number ``low`` on, read range by range. Raises SourceError if values are missing."""
         rest: list[bytes] = []
         while True:
             attributes = self.connection.read(dn, [f"{name};range={low}-*"])
@@ -116,10 +120,10 @@ def names_in(filter_text: str) -> list[str]:
 
 
 def unknown_attributes(connection: Connection, names: Iterable[str], filter_text: str) -> list[str]:
-    """Return those of the names, and of the names in the filter, that are not in the server's schema.
+    """Return the names, in ``names`` or in the filter, that are not in the server's schema.
 
-    Servers answer a search for a misspelled attribute with success and no entry. Returns an empty list if the schema
-    is not readable, or is incomplete.
+    Servers answer a search for a misspelled attribute with success and no entry. Return an empty list if the schema is
+    not readable or is incomplete.
     """
     root = connection.read("", ["subschemaSubentry"])
     where = next((values[0] for name, values in root.items() if name.lower() == "subschemasubentry" and values), None)
@@ -134,7 +138,7 @@ def unknown_attributes(connection: Connection, names: Iterable[str], filter_text
 
 
 def _known_names(types: Iterable[str]) -> set[str]:
-    """Return the OIDs, and the names in lower case, of attribute type descriptions (RFC 4512, 4.1.2)."""
+    """Return the OIDs and the names, in lower case, of attribute type descriptions (RFC 4512, 4.1.2)."""
     known: set[str] = set()
     for description in types:
         oid = _OID.match(description)

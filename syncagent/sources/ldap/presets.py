@@ -1,4 +1,4 @@
-"""Presets of directory products: the filter, the attributes that have addresses, and the identifier of an entry.
+"""Presets of directory products: the filter, the attributes with addresses, and the attribute that identifies an entry.
 
 Active Directory: Microsoft's "Active Directory Schema" (proxyAddresses, mail, userAccountControl). FreeIPA: the
 mailRecipient class of 389 Directory Server. Zimbra: the LDAP tables of its own Postfix (ldap-vmm, ldap-vam).
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from syncagent.sources.ldap import Config
 
 ENTRY_UUID = "entryUUID"
-"""The identifier of an entry (RFC 4530), which sync mode requires."""
+"""The attribute that identifies an entry in sync mode (RFC 4530)."""
 
 PREFIXED = frozenset({"proxyaddresses"})
-"""Attributes in lower case whose values begin with a type: ``smtp:`` in any case, or one that is not mail."""
+"""Names, in lower case, of attributes whose values begin with an address type, such as ``smtp:`` or ``X500:``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """What to search for: the filter, the attributes with addresses, and the attribute that identifies an entry.
+    """The parameters of a search: filter, attributes with addresses, and the attribute that identifies an entry.
 
-    ``enabled`` is a filter for accounts that are not disabled.
+    ``enabled`` is a filter that excludes disabled accounts.
     """
 
     filter: str
@@ -61,9 +61,10 @@ PRESETS = {
 
 
 def resolve(config: Config) -> Preset:
-    """Return what to search for: the preset with the configured filter and attributes.
+    """Return the preset with the configured filter and attributes in place of its own.
 
-    Attributes without a filter search for entries that have one of them. ``exclude_disabled`` restricts the filter.
+    With attributes but no filter configured, the filter matches entries that have any of these attributes.
+    With ``exclude_disabled``, entries must also match ``enabled``.
     """
     preset = PRESETS[config.preset] if config.preset else Preset("", ("mail",), ENTRY_UUID)
     attributes = config.attributes or preset.attributes
@@ -74,6 +75,6 @@ def resolve(config: Config) -> Preset:
 
 
 def _any_of(attributes: tuple[str, ...]) -> str:
-    """Return a filter for entries that have one of the attributes."""
+    """Return a filter for entries that have any of the attributes."""
     presence = "".join(f"({name}=*)" for name in attributes)
     return presence if len(attributes) == 1 else f"(|{presence})"

@@ -1,7 +1,8 @@
-"""The LDAP source: it selects a server, and asks it for changes or for everything.
+"""The LDAP source: it selects a server, and reads the changes or all entries.
 
-Sync mode asks for the changes since a cookie, so a run costs what changed. A full search in sync mode is followed by a
-refresh from a cookie taken before it, which makes the answer exact. Poll mode does a full search each time.
+Sync mode reads the changes since a cookie, so that a run costs in proportion to the changes. A full search in sync mode
+is followed by a refresh from a cookie taken before it, which makes the answer exact. Poll mode does a full search each
+time.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ if TYPE_CHECKING:
     from syncagent.sources.ldap.presets import Preset
 
 _MAX_LAG = 3600.0
-"""Seconds to wait for a server that is behind the cookie, before a full search of it is accepted."""
+"""Seconds that a server may stay behind the cookie before its full search is accepted."""
 _COMPUTED = frozenset({"memberof", "ismemberof", "nsrole"})
-"""Attributes that servers compute: content synchronization does not report their changes."""
+"""Attributes, in lower case, that servers compute: content synchronization does not report their changes."""
 
 
 class SyncState(Struct, frozen=True, rename={"full_search_at": "pulled", "behind_since": "behind"}):
     """The validator in sync mode: the cookie, the server that issued it, and when its last full search began.
 
-    ``behind_since`` is the time when a server was first behind the cookie, 0 if none is. No refresh is used from
-    then on until a full search has succeeded. Times are seconds since the epoch.
+    ``behind_since`` is the time when a server was first behind the cookie; 0 if no server is. From then on no refresh
+    is used until a full search has succeeded. Times are seconds since the epoch.
     """
 
     url: str
@@ -52,7 +53,7 @@ class SyncState(Struct, frozen=True, rename={"full_search_at": "pulled", "behind
 
     @classmethod
     def read(cls, validator: str | None) -> SyncState | None:
-        """Return the state that a validator holds; None if the validator has another form."""
+        """Return the state in a validator; None if there is no validator or it has another form."""
         try:
             state = msgspec.json.decode(validator or "", type=cls)
             bytes.fromhex(state.cookie)
@@ -61,31 +62,34 @@ class SyncState(Struct, frozen=True, rename={"full_search_at": "pulled", "behind
         return state
 
     def write(self) -> str:
-        """Return the validator."""
+        """Return the validator with this state."""
         return msgspec.json.encode(self).decode()
 
     def is_fresh(self, now: float, interval: float) -> bool:
-        """True if the last full search is less than ``interval`` ago. False if it is in the future."""
+        """True if the last full search began less than ``interval`` seconds ago. False if that is in the future."""
         return 0 <= now - self.full_search_at < interval
 
 
 class LdapSource:
-    """A source that asks the first server that answers. In sync mode it keeps the connection for the next fetch."""
+    """A source that reads from the first server that answers. In sync mode it keeps the connection between fetches."""
 
     def __init__(self, config: Config) -> None:
-        """Store the configuration. Connects to nothing."""
+        """Store the configuration. Does not access the network."""
         self._config, self._selection = config, resolve(config)
         self._kept: Connection | None = None
         self._current: Connection | None = None
         self._names_checked = not (config.attributes or config.filter)
 
     def __del__(self) -> None:
-        """Close the connection that was kept: the source is dropped when its configuration changes."""
+        """Close the kept connection. The agent drops the source when its configuration changes."""
         if self._kept is not None and not sys.is_finalizing():
             self._kept.close()
 
     def fetch(self, request: Request) -> Answer:
-        """See Source.fetch. Tries the next server if one is unreachable, not if it rejects the credentials."""
+        """Return the answer; see Source.fetch.
+
+        Tries the next server if a server is unreachable, but not if a server rejects the credentials.
+        """
         from syncagent.sources.ldap.connection import UnreachableError
 
         state = SyncState.read(request.validator)
@@ -115,13 +119,13 @@ class LdapSource:
         return replace(answer, domains=self._domains(connection))
 
     def _connections(self, state: SyncState | None, errors: list[UnreachableError]) -> Iterator[Connection]:
-        """Yield the connection that was kept, then a new one to each server, that of the cookie first.
+        """Yield the kept connection, then a new connection to each server, first to the server of the cookie.
 
-        Servers that cannot be connected to are added to ``errors``.
+        The errors of servers that are unreachable are added to ``errors``.
         """
         from syncagent.sources.ldap.connection import Connection, UnreachableError
 
-        kept, self._kept = self._kept, None  # an abandoned fetch may still be using what it took
+        kept, self._kept = self._kept, None  # an abandoned fetch may still be using the connection
         if kept is not None:
             self._current = kept
             yield kept
@@ -137,9 +141,9 @@ class LdapSource:
                 yield connection
 
     def _domains(self, connection: Connection) -> tuple[str, ...] | None:
-        """Return the values of domain_attribute, None if that is not configured. Raises SourceError if there is none.
+        """Return the values of domain_attribute; None if it is not configured. Raises SourceError if it has no value.
 
-        They are searched in each fetch, also in sync mode: there are few.
+        Each fetch does a full search for them, also in sync mode, since domains are few.
         """
         from syncagent.sources.ldap.full_search import FullSearch
 
@@ -158,12 +162,18 @@ class LdapSource:
         self._current = connection
 
     def give_up(self) -> None:
-        """Cut the connection of an abandoned fetch: a server that sends an octet now and then would hold it forever."""
+        """Shut down the connection of an abandoned fetch.
+
+        Otherwise a server that sends an octet within each read timeout would block the fetch forever.
+        """
         if self._current is not None:
             self._current.cut()
 
     def _check_names(self, connection: Connection) -> None:
-        """Raise SourceError if the schema lacks a configured attribute. Checked once: a search would not fail."""
+        """Raise SourceError if the schema lacks a configured attribute, for which a search would find no entry.
+
+        The result of a successful check is kept for later fetches.
+        """
         from syncagent.sources.ldap.full_search import unknown_attributes
 
         if self._names_checked:
@@ -182,7 +192,7 @@ class LdapSource:
 
 
 def _no_server(errors: list[UnreachableError]) -> SourceError:
-    """Return the error of a fetch that no server answered: BROKEN only if each of them is."""
+    """Return the error of a fetch that no server answered. Its kind is BROKEN if all errors are, else TEMPORARY."""
     is_broken = all(error.kind is FailureKind.BROKEN for error in errors)
     return SourceError(
         "no server returned a complete answer: " + "; ".join(dict.fromkeys(map(str, errors))),
@@ -193,7 +203,7 @@ def _no_server(errors: list[UnreachableError]) -> SourceError:
 
 @dataclass(slots=True)
 class _Fetch:
-    """One fetch from one server."""
+    """The fetch of a request from one server; ``state`` is that of the last answer in sync mode."""
 
     config: Config
     selection: Preset
@@ -217,9 +227,9 @@ class _Fetch:
         return self._full(changes, why)
 
     def _changes(self) -> tuple[Changes | None, str]:
-        """Return the changes since the cookie; None, and the reason for people, if a full search is necessary.
+        """Return the changes since the cookie; None, and the reason in words, if a full search is necessary.
 
-        Raises UnreachableError while the server is behind the cookie.
+        Raises UnreachableError while the server is behind the cookie, for _MAX_LAG seconds at most.
         """
         from syncagent.sources.ldap.connection import UnreachableError
         from syncagent.sources.ldap.content_sync import BehindError, NoChangesError, refresh
@@ -245,12 +255,12 @@ class _Fetch:
         return changes, ""
 
     def _may_have_lost_access(self, changes: Changes) -> bool:
-        """True if the changes remove addresses, and a probe finds none either."""
+        """True if the changes may remove addresses and a probe search returns no address."""
         attributes = self.selection.attributes
         return changes.remove_addresses(attributes) and not self.search.returns_addresses(attributes)
 
     def _require_caught_up(self, state: SyncState) -> None:
-        """Raise BehindError if this server's contextCSN is older than the cookie of another."""
+        """Raise BehindError if this server's contextCSN is older than the cookie, which another server issued."""
         from syncagent.sources.ldap.content_sync import BehindError, context_cookie, is_behind
 
         cookie = context_cookie(self.search.connection, self.config.base)
@@ -269,7 +279,7 @@ class _Fetch:
         return Answer(validator=validator, mode="sync", notes=(f"entries changed: {changes.count}",))
 
     def _apply(self, changes: Changes) -> None:
-        """Put the changes into the sink, after its ``amend``."""
+        """Put the changes into the sink. The sink's ``amend`` must have been called."""
         sink = self.request.sink
         sink.forget(changes.entries)
         if changes.present is not None:
@@ -280,7 +290,11 @@ class _Fetch:
                 sink.put(reader.addresses(entry, key))
 
     def _full(self, changes: Changes | None, why: str) -> Answer:
-        """Do a full search; in sync mode, then a refresh for what changed meanwhile, so that the answer is exact."""
+        """Return the answer of a full search.
+
+        In sync mode a refresh adds the changes made during the search. ``changes`` are those since the last answer, if
+        known; ``why`` is the reason for the full search, for a note.
+        """
         started_at, start = time.time(), changes
         if start is None and self.config.mode != "poll":
             start = self._probe_sync()
@@ -299,7 +313,7 @@ class _Fetch:
         return [f"ignored references to other servers: {count}; their entries are missing here"] if count else []
 
     def _refresh_after(self, start: Changes) -> Changes:
-        """Return the changes during the full search. Raises SourceError if the server cannot report them."""
+        """Return the changes since ``start``. Raises SourceError if the server cannot report them."""
         from syncagent.sources.ldap.content_sync import BehindError, NoChangesError, refresh
 
         try:
@@ -308,9 +322,9 @@ class _Fetch:
             raise SourceError(f"{self.url}: too many changes during the full search: {error}") from None
 
     def _search_all(self, key: str, *, exact: bool) -> None:
-        """Put all entries into the sink, under the attribute ``key`` or their DN.
+        """Put all entries into the sink. The key is the value of the attribute ``key``, or the DN if it has no value.
 
-        Raises SourceError if ``exact`` and an entry has no key, or if the deadline has passed.
+        Raises SourceError if an entry has no value and ``exact`` is set, or if the deadline has passed.
         """
         sink, reader = self.request.sink, self._reader(key)
         count = 0
@@ -337,9 +351,9 @@ class _Fetch:
         raise SourceError(f'{self.url}: {text}: grant access, or set mode = "poll"', kind=FailureKind.BROKEN)
 
     def _probe_sync(self) -> Changes | None:
-        """Return a refresh from the server's current state, None if it does not support sync mode.
+        """Return the result of a refresh from the server's current state; None if sync mode is unavailable.
 
-        Raises SourceError instead of returning None if mode = "sync".
+        Raises SourceError instead of returning None if ``mode = "sync"``.
         """
         changes, reason = self._offered()
         if changes is None and self.config.mode == "sync":
@@ -348,7 +362,7 @@ class _Fetch:
         return changes
 
     def _offered(self) -> tuple[Changes | None, str]:
-        """Return a refresh from the server's current state; None, and the reason, if sync mode is not possible."""
+        """Return the result of a refresh from the server's current state; None, and the reason, if it is impossible."""
         from syncagent.sources.ldap.content_sync import BehindError, NoChangesError, context_cookie, refresh
         from syncagent.sources.ldap.full_search import names_in
 
@@ -365,7 +379,7 @@ class _Fetch:
 
 
 def _explained(changes: Changes | None, meanwhile: Changes) -> frozenset[str] | None:
-    """Return the keys of all changes since the last answer; None if a present phase hides which were deleted."""
+    """Return the keys of all changes since the last answer; None if they are unknown, as after a present phase."""
     if changes is None or changes.present is not None or meanwhile.present is not None:
         return None
     return frozenset({*changes.entries, *meanwhile.entries})

@@ -1,4 +1,4 @@
-"""TLS for ldap3 by the standard library's default context, which verifies certificate and host name."""
+"""TLS for ldap3 with the standard library's default context, which verifies certificate and host name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from syncagent.errors import FailureKind
 
 
 class StrictTls(ldap3.Tls):  # type: ignore[misc] # untyped
-    """An ldap3.Tls that uses the given context. ``error`` and ``kind`` describe the last failed handshake."""
+    """An ldap3.Tls that uses ``context``. ``error`` and ``kind`` describe the last failed handshake."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         super().__init__(validate=ssl.CERT_REQUIRED)
@@ -20,7 +20,7 @@ class StrictTls(ldap3.Tls):  # type: ignore[misc] # untyped
     def wrap_socket(self, connection: Any, do_handshake: bool = False) -> None:  # noqa: ARG002, ANN401, FBT001, FBT002
         """Start TLS on the connection's socket and do the handshake. ldap3 calls this for ldaps and for StartTLS.
 
-        Closes the socket and raises OSError (ssl.SSLError is one) if that fails.
+        If that fails, closes the socket, sets ``error`` and ``kind``, and raises OSError (such as ssl.SSLError).
         """
         plain, host = connection.socket, connection.server.host
         try:
