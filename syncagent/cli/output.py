@@ -64,9 +64,9 @@ class Progress:
 
 
 def result(result: SyncResult, config: Config, *, steps: bool = False) -> None:
-    """Print the result of a run, with ``steps`` also the statistics of each source's steps.
+    """Print the result of a run. The errors of sources and of publishing go to standard error.
 
-    The errors of sources and of publishing go to standard error.
+    ``steps`` adds the counts of each source's steps.
     """
     print(_first_line(result))
     held: Counter[str] = Counter()
@@ -117,7 +117,7 @@ def _first_line(result: SyncResult) -> str:
 
 
 def say(text: str) -> None:
-    """Print a message to standard error, after the name of the program."""
+    """Print a message to standard error, with the prefix ``syncagent: ``."""
     print(f"syncagent: {text}", file=sys.stderr)
 
 
