@@ -207,7 +207,7 @@ def _regular(path: Path) -> list[Component]:
 def _component(path: str) -> Component:
     status = os.lstat(path)
     component = Component(path, status.st_uid, status.st_gid, status.st_mode)
-    if not status.st_mode & stat.S_IWGRP or stat.S_ISLNK(status.st_mode):  # its mask limits the access list
+    if not status.st_mode & stat.S_IWGRP or stat.S_ISLNK(status.st_mode):  # group bits: an access list's mask
         return component
     try:
         return _with_access_list(component, os.getxattr(path, _ACCESS_LIST, follow_symlinks=False))

@@ -1,4 +1,4 @@
-"""Shell completion: the scripts of click, and candidates for hold IDs and recipes."""
+"""Shell completion: the scripts that click generates, and candidates for hold IDs and recipes."""
 
 from __future__ import annotations
 

@@ -409,9 +409,9 @@ class _WithAddress(_Verb):
 def explain(config_file: Path, address: str, *, as_json: bool) -> int:
     """Show why an address is published, or why not.
 
-    Shown are the sources that list it, each with its own key and since when; or why it is not published: never seen,
-    rejected, outside the domains, removed, held. Then what Postfix looks up in the live map, in its order, and what it
-    will answer by the present main.cf; restrictions, policy services and the like may refuse more.
+    It shows the sources that list the address, each with its key, and since when it is published; or the reason why it
+    is not: never seen, rejected, outside the domains, removed, held. Below are the lookups of Postfix in the live map,
+    in their order, and its reply by the present main.cf; restrictions, policy services and the like may refuse more.
     The address may have an extension, quotes, or either form of an internationalised domain.
     """
     from syncagent import privileges
@@ -434,7 +434,7 @@ def explain(config_file: Path, address: str, *, as_json: bool) -> int:
 @_JSON
 @click.pass_obj
 def history(config_file: Path, address: str | None, since: str, *, as_json: bool) -> int:
-    """Show what changed, when, and because of which source.
+    """Show the changes of the map, with their times and sources.
 
     Runs that changed nothing are not kept; a first import is one line. JSON has every change; otherwise the first
     twenty of each run are shown.

@@ -359,7 +359,10 @@ def _ago(moment: float, now: float) -> str:
 
 
 def explained(one: Explanation) -> None:
-    """Print whether an address is in the map, the reasons, its sources and changes, and the lookups of Postfix."""
+    """Print whether an address is in the map, the reasons, its sources and changes, and the lookups of Postfix.
+
+    The last line is the verdict: the reply of Postfix.
+    """
     headline, reasons = _headline(one)
     print(headline)
     if one.canonical not in {"", one.spelled}:

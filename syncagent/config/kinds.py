@@ -37,7 +37,7 @@ def _others() -> dict[str, str]:
     from syncagent.sources.http.recipe import validate as recipes
 
     others = {name: f'type = "http" and recipe = "{name}"' for name in recipes.names()}
-    for kind in sorted(sources.kinds(), reverse=True):  # if kinds share a name, the first one wins
+    for kind in sorted(sources.kinds(), reverse=True):  # if two kinds share a name, the first wins
         try:
             hints = typing.get_type_hints(sources.load(kind).Config)
         except sources.BrokenKindError:

@@ -178,7 +178,10 @@ def _source(reader: Reader, name: str, raw: object) -> _Read:
 
 
 def _common(reader: Reader, raw: object, path: tuple[str, ...]) -> Any:  # noqa: ANN401 - a Common or a Partial
-    """Return the common keys of a source whose kind is unknown or broken; its other keys are not validated."""
+    """Return the common keys of a source whose kind is unknown or cannot be loaded, as a Common or a Partial.
+
+    The other keys of the source are not validated.
+    """
     if isinstance(raw, dict):
         raw = {key: raw[key] for key in sources.Common.__struct_fields__ if key in raw} | {"type": ""}
     (values,) = reader.fields((sources.Common,), raw, path)

@@ -64,9 +64,9 @@ class GeneralLimits(Struct, frozen=True, kw_only=True):
     """Limits above which removals are held for a person's approval, and the grace before a removal."""
 
     removed_percent: float = 10.0
-    """A domain, or the whole, has its removals held if it would lose more than this percentage of its recipients ..."""
+    """If a domain, or the whole map, would lose more than this percentage of its recipients ..."""
     removed_floor: int = 5
-    """... and more than this number of recipients."""
+    """... and more than this number of recipients, its removals are held."""
     removed_window: Duration = Duration(86400)
     """Removals of this time before a run count towards both limits."""
     removal_grace: Duration = Duration(3600)

@@ -64,7 +64,11 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def _located(reported: str, text: str) -> TomlError:
-    """Return the TomlError for a message of tomllib, with line, correction or reworded message, and excerpt."""
+    """Return the TomlError for the message ``reported`` of tomllib.
+
+    Its text is the correction, if that is known, otherwise the reworded message; an excerpt of the line follows. An
+    error at the end of the text has neither line nor excerpt.
+    """
     place = _PLACE.search(reported)
     if place is None or place[1] is None:
         return TomlError("the file ends within a value or a name: is a closing ], } or quotation mark missing?")
