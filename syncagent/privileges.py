@@ -82,8 +82,8 @@ class Component:
 class Loose:
     """A weakness of the layout: a component that can be changed by a user who is neither root nor does the work.
 
-    ``kind`` is the way in which, ``who`` the name of the user or group. ``remedy`` is the command that corrects it, or
-    empty. ``refused`` is true if syncagent refuses to work as long as it exists.
+    ``kind`` says by which permission, ``who`` names the user or group. ``remedy`` is the command that corrects the
+    weakness; it may be empty. ``refused`` is true if syncagent refuses to work until it is corrected.
     """
 
     path: str

@@ -45,7 +45,10 @@ class Progress:
         self._active = sys.stderr.isatty()
 
     def __call__(self, step: str, count: int) -> None:
-        """Show a step, with its count of entries so far and their number per second unless it is 0."""
+        """Show a step with its number of entries so far, and the rate per second; without both if ``count`` is 0.
+
+        Nothing is shown in the first second of the run, or if standard error is not a terminal.
+        """
         began = self._began.setdefault(step, time.monotonic())
         if not self._active or time.monotonic() < self._end_of_patience:
             return
@@ -383,7 +386,10 @@ def explained(one: Explanation) -> None:
 
 
 def _headline(one: Explanation) -> tuple[str, tuple[str, ...]]:
-    """Return the first line, whether the address is in the map and why, and the reasons that it does not have."""
+    """Return the first line and the reasons to show below it.
+
+    The first line says whether the address is in the map. It also has the sources or the main reason.
+    """
     address = _shown(one.canonical or one.spelled)
     failure = next((row.trouble for row in one.asked if row.trouble), "")
     if failure:
