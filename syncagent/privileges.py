@@ -156,8 +156,8 @@ class Places:
 class Layout:
     """The user who does the work, and the weaknesses of the ways to its files.
 
-    ``uid`` is the user's ID, 0 for root. ``owned`` is the component that made the choice, since this user owns it; None
-    for root. ``loose`` has the weaknesses.
+    ``uid`` is the user's ID, 0 for root. ``owned`` is the component whose owner decided this; None for root. ``loose``
+    has the weaknesses.
     """
 
     uid: int

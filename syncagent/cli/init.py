@@ -164,8 +164,8 @@ def _parsed(spelled: str) -> MapName | None:
 def write(start: Start) -> Iterator[str]:
     """Write the two files, then yield the lines to show: the paths, notes, and the commands to type next.
 
-    Raises InitError if a file exists already or cannot be written. Nothing is written before the first line is asked
-    for.
+    Raises InitError if a file exists already or cannot be written. Nothing is written before the first line is
+    requested.
     """
     _create({start.recipients: _NO_RECIPIENTS, start.file: configuration(start)})
     yield f"wrote {start.file}"
@@ -244,7 +244,7 @@ def _create_whole(path: Path, content: str) -> None:
 
 
 def _doubts(start: Start) -> Iterator[str]:
-    """Yield notes on choices that do not work, or probably differ from the intention."""
+    """Yield notes on choices that cannot work or are probably unintended."""
     if not start.domains:
         yield f"relay_domains is not known: {_PLACEHOLDER} is there as a placeholder, and nothing is published for it"
     types, kind = start.main.types, start.map.type

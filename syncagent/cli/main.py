@@ -275,8 +275,8 @@ def approve(config_file: Path, ids: tuple[str, ...], lock_timeout: float, *, as_
 def run_agent(config_file: Path, log_level: str) -> int:
     """Run as the agent: on schedule, and when a local file changes.
 
-    HUP, or a change of the configuration's file, reloads the configuration; a wrong one is refused, and the old one
-    stays in force. USR1 starts a run, TERM and INT end the agent. It logs to the standard error and reports its state
+    HUP, or a change of the configuration file, reloads the configuration; if the new configuration is wrong, the old
+    one stays in force. USR1 starts a run, TERM and INT end the agent. It logs to standard error and reports its state
     to systemd (Type=notify). A `syncagent sync` by hand waits until the agent's run has ended.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})  # blocked until the agent handles them
@@ -475,7 +475,7 @@ def schema() -> int:
 @command.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> int:
-    """Print the script with which a shell completes this command.
+    """Print the completion script of this command for a shell.
 
     Shells load it by themselves if the package's share/ is among the directories that they search. Otherwise put
     `eval "$(syncagent completion bash)"` into ~/.bashrc, the same with zsh into ~/.zshrc, or

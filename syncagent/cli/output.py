@@ -106,7 +106,7 @@ def result(result: SyncResult, config: Config, *, steps: bool = False) -> None:
 
 
 def _first_line(result: SyncResult) -> str:
-    """Return the first line: the outcome of the run, and warnings of failing sources and holds."""
+    """Return the first line: the outcome of the run, and warnings about failing sources and holds."""
     head = _HEAD[result.status].format(map=result.map, recipients=messages.counted(result.recipients, "recipient"))
     failing = [
         messages.failing_source(source.name, source.failing_since, source.data_from)
