@@ -36,7 +36,7 @@ quadratic in a run of combining marks and holds the interpreter lock: 4 KiB take
 """
 
 _SHRINK = 4
-"""Maximum number of octets of a character in UTF-8, and factor by which NFC, folding or UTS 46 can shorten a text."""
+"""Maximum factor by which NFC, case folding or UTS 46 shortens a text; UTF-8 has at most 4 octets per character."""
 
 _PLAIN = re.compile(r"(?!#)[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*@([a-z0-9._-]+)")
 _PLAIN_LINE = re.compile(f"^{_PLAIN.pattern}$", re.MULTILINE)

@@ -435,7 +435,7 @@ def _may_write(directory: Path, uid: int, name: str, group: int) -> bool:
 
 
 def _clean_environment() -> None:
-    """Set PATH to a safe one, and unset TMPDIR, TEMP and TMP where another user controls the directory.
+    """Reduce PATH by ``safe_path``, and unset TMPDIR, TEMP and TMP if another user controls their directory.
 
     su(1) keeps the variables of its caller.
     """
