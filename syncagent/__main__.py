@@ -1,4 +1,4 @@
-"""``python -m syncagent`` is the command itself."""
+"""Entry point of ``python -m syncagent``, the same as the command ``syncagent``."""
 
 from syncagent.cli.main import main
 

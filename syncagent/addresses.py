@@ -1,11 +1,11 @@
-"""The canonical form of an address, or the reason why it cannot be a recipient.
+"""Canonical forms of addresses and domains, and the reasons why a spelling has none.
 
-The canonical form is what Postfix looks up: see postmap(1), smtpd(8) and RFC 5321 section 4.1.2. The syntax of a
-source (``smtp:`` prefixes, JSON) is removed by the source; no other module decides what an address is.
+The canonical form is the key that Postfix looks up: see postmap(1), smtpd(8) and RFC 5321 section 4.1.2. Each source
+removes its own syntax (``smtp:`` prefixes, JSON). No other module validates addresses.
 
-A local part is used as spelled unless it is quoted; then it is unquoted, and quoted again where RFC 5321 requires it.
-An unquoted special such as ``,`` or ``<`` is refused: it is more likely a list, a comment or a display name than part
-of a mailbox's name, and a misread recipient is a lost recipient.
+A quoted local part is unquoted; an unquoted one is taken literally. Either is folded, and quoted where RFC 5321
+requires it. An unquoted special such as ``,`` or ``<`` is refused: it is more likely a list, a comment or a display
+name than part of a mailbox's name, and a misread recipient is a lost recipient.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
 VERSION = f"2/{unicodedata.unidata_version}"
-"""Recorded with every snapshot; a snapshot of another version is not used."""
+"""Version of the canonical form and of Unicode, stored with every snapshot. One of another version is not used."""
 
 MAX_KEY = 510
-"""Octets of a folded key. postmap cannot build an lmdb table with a longer one."""
+"""Maximum length of a folded key in octets. postmap cannot build an lmdb table with a longer key."""
 
 MAX_LINE = 1 << 20
-"""Octets of a line or a logical line: a longer one is refused, so that memory is bounded."""
+"""Maximum length of a line or logical line of a file in octets. Longer lines are refused, so that memory is bounded."""
 
 MAX_SPELLED = 4096
-"""Octets of a spelling in UTF-8; a longer one is rejected before it is parsed.
+"""Maximum length of a spelling in octets of UTF-8. A longer spelling is rejected before it is parsed.
 
 No usable address needs so many: smtpd(8) takes lines of 2048 octets (line_length_limit). Unicode normalization is
 quadratic in a run of combining marks and holds the interpreter lock: 4 KiB take 4 ms, 320 kB over a minute.
 """
 
 _SHRINK = 4
-"""Factor by which NFC, case folding and UTS 46 shorten a text at most: the octets of the longest encoding."""
+"""Maximum factor by which NFC, case folding or UTS 46 shortens a text; UTF-8 has at most 4 octets per character."""
 
 _PLAIN = re.compile(r"(?!#)[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]+)*@([a-z0-9._-]+)")
 _PLAIN_LINE = re.compile(f"^{_PLAIN.pattern}$", re.MULTILINE)
@@ -50,14 +50,14 @@ _MAX_DOMAIN = 255
 
 
 class UnusableError(ValueError):
-    """The value cannot be a recipient; the message is the reason."""
+    """The spelling has no canonical form. The message is the reason, as a predicate such as "has no @"."""
 
 
 def canonical(spelled: str) -> str:
-    """Return the canonical form, which is stored, compared and published.
+    """Return the canonical form of an address, ``local@domain``, or of a catch-all, ``@domain``.
 
-    It is an address, ``local@domain``, or a catch-all, ``@domain``: case folded, in NFC, quoted only where necessary,
-    the domain as A-labels without a trailing dot. Raise UnusableError with the reason if there is none.
+    This form is stored, compared and published. The local part is case folded, in NFC, and quoted only where
+    necessary. The domain is as ``canonical_domain`` returns it. Raises UnusableError if there is no canonical form.
     """
     check_length(spelled)
     lowered = spelled.lower()
@@ -70,7 +70,7 @@ def canonical(spelled: str) -> str:
 
 
 def too_long(spelled: str) -> str:
-    """Return why a spelling is too long, with its length and the limit; empty if it is not."""
+    """Return the reason why a spelling is too long, with its length and the limit; empty if it is not too long."""
     if len(spelled) * _SHRINK <= MAX_SPELLED:
         return ""
     octets = len(spelled) if spelled.isascii() else len(spelled.encode(errors="surrogatepass"))
@@ -78,14 +78,18 @@ def too_long(spelled: str) -> str:
 
 
 def check_length(spelled: str) -> None:
-    """Raise UnusableError if a spelling is too long."""
+    """Raise UnusableError if a spelling is longer than MAX_SPELLED."""
     reason = too_long(spelled)
     if reason:
         raise UnusableError(reason)
 
 
 def canonical_all(spelled: Sequence[str]) -> list[str] | None:
-    """Return the canonical forms of many spellings if all are plain, else None: then ``canonical`` decides each."""
+    """Return the canonical forms of many spellings, in their order, or None if one of them is not plain.
+
+    A plain spelling is an unquoted ASCII address whose domain is canonical except for its case and has no A-labels.
+    After None the caller calls ``canonical`` for each spelling.
+    """
     if max(map(len, spelled), default=0) > MAX_KEY:
         return None
     text = "\n".join(spelled).lower()
@@ -111,7 +115,10 @@ def _carefully(spelled: str) -> str:
 
 
 def _split(spelled: str) -> tuple[str | None, str]:
-    """Return the unquoted local part (None for a catch-all) and the domain as spelled. Raise UnusableError."""
+    """Return the unquoted local part (None for a catch-all) and the domain as spelled.
+
+    Raises UnusableError if the @ is missing or ambiguous, a quote is not closed, or a character is not allowed.
+    """
     if _UNSAFE.search(spelled):
         raise UnusableError("has a NUL, carriage return or line feed in it")
     if spelled.startswith('"'):
@@ -146,9 +153,9 @@ def _fitting(address: str) -> str:
 def canonical_domain(spelled: str) -> str:
     """Return the domain as lower-case A-labels without a trailing dot, or an address literal in lower case.
 
-    Internationalised labels follow UTS 46, non-transitional. A domain that smtpd(8) answers with 501 is unusable:
-    empty, over-long, only numeric, a label with a hyphen at either end, ``xn--`` alone. Raise UnusableError with the
-    reason.
+    Internationalised labels follow UTS 46, non-transitional. Raises UnusableError if IDNA forbids the domain, or if
+    smtpd(8) would reply 501 to it: it is empty, too long or all numeric, or a label is ``xn--`` alone, has a hyphen at
+    either end, or is otherwise malformed.
     """
     check_length(spelled)
     domain, reason = _domain(spelled)
@@ -158,7 +165,7 @@ def canonical_domain(spelled: str) -> str:
 
 
 def domain_or_same(spelled: str) -> str:
-    """Return a domain as ``canonical_domain`` does; the spelling itself if it is not a domain."""
+    """Return the canonical domain as ``canonical_domain`` does, or ``spelled`` itself if that is not a domain."""
     if too_long(spelled):
         return spelled
     domain, reason = _domain(spelled)
@@ -184,7 +191,7 @@ def _domain(spelled: str) -> tuple[str, str]:
 
 
 def _a_labels(spelled: str) -> str:
-    """Return a non-ASCII domain as A-labels; empty if IDNA does not allow it."""
+    """Return a non-ASCII domain as A-labels, without a trailing dot; empty if it is too long or IDNA forbids it."""
     if len(spelled.encode(errors="surrogatepass")) > _SHRINK * _MAX_DOMAIN:
         return ""
     import idna
@@ -198,9 +205,9 @@ def _a_labels(spelled: str) -> str:
 
 
 def renderings(address: str) -> tuple[str, ...]:
-    """Return every key of a canonical address or domain: itself, and its form with U-labels if it has one.
+    """Return every key of a canonical address or domain: itself, and its form with U-labels if that differs.
 
-    Postfix does not convert between the two (SMTPUTF8_README, "Limitations"), so that both must be keys.
+    Postfix does not convert between the two forms (SMTPUTF8_README, "Limitations"), so both must be keys.
     """
     if "xn--" not in address:
         return (address,)
@@ -210,13 +217,16 @@ def renderings(address: str) -> tuple[str, ...]:
 
 
 def longest_key(address: str) -> int:
-    """Return the octets of the longest key of an address, after folding, which can make a U-label longer."""
+    """Return the length in octets of the longest key of an address, after folding, which can make U-labels longer.
+
+    Raises UnicodeEncodeError if the address has a surrogate.
+    """
     return max(len(form.casefold().encode()) for form in renderings(address))
 
 
 @lru_cache(maxsize=8192)
 def u_labels(domain: str) -> str:
-    """Return a canonical domain with U-labels, in NFC, for those A-labels that IDNA 2008 can decode."""
+    """Return a canonical domain with U-labels, in NFC, in place of the A-labels that IDNA 2008 can decode."""
     return ".".join(_u_label(label) for label in domain.split("."))
 
 
@@ -232,11 +242,11 @@ def _u_label(label: str) -> str:
 
 
 def within(domain: str, relay_domains: AbstractSet[str]) -> str | None:
-    """Return the relay domain that covers ``domain``: itself or the nearest parent, else None.
+    """Return the relay domain that covers ``domain``: itself or its nearest parent; None if there is none.
 
-    So does Postfix by default: relay_domains is in parent_domain_matches_subdomains.
+    Postfix matches subdomains as well by default: relay_domains is in parent_domain_matches_subdomains.
     """
-    if len(domain) > MAX_SPELLED:  # no relay domain is so long: only the last octets can match
+    if len(domain) > MAX_SPELLED:  # no relay domain is that long: only the end can match
         domain = domain[-MAX_SPELLED:].partition(".")[2]
     while domain and domain not in relay_domains:
         domain = domain.partition(".")[2]

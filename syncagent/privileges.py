@@ -1,9 +1,9 @@
-"""Which user does the work when root runs a verb.
+"""Root's privileges: the user that a verb runs as when root starts it.
 
-Root writes only where nobody else decides where a path leads. Whoever owns a directory or a symbolic link on the way to
-the state or to a table can exchange what lies behind it between two system calls of root's. So a verb that root runs
-becomes the least privileged owner on those ways first, for good; where that user could not do the work either, it is
-refused, with the one command that puts the layout right.
+Root must not write below a path that another user can redirect. The owner of a directory or symbolic link on the way
+to the state or to a table can replace its target between two system calls of root. A verb started by root therefore
+becomes that owner, permanently, before it does anything there. If the owner may not write the state directory, the verb
+is refused, with the command that corrects the layout.
 """
 
 from __future__ import annotations
@@ -29,26 +29,27 @@ if TYPE_CHECKING:
 
 
 AGENT = "syncagent"
-"""The user that `make install` creates, and that the units run as."""
+"""Name of the user that `make install` creates and that the systemd units run as."""
 _OWN_DIRECTORIES = ("snapshots", "lists", "changes", "adopted")
 _OWN_FILES = ("state.db", "state.db-journal", "sync.lock", "agent.lock", "agent.json")
 _POSTFIX_FILES = ("main.cf", "master.cf")
-"""Postfix's programs load libraries from where main.cf says (shlib_directory)."""
+"""Files that control Postfix's programs: main.cf, for example, names their libraries (shlib_directory)."""
 _ACCESS_LIST = "system.posix_acl_access"
 _USER, _OWNING_GROUP, _GROUP, _WRITE = 0x02, 0x04, 0x08, 0x02
-"""Tags and permission of the entries of an access list (linux/posix_acl_xattr.h)."""
+"""Tags, and the write permission, of the entries of an access list (linux/posix_acl_xattr.h)."""
 _SYSTEM_PATH = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin"
 _MOST_LINKS = 40
-"""Symbolic links that Linux follows at most (path_resolution(7))."""
+"""Maximum number of symbolic links that Linux follows in a path (path_resolution(7))."""
 _WHOLE_RANGE = ["0", "0", "4294967295"]
-"""/proc/self/uid_map of the initial user namespace (user_namespaces(7))."""
+"""The fields of /proc/self/uid_map in the initial user namespace (user_namespaces(7))."""
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A directory or symbolic link that is passed on the way to a file, or the file; ``mode`` is its ``st_mode``.
+    """A directory or symbolic link on the way to a file, or the file itself, with its owner and permissions.
 
-    ``named_users`` and ``named_groups`` are those that its access list lets write (acl(5)).
+    ``mode`` is its ``st_mode``. ``named_users`` and ``named_groups`` are the IDs to which entries of its access list
+    give write permission (acl(5)).
     """
 
     path: str
@@ -60,17 +61,17 @@ class Component:
 
     @property
     def sticky(self) -> bool:
-        """True for a directory that keeps other users' files (unlink(2)), though new ones may be made in it."""
+        """True for a directory with the sticky bit, in which users cannot remove each other's files (unlink(2))."""
         return stat.S_ISDIR(self.mode) and bool(self.mode & stat.S_ISVTX)
 
     @property
     def world_writes(self) -> bool:
-        """True if everybody may change it."""
+        """True if its mode lets all users write to it."""
         return self._lets_write(stat.S_IWOTH)
 
     @property
     def writing_groups(self) -> frozenset[int]:
-        """The groups that may change it."""
+        """IDs of the groups that may write to it."""
         return self.named_groups | ({self.gid} if self._lets_write(stat.S_IWGRP) else frozenset())
 
     def _lets_write(self, bit: int) -> bool:
@@ -79,7 +80,11 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class Loose:
-    """A component that somebody besides root and the user who does the work can change, and the command against it."""
+    """A weakness of the layout: a component that can be changed by a user who is neither root nor does the work.
+
+    ``kind`` says by which permission, ``who`` names the user or group. ``remedy`` is the command that corrects the
+    weakness; it may be empty. ``refused`` is true if syncagent refuses to work until it is corrected.
+    """
 
     path: str
     kind: Literal["owner", "everybody", "sticky", "user", "group"]
@@ -89,21 +94,21 @@ class Loose:
 
     @property
     def text(self) -> str:
-        """What is too open about the component, for people."""
+        """The weakness as a predicate for messages, such as ``can be changed by NAME``."""
         if self.kind == "sticky":
             return f"lets {self.who} make files in it: what is made there needs a directory of its own"
         return f"can be changed by {self.who}"
 
     def __str__(self) -> str:
-        """Return it as one line for people."""
+        """Return ``PATH TEXT: REMEDY``, or ``PATH TEXT`` if there is no remedy."""
         return ": ".join(filter(None, (f"{self.path} {self.text}", self.remedy)))
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where a run writes: the state directory, and each file of the tables by the name it is configured with.
+    """The paths that a run uses: the state directory, and the files of the tables under their configured names.
 
-    ``postfix`` is the directory of main.cf, which tells Postfix's programs what to do.
+    ``postfix`` is the directory of main.cf, which controls the programs of Postfix that a run starts.
     """
 
     state: Path
@@ -112,32 +117,48 @@ class Places:
 
     @classmethod
     def of(cls, config: Config) -> Places:
-        """Return the places of a configuration; a table's index may be a symbolic link of its own."""
+        """Return the places of a configuration.
+
+        ``tables`` has each table with every suffix of an index, since an index may be a symbolic link of its own.
+        """
         names = filter(None, (config.postfix.map, config.postfix.domains_map))
         suffixes = sorted({"", *filter(None, INDEX_SUFFIX.values())})
         tables = tuple(Path(f"{name.path}{suffix}") for name in names for suffix in suffixes)
         return cls(config.state.directory, tables, config.postfix.config_directory)
 
     def ways(self) -> list[list[Component]]:
-        """Return the components of the way to each place, the state's first. Raises LayoutError for a loop of links."""
+        """Return the components of the way to each place, beginning with the state directory.
+
+        Raises LayoutError for a loop of symbolic links.
+        """
         return [
             components(way) for way in (self.state, *(self.state / name for name in _OWN_DIRECTORIES), *self.tables)
         ]
 
     def obeyed(self) -> list[Component]:
-        """Return the components of the ways to the files whose content tells root what to do, and these files."""
+        """Return the components of the ways to files whose content controls what root does, and the files themselves.
+
+        These are main.cf, master.cf and the files of the state. Raises LayoutError for a loop of symbolic links.
+        """
         files = (*(self.postfix / name for name in _POSTFIX_FILES), *(self.state / name for name in _OWN_FILES))
         return [part for file in files for part in (*components(file), *_regular(file))]
 
     def directories(self) -> list[Path]:
-        """Return the directories that are written to; a missing state directory's nearest one that exists."""
+        """Return the directories that a run writes to, beginning with the state directory.
+
+        For a missing state directory, this is its nearest parent that exists.
+        """
         state = next(place for place in (self.state, *self.state.absolute().parents) if place.exists())
         return list(dict.fromkeys([state, *(Path(os.path.realpath(table)).parent for table in self.tables)]))
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Who does the work (``uid`` 0: root itself), the first component that makes it so, and what is too open."""
+    """The user who does the work, and the weaknesses of the ways to its files.
+
+    ``uid`` is the user's ID, 0 for root. ``owned`` is the component whose owner decided this; None for root. ``loose``
+    has the weaknesses.
+    """
 
     uid: int
     owned: Component | None
@@ -147,8 +168,8 @@ class Layout:
 def components(path: Path) -> list[Component]:
     """Return the directories and symbolic links on the way to ``path``, from the root directory on, links followed.
 
-    It ends at what does not exist. A regular file at the end is none: it is read, or replaced as a whole.
-    Raises LayoutError where links lead nowhere in 40 steps.
+    The list ends before the first component that does not exist or cannot be examined. It has no regular file: such a
+    file is only read, or replaced as a whole. Raises LayoutError if there are more than 40 symbolic links.
     """
     passed, links = [_component("/")], 0
     left = list(reversed(path.absolute().parts[1:]))
@@ -156,12 +177,12 @@ def components(path: Path) -> list[Component]:
     while left:
         name = left.pop()
         if name == "..":
-            place = os.path.dirname(place)  # noqa: PTH120 - of a place that has no link in it
+            place = os.path.dirname(place)  # noqa: PTH120 - place has no symbolic links
             continue
         here = os.path.join(place, name)  # noqa: PTH118 - as above
         try:
             component = _component(here)
-        except OSError:  # not there, or below what is no directory
+        except OSError:  # missing, or its parent is not a directory
             break
         if stat.S_ISLNK(component.mode):
             links += 1
@@ -179,23 +200,26 @@ def components(path: Path) -> list[Component]:
 
 
 def _regular(path: Path) -> list[Component]:
-    """Return the component of a file, links followed; none if there is no such file."""
+    """Return a list of the component of a regular file, links followed; empty if there is no such file."""
     return [_component(os.path.realpath(path))] if path.is_file() else []
 
 
 def _component(path: str) -> Component:
     status = os.lstat(path)
     component = Component(path, status.st_uid, status.st_gid, status.st_mode)
-    if not status.st_mode & stat.S_IWGRP or stat.S_ISLNK(status.st_mode):  # no access list lets more write than that
+    if not status.st_mode & stat.S_IWGRP or stat.S_ISLNK(status.st_mode):  # group bits: an access list's mask
         return component
     try:
         return _with_access_list(component, os.getxattr(path, _ACCESS_LIST, follow_symlinks=False))
-    except OSError:  # it has none
+    except OSError:  # no access list
         return component
 
 
 def _with_access_list(component: Component, octets: bytes) -> Component:
-    """Return a component with those that its access list lets write: the mode has only the mask of it (acl(5))."""
+    """Return a component with the write permissions of its access list, the value of the extended attribute.
+
+    With an access list, the group bits of a file's mode are the list's mask, and not the group's permissions (acl(5)).
+    """
     entries = [(tag, number) for tag, bits, number in struct.iter_unpack("<HHI", octets[4:]) if bits & _WRITE]
     mode = component.mode if any(tag == _OWNING_GROUP for tag, _ in entries) else component.mode & ~stat.S_IWGRP
     users, groups = (frozenset(number for tag, number in entries if tag == kind) for kind in (_USER, _GROUP))
@@ -205,12 +229,13 @@ def _with_access_list(component: Component, octets: bytes) -> Component:
 def judge(
     ways: Sequence[Sequence[Component]], outsiders: frozenset[int] = frozenset(), *, shared: bool = False
 ) -> Layout:
-    """Return who works on these ways: the last owner on the first of them that is not root's alone, else root.
+    """Return the layout of these ways: the user who does the work, and the components that others can change.
 
-    A component passes if its owner is root or that user, it is not writable by others unless sticky, and its group,
-    where that may write, is root's or that user's own. At the end of a way, where files are made, a sticky directory
-    is as open as any other unless it may be ``shared``: whoever makes a name there first decides where it leads.
-    ``outsiders`` are user IDs that nobody has in this namespace.
+    The user is the owner nearest to the end of the first way that has an owner other than root; else it is root.
+    A component is safe if its owner is root or that user, and if only they and their own groups may write to it. If it
+    is a sticky directory, others may write to it as well, but at the end of a way, where files are created, only with
+    ``shared``: the user who creates a name there first decides where it leads. ``outsiders`` are user IDs that stand
+    for users of other namespaces; their components count as root's.
     """
     owned = next((part for way in ways for part in reversed(way) if part.uid not in {0, *outsiders}), None)
     uid = owned.uid if owned else 0
@@ -224,7 +249,7 @@ def judge(
 
 @dataclass(frozen=True, slots=True)
 class _Trusted:
-    """The users and groups who may change a component; whether the work is done ``as_root``."""
+    """The IDs of the users and groups that may change a component; ``as_root`` is true if root does the work."""
 
     users: frozenset[int]
     groups: frozenset[int]
@@ -232,9 +257,10 @@ class _Trusted:
 
 
 def _loose(component: Component, trusted: _Trusted, *, kept: bool) -> Iterator[Loose]:
-    """Yield in what way a component can be changed by others. Whoever could become root by it is refused.
+    """Yield the weaknesses of a component: each user or group that can change it and is not trusted.
 
-    ``kept``: the sticky bit keeps the others from what matters in it.
+    If root does the work they are refused, except for a group without members. ``kept`` is true if the sticky bit
+    protects the component's content; then only its owner matters.
     """
     path = shlex.quote(component.path)
     if component.uid not in trusted.users:
@@ -252,7 +278,10 @@ def _loose(component: Component, trusted: _Trusted, *, kept: bool) -> Iterator[L
 
 
 def _user_of(uid: int, group: int) -> tuple[str, int]:
-    """Return name and group of a user; of a number without a name, as in a container, the number and ``group``."""
+    """Return the name and primary group of a user.
+
+    For an ID without an account, as in a container, they are the ID as text and ``group``.
+    """
     try:
         user = pwd.getpwuid(uid)
     except KeyError:
@@ -272,7 +301,7 @@ def _group_name(gid: int) -> str:
 
 
 def _has_members(gid: int) -> bool:
-    """True if somebody besides root is in a group."""
+    """True if a user other than root is in a group, as a listed member or by primary group."""
     try:
         named = grp.getgrgid(gid).gr_mem
     except KeyError:
@@ -283,7 +312,10 @@ def _has_members(gid: int) -> bool:
 
 
 def _outsiders() -> frozenset[int]:
-    """Return the user ID that stands for all users of other namespaces, empty in the initial one."""
+    """Return the overflow user ID, which stands for all users without an ID in this user namespace.
+
+    The set is empty in the initial namespace, and if /proc cannot be read.
+    """
     try:
         ours = Path("/proc/self/uid_map").read_text(encoding="ascii").split() == _WHOLE_RANGE
         overflow = int(Path("/proc/sys/kernel/overflowuid").read_text(encoding="ascii"))
@@ -293,10 +325,14 @@ def _outsiders() -> frozenset[int]:
 
 
 def look(config: Config) -> Layout:
-    """Return the layout of a configuration's places as it is now. Raises LayoutError for a loop of links."""
+    """Return the current layout of a configuration's places.
+
+    If root does the work, the files whose content controls root are examined as well. Raises LayoutError for a loop of
+    symbolic links.
+    """
     places, outsiders = Places.of(config), _outsiders()
     layout = judge(places.ways(), outsiders)
-    if layout.owned:  # whoever may change what an ordinary user obeys does not become root by it
+    if layout.owned:  # files that control an ordinary user make nobody root
         return layout
     who = _Trusted(frozenset({0, *outsiders}), frozenset({0}), as_root=True)
     obeyed = {part.path: part for part in places.obeyed()}.values()
@@ -306,7 +342,10 @@ def look(config: Config) -> Layout:
 
 
 def _in_a_directory_of_its_own(loose: Loose, state: Path) -> Loose:
-    """Return it with another remedy for a sticky directory: nobody wants its mode changed."""
+    """Return a weakness with the right remedy for a sticky directory, such as /tmp, whose mode should stay.
+
+    The remedy is to create the state directory if that is missing there, otherwise empty. Other kinds are unchanged.
+    """
     if loose.kind != "sticky":
         return loose
     made = not state.exists() and components(state)[-1].path == loose.path
@@ -314,7 +353,7 @@ def _in_a_directory_of_its_own(loose: Loose, state: Path) -> Loose:
 
 
 def has_agent() -> bool:
-    """True if the agent's user exists."""
+    """True if the user AGENT exists."""
     try:
         pwd.getpwnam(AGENT)
     except KeyError:
@@ -323,10 +362,11 @@ def has_agent() -> bool:
 
 
 def become_least_owner(config: Config) -> tuple[str, ...]:
-    """Become the user who is to do the work on a configuration's places; return notes for people.
+    """Drop root's privileges to the owner of a configuration's places; return notes for people.
 
-    Nothing happens for whoever is not root, and where root owns all of the ways. There is no way back.
-    Raises LayoutError where root would have to work in a place that somebody else controls.
+    The process stays root if root owns all of the ways. A process that is not root is left as it is. The change is
+    permanent. Raises LayoutError if root would work where another user controls a path, or if the owner may not write
+    the state directory.
     """
     if os.geteuid() != 0:
         return ()
@@ -344,7 +384,7 @@ def become_least_owner(config: Config) -> tuple[str, ...]:
 
 
 def require_safe_root(config: Config) -> None:
-    """Raise LayoutError where this process is root and the places are not root's alone: they may have changed."""
+    """Raise LayoutError if this process is root and the places, which may have changed, are no longer safe for root."""
     if os.geteuid() == 0:
         layout = look(config)
         if layout.owned:
@@ -356,7 +396,7 @@ def require_safe_root(config: Config) -> None:
 
 
 def _refuse(layout: Layout, places: Places) -> None:
-    """Raise LayoutError where the work cannot be done safely: as root, or as the owner who may not write all of it."""
+    """Raise LayoutError if a weakness is refused, or if the owner may not write the state directory."""
     for loose in layout.loose:
         if loose.refused:
             text = f"refused for root: {loose.path} {loose.text}"
@@ -378,7 +418,10 @@ def _refuse(layout: Layout, places: Places) -> None:
 
 
 def _may_write(directory: Path, uid: int, name: str, group: int) -> bool:
-    """True if a user may make files in a directory, by its mode and access lists."""
+    """True if a user may create files in a directory.
+
+    The kernel decides: root takes the user's effective IDs for the system call, and restores its own.
+    """
     groups = os.getgroups()
     try:
         os.initgroups(name, group)
@@ -392,9 +435,9 @@ def _may_write(directory: Path, uid: int, name: str, group: int) -> bool:
 
 
 def _clean_environment() -> None:
-    """Leave nothing in the environment that leads root to another user's programs or temporary files.
+    """Reduce PATH by ``safe_path``, and unset TMPDIR, TEMP and TMP if another user controls their directory.
 
-    su(1) keeps the variables of whoever called it.
+    su(1) keeps the variables of its caller.
     """
     os.environ["PATH"] = safe_path(os.environ.get("PATH", ""))
     for name in ("TMPDIR", "TEMP", "TMP"):
@@ -403,7 +446,10 @@ def _clean_environment() -> None:
 
 
 def safe_path(path: str) -> str:
-    """Return the search path for commands that root runs: what root alone can change of ``path``, then the system's."""
+    """Return the search path for commands that root runs.
+
+    It has the directories in ``path`` that only root can change, then those of the system.
+    """
     named = (name for name in path.split(os.pathsep) if name.startswith("/") and _is_roots(Path(name)))
     return os.pathsep.join(dict.fromkeys((*named, *_SYSTEM_PATH.split(os.pathsep))))
 

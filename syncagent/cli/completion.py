@@ -1,4 +1,4 @@
-"""Shell completion beyond what click completes by itself: IDs of holds, and recipes."""
+"""Shell completion: the scripts that click generates, and candidates for hold IDs and recipes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def script(command: click.Command, shell: str) -> str:
-    """Return the completion script of a shell. Raise ValueError for a shell that click does not support."""
+    """Return the completion script for a shell. Raises ValueError if click does not support the shell."""
     kind = get_completion_class(shell)
     if kind is None:
         raise ValueError(f"click does not support {shell}")
@@ -22,7 +22,11 @@ def script(command: click.Command, shell: str) -> str:
 
 
 def holds(config_file: Path, incomplete: str) -> list[CompletionItem]:
-    """Return the IDs of holds that can be approved; none if an error prevents it, since a TAB has no place for one."""
+    """Return the IDs of approvable holds that begin with ``incomplete``.
+
+    Any error in reading them gives an empty list, since a completion cannot display messages. If the process is root,
+    it drops its privileges first.
+    """
     from syncagent import privileges
     from syncagent.config import load as config
     from syncagent.errors import SyncagentError
@@ -42,7 +46,10 @@ def holds(config_file: Path, incomplete: str) -> list[CompletionItem]:
 
 
 def recipes(incomplete: str) -> list[CompletionItem]:
-    """Return the names of shipped recipes, else the request to complete a path."""
+    """Return the names of shipped recipes that begin with ``incomplete``.
+
+    If there are none, the only item makes the shell complete a path.
+    """
     from syncagent.sources.http.recipe import validate
 
     names = [CompletionItem(name) for name in validate.names() if name.startswith(incomplete)]

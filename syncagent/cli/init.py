@@ -1,4 +1,4 @@
-"""``syncagent init``: a first configuration, from what postconf reports; no file is ever overwritten."""
+"""``syncagent init``: a first configuration, derived from the output of postconf(1). No file is ever overwritten."""
 
 from __future__ import annotations
 
@@ -86,14 +86,14 @@ _NO_RECIPIENTS = "# The valid recipients, one address a line. syncagent reads th
 
 
 class InitError(SyncagentError):
-    """A file exists already, or cannot be written; nothing was written."""
+    """A file of the first configuration exists already or cannot be written; init created no file."""
 
     exit_code = ExitCode.CANNOT_PUBLISH
 
 
 @dataclass(slots=True)
 class Start:
-    """The choices for a first configuration: its file, what postconf reported, and map and domains."""
+    """The choices for a first configuration: its path, the settings of main.cf, and the map and domains to write."""
 
     file: Path
     main: MainConf
@@ -102,12 +102,17 @@ class Start:
 
     @property
     def recipients(self) -> Path:
-        """The list of the one source that is configured."""
+        """Path of the recipient list, the only source of a first configuration; it is beside the configuration."""
         return self.file.with_name(_RECIPIENTS)
 
 
 def look(file: Path, config_directory: Path | None) -> Start:
-    """Return the choices that postconf suggests. Raise InitError if one of the files exists already."""
+    """Return the choices that the settings of main.cf suggest.
+
+    The map is the first table of relay_recipient_maps that syncagent can publish. If there is none, it is a new table
+    in /var/lib/syncagent, of the first type in ``_TYPES`` that this Postfix supports.
+    Raises InitError if the configuration or the recipient list exists already.
+    """
     for path in (file, file.with_name(_RECIPIENTS)):
         if os.path.lexists(path):
             raise InitError(f"{path} exists already, and init overwrites nothing: move it, or name another by --config")
@@ -118,7 +123,10 @@ def look(file: Path, config_directory: Path | None) -> Start:
 
 
 def ask(start: Start) -> None:
-    """Ask on the terminal for map and domains; the present choices are the defaults."""
+    """Prompt on the terminal for map and domains and store the answers in ``start``, whose values are the defaults.
+
+    Raises click.Abort at end of input.
+    """
     start.map = click.prompt("Table for relay_recipient_maps, TYPE:PATH", start.map.spelled, value_proc=read_map)
     start.domains = click.prompt(
         "Domains that this host is a backup MX for",
@@ -128,7 +136,7 @@ def ask(start: Start) -> None:
 
 
 def read_map(value: str) -> MapName:
-    """Return the parsed map. Raise click.BadParameter."""
+    """Return the parsed map name. Raises click.BadParameter if it is not TYPE:PATH of a table that can be published."""
     try:
         return MapName.parse(value)
     except ValueError as error:
@@ -136,7 +144,10 @@ def read_map(value: str) -> MapName:
 
 
 def read_domains(values: Sequence[str]) -> tuple[Domain, ...]:
-    """Return the parsed domains, at least one. Raise click.BadParameter."""
+    """Return the parsed domains without duplicates.
+
+    Raises click.BadParameter if a value is not a domain, or if there are no values.
+    """
     try:
         return tuple(dict.fromkeys(Domain.parse(value) for value in values or ("",)))
     except ValueError as error:
@@ -151,7 +162,11 @@ def _parsed(spelled: str) -> MapName | None:
 
 
 def write(start: Start) -> Iterator[str]:
-    """Write the two files; yield the lines to show: what was written, notes, and the commands to type."""
+    """Write the two files, then yield the lines to show: the paths, notes, and the commands to type next.
+
+    Raises InitError if a file exists already or cannot be written. Nothing is written before the first line is
+    requested.
+    """
     _create({start.recipients: _NO_RECIPIENTS, start.file: configuration(start)})
     yield f"wrote {start.file}"
     yield f"wrote {start.recipients}"
@@ -162,7 +177,7 @@ def write(start: Start) -> Iterator[str]:
 
 
 def configuration(start: Start) -> str:
-    """Return the text of the configuration."""
+    """Return the text of the configuration file. If there are no domains, it has a placeholder to replace."""
     first = start.domains[0] if start.domains else _PLACEHOLDER
     spelled = [_toml(domain) for domain in start.domains or (_PLACEHOLDER,)]
     listed = ", ".join(spelled) if len(spelled) <= _FEW else "\n    " + ",\n    ".join(spelled) + ",\n"
@@ -184,7 +199,11 @@ def _toml(value: str) -> str:
 
 
 def _create(files: dict[Path, str]) -> None:
-    """Create all files, or none, and the directories that are missing. Raise InitError."""
+    """Create all files, or none, and their missing directories.
+
+    Raises InitError if a file exists already or cannot be written. The files created so far are then removed;
+    directories stay.
+    """
     created: list[Path] = []
     try:
         for path, content in files.items():
@@ -204,13 +223,16 @@ def _make_directory(directory: Path) -> None:
         missing.mkdir()
         descriptor = os.open(missing, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            os.fchmod(descriptor, 0o755)  # by descriptor: whoever owns the parent may exchange the name
+            os.fchmod(descriptor, 0o755)  # by descriptor: the parent's owner may replace the name
         finally:
             os.close(descriptor)
 
 
 def _create_whole(path: Path, content: str) -> None:
-    """Create a file, readable by all since the agent is another user than root. Raise OSError."""
+    """Create a file with mode 0644, since root may write it and the agent must read it.
+
+    Raises FileExistsError if the file exists, or another OSError.
+    """
     number, name = tempfile.mkstemp(prefix=".syncagent-init-", dir=path.parent)
     try:
         with os.fdopen(number, "w", encoding="utf-8") as file:
@@ -222,7 +244,7 @@ def _create_whole(path: Path, content: str) -> None:
 
 
 def _doubts(start: Start) -> Iterator[str]:
-    """Yield notes on what may not be as intended."""
+    """Yield notes on choices that cannot work or are probably unintended."""
     if not start.domains:
         yield f"relay_domains is not known: {_PLACEHOLDER} is there as a placeholder, and nothing is published for it"
     types, kind = start.main.types, start.map.type
@@ -253,7 +275,7 @@ def _other_maps(start: Start) -> Iterator[str]:
 
 
 def _next(start: Start) -> Iterator[str]:
-    """Yield the commands to type, with what else to do as shell comments."""
+    """Yield the commands to type next. Steps that are not commands are shell comments."""
     if create := create_main_cf(start.main.directory):
         yield create
     if not start.domains:
@@ -272,7 +294,10 @@ def _next(start: Start) -> Iterator[str]:
 
 
 def _commands(start: Start) -> Iterator[str]:
-    """Yield the postconf lines; the table before the domains, so that no domain accepts every recipient meanwhile."""
+    """Yield the postconf commands.
+
+    relay_recipient_maps precedes relay_domains: in between, a new relay domain would otherwise accept every recipient.
+    """
     if start.map.spelled not in start.main.maps:
         code = _postconf(start, "unknown_relay_recipient_reject_code", "450")
         yield f"{code}  # for the first week: senders to missing recipients retry"

@@ -1,4 +1,4 @@
-"""The command: verbs, and the exit codes of sysexits.h."""
+"""The command ``syncagent``: its options, verbs and exit statuses (sysexits.h)."""
 
 from __future__ import annotations
 
@@ -78,16 +78,16 @@ _CONFIG_OF_VERB = click.Option(
 
 
 class _Verb(click.Command):
-    """A command that takes --config behind its name as well, where it overrides one in front of it."""
+    """A verb, which accepts --config after its name as well. There it overrides a --config before the name."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Return the parameters, --config before --help."""
+        """Return the verb's parameters, with --config inserted before --help."""
         *own, last = super().get_params(ctx)
         return [*own, _CONFIG_OF_VERB, last]
 
 
 class _Verbs(click.Group):
-    """A group of verbs."""
+    """The group of verbs: a command that is registered with it is a ``_Verb``."""
 
     command_class = _Verb
 
@@ -110,7 +110,7 @@ class _Verbs(click.Group):
 @click.version_option(__version__, message="syncagent %(version)s")
 @click.pass_context
 def command(context: click.Context, config_file: Path) -> None:
-    """Keep a backup MX's list of valid recipients equal to what its sources say.
+    """Keep a backup MX's list of valid recipients in step with its sources.
 
     syncagent fetches the recipients from its sources (files, directories, a primary's API), computes the changes,
     holds doubtful ones, and publishes a lookup table for relay_recipient_maps in main.cf, after it has verified the
@@ -123,7 +123,7 @@ def command(context: click.Context, config_file: Path) -> None:
 
 
 def _number(_context: click.Context, _option: click.Parameter, value: float) -> float:
-    if math.isnan(value):  # which no range excludes
+    if math.isnan(value):  # FloatRange accepts NaN
         raise click.BadParameter("expected seconds")
     return value
 
@@ -141,7 +141,10 @@ _LOCK = click.option(
 
 
 def _typed(reading: str) -> Callable[[click.Context, click.Parameter, object], object]:
-    """Return a callback that parses a value with a function of the module ``init``, which is imported late."""
+    """Return a callback that parses an option's value with the function of ``cli.init`` named ``reading``.
+
+    The module is imported only if the option is given. An empty value is returned as it is.
+    """
 
     def read(_context: click.Context, _option: click.Parameter, value: object) -> object:
         if not value:
@@ -179,7 +182,7 @@ def _typed(reading: str) -> Callable[[click.Context, click.Parameter, object], o
 def init(
     config_file: Path, map_name: MapName | None, domains: tuple[Domain, ...], config_directory: Path | None
 ) -> int:
-    """Write a first configuration, from what postconf reports.
+    """Write a first configuration, derived from the output of postconf.
 
     The configuration is written to --config FILE, with an empty list of recipients beside it; a missing directory is
     created. Put addresses into the list, or configure other sources: until then a sync publishes nothing. The commands
@@ -225,7 +228,7 @@ def plan(config_file: Path, lock_timeout: float, *, as_json: bool) -> int:
 @_LOCK
 @click.pass_obj
 def sync(config_file: Path, lock_timeout: float, *, accept_incomplete: bool, quiet: bool, as_json: bool) -> int:
-    """Run once: fetch, compare, hold what is doubtful, publish.
+    """Run once: fetch, compare, hold doubtful changes, publish.
 
     Additions are always published. Removals wait until no source is failing, until the grace (limits.removal_grace) is
     over, and for `syncagent approve` if they look like an accident. postmap runs only if the map changed, or is not as
@@ -251,8 +254,9 @@ def _holds(context: click.Context, _argument: click.Parameter, incomplete: str) 
 def approve(config_file: Path, ids: tuple[str, ...], lock_timeout: float, *, as_json: bool) -> int:
     """Approve held removals, then run a sync.
 
-    Each ID is that of a hold, as shown by plan and sync. Only what was held under that ID and is still missing is
-    removed; later removals have an ID of their own. A hold because of a missing canary cannot be approved.
+    Each ID is that of a hold, as shown by plan and sync. Only addresses and domains that were held under that ID and
+    are still missing are removed; later removals have an ID of their own. A hold because of a missing canary cannot be
+    approved.
     """
     from syncagent.sync.run import Options
 
@@ -271,11 +275,11 @@ def approve(config_file: Path, ids: tuple[str, ...], lock_timeout: float, *, as_
 def run_agent(config_file: Path, log_level: str) -> int:
     """Run as the agent: on schedule, and when a local file changes.
 
-    HUP, or a change of the configuration's file, reloads the configuration; a wrong one is refused, and the old one
-    stays in force. USR1 starts a run, TERM and INT end the agent. It logs to the standard error and reports its state
+    HUP, or a change of the configuration file, reloads the configuration; if the new configuration is wrong, the old
+    one stays in force. USR1 starts a run, TERM and INT end the agent. It logs to standard error and reports its state
     to systemd (Type=notify). A `syncagent sync` by hand waits until the agent's run has ended.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})  # pending until handled
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})  # blocked until the agent handles them
     with contextlib.suppress(KeyboardInterrupt):  # TERM or INT before the agent handles them
         _run_agent(config_file, log_level)
     return ExitCode.OK
@@ -317,7 +321,10 @@ def status(config_file: Path, *, as_json: bool) -> int:
 
 
 def _server(usual: int) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, int] | None]:
-    """Return a callback that parses HOST[:PORT], with an IPv6 address in brackets."""
+    """Return a callback that parses HOST[:PORT] to (host, port); ``usual`` is the port if there is none.
+
+    An IPv6 address must be in brackets. The callback raises click.BadParameter for anything else.
+    """
 
     def read(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, int] | None:
         if value is None:
@@ -383,7 +390,10 @@ class _WithAddress(_Verb):
     """A verb whose argument is an address, which may begin with a hyphen."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        """Move the words with an @ behind ``--``, where no option is looked for; not the value of --config."""
+        """Parse the words after the verb, with those that contain @ moved behind ``--``, so that none is an option.
+
+        The value of --config is not moved. If the words have a ``--`` already, they are parsed in their order.
+        """
         if "--" not in args:
             after = dict(zip(args[1:], args, strict=False))
             addresses = [word for word in args if "@" in word and after.get(word) != "--config"]
@@ -399,9 +409,9 @@ class _WithAddress(_Verb):
 def explain(config_file: Path, address: str, *, as_json: bool) -> int:
     """Show why an address is published, or why not.
 
-    Shown are the sources that list it, each with its own key and since when; or why it is not published: never seen,
-    rejected, outside the domains, removed, held. Then what Postfix looks up in the live map, in its order, and what it
-    will answer by the present main.cf; restrictions, policy services and the like may refuse more.
+    It shows the sources that list the address, each with its key, and since when it is published; or the reason why it
+    is not: never seen, rejected, outside the domains, removed, held. Below are the lookups of Postfix in the live map,
+    in their order, and its reply by the present main.cf; restrictions, policy services and the like may refuse more.
     The address may have an extension, quotes, or either form of an internationalised domain.
     """
     from syncagent import privileges
@@ -430,7 +440,7 @@ def explain(config_file: Path, address: str, *, as_json: bool) -> int:
 @_JSON
 @click.pass_obj
 def history(config_file: Path, address: str | None, since: str, *, as_json: bool) -> int:
-    """Show what changed, when, and because of which source.
+    """Show the changes of the map, with their times and sources.
 
     Runs that changed nothing are not kept; a first import is one line. JSON has every change; otherwise the first
     twenty of each run are shown.
@@ -445,7 +455,7 @@ def history(config_file: Path, address: str | None, since: str, *, as_json: bool
         start = past.since(since)
         canonical = normalise.canonical if "@" in (address or "") else normalise.canonical_domain
         wanted = canonical(address) if address is not None else None
-    except ValueError as error:  # an unusable address is one
+    except ValueError as error:  # UnusableError is a subclass
         raise click.UsageError(str(error)) from None
     privileges.become_least_owner(config)
     shown = None if as_json or wanted else past.SHOWN
@@ -471,7 +481,7 @@ def schema() -> int:
 @command.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> int:
-    """Print the script with which a shell completes this command.
+    """Print the completion script of this command for a shell.
 
     Shells load it by themselves if the package's share/ is among the directories that they search. Otherwise put
     `eval "$(syncagent completion bash)"` into ~/.bashrc, the same with zsh into ~/.zshrc, or
@@ -519,7 +529,11 @@ def recipe_test(file: str, fixture: Path) -> int:
 
 
 def _load(file: Path) -> Config:
-    """Return the configuration. Raise ConfigError; where the variable named the file, it says so."""
+    """Return the configuration of a file.
+
+    Raises ConfigError if the file cannot be read or has problems. If it cannot be read and its path comes from
+    $SYNCAGENT_CONFIG, the message names the variable.
+    """
     from syncagent.config import load as config
 
     root = click.get_current_context().find_root()
@@ -535,7 +549,7 @@ def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = Fa
     from syncagent.sync.run import sync_once
 
     config = _load(config_file)
-    with streams.not_waiting():  # the lock is held, and the terminal may be stopped
+    with streams.not_waiting():  # a stopped terminal must not block the holder of the lock
         for note in privileges.become_least_owner(config):
             if not quiet:
                 render.say(note)
@@ -552,7 +566,7 @@ def main() -> NoReturn:
     """Run the command and exit with its status."""
     streams.guard()
     signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # inherited as ignored, it hides failures
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an inherited SIG_IGN would hide the failures of children
     status = _main()
     streams.finish()
     sys.exit(status)
@@ -577,7 +591,7 @@ def _main() -> int:
         for line in str(error).splitlines():
             print(f"syncagent: {line}", file=sys.stderr)
         return error.exit_code
-    except Exception:  # noqa: BLE001 - the last resort: an exit status of its own, and the whole trace
+    except Exception:  # noqa: BLE001 - last resort: a traceback and an exit status of its own
         traceback.print_exc()
         return ExitCode.SOFTWARE
     return int(status or 0)

@@ -1,4 +1,4 @@
-"""Output for people: tables and sentences, in colour and columns on a terminal, plain otherwise."""
+"""Output of the verbs: text for people, with colours only on a terminal, and JSON."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _COLOURS = {"error": "bold red", "warning": "yellow", "ok": "green", "skipped": 
 
 
 class Progress:
-    """Shows on a terminal what is under way, once it has taken a second."""
+    """The progress line of a run, on standard error: only on a terminal, and once the run has taken a second."""
 
     def __init__(self) -> None:
         """Start the clock; nothing is shown yet."""
@@ -45,7 +45,10 @@ class Progress:
         self._active = sys.stderr.isatty()
 
     def __call__(self, step: str, count: int) -> None:
-        """Show a step, and how many entries it has come to."""
+        """Show a step with its number of entries so far, and the rate per second; without both if ``count`` is 0.
+
+        Nothing is shown in the first second of the run, or if standard error is not a terminal.
+        """
         began = self._began.setdefault(step, time.monotonic())
         if not self._active or time.monotonic() < self._end_of_patience:
             return
@@ -58,13 +61,16 @@ class Progress:
         self._shown.update(f"{step}: {count:,} ({rate:,.0f}/s)" if count else step)
 
     def close(self) -> None:
-        """Take it off the screen."""
+        """Remove the progress line from the terminal."""
         if self._shown is not None:
             self._shown.stop()
 
 
 def result(result: SyncResult, config: Config, *, steps: bool = False) -> None:
-    """Print the result of a run; errors go to the standard error."""
+    """Print the result of a run. The errors of sources and of publishing go to standard error.
+
+    ``steps`` adds the counts of each source's steps.
+    """
     print(_first_line(result))
     held: Counter[str] = Counter()
     for hold in result.plan.holds:
@@ -100,7 +106,7 @@ def result(result: SyncResult, config: Config, *, steps: bool = False) -> None:
 
 
 def _first_line(result: SyncResult) -> str:
-    """Return the first line: what came of the run, and the state that matters."""
+    """Return the first line: the outcome of the run, and warnings about failing sources and holds."""
     head = _HEAD[result.status].format(map=result.map, recipients=messages.counted(result.recipients, "recipient"))
     failing = [
         messages.failing_source(source.name, source.failing_since, source.data_from)
@@ -114,12 +120,15 @@ def _first_line(result: SyncResult) -> str:
 
 
 def say(text: str) -> None:
-    """Print an error to the standard error."""
+    """Print a message to standard error, with the prefix ``syncagent: ``."""
     print(f"syncagent: {text}", file=sys.stderr)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print columns: numbers to the right."""
+    """Print rows in columns. A column is right-aligned if its first cell begins with a digit.
+
+    Integers get thousands separators. ``rows`` must not be empty unless standard output is a terminal.
+    """
     texts = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         from rich.console import Console
@@ -152,7 +161,7 @@ def _samples(sign: str, sample: Sequence[str], count: int) -> None:
 
 
 def _changed(text: str, *, new: bool) -> None:
-    """Print a line about what came or went: on a terminal in green or red."""
+    """Print a line about an addition (``new``) or a removal: green or red on a terminal."""
     if not sys.stdout.isatty():
         print(text)
         return
@@ -187,7 +196,7 @@ def _rejects(result: SyncResult) -> None:
     outside = result.plan.out_of_scope
     if outside:
         named = ", ".join(f"{domain} {count:,}" for domain, count in list(outside.items())[:5])
-        more = ", ..." if len(outside) > 5 else ""  # noqa: PLR2004 - as many as were named
+        more = ", ..." if len(outside) > 5 else ""  # noqa: PLR2004 - the number shown above
         entries = f"{sum(outside.values()):,} {'entry' if sum(outside.values()) == 1 else 'entries'}"
         print(f"out of scope: {entries} outside relay_domains: {named}{more}")
 
@@ -213,12 +222,15 @@ def _since(hold: Hold) -> str:
 
 
 def _shown(address: str) -> str:
-    """Return an address with everything that does not print escaped."""
+    """Return a text as it is if all of it is printable, otherwise escaped by the codec ``unicode_escape``."""
     return address if address.isprintable() else address.encode("unicode_escape").decode()
 
 
 def remedy_text(remedy: Step) -> str:
-    """Return a step as `check` prints it: a command or record as it is; ``#`` before what is not to be typed."""
+    """Return a remedy as `check` prints it.
+
+    ``# `` precedes a remedy that is not to be typed: an instruction for a person, or any remedy with ``when``.
+    """
     from syncagent.checks.finding import File, Shell, Zone
 
     if isinstance(remedy, Shell):
@@ -233,12 +245,12 @@ def remedy_text(remedy: Step) -> str:
 
 
 def remedies_text(remedies: Iterable[Step]) -> str:
-    """Return the steps of a finding, one a line."""
+    """Return the remedies of a finding as text, separated by line feeds."""
     return "\n".join(map(remedy_text, remedies))
 
 
 def checked_fields(found: Checked) -> dict[str, Any]:
-    """Return the fields of `check --json`: ``mend`` of a finding is its remedies as text."""
+    """Return the object that `check --json` prints. The key ``mend`` of a finding has its remedies as text."""
     import msgspec
 
     fields: dict[str, Any] = msgspec.to_builtins(found)
@@ -248,7 +260,10 @@ def checked_fields(found: Checked) -> dict[str, Any]:
 
 
 def checked(found: Checked) -> None:
-    """Print the findings of `check`, below each its remedies, as whole lines to copy."""
+    """Print the result of `check`: sources, findings, each with its remedies below it, and counts.
+
+    Lines are not wrapped, so that a remedy can be copied. The errors of sources go to standard error.
+    """
     _sources(found.sources, steps=True)
     print()
     width = max(len(one.check) for one in found.findings)
@@ -265,7 +280,7 @@ def checked(found: Checked) -> None:
 
 
 def _line(severity: str, check: str, text: str, style: str = "") -> None:
-    """Print a line in columns; on a terminal in colour, and as long as it is."""
+    """Print severity, check and text in columns. On a terminal the line has colours; it is never wrapped."""
     columns = (f"{severity:<7}", *([check] if check else []), text)
     if not sys.stdout.isatty():
         print("  ".join(columns).rstrip())
@@ -278,7 +293,7 @@ def _line(severity: str, check: str, text: str, style: str = "") -> None:
 
 
 def _steps(name: str, steps: Sequence[StepReport]) -> None:
-    """Print the counts of each list of an API, and examples."""
+    """Print the counts of each step of a source, with sample addresses; nothing if there are no steps."""
     if steps:
         print(f"{name}, step by step:")
         rows = [(one.name, one.pages, one.records, one.kept, one.emitted, _some(one)) for one in steps]
@@ -290,7 +305,7 @@ def _some(step: StepReport) -> str:
 
 
 def dry_run_result(result: DryRunResult) -> None:
-    """Print the result of a recipe on a fixture."""
+    """Print the result of a recipe on a fixture; differences from the expected addresses go to standard error."""
     _steps("the recipe", result.answer.steps)
     for note in result.answer.notes:
         print(f"note: {note}")
@@ -305,7 +320,7 @@ def dry_run_result(result: DryRunResult) -> None:
 
 
 def status(status: Status) -> None:
-    """Print the status; alarms go to the standard error."""
+    """Print the status: map, agent, sources, and holds that wait for a source. Alarms go to standard error."""
     now = time.time()
     recipients = messages.counted(status.recipients, "recipient")
     failing = [
@@ -348,7 +363,10 @@ def _ago(moment: float, now: float) -> str:
 
 
 def explained(one: Explanation) -> None:
-    """Print whether an address is in the map, and why."""
+    """Print whether an address is in the map, the reasons, its sources and changes, and the lookups of Postfix.
+
+    The last line is the verdict: the reply of Postfix.
+    """
     headline, reasons = _headline(one)
     print(headline)
     if one.canonical not in {"", one.spelled}:
@@ -369,7 +387,10 @@ def explained(one: Explanation) -> None:
 
 
 def _headline(one: Explanation) -> tuple[str, tuple[str, ...]]:
-    """Return whether the address is in the map, with the main reason; and the further reasons."""
+    """Return the first line and the reasons to show below it.
+
+    The first line says whether the address is in the map. It also has the sources or the main reason.
+    """
     address = _shown(one.canonical or one.spelled)
     failure = next((row.trouble for row in one.asked if row.trouble), "")
     if failure:
@@ -384,7 +405,7 @@ def _headline(one: Explanation) -> tuple[str, tuple[str, ...]]:
 
 
 def past(runs: Sequence[Run]) -> None:
-    """Print what changed when."""
+    """Print the runs of the history, each with its time, counts and changes."""
     if not runs:
         print("nothing changed")
     width = max((len(_came_to(run)) for run in runs), default=0)
@@ -417,14 +438,14 @@ def _happened(change: Change) -> str:
 
 
 def structure(value: object) -> None:
-    """Print anything as JSON."""
+    """Print a value as indented JSON."""
     import msgspec
 
     print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 def status_as_json(status: Status) -> None:
-    """Print the status as JSON, one object, with its exit status."""
+    """Print the status as one JSON object, which also has the exit status."""
     import msgspec
 
     facts = {**msgspec.to_builtins(status), "exit_code": int(status.exit_code)}
@@ -432,5 +453,5 @@ def status_as_json(status: Status) -> None:
 
 
 def as_json(result: SyncResult) -> None:
-    """Print a result as JSON, one object."""
+    """Print the result of a run as one JSON object."""
     structure(result)

@@ -1,1 +1,1 @@
-"""The configuration: its tables, how they are loaded and validated."""
+"""The configuration: its tables, their loading and validation, and their JSON Schema."""

@@ -1,4 +1,4 @@
-"""The JSON Schema of the configuration, made from the types that read it; editors complete and validate by it."""
+"""JSON Schema of the configuration, generated from its Structs, for completion and validation in editors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from syncagent.values.types import VALUES
 
 
 def schema() -> dict[str, Any]:
-    """Return the schema, with every installed kind of source that can be loaded."""
+    """Return the JSON Schema (draft 2020-12). Installed source kinds that cannot be loaded are left out."""
     tables = {name: _table(table) for name, table in typing.get_type_hints(Tables).items()}
     tables["limits"]["additionalProperties"] = _table(DomainLimits)
     kinds = {f"source-{kind}": _source(kind) for kind in sorted(sources.kinds()) if _can_be_loaded(kind)}
@@ -41,7 +41,7 @@ def _can_be_loaded(kind: str) -> bool:
 
 
 def _source(kind: str) -> dict[str, Any]:
-    """Return the table of one kind of source: the common keys and its own."""
+    """Return the schema of a table of one source kind: the common keys, then its own."""
     common, own = _table(sources.Common), _table(sources.load(kind).Config)
     properties = common["properties"] | own["properties"]
     properties["type"] = properties["type"] | {"const": kind}
@@ -50,7 +50,7 @@ def _source(kind: str) -> dict[str, Any]:
 
 def _table(struct: type[msgspec.Struct]) -> dict[str, Any]:
     hints, docs = typing.get_type_hints(struct), field_docs(struct)
-    own = list(struct.__annotations__)  # in the order of the source file, and before those of a base
+    own = list(struct.__annotations__)  # fields in source order, inherited fields last
     fields = sorted(msgspec.structs.fields(struct), key=lambda field: [*own, field.name].index(field.name))
     return {
         "title": struct.__name__,
@@ -66,7 +66,7 @@ def _table(struct: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def _described(node: dict[str, Any], doc: str) -> dict[str, Any]:
-    """Return a key's schema with its docstring before the description of its type."""
+    """Return a key's schema. Its description is the key's docstring, followed by the description of its type."""
     more = node.get("description", "")
     text = " ".join(filter(None, (doc, f"{more[:1].upper()}{more[1:]}." if doc and more else more)))
     return node | {"description": text} if text else node
@@ -86,7 +86,10 @@ def _type(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - any field's type
 
 
 def _default(value: object) -> dict[str, Any]:
-    """Return a default as TOML spells it; nothing if TOML has no spelling for it."""
+    """Return ``{"default": VALUE}``, with the value as TOML spells it.
+
+    The dict is empty if there is no default, or if it is None, UNSET or ().
+    """
     if value in (msgspec.NODEFAULT, msgspec.UNSET, None, ()):
         return {}
     return {"default": str(value) if type(value) in VALUES or hasattr(value, "parts") else value}

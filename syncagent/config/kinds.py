@@ -1,4 +1,4 @@
-"""The message for a source type that is not installed."""
+"""The error message for a source ``type`` that is missing or not installed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from syncagent.values.quoting import quoted
 from syncagent.values.toml_reader import optional
 
 _NAMING_KEYS = ("preset", "format")
-"""Keys whose values are names that people take for a source's type."""
+"""Keys of source kinds whose values users mistake for a source type, such as the preset "openldap"."""
 
 
 def unknown(kind: object) -> str:
-    """Return the message for a ``type`` that is missing, or names no installed kind: what to write instead."""
+    """Return the error message for a ``type`` that is missing (None), not a string, or not installed.
+
+    It lists the installed types. For a type that is or resembles a recipe, preset or format it has the keys to write
+    instead.
+    """
     names = sorted(sources.kinds())
     one_of = ", ".join(map(quoted, names))
     if kind is None:
@@ -29,11 +33,11 @@ def unknown(kind: object) -> str:
 
 
 def _others() -> dict[str, str]:
-    """Return what to write for a name that is a preset, a recipe or a format of an installed kind."""
+    """Return the keys to write for each recipe, preset and format of the installed kinds, by its name."""
     from syncagent.sources.http.recipe import validate as recipes
 
     others = {name: f'type = "http" and recipe = "{name}"' for name in recipes.names()}
-    for kind in sorted(sources.kinds(), reverse=True):  # of two kinds with one name, the first is proposed
+    for kind in sorted(sources.kinds(), reverse=True):  # if two kinds share a name, the first wins
         try:
             hints = typing.get_type_hints(sources.load(kind).Config)
         except sources.BrokenKindError:

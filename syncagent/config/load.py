@@ -1,4 +1,4 @@
-"""The configuration file to a Config, or every problem that it has, each with file, line and key."""
+"""Loading of the configuration file. All of its problems are reported at once, each with file, line and key."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from msgspec import Struct
 
 _MOST = 4 << 20
-"""The most octets that a configuration has."""
+"""Maximum size of the configuration file in octets."""
 
 
 def load(file: Path, named_by: str = "") -> Config:
-    """Return the configuration of a file. Raise ConfigError with every problem.
+    """Return the configuration of a file.
 
-    ``named_by`` says where the file's name comes from, for the message if the file cannot be read.
+    Raises ConfigError if the file cannot be read or is not TOML, otherwise with every problem in it. ``named_by`` is
+    the origin of the file's name, such as an environment variable, for the message about an unreadable file.
     """
     try:
         text = files.read_foreign_text(file, _MOST)
@@ -61,7 +62,7 @@ def _unread(why: str, named_by: str, remedy: str = "") -> str:
 
 
 def build(reader: Reader, raw: dict[str, Any], file: Path) -> Config | None:
-    """Return the configuration of a file's tables; None if the reader has recorded a problem."""
+    """Return the configuration with the tables ``raw`` of a file, or None if the reader has recorded a problem."""
     limits, overrides = _split_limits(raw.get("limits", {}))
     plain = {key: value for key, value in raw.items() if key != "sources"}
     plain |= {"limits": limits} if "limits" in raw else {}
@@ -86,7 +87,7 @@ def build(reader: Reader, raw: dict[str, Any], file: Path) -> Config | None:
     )
 
 
-def _table(tables: Any, name: str) -> Any:  # noqa: ANN401 - a table, or what could be read of it
+def _table(tables: Any, name: str) -> Any:  # noqa: ANN401 - a Struct or a Partial
     """Return the table ``name``, or a Partial of it if some of its keys are unusable."""
     if isinstance(tables, Partial) and name in tables.unusable:
         return tables.values.get(name) or Partial.nothing(typing.get_type_hints(Tables)[name])
@@ -94,7 +95,10 @@ def _table(tables: Any, name: str) -> Any:  # noqa: ANN401 - a table, or what co
 
 
 def _split_limits(raw: object) -> tuple[object, dict[str, Any]]:
-    """Return the keys of [limits], and the tables [limits."example.org"] that stand among them."""
+    """Return the keys of [limits] and its subtables, such as [limits."example.org"], as two dicts.
+
+    If [limits] is no table, it is returned unchanged, without subtables.
+    """
     if not isinstance(raw, dict):
         return raw, {}
     plain = {key: value for key, value in raw.items() if not isinstance(value, dict)}
@@ -102,7 +106,10 @@ def _split_limits(raw: object) -> tuple[object, dict[str, Any]]:
 
 
 def _domains(reader: Reader, overrides: dict[str, Any]) -> dict[Domain, DomainLimits]:
-    """Return the limits of single domains; those of a name that is no domain are only read for their problems."""
+    """Return the limits of single domains, by canonical domain.
+
+    A table whose name is not a domain, or a domain that has a table already, is validated but left out.
+    """
     domains: dict[Domain, DomainLimits] = {}
     for name, table in overrides.items():
         domain = reader.value(Domain, name, ("limits", name))
@@ -115,7 +122,7 @@ def _domains(reader: Reader, overrides: dict[str, Any]) -> dict[Domain, DomainLi
 
 
 def _sources(reader: Reader, raw: dict[str, Any]) -> dict[str, Any]:
-    """Return the tables of the sources by name."""
+    """Return the tables of the sources by name. If there are none, record a problem and return an empty dict."""
     tables = raw.get("sources")
     if isinstance(tables, list):
         named = next((table["name"] for table in tables if isinstance(table, dict) and "name" in table), "NAME")
@@ -131,7 +138,11 @@ def _sources(reader: Reader, raw: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """A source as far as it could be read: ``common`` may be a Partial, and ``config`` is None, if it has problems."""
+    """A source as far as it is readable.
+
+    ``common`` is a Partial if one of its keys is unusable. ``config`` is None if any key is unusable, or if the kind is
+    unknown or cannot be loaded.
+    """
 
     common: Any
     config: SourceConfig | None = None
@@ -166,8 +177,11 @@ def _source(reader: Reader, name: str, raw: object) -> _Read:
     return _Read(common, config)
 
 
-def _common(reader: Reader, raw: object, path: tuple[str, ...]) -> Any:  # noqa: ANN401 - Common, or what could be read of it
-    """Return the keys that all kinds have, of a source whose kind is not known: no other key can be read then."""
+def _common(reader: Reader, raw: object, path: tuple[str, ...]) -> Any:  # noqa: ANN401 - a Common or a Partial
+    """Return the common keys of a source whose kind is unknown or cannot be loaded, as a Common or a Partial.
+
+    The other keys of the source are not validated.
+    """
     if isinstance(raw, dict):
         raw = {key: raw[key] for key in sources.Common.__struct_fields__ if key in raw} | {"type": ""}
     (values,) = reader.fields((sources.Common,), raw, path)
@@ -175,6 +189,9 @@ def _common(reader: Reader, raw: object, path: tuple[str, ...]) -> Any:  # noqa:
 
 
 def _recipes(own: Struct) -> list[tuple[int, ...] | None]:
-    """Return the identities of the recipe files that a source names: their content belongs to its configuration."""
+    """Return the file identities of the recipes that a source names by path, None for a missing file.
+
+    They are part of the source's digest, so that a changed recipe counts as a changed configuration.
+    """
     values = (getattr(own, name) for name in own.__struct_fields__)
     return [files.identity(Path(value)) for value in values if isinstance(value, RecipeFile) and "/" in value]

@@ -1,7 +1,7 @@
-"""The problems that a kind of source reports of a table of which some keys have no usable value.
+"""The problems that a source kind reports about a table with unusable keys.
 
-A kind's ``problems(config)`` wants a whole Config. It gets several, with different values in the place of the unusable
-keys; a problem that it reports whatever stands there does not depend on them, and is the only kind to be shown.
+A kind's ``problems(config)`` needs a complete Config. It is called with several, which have different stand-in values
+for the unusable keys. A problem that it reports each time does not depend on those keys. Only such problems are shown.
 """
 
 from __future__ import annotations
@@ -36,21 +36,28 @@ _SIMPLE: dict[Any, tuple[Any, ...]] = {
 
 
 def problems(kind: str, module: Any, table: Partial) -> list[tuple[str, str]]:  # noqa: ANN401 - see sources.load()
-    """Return the problems, key and message, that do not depend on the unusable keys."""
+    """Return the problems that do not depend on the unusable keys, as (key, message).
+
+    The list is empty if the kind raises an exception for one of the stand-ins.
+    """
     hints = typing.get_type_hints(table.struct)
     values = {name: value for name, value in table.values.items() if name not in table.unusable}
     common: list[tuple[str, str]] | None = None
     for stand_ins in _combinations({name: _candidates(table.struct, name, hints[name]) for name in table.unusable}):
         try:
             reported = sources.problems(kind, module, table.struct(**values, **stand_ins))
-        except (sources.BrokenKindError, TypeError):  # of a package that wants other values than these
+        except (sources.BrokenKindError, TypeError):  # the kind does not accept these stand-ins
             return []
         common = reported if common is None else [problem for problem in common if problem in reported]
     return [(key, text) for key, text in common or [] if key not in table.unusable]
 
 
 def _combinations(candidates: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
-    """Yield assignments: every candidate of all keys side by side, and every candidate beside the others' first."""
+    """Yield assignments of candidates to keys; nothing if a key has no candidate.
+
+    First all keys advance together through their candidates. Then each key takes its second and later candidates,
+    while the other keys have their first.
+    """
     if not all(candidates.values()):
         return
     first = {name: values[0] for name, values in candidates.items()}
@@ -61,7 +68,7 @@ def _combinations(candidates: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _candidates(struct: type[Struct], name: str, kind: Any) -> list[Any]:  # noqa: ANN401 - any field's type
-    """Return values that a field may have: its default and others; empty if none can be made."""
+    """Return stand-ins for a field: its default, if it has one, and values of its type; empty if neither exists."""
     values = [*_of_type(kind)]
     try:
         usual = default(struct, name)

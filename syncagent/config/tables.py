@@ -22,7 +22,7 @@ from syncagent.values.cron import Cron
 from syncagent.values.types import Address, Domain, Duration, MapName, SecretFile
 
 _LEAST_MAX_AGE = 3600.0
-"""Seconds: ``schedule.max_age`` unless set, where every source is asked at least twice in that time."""
+"""Minimum of the default of ``schedule.max_age``, in seconds."""
 
 
 class Postfix(Struct, frozen=True, kw_only=True):
@@ -48,7 +48,7 @@ class Postfix(Struct, frozen=True, kw_only=True):
     """Timeout of postmap; when it expires, publishing fails and the old table stays."""
 
     def settings(self, table: MapName | None = None) -> TableSettings:
-        """Return the settings of a table, by default of the recipients'."""
+        """Return the settings to build and publish a table, by default the map of recipients."""
         return TableSettings(table or self.map, self.config_directory, float(self.postmap_timeout), self.reload)
 
 
@@ -61,12 +61,12 @@ class DomainLimits(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class GeneralLimits(Struct, frozen=True, kw_only=True):
-    """When removals are held for a person's approval."""
+    """Limits above which removals are held for a person's approval, and the grace before a removal."""
 
     removed_percent: float = 10.0
-    """A domain, or the whole, has its removals held if it would lose more than this percentage of its recipients ..."""
+    """If a domain, or the whole map, would lose more than this percentage of its recipients ..."""
     removed_floor: int = 5
-    """... and more than this number of recipients."""
+    """... and more than this number of recipients, its removals are held."""
     removed_window: Duration = Duration(86400)
     """Removals of this time before a run count towards both limits."""
     removal_grace: Duration = Duration(3600)
@@ -92,7 +92,7 @@ class Limits(GeneralLimits, frozen=True, kw_only=True):
 
 
 class Schedule(Struct, frozen=True, kw_only=True):
-    """When the agent runs."""
+    """Schedule of the agent's runs, and the age at which data is stale."""
 
     every: Duration = Duration(300)
     """Interval between two runs."""
@@ -103,7 +103,7 @@ class Schedule(Struct, frozen=True, kw_only=True):
 
 
 class Notify(Struct, frozen=True, kw_only=True):
-    """Notifications: when something needs a person, and when that is over."""
+    """Notifications about conditions that need a person, and about their end."""
 
     command: tuple[str, ...] = ()
     """Program and arguments to run; it reads the event as JSON on its standard input."""
@@ -134,7 +134,7 @@ class State(Struct, frozen=True, kw_only=True):
 
 
 class Tables(Struct, frozen=True, kw_only=True):
-    """The tables of the configuration, without those of the sources."""
+    """The tables of the configuration, without [sources] and the limits of single domains."""
 
     postfix: Postfix
     limits: GeneralLimits = GeneralLimits()
@@ -145,7 +145,10 @@ class Tables(Struct, frozen=True, kw_only=True):
 
 
 class SourceConfig(Struct, frozen=True, kw_only=True, dict=True):
-    """A configured source: the keys that all kinds share, and the configuration of its own kind."""
+    """A configured source: the keys that all kinds share, and ``own``, the Config of its kind.
+
+    ``digest`` identifies these keys and the recipe files that they name. ``build`` makes the source from ``own``.
+    """
 
     name: str
     common: sources.Common
@@ -161,7 +164,7 @@ class SourceConfig(Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def free(self) -> threading.Lock:
-        """The lock of a fetch: after a timeout its thread may still be running when the next run begins."""
+        """Lock that is held during a fetch: after a timeout, the fetch thread may outlive the run."""
         return threading.Lock()
 
     def same_as(self, other: SourceConfig) -> bool:
@@ -170,7 +173,7 @@ class SourceConfig(Struct, frozen=True, kw_only=True, dict=True):
 
 
 class Config(Struct, frozen=True, kw_only=True):
-    """The whole configuration."""
+    """The whole configuration, loaded from ``file``."""
 
     postfix: Postfix
     limits: Limits
@@ -197,7 +200,7 @@ class Config(Struct, frozen=True, kw_only=True):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that decides what is published: tables, limits and sources."""
+        """SHA-256, in hexadecimal, of the keys that decide what is published: [postfix], [limits] and the sources."""
         parts = (self.postfix, self.limits, {name: source.digest for name, source in self.sources.items()})
         return digest(parts)
 
@@ -212,5 +215,5 @@ def command(file: Path, *words: str) -> str:
 
 
 def digest(value: object) -> str:
-    """Return the SHA-256 of a value's JSON, independent of the order of its keys."""
+    """Return the SHA-256, in hexadecimal, of a value's JSON with sorted keys."""
     return hashlib.sha256(msgspec.json.encode(value, enc_hook=str, order="sorted")).hexdigest()

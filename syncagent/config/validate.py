@@ -1,7 +1,7 @@
-"""What no single key shows: rules over several keys of the tables, one function a rule.
+"""Rules for the values of the tables that their types do not express, one function per rule.
 
-A rule yields ``(path, message)``. A table may be a Partial: a rule that uses a key without a usable value ends there,
-since whatever it would say might be wrong once that key is put right.
+A rule yields ``(path, message)`` for each violation. A table may be a Partial. A rule ends at the first unusable key
+that it reads (UnusableError), since its result might be wrong once that key is corrected.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The tables as far as they could be read: each is of its type or a Partial of it.
+    """The tables as far as they are readable: each is a Struct of its type, or a Partial of it.
 
-    ``domains`` has the limits of single domains by domain, ``sources`` the common keys of each source by its name.
+    ``domains`` has the limits of single domains, ``sources`` the common keys of each source by its name.
     """
 
     postfix: Postfix
@@ -45,7 +45,7 @@ class Parts:
 
 
 def problems(parts: Parts) -> Problems:
-    """Yield the problems that the rules find, as far as the keys they use are there."""
+    """Yield the violations of all rules, as ``(path, message)``. A rule ends early if it reads an unusable key."""
     for rule in RULES:
         with contextlib.suppress(UnusableError):
             yield from rule(parts)
@@ -117,7 +117,10 @@ def _floor(parts: Parts) -> Problems:
 
 
 def _interval(parts: Parts) -> Problems:
-    """The agent's own interval, or the longest time between two times of its crontab line."""
+    """Yield a problem if the agent's interval is under 1 s or exceeds schedule.max_age.
+
+    For schedule.cron, the interval is the longest time between two runs.
+    """
     schedule = parts.schedule
     if schedule.cron:
         yield from _interval_problem(parts, ("schedule", "cron"), schedule.cron.longest())

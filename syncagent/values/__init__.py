@@ -1,4 +1,4 @@
-"""Types of configuration values for the ``Config`` of a source kind, and the reading of TOML tables."""
+"""Types of configuration values, for the ``Config`` of source kinds, and the conversion of TOML tables to them."""
 
 from syncagent.values.cron import Cron
 from syncagent.values.types import (

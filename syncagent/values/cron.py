@@ -1,4 +1,4 @@
-"""Times as crontab(5) spells them: five fields, parsed, validated and rewritten in a form without ambiguity."""
+"""Schedules in the syntax of crontab(5): five fields, parsed, validated and rewritten without ambiguity."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TEN_YEARS = range(date(2024, 1, 1).toordinal(), date(2034, 1, 1).toordinal())
 
 
 class Cron(str):
-    """Five fields of crontab(5), with days of the week by name."""
+    """A schedule as five fields of crontab(5), with days of the week by name."""
 
     __slots__ = ()
 
@@ -23,7 +23,10 @@ class Cron(str):
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Return the parsed value. Raise ValueError if it is not five valid fields or would never run."""
+        """Return the parsed schedule.
+
+        Raises ValueError if the value is not five valid fields, or if the schedule never runs, as on 30 February.
+        """
         fields = value.split() if isinstance(value, str) else []
         if len(fields) != len(cls._RANGES) + 1:
             raise ValueError(f'expected five fields as in crontab(5), such as "*/5 * * * *", got {quoted(value)}')
@@ -34,14 +37,14 @@ class Cron(str):
         return cls(" ".join([*fields[:-1], cls._weekdays(fields[-1].lower())]))
 
     def longest(self) -> float:
-        """Return the longest time between two runs, in seconds, over ten years of the calendar."""
+        """Return the longest time between two runs in seconds, computed over the years 2024 to 2033."""
         *fields, weekly = self.split()
         minutes, hours, days, months = (
             self._field(text, *limits) for text, limits in zip(fields, self._RANGES, strict=True)
         )
         times = sorted(60 * hour + minute for hour in hours for minute in minutes)
         weekdays = self._numbers(weekly)
-        either = not fields[2].startswith("*") and weekly != "*"  # crontab(5): where both kinds of day are restricted
+        either = not fields[2].startswith("*") and weekly != "*"  # crontab(5): if both kinds of day are restricted
 
         def runs_on(day: date) -> bool:
             kinds = (day.day in days, day.weekday() in weekdays)
@@ -53,7 +56,7 @@ class Cron(str):
 
     @classmethod
     def _numbers(cls, weekly: str) -> set[int]:
-        """Return the days of the week of a parsed field, as date.weekday() counts them: Monday is 0."""
+        """Return the weekdays of a parsed field, numbered as by date.weekday(): Monday is 0."""
         order, numbers = cls._DAYS[1:], set[int]()
         for part in weekly.replace("*", "mon-sun").split(","):
             first, _, last = part.partition("-")
@@ -62,9 +65,10 @@ class Cron(str):
 
     @staticmethod
     def _field(text: str, name: str, low: int, high: int) -> set[int]:
-        """Return the numbers that a field matches.
+        """Return the numbers that a field matches, from ``low`` to ``high``.
 
-        Raise ValueError if one is out of range, or a step is longer than its range, as the scheduler refuses it too.
+        Raises ValueError if the field is malformed, a number is out of range, or a step is larger than its range.
+        APScheduler refuses such steps as well.
         """
         numbers: set[int] = set()
         for part in text.split(","):
@@ -78,7 +82,11 @@ class Cron(str):
 
     @classmethod
     def _weekdays(cls, text: str) -> str:
-        """Return the field with days by name: implementations differ in whether numbers count from Sunday."""
+        """Return the day-of-week field with days by name and steps as lists.
+
+        Numbers are ambiguous: implementations count from Sunday or from Monday. Raises ValueError if a part is not a
+        day or an ascending range of days, with Monday as the first day.
+        """
         named = re.sub(r"(?<!/)(?<!\d)[0-7](?!\d)", lambda match: cls._DAYS[int(match[0])], text)
         order = [*cls._DAYS[1:]]
         for part in named.split(","):
@@ -91,7 +99,10 @@ class Cron(str):
 
     @classmethod
     def _spelled_out(cls, part: str) -> str:
-        """Return a part with its step, as */2 or mon-fri/2, as a list of days: not every scheduler knows such steps."""
+        """Return a part with a step, such as */2 or mon-fri/2, as a list of days, and any other part unchanged.
+
+        Not every scheduler supports steps of days by name.
+        """
         days, _, step = part.partition("/")
         if not step:
             return part

@@ -1,10 +1,9 @@
 """The docstrings below the fields of a Struct: the one place where a configuration key is described.
 
-Python compiles a string below an assignment to nothing, so these are read from the module's source, with ast. Other
-ways were weighed: a generated file would be a second copy to keep in step and would not cover the kinds of other
-packages; ``Annotated[..., Meta(description=...)]`` would hide each field's type behind its text. Only
-``syncagent schema``, the manual and the message for a missing key use them. A package installed without source has no
-docstrings here, and these three omit them.
+Python discards a string below an assignment, so these docstrings are read from the module's source with ast. The
+alternatives are worse: a generated file is a second copy, and does not cover the kinds of other packages;
+``Annotated[..., Meta(description=...)]`` hides each field's type behind its text. Only ``syncagent schema``, the manual
+and the message for a missing key use the docstrings. They omit them for a package that is installed without source.
 """
 
 from __future__ import annotations
@@ -20,7 +19,10 @@ from msgspec import Struct
 
 @cache
 def field_docs(struct: type[Struct]) -> dict[str, str]:
-    """Return the docstring of each field that has one, in one line, those of base classes included."""
+    """Return the docstrings of a Struct's own and inherited fields by name, each as one line.
+
+    Fields without a docstring are absent.
+    """
     docs: dict[str, str] = {}
     for owner in reversed(struct.__mro__):
         if issubclass(owner, Struct) and owner is not Struct:

@@ -1,4 +1,7 @@
-"""A table of which some keys could not be read, so that the other keys can still be validated."""
+"""Stand-ins for tables with unusable keys, so that their other keys can still be validated.
+
+A key is unusable if it is required and missing, if its name is misspelled, or if its value is malformed.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +12,30 @@ from msgspec import Struct
 
 
 class UnusableError(Exception):
-    """A key was used whose value could not be read."""
+    """An unusable key was accessed; the argument is its name."""
 
 
 class Partial:
-    """Stands for a Struct: its attributes are the keys that could be read, and the defaults of those that are unset.
+    """A stand-in for a Struct with unusable keys.
 
-    Any other attribute raises UnusableError. ``values`` has what could be read; of an array with bad elements, the
-    good ones.
+    Its attributes are the values of the other keys, or their defaults; an unusable key raises UnusableError.
+    ``values`` has the values as read. An unusable array or table in it has only its good elements or keys.
     """
 
     def __init__(self, struct: type[Struct], values: dict[str, Any], unusable: frozenset[str]) -> None:
-        """``unusable`` names the fields that are missing or have a bad value."""
+        """``values`` are by field name; ``unusable`` has the names of unusable fields."""
         self.struct, self.values, self.unusable = struct, values, unusable
 
     @classmethod
     def nothing(cls, struct: type[Struct]) -> Partial:
-        """Return a table of which nothing could be read."""
+        """Return a stand-in with no values, whose keys are all unusable."""
         return cls(struct, {}, frozenset(struct.__struct_fields__))
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any field's type
-        """Return a field's value or default. Raise UnusableError if there is none."""
+        """Return a field's value or default.
+
+        Raises UnusableError if the field is unusable, AttributeError if there is no such field.
+        """
         if name in self.unusable:
             raise UnusableError(name)
         if name in self.values:
@@ -38,7 +44,7 @@ class Partial:
 
 
 def default(struct: type[Struct], name: str) -> Any:  # noqa: ANN401 - any field's type
-    """Return the default of a field. Raise UnusableError if it has none, AttributeError if there is no such field."""
+    """Return the default of a field. Raises UnusableError if it has none, AttributeError if there is no such field."""
     for field in msgspec.structs.fields(struct):
         if field.name != name:
             continue
@@ -51,7 +57,7 @@ def default(struct: type[Struct], name: str) -> Any:  # noqa: ANN401 - any field
 
 
 def elements(table: object, name: str) -> tuple[Any, ...]:
-    """Return the elements of an array that could be read, whether the others could be read or not."""
+    """Return the elements of an array; if the array is unusable, its good elements."""
     if isinstance(table, Partial) and name in table.unusable:
         return tuple(table.values.get(name, ()))
     return tuple(getattr(table, name))

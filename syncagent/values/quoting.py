@@ -1,4 +1,4 @@
-"""Values as a message shows them: as TOML spells them, and only the start of a long one."""
+"""Quoting of configuration values in messages."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import json
 from datetime import date, datetime, time
 
 _LIMIT = 100
-"""Characters of a value in a message."""
+"""Maximum number of characters of a value in a message."""
 
 
 def quoted(value: object) -> str:
-    """Return a value as TOML spells it; an array, a table or a date is named, not spelled."""
+    """Return a value as TOML spells it, cut to 100 characters and "...".
+
+    The result for an array is "an array", for a table "a table", and for a date such as "the date 2026-01-31".
+    """
     if isinstance(value, str):
         text = json.dumps(value[:_LIMIT], ensure_ascii=False).replace("\x7f", "\\u007f")
         return f"{text}..." if len(value) > _LIMIT else text

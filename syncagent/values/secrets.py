@@ -1,4 +1,4 @@
-"""Secrets: where the file of one is, and how it is read."""
+"""Secret files: their location, and how they are read."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from syncagent.errors import FailureKind, SourceError
 from syncagent.files import atomic
 
 MAX_SECRET = 64 << 10
-"""Octets that a secret file may have: enough for a private key with its certificate chain."""
+"""Maximum size of a secret file in octets: enough for a private key with its certificate chain."""
 _CREDENTIALS = "CREDENTIALS_DIRECTORY"
-"""Environment variable with systemd's directory of credentials (systemd.exec(5))."""
+"""Environment variable that has the path of systemd's credentials directory (systemd.exec(5))."""
 
 
 def secret_path(name: str) -> Path:
@@ -31,8 +31,8 @@ def secret_path(name: str) -> Path:
 def read_secret(name: str) -> str:
     """Return the content of a secret file without one line ending (LF or CR LF) at its end.
 
-    Raises SourceError if the file cannot be read, is empty, is not UTF-8, or is accessible to group or others. The
-    mode is not checked in systemd's credentials directory.
+    Raises SourceError if the file cannot be read, is larger than MAX_SECRET, is empty, is not UTF-8, or is accessible
+    to group or others. The mode is not checked in systemd's credentials directory.
     """
     path = secret_path(name)
     octets, mode = _read(path)
@@ -48,7 +48,10 @@ def read_secret(name: str) -> str:
 
 
 def _read(path: Path) -> tuple[bytes, int]:
-    """Return the content and the permission bits of a file. Raises SourceError if it cannot be read."""
+    """Return the content and the permission bits of a file.
+
+    Raises SourceError if it cannot be read, is not a regular file, or is larger than MAX_SECRET.
+    """
     try:
         atomic.check_small(path, MAX_SECRET)
         with atomic.open_foreign(path) as file:

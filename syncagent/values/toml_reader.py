@@ -1,4 +1,4 @@
-"""Tables of TOML to Structs, key by key, so that one problem does not hide the next."""
+"""Conversion of TOML tables to Structs, key by key, so that all problems are found in one pass."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from syncagent.values.toml_syntax import Keys, lines_of
 from syncagent.values.types import VALUES, RecipeFile, SecretFile
 
 _LONGEST_TEXT = 2000
-"""Characters of a problem, which may have a value in it."""
+"""Maximum number of characters of the key and of the text of a problem."""
 _NEAR, _SURE = 0.5, 0.7
-"""Similarity from which on a name is a guess, and from which on the guess is taken for what was meant."""
+"""Similarity (difflib) from which a known name is suggested, and from which it is assumed to be meant."""
 _WORDS = {
     "str": "a string",
     "int": "a whole number",
@@ -32,25 +32,28 @@ _WORDS = {
     "object": "a table",
     "null": "nothing",
 }
-"""The types in msgspec's messages, in words."""
+"""Wording for the type names in msgspec's messages."""
 _UNUSABLE: Any = object()
-"""The result of a conversion that failed."""
+"""Sentinel: the result of a failed conversion."""
 
 
 class Reader:
-    """Reads the tables of one file and collects all problems.
+    """Reader of the tables of one file; it collects all problems.
 
-    ``unusable`` has the path of every key without a usable value: missing, bad, or written under a name near it.
+    ``unusable`` has the path of every table or key without a usable value: missing, malformed, or misspelled.
     """
 
     def __init__(self, file: Path, text: str) -> None:
-        """``text`` is the file's, to find lines in; relative paths are relative to ``file``."""
+        """``text`` is the content of ``file``, for line numbers. Relative paths start at the directory of ``file``."""
         self._file, self._base, self._lines = str(file), file.absolute().parent, lines_of(text)
         self.problems: list[Problem] = []
         self.unusable: set[Keys] = set()
 
     def problem(self, path: Keys, text: str) -> None:
-        """Record a problem of a key, once, with the line of the key or of the table that it should be in."""
+        """Record a problem of the key at ``path``, with the line of the key or of the nearest table around it.
+
+        A problem that is recorded already is ignored.
+        """
         numbers = (self._lines[path[:end]] for end in range(len(path), 0, -1) if path[:end] in self._lines)
         problem = Problem(self._file, next(numbers, None), _clipped(_dotted(path)), _clipped(text))
         if problem not in self.problems:
@@ -59,10 +62,11 @@ class Reader:
     def fields(
         self, structs: tuple[type[Struct], ...], raw: object, path: Keys, elsewhere: tuple[str, ...] = ()
     ) -> list[dict[str, Any]]:
-        """Return the values of a table that has the fields of ``structs`` together, by Struct.
+        """Return the values of a table that has the fields of all ``structs``, as one dict for each Struct.
 
-        Problems are recorded; see ``value`` for what stands for a bad value. ``elsewhere`` names keys that the caller
-        reads.
+        Problems are recorded. A value that does not fit is as ``value`` returns it, or absent instead of None.
+        If ``raw`` is not a table, all fields are unusable and the dicts are empty. ``elsewhere`` has the names of
+        further keys, which the caller reads.
         """
         hints = {name: hint for struct in structs for name, hint in typing.get_type_hints(struct).items()}
         known = {field.name: field for struct in structs for field in msgspec.structs.fields(struct)}
@@ -86,12 +90,15 @@ class Reader:
         return [{name: value for name, value in fit.items() if name in struct.__struct_fields__} for struct in structs]
 
     def _unknown(self, key: str, known: tuple[str, ...], path: Keys) -> str:
-        """Record an unknown key; return the known one that was meant, empty if that is not certain enough."""
+        """Record an unknown key. Return the known key that it closely resembles, or an empty string."""
         self.problem((*path, key), "unknown key" + (near(key, known) or f"; known here: {', '.join(known)}"))
         return next(iter(difflib.get_close_matches(key, known, 1, _SURE)), "")
 
-    def assemble(self, struct: type[Struct], values: dict[str, Any], path: Keys) -> Any:  # noqa: ANN401 - a Struct, or what stands for it
-        """Return the Struct of a table's values, or a Partial if some of its keys are unusable."""
+    def assemble(self, struct: type[Struct], values: dict[str, Any], path: Keys) -> Any:  # noqa: ANN401 - a Struct or a Partial
+        """Return the Struct with a table's values, or a Partial if some of its keys are unusable.
+
+        For a Partial, ``path`` is added to ``unusable``.
+        """
         unusable = frozenset(name for name in struct.__struct_fields__ if (*path, name) in self.unusable)
         if not unusable:
             return struct(**values)
@@ -99,10 +106,10 @@ class Reader:
         return Partial(struct, values, unusable)
 
     def value(self, kind: Any, raw: object, path: Keys) -> Any:  # noqa: ANN401 - any field's type
-        """Return a value of a type.
+        """Return a value converted to the type ``kind``.
 
-        If it does not fit, a problem is recorded, ``path`` is unusable, and the result is what is left: the good
-        elements of an array, a Partial of a table, None of anything else.
+        If it does not fit, record a problem and add ``path`` to ``unusable``. Then return the good elements of an array
+        or a dict, a Partial for a Struct, and None for any other type.
         """
         value = self._value(kind, raw, path)
         return None if value is _UNUSABLE else value
@@ -135,7 +142,11 @@ class Reader:
         return _UNUSABLE
 
     def _decode(self, kind: Any, raw: object) -> Any:  # noqa: ANN401 - any field's type
-        """Return a value that is no table. Raise ValueError, or its subclass msgspec.ValidationError."""
+        """Return a value converted to a type other than a Struct.
+
+        Raises msgspec.ValidationError, a subclass of ValueError, if it does not fit a built-in type. Raises ValueError
+        if it does not fit a type in VALUES.
+        """
         if kind not in VALUES:
             return msgspec.convert(raw, kind)
         if kind not in (Path, SecretFile, RecipeFile):
@@ -150,7 +161,7 @@ class Reader:
 
 
 def optional(kind: Any) -> Any:  # noqa: ANN401 - any field's type
-    """Return X of a type ``X | None`` or ``X | UnsetType``; None if it is another type."""
+    """Return X if ``kind`` is ``X | None`` or ``X | UnsetType``, otherwise None."""
     if typing.get_origin(kind) not in (types.UnionType, typing.Union):
         return None
     given = [argument for argument in typing.get_args(kind) if argument not in (types.NoneType, msgspec.UnsetType)]
@@ -166,7 +177,7 @@ def _clipped(text: str) -> str:
 
 
 def near(name: str, known: typing.Iterable[str]) -> str:
-    """Return ``, did you mean "..."?`` if a known name is near, else an empty string."""
+    """Return ``, did you mean "..."?`` with the most similar known name, or an empty string if none is similar."""
     matches = difflib.get_close_matches(name, list(known), 1, _NEAR)
     return f', did you mean "{matches[0]}"?' if matches else ""
 
@@ -175,11 +186,11 @@ def _dotted(path: Keys) -> str:
     return ".".join(key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else f'"{key}"' for key in path)
 
 
-# The words of a problem.
+# --- texts of problems
 
 
 def _no_table(raw: object, path: Keys) -> str:
-    """Return the message for a value in the place of a table."""
+    """Return the message for a value that is not a table but should be."""
     name = _dotted(path)
     if isinstance(raw, list) and raw and isinstance(raw[0], dict):
         return f"expected a table, got an array: write [{name}] instead of [[{name}]]"
@@ -187,7 +198,10 @@ def _no_table(raw: object, path: Keys) -> str:
 
 
 def _missing(struct: type[Struct], name: str, kind: Any, path: Keys) -> str:  # noqa: ANN401 - any field's type
-    """Return the message for a required key that is missing: what its docstring says, and an example."""
+    """Return the message for a required key or table that is missing.
+
+    For a key it has the start of the field's docstring, or else its type, and an example.
+    """
     from syncagent.values.field_docs import field_docs
 
     if isinstance(kind, type) and issubclass(kind, Struct):
@@ -199,7 +213,10 @@ def _missing(struct: type[Struct], name: str, kind: Any, path: Keys) -> str:  # 
 
 
 def _unfit(kind: Any, raw: object, reported: str, default: object) -> str:  # noqa: ANN401 - any field's type
-    """Return the message for a value that msgspec refused: its own, in words, for a type of which no more is known."""
+    """Return the message for a value that msgspec refused.
+
+    It is ``reported``, msgspec's message, with type names reworded, if ``_expected`` does not know the type.
+    """
     expected = _expected(kind, default)
     if not expected:
         text = re.sub(r"`(\w+)`", lambda match: _WORDS.get(match[1], match[1]), re.sub(r" - at `.*`$", "", reported))
@@ -209,7 +226,10 @@ def _unfit(kind: Any, raw: object, reported: str, default: object) -> str:  # no
 
 
 def _expected(kind: Any, default: object) -> str:  # noqa: ANN401 - any field's type
-    """Return what is expected, with an example; empty for a type that is not known here."""
+    """Return the description of a valid value, with an example, such as ``a number such as 10``.
+
+    It is empty for a type that is not in this function. ``default`` is the example if it is a number.
+    """
     number = f"{default:g}" if isinstance(default, int | float) and not isinstance(default, bool) else "10"
     if typing.get_origin(kind) is typing.Literal:
         return f"one of {', '.join(map(quoted, typing.get_args(kind)))}"
@@ -228,7 +248,7 @@ def _expected(kind: Any, default: object) -> str:  # noqa: ANN401 - any field's 
 
 
 def _advice(kind: Any, raw: object) -> str:  # noqa: ANN401 - any field's type
-    """Return what to write instead where that can be known from the value; else an empty string."""
+    """Return the corrected value in TOML if it follows from ``raw``, otherwise an empty string."""
     if typing.get_origin(kind) is tuple and isinstance(raw, str):
         words = raw.replace(",", " ").split() if typing.get_args(kind)[0] is not str else [raw]
         return f"[{', '.join(map(quoted, words))}]"
@@ -241,7 +261,7 @@ def _advice(kind: Any, raw: object) -> str:  # noqa: ANN401 - any field's type
 
 
 def _example(kind: Any) -> str:  # noqa: ANN401 - any field's type
-    """Return an example of a value as TOML spells it; empty if none is known."""
+    """Return an example value in TOML, or an empty string if VALUES has none for the type."""
     if inner := optional(kind):
         return _example(inner)
     if typing.get_origin(kind) is tuple:

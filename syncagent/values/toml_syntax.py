@@ -1,4 +1,4 @@
-"""TOML text to plain tables. A fault is shown with its line, a caret below its column, and what to write instead."""
+"""Parsing of TOML text to dicts. An error shows its line, a caret below its column, and a correction if it is known."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import tomllib
 from typing import Any
 
 _MOST_PARTS = 40
-"""More than a name below ip6.arpa has: strings and comments are not told from keys."""
+"""Number of dots from which a dotted key is refused.
+
+The search for long keys also matches in strings and comments, so the limit exceeds the 34 labels of an ip6.arpa name.
+"""
 _PART = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\\n]|\\.)*+"|'[^'\n]*')"""
 _LONG_KEY = re.compile(rf"""(?<![\w.'"\\-])(?:{_PART}[ \t]*\.[ \t]*){{{_MOST_PARTS}}}""")
 _PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _SMART_QUOTES = re.compile("[\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u2032\u2033\u00ab\u00bb]")
 _BYTE_ORDER_MARK = "\ufeff"
 _WIDTH = 100
-"""Characters of a line that are shown."""
+"""Maximum number of characters shown of a line or word."""
 _BOOLEANS = {"yes": "true", "on": "true", "True": "true", "TRUE": "true"}
 _BOOLEANS |= {"no": "false", "off": "false", "False": "false", "FALSE": "false"}
 _REWORDED = {
@@ -25,26 +28,30 @@ _REWORDED = {
     "Unescaped '\\' in a string": "a \\ begins an escape in \"...\": write the string in '...'",
     "Invalid value": "expected a value",
 }
-"""The start of a report of tomllib, whose words are those of a parser, and how it is put here."""
+"""Wording of syncagent for the messages of tomllib, by how these begin."""
 Keys = tuple[str, ...]
-"""The way to a key from the top: tables, and the key."""
+"""The path of a key: the names of the tables around it, from the outermost on, then its own."""
 
 
 class TomlError(ValueError):
-    """The text is not TOML. ``line`` counts from 1; None where the fault has no place."""
+    """The text is not TOML, or exceeds a limit. ``line`` counts from 1; None if the line is not known."""
 
     def __init__(self, text: str, line: int | None = None) -> None:
-        """``text`` says what is wrong, and shows the line where there is one."""
+        """``text`` is the message, with an excerpt of the line if there is one."""
         self.line = line
         super().__init__(text)
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Return the tables of a TOML text. Raise TomlError."""
+    """Return the top-level table of a TOML text as a dict.
+
+    Raises TomlError if the text is not TOML, begins with a byte order mark, or exceeds a limit: of a key's parts, of
+    nesting, or of a number's digits.
+    """
     if text.startswith(_BYTE_ORDER_MARK):
         fault = "the file begins with a byte order mark (U+FEFF): save it as UTF-8 without one"
         raise TomlError(fault, 1)
-    if _LONG_KEY.search(text):  # whose cost grows with the square of its parts
+    if _LONG_KEY.search(text):  # tomllib takes quadratic time in the parts of a key
         raise TomlError(f"a key has over {_MOST_PARTS} parts")
     try:
         return tomllib.loads(text)
@@ -52,12 +59,16 @@ def parse(text: str) -> dict[str, Any]:
         raise TomlError("nested too deeply") from None
     except tomllib.TOMLDecodeError as error:
         raise _located(str(error), text) from None
-    except ValueError:  # int() of more digits than Python converts
+    except ValueError:  # int() limits the number of digits
         raise TomlError("a number has too many digits") from None
 
 
 def _located(reported: str, text: str) -> TomlError:
-    """Return the error with its place, from what tomllib reports."""
+    """Return the TomlError for the message ``reported`` of tomllib.
+
+    Its text is the correction, if that is known, otherwise the reworded message; an excerpt of the line follows. An
+    error at the end of the text has neither line nor excerpt.
+    """
     place = _PLACE.search(reported)
     if place is None or place[1] is None:
         return TomlError("the file ends within a value or a name: is a closing ], } or quotation mark missing?")
@@ -77,7 +88,10 @@ def _reworded(reported: str) -> str:
 
 
 def _twice(reported: str, lines: list[str], number: int) -> str:
-    """Return the message for a table or key that is there a second time, with its first line; empty for others."""
+    """Return the message for a table or key that is defined twice, with the line of an earlier definition.
+
+    It is empty for any other error.
+    """
     if declared := re.match(r"Cannot declare (\(.*\)) twice", reported):
         keys = tuple(re.findall(r"'([^']*)'", declared[1]))
         first = lines_of("\n".join(lines[: number - 1])).get(keys)
@@ -92,7 +106,7 @@ def _twice(reported: str, lines: list[str], number: int) -> str:
 
 
 def _advice(line: str, column: int) -> str:
-    """Return what to write instead, for the mistakes that are often made; empty for others."""
+    """Return the correction of a frequent mistake; empty for any other mistake."""
     quote = _SMART_QUOTES.match(line, column - 1) or (column > len(line) and _SMART_QUOTES.search(line))
     if quote:
         return f'{quote[0]} is a typographic quotation mark: write " instead'
@@ -106,14 +120,17 @@ def _advice(line: str, column: int) -> str:
 
 
 def _excerpt(line: str, column: int) -> str:
-    """Return the line, cut to what is near the column, and a caret below the column."""
+    """Return the part of the line around the column, and below it a caret at the column."""
     start = max(0, column - 1 - _WIDTH // 2)
     shown = "".join(char if char.isprintable() else " " for char in line[start : start + _WIDTH])
     return f"  {shown}\n  {' ' * (column - 1 - start)}^"
 
 
 def lines_of(text: str) -> dict[Keys, int]:
-    """Return the line of each table and key, exact enough to point at it."""
+    """Return the line number of each table and key, by path.
+
+    The text is searched line by line, not parsed: lines of multi-line strings may be taken for keys.
+    """
     part = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
     lines: dict[Keys, int] = {}
     table: Keys = ()

@@ -1,6 +1,7 @@
 """The types of configuration values. Source kinds use them in their own ``Config``.
 
-Most have a class method ``parse``, which raises ValueError with a message for people; the reader of a file makes paths.
+Most have a class method ``parse``, which raises ValueError with a message for people. Path, SecretFile and RecipeFile
+have none: ``toml_reader.Reader`` makes them, since relative paths depend on the file.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Duration(float):
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Return the parsed value. Raise ValueError, also for a number without a unit."""
+        """Return the parsed duration. Raises ValueError if the value is not a string of numbers with units."""
         text = value if isinstance(value, str) else ""
         parts = re.findall(r"([0-9]{1,9})([smhdw])", text)
         if not parts or "".join(number + unit for number, unit in parts) != text:
@@ -39,7 +40,7 @@ class Duration(float):
 
 
 def spell_seconds(seconds: float) -> str:
-    """Return a number of seconds for people, in at most two units: ``0s``, ``1m30s``, ``7d``."""
+    """Return a time in seconds as text for people, rounded down to two units: ``0s``, ``1m30s``, ``7d``."""
     left, parts = int(seconds), []
     for unit, size in reversed(_UNITS.items()):
         if left >= size and unit != "w":
@@ -55,14 +56,14 @@ class Size(int):
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Return the parsed value. Raise ValueError, also for a number without a unit."""
+        """Return the parsed size. Raises ValueError if the value is not a string of one number with a unit."""
         match = re.fullmatch(r"([0-9]{1,9})([KMG])", value) if isinstance(value, str) else None
         if match is None:
             raise ValueError(f'expected a size such as "64K", "20M" or "2G", got {quoted(value)}')
         return cls(int(match[1]) << {"K": 10, "M": 20, "G": 30}[match[2]])
 
     def __str__(self) -> str:
-        """Return the size in the largest unit that divides it."""
+        """Return the size in the largest unit that divides it: ``64K``."""
         unit, shift = next(
             ((unit, by) for unit, by in (("G", 30), ("M", 20)) if not int(self) & (1 << by) - 1), ("K", 10)
         )
@@ -70,13 +71,16 @@ class Size(int):
 
 
 class Domain(str):
-    """A mail domain, canonical: lower-case A-labels."""
+    """A mail domain in canonical form: lower-case A-labels, or an address literal."""
 
     __slots__ = ()
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Return the canonical domain of either IDN form. Raise ValueError."""
+        """Return the canonical form of a domain in A-labels or U-labels.
+
+        Raises ValueError if the value is not a domain, such as an address or a pattern.
+        """
         if not isinstance(value, str) or "@" in value:
             raise ValueError(f'expected a domain such as "example.com", got {quoted(value)}')
         if value.startswith(("*.", ".")):
@@ -90,13 +94,13 @@ class Domain(str):
 
 
 class Address(str):
-    """A recipient or a catch-all (``@domain``), canonical."""
+    """A recipient or a catch-all (``@domain``) in canonical form; see ``addresses``."""
 
     __slots__ = ()
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Return the canonical address of any spelling. Raise ValueError."""
+        """Return the canonical form of an address or catch-all. Raises ValueError if it cannot be a recipient."""
         if not isinstance(value, str):
             text = f'expected an address such as "user@example.com", got {quoted(value)}'
             raise ValueError(text)  # noqa: TRY004 - one error type for the reader
@@ -108,31 +112,34 @@ class Address(str):
 
 @dataclass(frozen=True, slots=True)
 class TableName:
-    """A lookup table of any type as main.cf names it: ``TYPE:REST``, with ``proxy:`` before it or without."""
+    """A lookup table of any type, as main.cf names it: ``TYPE:REST``, or ``proxy:TYPE:REST``."""
 
     type: str
     rest: str
-    """A path for tables that are files; otherwise what the type makes of it."""
+    """The path of a table that is a file; its meaning for other tables depends on the type."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Split a name; ``rest`` is empty where there is no colon."""
+        """Return the parsed name, without ``proxy:``. ``rest`` is empty if there is no colon."""
         kind, _, rest = text.removeprefix("proxy:").partition(":")
         return cls(kind, rest)
 
     @property
     def path(self) -> Path | None:
-        """The file, without the suffix of an index; None where the table is no file."""
+        """Path of the table, without the suffix of its index file; None if ``rest`` is not an absolute path."""
         return Path(self.rest) if self.rest.startswith("/") else None
 
     def __str__(self) -> str:
-        """Return ``TYPE:REST`` as postmap(1) takes it."""
+        """Return ``TYPE:REST``, as postmap(1) takes it."""
         return f"{self.type}:{self.rest}"
 
 
 @dataclass(frozen=True, slots=True)
 class MapName:
-    """A Postfix lookup table as main.cf names it: ``TYPE:PATH``, or ``proxy:TYPE:PATH``."""
+    """A lookup table that can be published, as main.cf names it: ``TYPE:PATH``, or ``proxy:TYPE:PATH``.
+
+    ``spelled`` is the name as configured.
+    """
 
     type: str
     path: Path
@@ -140,7 +147,10 @@ class MapName:
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Return the parsed name. Raise ValueError for a type that postmap(1) cannot build, except texthash."""
+        """Return the parsed name.
+
+        Raises ValueError if the type is not in INDEX_SUFFIX, or if the path is not absolute or ends with a slash.
+        """
         text = value if isinstance(value, str) else ""
         name = TableName.parse(text)
         kind, path = name.type, name.rest
@@ -159,13 +169,13 @@ class MapName:
 
 
 class SecretFile(str):
-    """The name of a file with a secret: a path, or a bare name for a systemd credential."""
+    """The name of a secret file: a path, or a bare name, for which see ``secrets.secret_path``."""
 
     __slots__ = ()
 
 
 class RecipeFile(str):
-    """The name of a recipe: a bare name for a shipped one, or the path of a file."""
+    """The name of a recipe: the bare name of a shipped recipe, or the path of a file."""
 
     __slots__ = ()
 
@@ -177,7 +187,10 @@ class Urls(tuple[str, ...]):
 
     @classmethod
     def parse(cls, value: object) -> Self:
-        """Return the URLs of a string or of an array of strings. Raise ValueError."""
+        """Return the URLs of a string or of an array of strings.
+
+        Raises ValueError if the array is empty or an element is not a nonempty string.
+        """
         urls = [value] if isinstance(value, str) else value
         if not isinstance(urls, list) or not urls or not all(isinstance(url, str) and url for url in urls):
             text = f'expected a URL such as "ldaps://ldap.example.com", or an array of URLs, got {quoted(value)}'
@@ -208,4 +221,4 @@ VALUES: dict[type, dict[str, Any]] = {
     },
     SecretFile: {"type": "string", "description": "a file with the secret, or the bare name of a credential"},
 }
-"""The JSON Schema of each type above, of Cron and of Path."""
+"""JSON Schema of the types that a configuration key may have besides those that msgspec converts by itself."""
