@@ -127,7 +127,7 @@ def say(text: str) -> None:
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows in columns. A column is right-aligned if its first cell begins with a digit.
 
-    Integers get thousands separators. ``rows`` must not be empty unless standard output is a terminal.
+    Integers get thousands separators.
     """
     texts = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
