@@ -82,7 +82,7 @@ class Problem:
 
 
 class ConfigError(SyncagentError):
-    """The configuration is invalid. ``problems`` lists every problem, not only the first."""
+    """Raised if the configuration is invalid. ``problems`` lists every problem, not only the first."""
 
     exit_code = ExitCode.CONFIG
 
@@ -105,7 +105,7 @@ class FailureKind(enum.StrEnum):
 
 
 class SourceError(SyncagentError):
-    """A source gave no complete answer. Its last snapshot stays in use."""
+    """Raised if a source gives no complete answer. Its last snapshot stays in use."""
 
     exit_code = ExitCode.TEMPORARY
 
@@ -121,25 +121,25 @@ class SourceError(SyncagentError):
 
 
 class LockBusyError(SyncagentError):
-    """Another process held the lock until the timeout."""
+    """Raised if another process holds a lock until the timeout."""
 
     exit_code = ExitCode.TEMPORARY
 
 
 class LedgerError(SyncagentError):
-    """The state directory cannot be read or written, or a child process that sorts or compares lists failed."""
+    """Raised if the state directory cannot be read or written, or if a child process such as sort(1) fails."""
 
     exit_code = ExitCode.CANNOT_PUBLISH
 
 
 class LedgerDamagedError(LedgerError):
-    """The state database is damaged. After it is renamed, ``notes`` reports the new name."""
+    """Raised if the state database is damaged. Once the database is renamed, ``notes`` reports the new name."""
 
     notes: tuple[Any, ...] = ()
 
 
 class LayoutError(SyncagentError):
-    """Root would have to use a path that another user controls. Nothing was read or written there."""
+    """Raised if root would use a path that another user controls. Nothing is read or written there."""
 
     exit_code = ExitCode.CANNOT_PUBLISH
 
@@ -150,11 +150,11 @@ class LayoutError(SyncagentError):
 
 
 class DamagedError(SyncagentError):
-    """A file is not as written: truncated, altered, missing, or with a line that is too long."""
+    """Raised if a file is truncated, altered or missing, or has a line that is too long."""
 
 
 class LineTooLongError(DamagedError, OSError):
-    """A line, or a logical line, exceeds the maximum length. Readers of files may handle it as an OSError."""
+    """Raised if a line or a logical line exceeds the maximum length. It is also an OSError."""
 
     def __init__(self, text: str) -> None:
         """``text`` names the line and the limit; it is also ``strerror``."""
@@ -163,7 +163,10 @@ class LineTooLongError(DamagedError, OSError):
 
 
 class PublishError(SyncagentError):
-    """A published table cannot be read, or a step of publishing failed. Before step "reload" the old table stays."""
+    """Raised if a published table cannot be read or a step of publishing fails.
+
+    The old table stays in place, except if the step is "reload".
+    """
 
     exit_code = ExitCode.CANNOT_PUBLISH
 
@@ -174,7 +177,7 @@ class PublishError(SyncagentError):
 
 
 class UnansweredError(PublishError):
-    """The index of the staged map lacks keys of its text. The old map stays in place."""
+    """Raised if the index of a staged table lacks keys of its text. The old table stays in place."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         """``keys`` are the missing keys."""
@@ -185,7 +188,7 @@ class UnansweredError(PublishError):
 
 
 class UnknownHoldError(SyncagentError):
-    """A hold ID to approve is unknown, or its hold may not be approved. ``refusal`` has the details as data."""
+    """Raised if a hold ID to approve is unknown, or its hold may not be approved. ``refusal`` has the details."""
 
     exit_code = ExitCode.USAGE
 

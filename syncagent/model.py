@@ -70,7 +70,10 @@ class StepReport(Struct, frozen=True):
 
 
 class SourceReport(Struct, frozen=True):
-    """The result of one source in one run."""
+    """The result of one source in one run.
+
+    ``whole``: a new complete answer. ``same``: the last answer is still valid. ``failing``: the fetch failed.
+    """
 
     name: str
     state: Literal["whole", "same", "failing"]
@@ -84,7 +87,7 @@ class SourceReport(Struct, frozen=True):
     mode: str = ""
     steps: tuple[StepReport, ...] = ()
     refusal: str = ""
-    """As in SourceState."""
+    """The error of the refusal, as in ``SourceState.refusal``."""
     failing_since: float = 0.0
     """Start of the failure in seconds since the epoch, 0 if the source is not failing."""
     data_from: float = 0.0
@@ -185,7 +188,7 @@ DOMAIN_HOLD = "relay_domains:"
 
 
 class Hold(Struct, frozen=True):
-    """Held removals of one domain. ``since`` and ``approved_at`` are in seconds since the epoch; 0: not approved."""
+    """Held removals of one domain. Times are in seconds since the epoch. ``approved_at`` is 0 without an approval."""
 
     id: str
     domain: str

@@ -33,12 +33,12 @@ _KINDS = {
 _WITHOUT_WAITING = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _LEASE = 60.0
 _LOOK = 0.05
-"""Seconds between attempts. _LEASE is the timeout for a lease, which the kernel breaks after 45 seconds."""
+"""Seconds between attempts to open a leased file. _LEASE is the timeout; the kernel breaks a lease after 45."""
 _OWNER_ONLY = 0o600
 
 
 class UnfitFileError(OSError):
-    """A file is not a regular file, or too large. ``strerror`` is the reason, to follow "cannot be read:"."""
+    """Raised if a file is not regular, too large, or has too long a line. ``strerror`` is the reason."""
 
     def __init__(self, number: int, text: str, path: Path | str) -> None:
         """``number`` is the errno, ``text`` the reason."""
@@ -106,10 +106,10 @@ def _opened(path: str, flags: int) -> int:
 
 
 def _open_without_waiting(path: Path | str, flags: int, mode: int = 0) -> int:
-    """Open a file without blocking.
+    """Return a descriptor of a file, opened with O_NONBLOCK.
 
-    While another process, such as Samba, has a lease on it, retry for up to 60 seconds; the kernel breaks the lease
-    after 45. Raises BlockingIOError after that, or OSError.
+    While another process, such as Samba, has a lease on the file, the call is retried for up to 60 seconds; the kernel
+    breaks the lease after 45. Raises BlockingIOError after that, or OSError.
     """
     end = time.monotonic() + _LEASE
     while True:

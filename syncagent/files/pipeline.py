@@ -72,7 +72,11 @@ class Child:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Wait for the child; kill it first if the block raised. Raises LedgerError if it failed by itself."""
+        """Wait for the child; if the block raised, kill it first.
+
+        Raises LedgerError if the exit status is not one of ``good``, unless the block raised an error other than
+        BrokenPipeError.
+        """
         if kind is not None:
             self.process.kill()  # first: this unblocks a thread that is writing to it
         with contextlib.suppress(OSError):

@@ -106,7 +106,7 @@ def _open(descriptor: int) -> None:
 
 
 def _readable(stream: TextIO | None) -> TextIO:
-    """Return the stream, or an empty one if it is None, as Python sets a closed stdin."""
+    """Return the stream, or an empty stream if it is None: Python sets sys.stdin to None if it was closed."""
     return open(os.devnull, encoding="utf-8") if stream is None else stream  # noqa: PTH123 - a device
 
 

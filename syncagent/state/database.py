@@ -118,7 +118,7 @@ class Ledger:
         self.finished = _decode(finished[0][0], Finished) if finished else None
 
     def set_aside(self, error: Exception) -> None:
-        """Close the damaged database and rename it. Raises LedgerError if the directory is open for reading only."""
+        """Close and rename the damaged database. Raises LedgerError if the ledger is open for reading only."""
         with contextlib.suppress(AttributeError):
             self._database.close()
         if not self._write:
@@ -189,7 +189,7 @@ class Ledger:
                 self.holds[hold_id] = hold
 
     def window(self, since: float) -> dict[str, tuple[int, int]]:
-        """Return the numbers of recipients added and removed since that time, by domain.
+        """Return (number added, number removed) by domain, for changes after ``since``.
 
         Additions to an empty domain and approved removals do not count.
         """
@@ -201,7 +201,7 @@ class Ledger:
         return {domain: (added, removed) for domain, added, removed in rows}
 
     def oldest_change(self, since: float) -> float | None:
-        """Return the time of the first change since that time, None if there is none. It leaves the window first."""
+        """Return the time of the first change after ``since``, None if there is none."""
         ((first,),) = self._rows("SELECT MIN(at) FROM change WHERE at > ?", (since,))
         return None if first is None else float(first)
 
@@ -216,7 +216,7 @@ class Ledger:
         return str(rows[0][1]) if rows and rows[0][0] == "failed" else ""
 
     def runs(self, since: float) -> list[RunRow]:
-        """Return the recorded runs that started since that time, oldest first."""
+        """Return the recorded runs that started at or after ``since``, oldest first."""
         rows = self._rows(
             "SELECT id, started, status, exit_code, added, removed, error, changes_file FROM run"
             " WHERE started >= ? ORDER BY started",
@@ -261,7 +261,7 @@ class Ledger:
         changes: Iterable[DomainRow],
         recipients: Iterable[tuple[str, bool, str]],
     ) -> None:
-        """Record a finished run in one transaction. ``holds`` replace all recorded holds, with their approvals."""
+        """Record a finished run in one transaction. ``holds`` replace the recorded holds and their approvals."""
         now = time.time()
         with self._transaction() as database:
             database.execute("INSERT OR REPLACE INTO meta VALUES ('finished', ?)", (_encode(finished),))
@@ -279,7 +279,7 @@ class Ledger:
             _insert_run(database, run, now)
 
     def forget(self, before: float) -> None:
-        """Delete the history before that time. The next run removes the files that no row refers to any more."""
+        """Delete the history from before ``before``. The next run removes files that no row refers to any more."""
         if not self._rows("SELECT 1 FROM run WHERE started < ? LIMIT 1", (before,)):
             return
         with self._transaction() as database:

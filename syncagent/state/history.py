@@ -51,7 +51,7 @@ class Run(Struct, frozen=True):
 
 
 def read(config: Config, since: float, address: str | None = None, *, shown: int | None = SHOWN) -> list[Run]:
-    """Return the runs since that time that changed something or failed, oldest first.
+    """Return the runs that started at or after ``since`` and changed something or failed, oldest first.
 
     With ``address``, return only the runs and changes of that address. ``shown`` limits the changes of each run; None
     returns all. Raises LedgerError if the state cannot be read.

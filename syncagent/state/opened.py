@@ -33,7 +33,7 @@ class State(Ledger):
     """
 
     def __init__(self, directory: Path, stack: contextlib.ExitStack) -> None:
-        """Open the directory, and remove files of interrupted runs. ``stack`` closes the state.
+        """Open the directory, and remove files of interrupted runs. ``stack`` closes it and removes the spool.
 
         Raises LedgerError or OSError if the directory cannot be used.
         """
@@ -121,7 +121,7 @@ class DryState(State):
 
 @contextlib.contextmanager
 def open_state(directory: Path, *, write: bool, lock_timeout: float) -> Iterator[State]:
-    """Lock the state directory and yield it, open for one run. Without ``write`` it is a DryState.
+    """Lock the state directory, and yield the State of a run, or a DryState without ``write``.
 
     The lock is exclusive if ``write``, else shared; without permission to lock, reading goes on without a lock.
     Raises LockBusyError after ``lock_timeout`` seconds, and LedgerError if the directory cannot be used. Raises

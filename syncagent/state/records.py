@@ -17,7 +17,7 @@ class ListFile(Struct, frozen=True):
 
 
 class Inputs(Struct, frozen=True):
-    """The inputs that a run's result depends on, as digests, with the names of the failing sources."""
+    """The inputs of a run: digests of configuration and snapshots, and the names of the failing sources."""
 
     config: str
     snapshots: dict[str, str]
@@ -25,7 +25,10 @@ class Inputs(Struct, frozen=True):
 
 
 class Finished(Struct, frozen=True):
-    """The last finished run: inputs, published tables and lists. ``next_due``: when kept removals are decided again."""
+    """The last finished run: its inputs, and the tables and lists that it published.
+
+    ``next_due``: when kept removals must be decided again, in seconds since the epoch; None: never.
+    """
 
     config: str
     snapshots: dict[str, str]

@@ -177,7 +177,7 @@ class SnapshotWriter:
 
     @contextlib.contextmanager
     def _sorted(self) -> Iterator[Iterator[bytes]]:
-        """Yield the sorted lines that were added since the start or the last use, in chunks."""
+        """Yield an iterator over the sorted lines that were added since the start or the last use, in chunks."""
         try:
             with self._running() as sorter:
                 yield sorter.finish()

@@ -59,7 +59,7 @@ class AgentState(Struct, frozen=True):
     runs: dict[str, int] = {}
     last: LastRun | None = None
     told: dict[str, dict[str, Alarm]] = {}
-    """Alarms sent, by way of notification (see notify.WAYS) and by ``Alarm.key``."""
+    """Alarms that were sent, as a mapping from the way (see notify.WAYS) and ``Alarm.key``."""
     refused: str = ""
     """Message with the remedy if the agent rejected a changed configuration and still uses the old one, else ""."""
 
@@ -98,7 +98,7 @@ class Status(Struct, frozen=True, kw_only=True):
 
     @property
     def exit_code(self) -> ExitCode:
-        """The first that applies: 73 publishing failed, 75 stale, 78 configuration, 65 any other alarm, 0."""
+        """The exit status: the first of 73 publishing failed, 75 stale, 78 configuration, 65 any other alarm, 0."""
         kinds = {alarm.kind for alarm in self.alarms}
         if "publish-failed" in kinds:
             return ExitCode.CANNOT_PUBLISH

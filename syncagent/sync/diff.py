@@ -28,7 +28,7 @@ _MANY = 10_000
 
 
 def select(config: Config, domains: Domains, answers: Sequence[Fetched], spool: Path) -> Diff:
-    """Write the wanted recipients of all sources to ``wanted``, each once. Return the Diff that has this file."""
+    """Write the wanted recipients of all sources to ``wanted``, each once. Return a Diff, ready to ``compare``."""
     diff = Diff(config.limits, Scope(config.postfix, domains.scope), spool)
     with pipeline.first_fields([answer.snapshot for answer in answers if answer.snapshot]) as fields:
         pipeline.write_plain(diff.wanted, diff.scope.select(snapshot.addresses(fields), config.limits.canaries))
@@ -64,7 +64,7 @@ class Diff:
     def compare(self, before: SortedFile | Path, kept: SortedFile | None, policy: GracePolicy) -> None:
         """Write ``added`` and ``missing``, the differences of ``wanted`` from ``before``, and count them by domain.
 
-        ``kept`` is the list of addresses that the last run kept, sorted by address.
+        ``kept`` is the list of addresses that the last run kept, None if there is none.
         """
         self._kept, self._policy = kept, policy
         if not sorted_lines.size_of(before):  # a first import: every recipient is added

@@ -27,8 +27,7 @@ def published(
     """Return the sorted list of the published recipients.
 
     This is the recorded list. If the list is damaged or missing, or the map's text is not the one that syncagent wrote,
-    it is the union of the text, the list and ``kept``; a note reports this. Raises PublishError if the text exists and
-    cannot be read.
+    it is the union of the text, the list and ``kept``. Raises PublishError if the text exists and cannot be read.
     """
     last = state.finished
     listed = state.open_list(last.published, "published-list-damaged") if last else None
@@ -69,7 +68,7 @@ def reading(text: Path) -> Iterator[None]:
 
 
 def _keep_copy(text: Path, state: State, last: Finished | None) -> list[Note]:
-    """Copy a text that syncagent did not write. Return a note of the copy, or nothing if there is no such text."""
+    """Copy the text unless syncagent wrote it. Return a list with a note of the copy; empty if nothing is copied."""
     digest = hashlib.sha256()
     try:
         with atomic.open_foreign(text) as lines:

@@ -76,7 +76,7 @@ def all_sources(
 def verify_snapshots(answers: Sequence[Fetched], state: State) -> list[Fetched]:
     """Verify snapshots of earlier runs by their digests. Return the answers.
 
-    A source whose snapshot is damaged fails in this run. The next run fetches it completely.
+    A source whose snapshot is damaged fails in this run, and this is recorded. The next run fetches it completely.
     """
     return [_verified(answer, state) for answer in answers]
 
@@ -211,7 +211,7 @@ class _Attempt:
         return Fetched(report, state, self._fetcher.old / state.snapshot.file if state.snapshot else None)
 
     def _token(self, salt: str = "") -> str:
-        """Return salt and digest of the source's configuration and of the content of its secrets and recipe.
+        """Return ``SALT DIGEST`` of the source's configuration and of the content of its secrets and recipe.
 
         The digest is 4 octets of scrypt (RFC 7914): enough to detect a changed secret, too few to recover the secret.
         """
@@ -362,7 +362,7 @@ class _Attempt:
         return Fetched(report, state, self._fetcher.old / state.snapshot.file if state.snapshot else None)
 
     def give_up(self) -> None:
-        """Abandon a fetch that has not ended. Entries that its thread still delivers are discarded."""
+        """Abandon and abort a fetch that has not ended. Entries that its thread still delivers are discarded."""
         if self._writer and not self._done:
             self._writer.abandon()
         if self._thread.is_alive():

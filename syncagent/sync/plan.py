@@ -84,7 +84,7 @@ def decide(run: Run, state: State, answers: Sequence[Fetched], domains: Domains,
 
 
 def _held_catch_alls(diff: Diff) -> tuple[str, ...]:
-    """Return the catch-alls that the configuration does not permit, without those that are published and missing."""
+    """Return the catch-alls in sources that are not permitted, except published ones, which count as missing."""
     published = {name for names in diff.counter.catch_alls.values() for name in names}
     return tuple(name for name in diff.scope.held_catch_alls if name not in published)
 

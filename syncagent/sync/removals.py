@@ -76,8 +76,8 @@ class GracePolicy:
     def missing(self, address: bytes, since: bytes, why: bytes, group: str) -> Missing:
         """Return a missing address with its grace and approval. ``since`` and ``why`` are from ``kept``, or empty.
 
-        The grace ends once it has lasted for limits.removal_grace and every source has answered after its start. If
-        the clock was set back or not set, the grace starts again.
+        The grace ends once it has lasted for limits.removal_grace and every source has answered after its start; a
+        grace of 0 ends at once. If the clock was set back or not set, the grace starts again.
         """
         known = since and int(since) >= CLOCK_SET
         start = min(int(since), int(self.now)) if known else int(self.now)

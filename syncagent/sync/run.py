@@ -75,7 +75,7 @@ def ignore(_step: str, _count: int) -> None:
 def again_if_damaged(sync: Callable[_P, SyncResult]) -> Callable[_P, SyncResult]:
     """Return ``sync`` wrapped to run once more if it raises LedgerDamagedError: the database is renamed by then.
 
-    The result then has the notes about the damage first.
+    The result of the second run then starts with the notes about the damage.
     """
 
     @functools.wraps(sync)
@@ -96,8 +96,9 @@ def sync_once(config: Config, options: Options, progress: Progress = ignore) -> 
     """Run once and return the result.
 
     Fetch the sources that are due and record their states. Stop if nothing changed since the last finished run.
-    Otherwise compare the wanted recipients with the published ones, and decide which missing ones are removed. Publish
-    the tables that change, then record the run. The result reports failures of sources and of publishing.
+    Compare the wanted recipients with the published ones, and decide which missing ones are removed. Publish the tables
+    that change and record the run, unless it is a dry run or must not publish. The result reports failures of sources
+    and of publishing.
 
     Raises LockBusyError, LedgerError, LayoutError, and UnknownHoldError if an ID in ``options.approve`` cannot be
     approved.

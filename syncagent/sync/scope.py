@@ -40,7 +40,7 @@ class Scope:
         return self._groups[domain]
 
     def group(self, address: bytes) -> tuple[str, bool]:
-        """Return the domain under which an address is counted, and True if that is a relay domain."""
+        """Return (relay domain that covers the address, True), or (domain of the address, False) if there is none."""
         domain = address[address.rindex(b"@") + 1 :]
         covering = self.relay_domain(domain)
         return (covering, True) if covering else (domain.decode(), False)

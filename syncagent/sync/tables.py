@@ -163,8 +163,8 @@ class Tables:
 def _without(error: UnansweredError, diff: Diff, plan: Plan, run: Run) -> Plan:
     """Return the plan without the recipients that the index lacks, which become rejects.
 
-    Raises ``error`` again if such a recipient was published before, or if there are more than 10 and 1% of them: then
-    the index is incomplete, as postmap(1) also exits 0 on a full disk.
+    Raises ``error`` if the index must be incomplete, since postmap(1) exits 0 even on a full disk. This is so if any of
+    them was published before, if they are more than 10 and more than 1% of the recipients, or if they are all of them.
     """
     keys = (mapfile.recipient(key + b" OK", {}) for key in error.keys)
     refused = frozenset((key or "").encode() for key in keys)
