@@ -1,6 +1,6 @@
-"""The errors of syncagent: one base, few leaves.
+"""The exceptions of syncagent, with the exit status of each.
 
-Exit codes are those of sysexits.h, as the mail world uses them.
+Exit statuses 64 to 78 are those of sysexits.h, as in Postfix.
 """
 
 from __future__ import annotations
@@ -14,39 +14,40 @@ if TYPE_CHECKING:
 
 
 _LONGEST_TEXT = 4096
-"""Characters of a message, which may have foreign text in it."""
+"""Maximum length in characters of a SourceError's text, which may contain text from a server."""
 
 
 def printable(text: str, limit: int) -> str:
-    """Return a text cut to ``limit`` characters (then "..."), with unprintable characters escaped after the cut.
+    """Return ``text`` with unprintable characters escaped.
 
-    For foreign text in messages: addresses, answers of servers, file names, messages of libraries.
+    A text longer than ``limit`` characters is cut first, and "..." appended; escapes may exceed the limit. Use it for
+    foreign text in messages: addresses, answers of servers, file names, messages of libraries.
     """
     cut = text if len(text) <= limit else f"{text[:limit]}..."
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
 
 
-class translate_errors:  # noqa: N801 - read as a function; a class, since it may be entered once a record
-    """Context manager that raises ``translate(error)`` instead of an error, or the error itself if that is None."""
+class translate_errors:  # noqa: N801 - used like a function; a class is faster, and it is entered for each record
+    """Context manager that raises ``translate(error)`` in place of an error, unless that is None."""
 
     __slots__ = ("_translate",)
 
     def __init__(self, translate: Callable[[BaseException], Exception | None]) -> None:
-        """``translate`` is called only if the block raises."""
+        """Store ``translate``, which is called only if the block raises."""
         self._translate = translate
 
     def __enter__(self) -> None:
         """Enter the block."""
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        """Raise the translated error."""
+        """Raise the translated error. If it is None, the original error propagates."""
         translated = None if error is None else self._translate(error)
         if translated is not None:
             raise translated from None
 
 
 class ExitCode(enum.IntEnum):
-    """The exit statuses of the command (sysexits.h)."""
+    """The exit statuses of the commands. 64 to 78 are those of sysexits.h."""
 
     OK = 0
     PROBLEMS = 1
@@ -60,14 +61,14 @@ class ExitCode(enum.IntEnum):
 
 
 class SyncagentError(Exception):
-    """Base of all errors that syncagent raises on purpose; its text is meant for people."""
+    """Base class of the errors that syncagent raises. The text is a message for the user."""
 
     exit_code: ExitCode = ExitCode.SOFTWARE
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem of the configuration: where, which key, what, and the remedy."""
+    """A problem in the configuration: file, line if known, key, and text with the remedy."""
 
     file: str
     line: int | None
@@ -75,24 +76,28 @@ class Problem:
     text: str
 
     def __str__(self) -> str:
-        """``FILE:LINE: KEY: TEXT``, as compilers say it."""
+        """Return ``FILE:LINE: KEY: TEXT``; line and key are left out if there is none."""
         place = self.file if self.line is None else f"{self.file}:{self.line}"
         return f"{place}: {self.key}: {self.text}" if self.key else f"{place}: {self.text}"
 
 
 class ConfigError(SyncagentError):
-    """The configuration cannot be used; carries every problem found."""
+    """Raised if the configuration is invalid. ``problems`` lists every problem, not only the first."""
 
     exit_code = ExitCode.CONFIG
 
     def __init__(self, problems: Sequence[Problem]) -> None:
-        """Keep ``problems``, at least one."""
+        """Store ``problems``, which has at least one item."""
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
 class FailureKind(enum.StrEnum):
-    """How a source failed: to be retried, not to be asked again for an hour, or to be corrected by a person."""
+    """Kind of a source's failure.
+
+    TEMPORARY: retried in the next run. REFUSED: the credentials were rejected; retried after an hour, or once the
+    source's configuration or secret changes. BROKEN: a person must correct the source or its configuration.
+    """
 
     TEMPORARY = "temporary"
     REFUSED = "refused"
@@ -100,79 +105,82 @@ class FailureKind(enum.StrEnum):
 
 
 class SourceError(SyncagentError):
-    """A source gave no whole answer. Its last answer stays in force."""
+    """Raised if a source gives no complete answer. Its last snapshot stays in use."""
 
     exit_code = ExitCode.TEMPORARY
 
     def __init__(self, text: str, *, kind: FailureKind = FailureKind.TEMPORARY, validator: str | None = None) -> None:
-        """``text`` says what failed and the mend; ``kind`` whether to ask again.
+        """``text`` states the failure and the remedy.
 
-        File names and what servers say may be in the text as they are: what no terminal should be told is escaped.
+        It may contain foreign text, such as file names and messages of servers: unprintable characters are escaped.
 
-        ``validator``, if any, is remembered instead of that of the last answer, which it must stand for as well.
+        ``validator``, if not None, replaces the recorded validator; it must identify the last complete answer too.
         """
         self.kind, self.validator = kind, validator
         super().__init__(printable(text, _LONGEST_TEXT))
 
 
 class LockBusyError(SyncagentError):
-    """Another run holds the lock and did not let go in time."""
+    """Raised if another process holds a lock until the timeout."""
 
     exit_code = ExitCode.TEMPORARY
 
 
 class LedgerError(SyncagentError):
-    """The state directory cannot be read or written; nothing was published."""
+    """Raised if the state directory cannot be read or written, or if a child process such as sort(1) fails."""
 
     exit_code = ExitCode.CANNOT_PUBLISH
 
 
 class LedgerDamagedError(LedgerError):
-    """The database is damaged; it is set aside, and the run begins anew. ``notes`` are those of the setting aside."""
+    """Raised if the state database is damaged. Once the database is renamed, ``notes`` reports the new name."""
 
     notes: tuple[Any, ...] = ()
 
 
 class LayoutError(SyncagentError):
-    """Root would have to work in a place that somebody else controls. Nothing was read or written there."""
+    """Raised if root would use a path that another user controls. Nothing is read or written there."""
 
     exit_code = ExitCode.CANNOT_PUBLISH
 
     def __init__(self, text: str, path: str, remedy: str = "") -> None:
-        """``text`` says whose ``path`` is; ``remedy`` is the command that puts it right."""
+        """``text`` names ``path`` and the reason; ``remedy`` is the command that corrects it, if there is one."""
         self.text, self.path, self.remedy = text, path, remedy
         super().__init__(f"{text}: {remedy}" if remedy else text)
 
 
 class DamagedError(SyncagentError):
-    """A sorted file is not what was written: short, altered or missing."""
+    """Raised if a file is truncated, altered or missing, or has a line that is too long."""
 
 
 class LineTooLongError(DamagedError, OSError):
-    """A line, or a logical line, is longer than any list or table has one. For who reads a file: it cannot be read."""
+    """Raised if a line or a logical line exceeds the maximum length. It is also an OSError."""
 
     def __init__(self, text: str) -> None:
-        """``text`` says which line, and the limit; it is ``strerror`` too."""
+        """``text`` names the line and the limit; it is also ``strerror``."""
         super().__init__(text)
         self.strerror = text
 
 
 class PublishError(SyncagentError):
-    """A step of publishing failed. The old map is in place."""
+    """Raised if a published table cannot be read or a step of publishing fails.
+
+    The old table stays in place, except if the step is "reload".
+    """
 
     exit_code = ExitCode.CANNOT_PUBLISH
 
     def __init__(self, step: str, text: str) -> None:
-        """``step`` names the step that failed, ``text`` has the reason and the remedy."""
+        """``step`` is the name of the failed step, ``text`` the reason and the remedy."""
         self.step = step
         super().__init__(f"{step}: {text}")
 
 
 class UnansweredError(PublishError):
-    """Postfix does not answer for some keys of the staged map."""
+    """Raised if the index of a staged table lacks keys of its text. The old table stays in place."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
-        """``keys`` are those of the text that the index lacks."""
+        """``keys`` are the missing keys."""
         self.keys = tuple(keys)
         shown = ", ".join(key.decode(errors="backslashreplace") for key in self.keys[:3])
         text = f"the index lacks {len(self.keys)} of the keys written, such as {shown}; is the disk full?"
@@ -180,11 +188,11 @@ class UnansweredError(PublishError):
 
 
 class UnknownHoldError(SyncagentError):
-    """``approve`` was given an ID that no current hold has, or that may not be approved. ``refusal`` is the data."""
+    """Raised if a hold ID to approve is unknown, or its hold may not be approved. ``refusal`` has the details."""
 
     exit_code = ExitCode.USAGE
 
     def __init__(self, text: str, refusal: object) -> None:
-        """``refusal`` is a ``model.Refusal``, ``text`` its sentence."""
+        """``refusal`` is a ``model.Refusal``, ``text`` the message for it."""
         self.refusal = refusal
         super().__init__(text)

@@ -1,6 +1,6 @@
 """The data of a run: entries of sources, counts, holds, notes, and the result.
 
-All of it is frozen. Lists of recipients are never here: whatever grows with the list is a sorted file.
+All structs are frozen. None has a list of recipients: data that grows with the list is in sorted files.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from msgspec.structs import replace
 from syncagent.errors import FailureKind
 
 Entry = tuple[str, str, str]
-"""An entry of a source: the address as spelled, the source's key for it (a line, an entryUUID, an API id), a label."""
+"""An entry of a source: address as spelled, the source's key (a line number, an entryUUID, an ID of an API), label."""
 
 SAMPLE = 20
-"""How many addresses or rejects a result carries; the files carry them all."""
+"""Maximum number of addresses or rejects in each sample of a result."""
 
 
 class Reject(Struct, frozen=True):
-    """An entry that cannot be a recipient."""
+    """An entry that cannot be a recipient, and the reason."""
 
     spelled: str
     reason: str
@@ -29,7 +29,7 @@ class Reject(Struct, frozen=True):
 
 
 class Snapshot(Struct, frozen=True):
-    """A source's answer: the name of its sorted file, counts and digest."""
+    """A source's complete answer on disk: file name, counts, SHA-256 of the lines, and ``FileIdentity`` of the file."""
 
     file: str
     entries: int
@@ -39,7 +39,7 @@ class Snapshot(Struct, frozen=True):
 
 
 class SourceState(Struct, frozen=True):
-    """The state of a source between runs. Times are seconds since the epoch, 0 where there was none."""
+    """The recorded state of a source. Times are in seconds since the epoch, 0 if there is none."""
 
     name: str
     snapshot: Snapshot | None = None
@@ -55,11 +55,11 @@ class SourceState(Struct, frozen=True):
     failing_since: float = 0.0
     domains: tuple[str, ...] = ()
     refusal: str = ""
-    """The error by which the source refused the credentials, alone; ``error`` says besides when it is asked again."""
+    """The source's error when it refused the credentials. ``error`` may add when the source is asked again."""
 
 
 class StepReport(Struct, frozen=True):
-    """One list of an API: its pages, records, how many were used, the addresses they gave, and examples of these."""
+    """Counts of one list of an API: pages, records, records used, addresses emitted; and a sample of the addresses."""
 
     name: str
     pages: int
@@ -70,7 +70,10 @@ class StepReport(Struct, frozen=True):
 
 
 class SourceReport(Struct, frozen=True):
-    """What came of one source in this run."""
+    """The result of one source in one run.
+
+    ``whole``: a new complete answer. ``same``: the last answer is still valid. ``failing``: the fetch failed.
+    """
 
     name: str
     state: Literal["whole", "same", "failing"]
@@ -84,19 +87,19 @@ class SourceReport(Struct, frozen=True):
     mode: str = ""
     steps: tuple[StepReport, ...] = ()
     refusal: str = ""
-    """As in SourceState."""
+    """The error of the refusal, as in ``SourceState.refusal``."""
     failing_since: float = 0.0
-    """Seconds since the epoch, 0 where it is not failing."""
+    """Start of the failure in seconds since the epoch, 0 if the source is not failing."""
     data_from: float = 0.0
-    """When the source gave the data that is in use, in seconds since the epoch; 0 where there is none."""
+    """Time of the last successful fetch, whose data is in use, in seconds since the epoch; 0 if there is none."""
 
 
 class Counts(Struct, frozen=True, kw_only=True):
-    """The counts of a relay domain for the guard. ``missing``: published and in no source.
+    """The counts of one domain, as input of the guard.
 
-    Of the missing, ``approved`` were let go by a person; ``leaving``: the removal of the domain itself is held.
-    ``window_start`` and ``window_removed`` are the domain's
-    size at the start of the window and what was removed since, approvals apart.
+    ``missing`` recipients are published and in no source. For ``approved`` of them a person approved the removal.
+    ``leaving``: the removal of the relay domain itself is held. ``window_start`` is the number of recipients at the
+    start of the window, ``window_removed`` the number removed since; approved removals count in neither.
     """
 
     domain: str
@@ -112,7 +115,7 @@ class Counts(Struct, frozen=True, kw_only=True):
 
     @property
     def before(self) -> int:
-        """How many were published (or should have been) before this run."""
+        """Number of recipients in the published list before this run."""
         return self.wanted - self.added + self.missing
 
 
@@ -122,34 +125,34 @@ ReasonKind = Literal[
 
 
 class Loss(Struct, frozen=True):
-    """How much a domain, or the whole map, would lose, and the limits that this exceeds."""
+    """The loss of a domain or of the whole map that exceeds both limits. ``window`` is in seconds."""
 
     lost: int
     size: int
-    """Recipients at the start of the window."""
+    """Number of recipients at the start of the window."""
     before: int
-    """How many of ``lost`` went earlier in the window."""
+    """Number of recipients in ``lost`` that were removed earlier in the window."""
     window: float
     share: float
-    """In percent: limits.removed_percent."""
+    """limits.removed_percent, in percent."""
     floor: int
-    """limits.removed_floor."""
+    """limits.removed_floor, a number of recipients."""
 
 
 class Reason(Struct, frozen=True):
-    """Why removals are held: kind and data, and whether a person may overrule it.
+    """A reason to hold removals: kind and data. ``approvable``: a person may overrule it.
 
-    ``text`` is the sentence; it is made when the hold is recorded (``state.messages``), and empty before.
+    ``text`` is its sentence. It is empty until ``state.messages.with_text`` adds it, when the hold is created.
     """
 
     kind: ReasonKind
     text: str = ""
     approvable: bool = True
     subjects: tuple[str, ...] = ()
-    """The domain, sources, canary or catch-alls that the reason is about."""
+    """The domain, sources, canary or catch-alls concerned."""
     loss: Loss | None = None
     configured: bool = True
-    """False: the domain is no longer in relay_domains."""
+    """False if the domain is no longer in relay_domains."""
 
 
 NoteKind = Literal[
@@ -169,23 +172,23 @@ NoteKind = Literal[
 
 
 class Note(Struct, frozen=True):
-    """Something about a run that a person should know: kind and data. ``state.messages`` has the sentences."""
+    """An observation of a run to report: kind and data. ``state.messages.note`` returns its sentence."""
 
     kind: NoteKind
     subject: str
-    """The source, file or domain."""
+    """The source, file or domain concerned."""
     count: int = 0
     before: int = 0
     detail: str = ""
-    """The error, a copy's path, or examples."""
+    """The error, the path of a copy, or examples."""
 
 
 DOMAIN_HOLD = "relay_domains:"
-"""Prefix of ``Hold.domain`` in a hold of the domain itself, as opposed to one of its recipients."""
+"""Prefix of ``Hold.domain`` if the hold is of the relay domain itself, not of its recipients."""
 
 
 class Hold(Struct, frozen=True):
-    """Removals of one relay domain that are not published: how many, why, since when."""
+    """Held removals of one domain. Times are in seconds since the epoch. ``approved_at`` is 0 without an approval."""
 
     id: str
     domain: str
@@ -196,26 +199,26 @@ class Hold(Struct, frozen=True):
 
     @property
     def approvable(self) -> bool:
-        """True if ``syncagent approve`` may let it go."""
+        """True if a person may overrule every reason."""
         return all(reason.approvable for reason in self.reasons)
 
     @property
     def is_of_domain(self) -> bool:
-        """True if it holds the removal of a relay domain itself, not of recipients."""
+        """True if the hold is of the relay domain itself, not of its recipients."""
         return self.domain.startswith(DOMAIN_HOLD)
 
     def without_id(self) -> Hold:
-        """Return the hold without its ID, since it is not recorded and cannot be approved."""
+        """Return the hold with an empty ID. An unrecorded hold cannot be approved."""
         return replace(self, id="")
 
     @property
     def waits(self) -> bool:
-        """True if it waits only for a failing source, which resolves by itself."""
+        """True if failing sources are the only reason. Such a hold ends without a person."""
         return all(reason.kind == "source-failing" for reason in self.reasons)
 
 
 class Lack(Struct, frozen=True):
-    """What a first run lacks: a source's whole answer, a relay domain's recipients, or a canary."""
+    """An obstacle to a first run: a failing source, a relay domain without recipients, or a canary in no source."""
 
     kind: Literal["source", "domain", "canary"]
     subject: str
@@ -223,10 +226,10 @@ class Lack(Struct, frozen=True):
 
 
 class Refusal(Struct, frozen=True):
-    """Why a hold cannot be approved.
+    """The reason why a hold cannot be approved.
 
-    ``unknown``: no hold has the ID; ``holds`` are the current ones. ``domain-first``: the hold of the relay domain
-    itself, ``first``, goes before. ``final``: ``reason`` cannot be overruled.
+    ``unknown``: no hold has the ID; ``holds`` are the current IDs. ``domain-first``: ``first``, the hold of the relay
+    domain itself, must be approved before or with it. ``final``: ``reason`` cannot be overruled.
     """
 
     kind: Literal["unknown", "domain-first", "final"]
@@ -237,7 +240,7 @@ class Refusal(Struct, frozen=True):
 
 
 class DomainChange(Struct, frozen=True):
-    """What a run did, or would do, to one relay domain. ``kept``: in no source, but still published."""
+    """The change of one domain by a run, in recipients. ``kept``: in no source, but still published."""
 
     domain: str
     before: int
@@ -248,7 +251,7 @@ class DomainChange(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """What a run changes: counts per relay domain, samples of the addresses, holds."""
+    """The changes of a run: counts by domain, samples of the addresses, holds."""
 
     domains: tuple[DomainChange, ...] = ()
     counts: tuple[Counts, ...] = ()
@@ -274,7 +277,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     @property
     def after(self) -> int:
-        """Number of recipients in the map afterwards; an internationalised address counts once."""
+        """Number of recipients in the map after the run. An address with two keys (U-label, A-label) counts once."""
         return sum(change.after for change in self.domains)
 
 
@@ -284,8 +287,9 @@ Status = Literal["unchanged", "published", "planned", "incomplete", "failed"]
 class SyncResult(Struct, frozen=True, kw_only=True):
     """The result of a run.
 
-    ``unchanged``: nothing to do. ``published``: the map was written. ``planned``: nothing was to be written.
-    ``incomplete``: a first run that is not whole. ``failed``: publishing failed, the old map is in place.
+    ``unchanged``: no table had to be written. ``published``: a table was written. ``planned``: a dry run.
+    ``incomplete``: a first run that lacks something, or a plan without any recipient. ``failed``: a PublishError.
+    ``seconds`` is the duration.
     """
 
     run_id: str

@@ -1,1 +1,1 @@
-"""Sorted files that grow with the number of recipients, and how a small file is replaced."""
+"""File handling: sorted files of any size, child processes that process them, and atomic writes of small files."""

@@ -1,4 +1,4 @@
-"""Single files: identity, safe opening, whole writes, fsync and locks."""
+"""Single files: identity, safe opening, atomic writes, fsync and locks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MOST_OF_A_LIST = 16 << 20
-"""How much is read of a file that belongs to something else, such as a list that main.cf names."""
+"""Maximum size in octets of a file that another program owns, such as a list named in main.cf."""
 _KINDS = {
     kinds.S_IFIFO: "a FIFO",
     kinds.S_IFSOCK: "a socket",
@@ -33,26 +33,26 @@ _KINDS = {
 _WITHOUT_WAITING = os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _LEASE = 60.0
 _LOOK = 0.05
-"""Seconds: how long a lease on a file is waited for (the kernel ends it after 45), and how often is asked."""
+"""Seconds between attempts to open a leased file. _LEASE is the timeout; the kernel breaks a lease after 45."""
 _OWNER_ONLY = 0o600
 
 
 class UnfitFileError(OSError):
-    """A file that may not be read: no regular one, or too large. ``strerror`` says why, as after "cannot be read:"."""
+    """Raised if a file is not regular, too large, or has too long a line. ``strerror`` is the reason."""
 
     def __init__(self, number: int, text: str, path: Path | str) -> None:
-        """``path`` is the file, ``text`` says what it is."""
+        """``number`` is the errno, ``text`` the reason."""
         super().__init__(number, text, str(path))
 
     def __str__(self) -> str:
-        """``PATH: TEXT``."""
+        """Return ``PATH: TEXT``."""
         return f"{self.filename}: {self.strerror}"
 
 
 def check_regular(path: Path | str) -> int:
-    """Return the size of what ``path`` leads to, 0 where nothing is; it is not opened.
+    """Return the size in octets of a regular file, 0 if it does not exist. Symlinks are followed.
 
-    Raise UnfitFileError where it is no regular file.
+    The file is not opened. Raises UnfitFileError if it is not a regular file, or OSError as stat(2) does.
     """
     try:
         found = os.stat(path)  # noqa: PTH116 - a path of either type
@@ -63,7 +63,10 @@ def check_regular(path: Path | str) -> int:
 
 
 def check_small(path: Path | str, limit: int) -> None:
-    """Raise UnfitFileError where ``path`` leads to what is no regular file, or is larger than ``limit`` octets."""
+    """Raise UnfitFileError if ``path`` is not a regular file, or is larger than ``limit`` octets.
+
+    A file that does not exist passes. Symlinks are followed.
+    """
     if check_regular(path) > limit:
         raise _too_large(path, limit)
 
@@ -81,11 +84,11 @@ def _too_large(path: Path | str, limit: int) -> UnfitFileError:
 
 
 def open_foreign(path: Path | str) -> IO[bytes]:
-    """Open a file to read it that another hand may have put there; it has to be regular. Nothing is waited for.
+    """Open a regular file for reading that another program or user may have put there. Symlinks are followed.
 
-    Every such file is opened here: a FIFO in its place would be waited for until somebody writes to it, a device read
-    for ever. It is looked at before it is opened, since opening a device may already do something, and afterwards,
-    since it may have been replaced meanwhile. Symlinks are followed. Raise UnfitFileError, or OSError as open does.
+    All such files are opened by this function, since open(2) of a FIFO blocks and a device may never end. The type is
+    checked before opening, because opening a device can have side effects, and again after, because the file may have
+    been replaced. Raises UnfitFileError if it is not a regular file, or OSError as open does.
     """
     check_regular(path)
     return open(path, "rb", opener=_opened)
@@ -103,10 +106,10 @@ def _opened(path: str, flags: int) -> int:
 
 
 def _open_without_waiting(path: Path | str, flags: int, mode: int = 0) -> int:
-    """Open a file without blocking.
+    """Return a descriptor of a file, opened with O_NONBLOCK.
 
-    While another process, such as Samba, has a lease on it, retry for up to 60 seconds; the kernel breaks the lease
-    after 45. Raises BlockingIOError after that, or OSError.
+    While another process, such as Samba, has a lease on the file, the call is retried for up to 60 seconds; the kernel
+    breaks the lease after 45. Raises BlockingIOError after that, or OSError.
     """
     end = time.monotonic() + _LEASE
     while True:
@@ -119,9 +122,10 @@ def _open_without_waiting(path: Path | str, flags: int, mode: int = 0) -> int:
 
 
 def read_foreign(path: Path | str, limit: int) -> bytes:
-    """Return what a small file has. Raise UnfitFileError as open_foreign does, and where there is more than ``limit``.
+    """Return the content of a file of at most ``limit`` octets.
 
-    Its size is not believed: files below /proc have none.
+    The content is counted too, since files in /proc have size 0. Raises UnfitFileError if the file is larger or not
+    regular, or OSError as open does.
     """
     check_small(path, limit)
     with open_foreign(path) as file:
@@ -140,7 +144,7 @@ def read_foreign_text(path: Path | str, limit: int, errors: str = "strict") -> s
 
 
 def lines_of(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield the lines of an open file. Raises UnfitFileError for one of over a megabyte, of which no more is read."""
+    """Yield the lines of an open file. Raises UnfitFileError at a line of more than MAX_LINE octets."""
     for number, line in enumerate(iter(lambda: file.readline(MAX_LINE + 2), b""), 1):
         if len(line) > MAX_LINE + line.endswith(b"\n"):
             raise UnfitFileError(errno.EFBIG, f"it has a line of over {MAX_LINE} octets, line {number}", file.name)
@@ -148,9 +152,9 @@ def lines_of(file: IO[bytes]) -> Iterator[bytes]:
 
 
 class FileIdentity(NamedTuple):
-    """Which version of which file it is: another one differs in at least one field. Times are in nanoseconds.
+    """Identity of a version of a file: after a change at least one field differs. Times are in nanoseconds.
 
-    It is stored as a plain list of numbers, in ``state.db`` and in validators.
+    ``state.db`` and validators store it as a list of numbers.
     """
 
     device: int
@@ -161,20 +165,20 @@ class FileIdentity(NamedTuple):
 
     @classmethod
     def of(cls, found: os.stat_result) -> FileIdentity:
-        """Return the identity in the result of a stat call."""
+        """Return the identity from the result of a stat call."""
         return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def identity(path: Path) -> FileIdentity | None:
-    """Return the identity of the file that ``path`` leads to, None if there is none."""
+    """Return the identity of a file, None if it does not exist. Symlinks are followed."""
     try:
-        return FileIdentity.of(os.stat(path))  # noqa: PTH116 - one call on the path that is run most
+        return FileIdentity.of(os.stat(path))  # noqa: PTH116 - called more often than anything else here
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
 def write_whole(path: Path, octets: bytes, mode: int) -> None:
-    """Write a small file that others read, by renaming a temporary one beside it. Raise OSError."""
+    """Write a small file atomically, by renaming a temporary file beside it; without fsync. Raises OSError."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
@@ -199,7 +203,7 @@ def same(left: Path, right: Path) -> bool:
 
 
 def fsync_directory(path: Path) -> None:
-    """Make renames and new names in the directory ``path`` durable."""
+    """Call fsync(2) on a directory, so that new names and renames in it are durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -208,25 +212,25 @@ def fsync_directory(path: Path) -> None:
 
 
 def _close_to_others(lock: int) -> None:
-    """Remove the permissions of group and world on a lock, which older versions gave, where that is permitted."""
+    """Remove the permissions of group and others that older versions set on a lock file, if permitted."""
     if os.fstat(lock).st_mode & 0o077:
-        with contextlib.suppress(PermissionError):  # another user's: it is for that user to do
+        with contextlib.suppress(PermissionError):  # the file belongs to another user
             os.fchmod(lock, _OWNER_ONLY)
 
 
 @contextlib.contextmanager
 def locked(path: Path, timeout: float, *, shared: bool = False) -> Iterator[None]:
-    """Lock ``path`` by flock(2), waiting at most ``timeout`` seconds.
+    """Hold a lock on ``path`` by flock(2) during the block. Without ``shared`` the file is created if missing.
 
-    Every user who may open the file may lock it, so only its owner may (mode 0600). Raise LockBusyError, and
-    UnfitFileError if it is no regular file.
+    The mode is 0600, since every user who can open the file can lock it. Raises LockBusyError if the lock is not
+    acquired within ``timeout`` seconds, UnfitFileError if it is not a regular file, or OSError as open does.
     """
     flags = os.O_RDONLY if shared else os.O_RDWR | os.O_CREAT
     check_regular(path)
     descriptor = _open_without_waiting(path, flags, _OWNER_ONLY)
     try:
         _check_kind(os.fstat(descriptor).st_mode, path)
-        if not shared:  # who only reads changes nothing
+        if not shared:  # a reader does not change the mode
             _close_to_others(descriptor)
         end = time.monotonic() + timeout
         while True:

@@ -1,6 +1,6 @@
-"""Streams of lines through child processes (sort, cut, comm), so that no list is ever in memory.
+"""Streams of lines through child processes such as sort(1), cut(1) and comm(1), so that no list is in memory.
 
-Sorting is by octets (``LC_ALL=C``) with a bounded buffer.
+Sorting is by octets (``LC_ALL=C``), with a buffer of limited size.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _C_LOCALE = {"LC_ALL": "C"}
 
 
 class Child:
-    """A child process: killed if its block is left by an exception, else waited for and its exit status checked."""
+    """A child process, as a context manager. An exception in its block kills it; else its exit status is checked."""
 
     def __init__(
         self,
@@ -36,9 +36,10 @@ class Child:
         good: Sequence[int] = (0,),
         limit: float | None = None,
     ) -> None:
-        """Start ``command`` in the C locale; its output is read from ``lines`` or ``chunks``.
+        """Start ``command`` in the C locale. Read its output with ``lines`` or ``chunks``.
 
-        ``good`` are the exit statuses that mean success; after ``limit`` seconds it is killed, which is a failure.
+        ``good`` are the exit statuses of success. After ``limit`` seconds the child is killed, which is a failure.
+        Raises OSError if it cannot be started.
         """
         self._name, self._good = command[0], good
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
@@ -53,27 +54,31 @@ class Child:
 
     @property
     def stdout(self) -> IO[bytes]:
-        """The child's output."""
+        """The pipe with the child's standard output."""
         assert self.process.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
         return self.process.stdout
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the output in chunks."""
+        """Yield the output in chunks of at most CHUNK octets."""
         while chunk := self.stdout.read(CHUNK):
             yield chunk
 
     def lines(self) -> Iterator[bytes]:
-        """Yield the output line by line."""
+        """Return an iterator over the lines of the output."""
         return iter(self.stdout)
 
     def __enter__(self) -> Self:
-        """Return itself."""
+        """Return the child."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Wait for its end, or kill it. Raise LedgerError if it failed."""
+        """Wait for the child; if the block raised, kill it first.
+
+        Raises LedgerError if the exit status is not one of ``good``, unless the block raised an error other than
+        BrokenPipeError.
+        """
         if kind is not None:
-            self.process.kill()  # first: whoever is blocked writing to it goes on
+            self.process.kill()  # first: this unblocks a thread that is writing to it
         with contextlib.suppress(OSError):
             if self.process.stdin:
                 self.process.stdin.close()
@@ -88,49 +93,49 @@ class Child:
             raise LedgerError(f"{self._name} failed ({status}): {said or 'no message'}")
 
     def kill(self) -> None:
-        """Kill it, from any thread; its block still has to be left."""
+        """Kill the child and wait for it. Any thread may call this; the block must still be left."""
         self.process.kill()
         self.process.wait()
 
 
 class Sorter(Child):
-    """``sort -u``: lines in by ``write``, sorted lines out after ``finish``."""
+    """A ``sort -u`` process. ``write`` takes lines, ``finish`` returns them sorted, each once."""
 
     def __init__(self, spool: Path) -> None:
-        """Start it; what does not fit the buffer goes to ``spool``."""
+        """Start sort(1), with its temporary files in ``spool``."""
         super().__init__(["sort", "-u", f"-S{SORT_BUFFER}", "-T", str(spool)], subprocess.PIPE)
         assert self.process.stdin is not None  # noqa: S101 - for the type checker: it is a pipe
         self.write = self.process.stdin.write
 
     def feed(self, lines: Iterable[bytes]) -> None:
-        """Write many lines."""
+        """Write lines, each with its line feed."""
         for chunk in joined_lines(lines):
             self.write(chunk)
 
     def finish(self) -> Iterator[bytes]:
-        """Yield the sorted lines in chunks; nothing can be written after this."""
+        """Close the input, and return an iterator over the sorted lines in chunks. No ``write`` may follow."""
         assert self.process.stdin is not None  # noqa: S101 - for the type checker: it is a pipe
         self.process.stdin.close()
         return self.chunks()
 
 
 def merged(paths: Sequence[Path]) -> Child:
-    """Start ``sort -m`` over sorted files. Their end lines come along, out of order: the reader skips them."""
+    """Return a ``sort -m`` process over sorted files. Its output has their end lines, out of order, to be skipped."""
     return Child(["sort", "-m", *map(str, paths)] if paths else ["true"], subprocess.DEVNULL)
 
 
 @contextlib.contextmanager
 def first_fields(paths: Sequence[Path]) -> Iterator[Iterator[bytes]]:
-    """Yield the first fields of the lines of sorted files, merged, in chunks of whole lines.
+    """Yield an iterator over the first fields of the lines of sorted files, merged, in chunks of whole lines.
 
-    A line without a TAB, such as an end line, comes whole and out of order.
+    A line without a TAB, such as an end line, is not cut, and may be out of order.
     """
     with merged(paths) as both, Child(["cut", "-f1"], both.stdout) as cut:
         yield whole_lines(cut.chunks())
 
 
 def joined_lines(lines: Iterable[bytes], size: int = CHUNK) -> Iterator[bytes]:
-    """Yield lines joined to chunks, so that writing them costs little."""
+    """Yield the lines joined to chunks of about ``size`` octets, which take fewer writes."""
     held: list[bytes] = []
     room = size
     for line in lines:
@@ -144,11 +149,11 @@ def joined_lines(lines: Iterable[bytes], size: int = CHUNK) -> Iterator[bytes]:
 
 
 def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield chunks that end with the end of a line (except a last line that has none).
+    """Yield the input in chunks of whole lines. A last line without a line feed is yielded as it is.
 
-    Raise DamagedError for a line of over a megabyte: no list has one, and memory must not grow with it.
+    Raises DamagedError at a line of more than MAX_LINE octets, to limit the memory used.
     """
-    rest: list[bytes] = []  # joined once: chunks may be single octets
+    rest: list[bytes] = []  # a list, joined only once, since chunks may be single octets
     size = 0
     for chunk in chunks:
         end = chunk.rfind(b"\n") + 1
@@ -164,7 +169,7 @@ def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def write_plain(path: Path, chunks: Iterable[bytes]) -> Path:
-    """Write a file of this run's spool: no end line, no fsync, since nothing of it outlives the run."""
+    """Write chunks to a file without end line and fsync, and return its path. For files in a spool."""
     with path.open("wb") as file:
         file.writelines(chunks)
     return path

@@ -1,4 +1,4 @@
-"""Find a single address in sorted files, by bisection: no list is ever read for it."""
+"""Look-up of single addresses in sorted files by bisection, without reading the whole files."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class SortedLines:
-    """A file of lines sorted by octets, perhaps with an end line."""
+    """An open file of lines sorted by octets, with or without an end line."""
 
     def __init__(self, path: Path) -> None:
-        """Open it. Raise OSError."""
+        """Map the file into memory. Raises OSError as open_foreign does."""
         with atomic.open_foreign(path) as file:
             file.seek(0, 2)
             self._octets = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if file.tell() else b""
@@ -26,7 +26,7 @@ class SortedLines:
         self._end = last if self._octets[last : last + 6] == b"# end " else len(self._octets)
 
     def starting_with(self, prefix: bytes) -> Iterator[bytes]:
-        """Yield every line that starts so, without its line feed."""
+        """Yield every line that starts with ``prefix``, without its line feed."""
         low, high = 0, self._end
         while low < high:
             start = self._octets.rfind(b"\n", low, (low + high) // 2) + 1 or low
@@ -45,23 +45,23 @@ class SortedLines:
         return bytes(self._octets[start : end if end >= 0 else len(self._octets)])
 
     def close(self) -> None:
-        """Unmap it."""
+        """Unmap the file."""
         if isinstance(self._octets, mmap.mmap):
             self._octets.close()
 
 
 class SnapshotIndex:
-    """Finds the sources that have an address, by their snapshots."""
+    """An index of addresses in the snapshots of several sources, as a context manager."""
 
     def __init__(self, snapshots: Mapping[str, Path]) -> None:
-        """Open them; one that does not exist counts as empty."""
+        """Open the snapshots. A snapshot that cannot be opened counts as empty."""
         self._files: dict[str, SortedLines] = {}
         for name, path in snapshots.items():
             with contextlib.suppress(OSError):
                 self._files[name] = SortedLines(path)
 
     def __enter__(self) -> Self:
-        """Return itself."""
+        """Return the index."""
         return self
 
     def __exit__(
@@ -72,12 +72,12 @@ class SnapshotIndex:
             file.close()
 
     def entries(self, address: bytes) -> Iterator[tuple[str, bytes, bytes]]:
-        """Yield source, key and label of each entry, the latter two escaped."""
+        """Yield (source, key, label) for each entry of an address. Key and label are escaped."""
         for name, file in self._files.items():
             for line in file.starting_with(address + b"\t"):
                 _, key, label = line.split(b"\t")
                 yield name, key, label
 
     def sources(self, address: bytes) -> tuple[str, ...]:
-        """Return the names of the sources that have it."""
+        """Return the names of the sources that list an address."""
         return tuple(name for name, file in self._files.items() if next(file.starting_with(address + b"\t"), None))

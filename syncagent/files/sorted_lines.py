@@ -1,4 +1,4 @@
-"""Files that grow with the list: sorted lines and a last line ``# end COUNT SHA256`` over the lines before it."""
+"""Sorted files: sorted lines, then an end line ``# end COUNT SHA256`` with the number and digest of the others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _END_ROOM = 128
 
 @dataclass(frozen=True, slots=True)
 class SortedFile:
-    """A sorted file on disk: how many lines, the SHA-256 of them, and how many octets they take."""
+    """A complete sorted file: number, SHA-256 (in hex) and size in octets of its lines, without the end line."""
 
     path: Path
     count: int
@@ -33,20 +33,20 @@ class SortedFile:
 
 
 def end_line(count: int, digest: str) -> bytes:
-    """Return the last line of a sorted file, or of a plain list that proves it is complete."""
+    """Return an end line for a list of ``count`` lines with this SHA-256 in hex."""
     return f"# end {count} {digest}\n".encode()
 
 
 def parse_end(line: bytes) -> tuple[int, str] | None:
-    """Parse an end line. Return count and digest, None if it is something else."""
+    """Parse an end line. Return (count, digest), None if it is not an end line."""
     found = _END.fullmatch(line)
     return (int(found[1]), found[2].decode()) if found else None
 
 
 def write_sorted(path: Path, chunks: Iterable[bytes]) -> SortedFile:
-    """Write lines that come sorted, in chunks of any size, and the end line; fsync.
+    """Write sorted lines and the end line, and fsync file and directory. Chunks may end within a line.
 
-    ``path`` must be a name that nothing refers to yet: a crash leaves an orphan.
+    ``path`` must be a new name: a crash leaves an incomplete file there. Raises OSError.
     """
     digest, count, size = hashlib.sha256(), 0, 0
     with path.open("wb") as file:
@@ -64,9 +64,9 @@ def write_sorted(path: Path, chunks: Iterable[bytes]) -> SortedFile:
 
 
 def verify(path: Path, digest: str | None = None) -> SortedFile:
-    """Read a sorted file and check it against its end line, and against ``digest`` if one is known.
+    """Verify a sorted file against its end line, and against ``digest`` unless it is None. Return the file.
 
-    Raise DamagedError.
+    Raises DamagedError if the file is missing, unreadable, truncated or altered.
     """
     try:
         with open_foreign(path) as file:
@@ -100,7 +100,7 @@ def _summed(file: IO[bytes], left: int) -> tuple[int, str]:
 
 
 def chunks_of(file: SortedFile) -> Iterator[bytes]:
-    """Yield the lines of a verified file, without its end line, in chunks of any size."""
+    """Yield the lines of a sorted file, without the end line, in chunks that may end within a line."""
     left = file.size
     with file.path.open("rb") as stream:
         while left and (chunk := stream.read(min(CHUNK, left))):
@@ -109,15 +109,18 @@ def chunks_of(file: SortedFile) -> Iterator[bytes]:
 
 
 def size_of(file: SortedFile | Path) -> int:
-    """Return how many octets the lines of a file take."""
+    """Return the size in octets of a file, without the end line of a sorted file."""
     return file.size if isinstance(file, SortedFile) else file.stat().st_size
 
 
 @contextlib.contextmanager
 def differences(left: Path, right: SortedFile | Path) -> Iterator[Iterator[bytes]]:
-    """Yield chunks of the lines that only one of two sorted files has; a TAB is before those of ``right`` (comm(1))."""
+    """Yield an iterator over the lines that are in only one of two sorted files, in chunks of whole lines (comm(1)).
+
+    Lines of ``right`` start with a TAB. Raises LedgerError if a child process fails.
+    """
     body = ["cat", str(right)]
-    if isinstance(right, SortedFile):  # less its end line
+    if isinstance(right, SortedFile):  # without its end line
         body = ["head", "-c", str(right.size), str(right.path)]
     with Child(body, subprocess.DEVNULL) as feed, Child(["comm", "-3", str(left), "-"], feed.stdout) as comm:
         yield whole_lines(comm.chunks())

@@ -1,6 +1,6 @@
-"""The standard streams: output that cannot be written is dropped, so that it changes neither the work nor its status.
+"""The standard streams. Output that cannot be written is dropped, so that the program goes on with the same status.
 
-Everything that prints (print, click, rich, traceback) goes through sys.stdout and sys.stderr, which `guard` replaces.
+All output (print, click, rich, traceback) goes through sys.stdout and sys.stderr, which ``guard`` replaces.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 PATIENCE = 1.0
-"""Seconds that a reader may let a full pipe stand, in `not_waiting`, after `stop_waiting`, and for a log line."""
+"""Timeout in seconds for writing to a full pipe: within ``not_waiting``, after ``stop_waiting``, for a log line."""
 
 
 def guard() -> None:
-    """Make descriptors 0 to 2 and their streams usable, whatever was inherited.
+    """Open closed descriptors 0 to 2 on /dev/null, and replace sys.stdout and sys.stderr by streams that do not fail.
 
-    Must run before any file is opened: a descriptor that is closed would be the next file's, and whatever the program,
-    a library or a child writes to it would land in that file.
+    Call it before any file is opened. Otherwise that file may get a closed descriptor's number, and output of the
+    program, a library or a child process would be written to it.
     """
     for descriptor in range(3):
         _open(descriptor)
@@ -37,7 +37,7 @@ def guard() -> None:
 
 @contextlib.contextmanager
 def not_waiting() -> Iterator[None]:
-    """Within the block drop output that nobody reads for PATIENCE seconds; elsewhere a slow reader is waited for."""
+    """Drop output within the block if a pipe stays full for PATIENCE seconds. After the block, writes block again."""
     stop_waiting()
     try:
         yield
@@ -47,13 +47,13 @@ def not_waiting() -> Iterator[None]:
 
 
 def stop_waiting() -> None:
-    """Drop output that nobody reads for PATIENCE seconds, from now on."""
+    """Drop output from now on if a pipe stays full for PATIENCE seconds."""
     for raw in _raws():
         raw.patience = PATIENCE
 
 
 def finish() -> None:
-    """Write what is buffered; say on stderr if output is missing, except to a reader that left, as head(1) does."""
+    """Flush both streams. Report lost standard output on stderr, unless the reader closed the pipe, as head(1) does."""
     sys.stdout.flush()
     raw = _raw(sys.stdout)
     if raw and raw.error and raw.error.errno != errno.EPIPE:
@@ -62,33 +62,33 @@ def finish() -> None:
 
 
 def put(descriptor: int, octets: ReadableBuffer, patience: float | None) -> int:
-    """Write at most PIPE_BUF octets once there is room for them; return how many were written.
+    """Write at most PIPE_BUF octets once there is room for them. Return the number of octets written.
 
-    What poll(2) calls writable takes that many without blocking (pipe(7)), unless another writer is faster.
-    Raise TimeoutError where there is no room within `patience` seconds (None: no limit), and OSError.
+    A pipe that poll(2) reports as writable takes PIPE_BUF octets without blocking (pipe(7)), unless another process
+    writes first. Raises TimeoutError if there is no room within ``patience`` seconds (None: no limit), or OSError.
     """
     poll = select.poll()
     poll.register(descriptor, select.POLLOUT)
     while poll.poll(None if patience is None else patience * 1000):
-        with contextlib.suppress(BlockingIOError):  # O_NONBLOCK, and another writer was faster
+        with contextlib.suppress(BlockingIOError):  # O_NONBLOCK, and another process wrote first
             return os.write(descriptor, memoryview(octets).cast("B")[: select.PIPE_BUF])
     raise TimeoutError(errno.ETIMEDOUT, "nobody reads it")
 
 
 class _Guarded(io.FileIO):
-    """Descriptor that takes everything: from the first error on it drops what is written, so that nothing has a gap."""
+    """A raw stream whose writes do not fail. After the first error it drops all output, so that there is no gap."""
 
     patience: float | None = None
     error: OSError | None = None
 
     def wait_again(self) -> None:
-        """Wait for a slow reader from now on, also for one that was too slow."""
+        """Block on a full pipe from now on, also after a timeout has dropped output."""
         self.patience = None
         if isinstance(self.error, TimeoutError):
             self.error = None
 
     def write(self, octets: ReadableBuffer, /) -> int:
-        """Write some of it, or drop all of it; return how many octets are done with."""
+        """Write some octets, or drop all. Return the number of octets written or dropped."""
         if self.error is None:
             try:
                 return put(self.fileno(), octets, self.patience)
@@ -98,7 +98,7 @@ class _Guarded(io.FileIO):
 
 
 def _open(descriptor: int) -> None:
-    """Open a closed descriptor on /dev/null, for children too. Those below it are open."""
+    """Open a closed descriptor on /dev/null, inheritable. All lower descriptors must be open."""
     try:
         fcntl.fcntl(descriptor, fcntl.F_GETFD)
     except OSError:
@@ -106,18 +106,18 @@ def _open(descriptor: int) -> None:
 
 
 def _readable(stream: TextIO | None) -> TextIO:
-    """Return stdin, or an empty one where Python found it closed and has None."""
+    """Return the stream, or an empty stream if it is None: Python sets sys.stdin to None if it was closed."""
     return open(os.devnull, encoding="utf-8") if stream is None else stream  # noqa: PTH123 - a device
 
 
 def _guarded(stream: TextIO | None) -> TextIO:
-    """Return a stream that does not fail, on the same descriptor; on /dev/null where Python has None for a closed one.
+    """Return a stream that does not fail, on the same descriptor; on /dev/null if the stream is None (was closed).
 
-    Its descriptor is never closed: it could be another file's before the last line is written.
+    It never closes its descriptor, since another file could then get the number while output is still written.
     """
     if stream is None:
         return _endless(os.open(os.devnull, os.O_WRONLY), "utf-8")
-    if not isinstance(stream, io.TextIOWrapper):  # a test's own, in memory
+    if not isinstance(stream, io.TextIOWrapper):  # a stream in memory, of a test
         return stream
     guarded = _endless(stream.fileno(), stream.encoding)
     guarded.reconfigure(line_buffering=stream.line_buffering, write_through=stream.write_through)
@@ -125,7 +125,7 @@ def _guarded(stream: TextIO | None) -> TextIO:
 
 
 def _endless(descriptor: int, encoding: str) -> io.TextIOWrapper:
-    """Return a stream that escapes what the encoding, such as that of the locale, does not have."""
+    """Return a text stream on a descriptor that escapes characters that the encoding lacks."""
     raw = _Guarded(descriptor, "wb", closefd=False)
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace")
 

@@ -1,1 +1,1 @@
-"""What is remembered between runs."""
+"""The state directory: database, snapshots, lists and history."""

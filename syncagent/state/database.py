@@ -1,8 +1,8 @@
 """The state between runs: rows in ``state.db``, lists in sorted files beside it.
 
-A file is in place, under a name of its own, before the row that refers to it is committed; a file that no
-row refers to is an orphan of a run that did not finish, and the next run removes it. Losing all of it costs one full
-fetch and the history, never a recipient.
+A file is complete, under a unique name, before the row that refers to it is committed. A file that no row refers to
+is an orphan of an interrupted run; the next run removes it. If the whole state is lost, the next run fetches every
+source completely and the history is gone, but no recipient is lost.
 """
 
 from __future__ import annotations
@@ -56,12 +56,14 @@ _T = TypeVar("_T")
 
 
 class Ledger:
-    """An open state directory. ``notes`` lists the damage found in it."""
+    """An open state directory: the database and the sorted files. ``notes`` lists the damage found in it."""
 
     def __init__(self, directory: Path, *, write: bool = True) -> None:
-        """Open it and create what is missing; with ``write=False`` nothing is created, and what is missing is empty.
+        """Open the database, and create it if it is missing.
 
-        A database that SQLite cannot read is set aside, and a new one begun. Raise LedgerError.
+        With ``write=False`` nothing is created, and a missing database reads as an empty one. A damaged database is
+        renamed and a new one created. Raises LedgerError if the database cannot be used, or if it is damaged and
+        ``write`` is False.
         """
         self.directory, self._write = directory, write
         self.snapshots, self.lists, self.changes = (directory / name for name in ("snapshots", "lists", "changes"))
@@ -88,9 +90,9 @@ class Ledger:
         try:
             self._file.stat()
             there = True
-            for file in (self._file, self._file.with_name("state.db-journal")):  # SQLite would wait for a FIFO
+            for file in (self._file, self._file.with_name("state.db-journal")):  # SQLite would block on a FIFO
                 atomic.check_regular(file)
-        except FileNotFoundError:  # and nothing else: where nobody may look it may well be there
+        except FileNotFoundError:  # not PermissionError: the file may exist
             there = False
         uri = self._file.absolute().as_uri()
         source = uri if self._write else f"{uri}?mode=ro" if there else ":memory:"
@@ -116,7 +118,7 @@ class Ledger:
         self.finished = _decode(finished[0][0], Finished) if finished else None
 
     def set_aside(self, error: Exception) -> None:
-        """Close the damaged database and rename it. Raise LedgerError where nothing may be written."""
+        """Close and rename the damaged database. Raises LedgerError if the ledger is open for reading only."""
         with contextlib.suppress(AttributeError):
             self._database.close()
         if not self._write:
@@ -128,7 +130,7 @@ class Ledger:
         self.notes.append(Note("state-damaged", aside.name, detail=str(error)))
 
     def _name_aside(self) -> Path:
-        """Return a name for a damaged database that no file has."""
+        """Return an unused path for a damaged database."""
         name = f"state.db.damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
         names = (
             self._file.with_name(f"{name}{suffix}") for suffix in ("", *(f"-{number}" for number in range(2, 1000)))
@@ -136,7 +138,7 @@ class Ledger:
         return next(path for path in names if not path.exists())
 
     def _lacks_columns(self) -> bool:
-        """True if a table that is read when the database is opened, or a column of it, is missing."""
+        """True if a table that ``_open`` reads is missing or lacks a column."""
         return any(
             not columns <= {name for (name,) in self._rows("SELECT name FROM pragma_table_info(?)", (table,))}
             for table, columns in _READ_AT_ONCE.items()
@@ -150,7 +152,7 @@ class Ledger:
         try:
             return self._database.execute(statement, values).fetchall()
         except sqlite3.DatabaseError as error:
-            if type(error) is sqlite3.DatabaseError:  # not one of its kinds: damage
+            if type(error) is sqlite3.DatabaseError:  # the class itself, not a subclass: damage
                 raise LedgerDamagedError(str(error)) from error
             raise
 
@@ -161,23 +163,23 @@ class Ledger:
             try:
                 yield self._database
             except BaseException:
-                with contextlib.suppress(sqlite3.Error):  # rolled back already, as where the disk is full
+                with contextlib.suppress(sqlite3.Error):  # SQLite has rolled back itself, for example on a full disk
                     self._database.execute("ROLLBACK")
                 raise
             self._database.execute("COMMIT")
         except sqlite3.Error as error:
-            if type(error) is sqlite3.DatabaseError:  # not one of its kinds: damage
+            if type(error) is sqlite3.DatabaseError:  # the class itself, not a subclass: damage
                 raise LedgerDamagedError(str(error)) from error
             raise LedgerError(f"{self._file} cannot be written: {error}{_remedy(error, self._file)}") from error
 
     def save_source(self, state: SourceState) -> None:
-        """Record a source: its snapshot (whose file is in place) and its validator, in one transaction."""
+        """Record the state of a source in one transaction. The file of its snapshot must be in place."""
         with self._transaction() as database:
             database.execute("INSERT OR REPLACE INTO source VALUES (?, ?)", (state.name, _encode(state)))
         self.sources[state.name] = state
 
     def approve(self, ids: Collection[str], now: float) -> None:
-        """Record that a person lets these holds go."""
+        """Record the approval of these holds, at time ``now``. ``ids`` must be IDs of current holds."""
         if not ids:
             return
         with self._transaction() as database:
@@ -187,9 +189,9 @@ class Ledger:
                 self.holds[hold_id] = hold
 
     def window(self, since: float) -> dict[str, tuple[int, int]]:
-        """Return the numbers added and removed since then, by domain.
+        """Return (number added, number removed) by domain, for changes after ``since``.
 
-        Recipients that filled an empty domain are no growth; removals that a person approved are no loss.
+        Additions to an empty domain and approved removals do not count.
         """
         rows = self._rows(
             "SELECT domain, SUM(CASE WHEN before = 0 THEN 0 ELSE added END), SUM(removed - approved)"
@@ -199,22 +201,22 @@ class Ledger:
         return {domain: (added, removed) for domain, added, removed in rows}
 
     def oldest_change(self, since: float) -> float | None:
-        """Return the time of the first change since then, or None: ``window`` changes when that has passed."""
+        """Return the time of the first change after ``since``, None if there is none."""
         ((first,),) = self._rows("SELECT MIN(at) FROM change WHERE at > ?", (since,))
         return None if first is None else float(first)
 
     def last_change(self) -> float:
-        """Return when a run last changed the map, 0 if none did."""
+        """Return when a run last published, 0 if the history has no such run."""
         ((found,),) = self._rows("SELECT MAX(finished) FROM run WHERE status = 'published'")
         return float(found or 0)
 
     def standing_failure(self) -> str:
-        """Return the error of the last run on record if it could not publish, else ""."""
+        """Return the error of the last recorded run if it failed to publish, else ""."""
         rows = self._rows("SELECT status, error FROM run ORDER BY finished DESC LIMIT 1")
         return str(rows[0][1]) if rows and rows[0][0] == "failed" else ""
 
     def runs(self, since: float) -> list[RunRow]:
-        """Return the runs on record since then, oldest first."""
+        """Return the recorded runs that started at or after ``since``, oldest first."""
         rows = self._rows(
             "SELECT id, started, status, exit_code, added, removed, error, changes_file FROM run"
             " WHERE started >= ? ORDER BY started",
@@ -223,7 +225,7 @@ class Ledger:
         return [RunRow(*row) for row in rows]
 
     def first_import(self) -> str:
-        """Return the ID of the run that published when nothing was published yet, "" if it is not on record."""
+        """Return the ID of the run that first published the map, "" if it is not recorded."""
         rows = self._rows(
             "SELECT id FROM run WHERE status = 'published' AND id NOT IN (SELECT run FROM recipient)"
             " AND changes_file IS NULL AND added > 0 AND removed = 0 ORDER BY started LIMIT 1"
@@ -231,20 +233,23 @@ class Ledger:
         return str(rows[0][0]) if rows else ""
 
     def first_time(self) -> float:
-        """Return when the first run on record was, 0 if there is none."""
+        """Return when the oldest recorded run started, 0 if there is none."""
         ((found,),) = self._rows("SELECT MIN(started) FROM run")
         return float(found or 0)
 
     def recipients(self, run: str, address: str | None) -> Iterator[tuple[str, int, str]]:
-        """Yield the changes of a run, domains first: address, whether it is new, the sources by commas."""
+        """Yield the changes of a run as (address, 1 if added or 0 if removed, comma-separated sources), domains first.
+
+        ``address`` limits them to one address; None yields all.
+        """
         name = "sources" if self._rows("SELECT 1 FROM pragma_table_info('recipient') WHERE name = 'sources'") else "''"
         where, values = ("", (run,)) if address is None else (" AND address = ?", (run, address))
-        query = f"SELECT address, added, {name} FROM recipient WHERE run = ?{where}"  # noqa: S608 - our own names
+        query = f"SELECT address, added, {name} FROM recipient WHERE run = ?{where}"  # noqa: S608 - constant names
         query += " ORDER BY instr(address, '@') > 0, added DESC, address"
         yield from self._database.execute(query, values)
 
     def settle(self, run: RunRow) -> None:
-        """Record an unchanged run if the last one could not publish: nothing is left to be published."""
+        """Record an unchanged run if the last recorded run failed to publish. This ends ``standing_failure``."""
         if self._write and self.standing_failure():
             self.record_failure(run)
 
@@ -256,7 +261,7 @@ class Ledger:
         changes: Iterable[DomainRow],
         recipients: Iterable[tuple[str, bool, str]],
     ) -> None:
-        """Record a finished run in one transaction; approvals that it used are gone with it."""
+        """Record a finished run in one transaction. ``holds`` replace the recorded holds and their approvals."""
         now = time.time()
         with self._transaction() as database:
             database.execute("INSERT OR REPLACE INTO meta VALUES ('finished', ?)", (_encode(finished),))
@@ -274,7 +279,7 @@ class Ledger:
             _insert_run(database, run, now)
 
     def forget(self, before: float) -> None:
-        """Delete the history before then; the next run removes files that no row refers to any more."""
+        """Delete the history from before ``before``. The next run removes files that no row refers to any more."""
         if not self._rows("SELECT 1 FROM run WHERE started < ? LIMIT 1", (before,)):
             return
         with self._transaction() as database:
@@ -283,17 +288,20 @@ class Ledger:
             database.execute("DELETE FROM run WHERE started < ?", (before,))
 
     def record_failure(self, run: RunRow) -> None:
-        """Record a run that did not finish, so that the history shows it."""
+        """Record a run in the history only: a run that failed, or one that ends a failure (see ``settle``)."""
         with self._transaction() as database:
             _insert_run(database, run, time.time())
 
     def new_list(self, kind: str, run_id: str, chunks: Iterable[bytes]) -> ListFile:
-        """Write a list and return its file name, count and digest. It takes effect once ``record`` refers to it."""
+        """Write a sorted list. Return its file name, count and digest, which ``record`` must then refer to."""
         written = sorted_lines.write_sorted(self.lists / f"{kind}-{run_id}", chunks)
         return ListFile(written.path.name, written.count, written.digest)
 
     def keep_changes(self, run_id: str, changes: Iterable[tuple[str, bool, str]]) -> str:
-        """Write the many changes of a run to a compressed file: ``+ADDRESS TAB SOURCES`` lines, or ``-``."""
+        """Write the changes of a run to a gzip file, and return its name.
+
+        Each line is ``+ADDRESS TAB SOURCES`` for an addition, ``-ADDRESS TAB SOURCES`` for a removal.
+        """
         file = self.changes / f"{run_id}.gz"
         with gzip.open(file, "wb", compresslevel=1) as out:
             lines = (f"{'+' if new else '-'}{address}\t{said}\n".encode() for address, new, said in changes)
@@ -303,7 +311,7 @@ class Ledger:
         return file.name
 
     def open_list(self, listed: ListFile | None, kind: NoteKind) -> sorted_lines.SortedFile | None:
-        """Verify a list of the last finished run. Return None, and add a note of this kind, if it is damaged."""
+        """Verify and return a list of the last finished run. If damaged, add a note of this kind and return None."""
         if listed is None:
             return None
         try:
@@ -313,7 +321,7 @@ class Ledger:
             return None
 
     def prepare(self) -> Path:
-        """Create the directories and remove what unfinished runs left. Return a directory for this run's spool."""
+        """Create the directories and remove files of interrupted runs. Return a new spool directory for this run."""
         referred = {state.snapshot.file for state in self.sources.values() if state.snapshot}
         if self.finished:
             referred |= {self.finished.kept.name, self.finished.published.name}
@@ -330,7 +338,7 @@ class Ledger:
 
 @contextlib.contextmanager
 def ledger_errors(state: Path) -> Iterator[None]:
-    """Raise LedgerError for errors of the state directory and of SQLite."""
+    """Convert an OSError or sqlite3.Error of the block to LedgerError."""
     try:
         yield
     except OSError as error:
@@ -340,7 +348,7 @@ def ledger_errors(state: Path) -> Iterator[None]:
 
 
 def _remedy(error: sqlite3.Error, file: Path) -> str:
-    """Return what to do about an error of SQLite, by its primary result code; empty if only the error tells."""
+    """Return the remedy for an SQLite error, by its primary result code; "" if there is none."""
     code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY
     if code == sqlite3.SQLITE_BUSY:
         return f"; another process has it open: fuser -v {file}"
@@ -354,7 +362,7 @@ def _unusable(state: Path, error: OSError) -> LedgerError:
 
 @contextlib.contextmanager
 def reading(directory: Path) -> Iterator[Ledger]:
-    """Open a state directory to read it; nothing is created. Raise LedgerError."""
+    """Yield the ledger of a state directory, open for reading only. Raises LedgerError if it cannot be read."""
     with ledger_errors(directory), contextlib.closing(Ledger(directory, write=False)) as ledger:
         yield ledger
 

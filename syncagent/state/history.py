@@ -1,4 +1,4 @@
-"""The history: what changed when, and because of which source."""
+"""Queries of the history: runs, the recipients that they changed, and the sources of these."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from syncagent.state.database import Ledger
 
 SHOWN = 20
-"""How many of a run's changes are shown to people."""
+"""Default number of changes shown of each run."""
 
 
 class Change(Struct, frozen=True):
-    """A recipient, or a domain of postfix.domains_map, that was added or removed, and the sources that had it."""
+    """The addition or removal of a recipient, or of a domain of postfix.domains_map. ``sources`` list or listed it."""
 
     address: str
     added: bool
@@ -32,12 +32,12 @@ class Change(Struct, frozen=True):
 
     @property
     def is_domain(self) -> bool:
-        """True for a relay domain, which the counts of a run leave out."""
+        """True for a relay domain. The counts of a run leave it out."""
         return "@" not in self.address
 
 
 class Run(Struct, frozen=True):
-    """A run that changed something, or failed to. ``changes`` is cut short unless an address was asked for, or JSON."""
+    """A recorded run, started at ``at`` (seconds since the epoch). ``changes`` may be cut, see ``read``."""
 
     run_id: str
     at: float
@@ -51,7 +51,11 @@ class Run(Struct, frozen=True):
 
 
 def read(config: Config, since: float, address: str | None = None, *, shown: int | None = SHOWN) -> list[Run]:
-    """Return the runs since then, oldest first; with an address, those that changed it. Raise LedgerError."""
+    """Return the runs that started at or after ``since`` and changed something or failed, oldest first.
+
+    With ``address``, return only the runs and changes of that address. ``shown`` limits the changes of each run; None
+    returns all. Raises LedgerError if the state cannot be read.
+    """
     with reading(config.state.directory) as ledger:
         first = ledger.first_import()
         found = []
@@ -74,7 +78,7 @@ def read(config: Config, since: float, address: str | None = None, *, shown: int
 
 
 def of_address(config: Config, address: str) -> list[tuple[float, Change]]:
-    """Return every recorded change of an address, oldest first."""
+    """Return the recorded changes of an address with their times, oldest first, at most SHOWN of each run."""
     return [(run.at, change) for run in read(config, 0, address) for change in run.changes]
 
 
@@ -105,7 +109,10 @@ def _lines(path: Path, address: str | None) -> Iterator[tuple[str, bool, str]]:
 
 
 def since(text: str, now: float | None = None) -> float:
-    """Parse a time such as 2026-01-31 or 2026-01-31T02:00, or how long ago, such as 7d. Raises ValueError."""
+    """Parse a time such as 2026-01-31 or 2026-01-31T02:00, or an age such as 7d. Return seconds since the epoch.
+
+    A time without a zone is local time. Raises ValueError if the text is neither.
+    """
     import datetime as dt
 
     from syncagent.values.types import Duration

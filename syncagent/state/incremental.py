@@ -1,6 +1,6 @@
-"""Incremental answers: a list without the keys that changed, so that a source sends only what is new.
+"""Incremental answers: the last list without the lines of some keys, to which new entries are added.
 
-Lines are those of a snapshot: the key is the second field. Only the keys that changed are in memory.
+Lines are those of a snapshot: the key is the second field. Only the deleted keys are in memory.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _SAMPLE = 3
 
 
 class Amendment:
-    """The lines of ``base`` without deleted keys. ``spool`` is a directory of its own."""
+    """The lines of ``base`` without deleted keys. ``spool`` is a directory that nothing else uses."""
 
     def __init__(self, base: SortedFile | Path, spool: Path) -> None:
-        """Delete nothing yet."""
+        """Start with all lines of ``base``."""
         self._base, self._spool = base, spool
         self._void: set[bytes] = set()
         self._stay: Path | None = None
@@ -37,7 +37,7 @@ class Amendment:
             self._stay = pipeline.write_plain(self._spool / "retained", sorter.finish())
 
     def write(self) -> Path:
-        """Write the remaining lines, sorted. Return the file."""
+        """Write the remaining lines, sorted. Return the file; if nothing is deleted, this may be ``base``."""
         if isinstance(self._base, SortedFile):
             chunks = sorted_lines.chunks_of(self._base)
         elif not self._void and self._stay is None:
@@ -74,9 +74,9 @@ def _retained(lines: Iterable[bytes], keys: Path) -> Iterator[bytes]:
 
 
 def differences(old: SortedFile, new: SortedFile, explained: Collection[bytes], spool: Path) -> tuple[int, list[str]]:
-    """Count the addresses that only one of two snapshots has under a key that is not ``explained``; name a few.
+    """Compare two snapshots by address and key. Return the number of differences, and up to 3 addresses as examples.
 
-    Labels and rejects are not compared.
+    Keys in ``explained``, labels and rejects are not compared.
     """
     before, after = (
         pipeline.write_plain(spool / name, _identities(file, explained))

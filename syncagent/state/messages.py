@@ -1,4 +1,4 @@
-"""The sentences for holds, canaries, catch-alls, notes and refusals: data in, text out. Nothing decides by them."""
+"""Messages for holds, canaries, catch-alls, notes and refusals, made from their data. No code depends on the text."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _CANARY_REMEDY = "correct the source, or limits.canaries"
 
 
 def counted(count: int, noun: str) -> str:
-    """Return ``1 recipient``, ``2 recipients``."""
+    """Return a count with its noun: ``1 recipient``, ``2,000 recipients``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def moment(seconds: float) -> str:
-    """Return a time for people, in local time with its zone: ``2026-01-31 02:41:07 CET``."""
+    """Format seconds since the epoch for people, in local time with its zone: ``2026-01-31 02:41:07 CET``."""
     return dt.datetime.fromtimestamp(seconds, dt.UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
 def machine_moment(seconds: float) -> str:
-    """Return a time for machines, in UTC by RFC 3339: ``2026-01-31T01:41:07+00:00``."""
+    """Format seconds since the epoch for machines, in UTC by RFC 3339: ``2026-01-31T01:41:07+00:00``."""
     return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat(timespec="seconds")
 
 
@@ -40,14 +40,14 @@ def machine_moment(seconds: float) -> str:
 
 
 def held(hold: Hold) -> str:
-    """Return what a hold holds: ``12 removals of example.com``."""
+    """Return the subject of a hold: ``12 removals of example.com``, or the removal of a relay domain."""
     if hold.is_of_domain:
         return f"the removal of the relay domain {hold.domain.removeprefix(DOMAIN_HOLD)}"
     return f"{counted(hold.count, 'removal')} of {hold.domain}"
 
 
 def with_text(reason: Reason) -> Reason:
-    """Return the reason with its sentence; one that has a sentence, as an older version recorded it, keeps it."""
+    """Return the reason with its sentence. A sentence that it already has, such as of an older version, stays."""
     return reason if reason.text else replace(reason, text=_REASONS[reason.kind](reason))
 
 
@@ -115,30 +115,30 @@ _REASONS: dict[ReasonKind, Callable[[Reason], str]] = {
 
 
 def absent_canary(canary: str) -> str:
-    """Return that a canary is missing, and the remedy."""
+    """Return the message that a canary is in no source, with the remedy."""
     return f"the canary {canary} is in no source: {_CANARY_REMEDY}"
 
 
 def held_catch_all(name: str) -> str:
-    """Return that a catch-all (``@example.com``) is held, and the remedy."""
+    """Return the message that a catch-all (``@example.com``) is held, with the remedy."""
     return f"{name} would accept every address of its domain: to permit it, add {name[1:]} to postfix.catch_all"
 
 
 def to_approve(hold: Hold, command: str) -> str:
-    """Return the remedy for a hold that may be approved; ``command`` is the command line for that."""
+    """Return the remedy for a hold that may be approved. ``command`` is the command line that approves it."""
     if not hold.id:
         return "to let them go: the next sync gives an ID to approve"
     return f"to let them go: {command}"
 
 
 def held_alarm(hold: Hold, command: str) -> str:
-    """Return all there is to say of a hold, in one line."""
+    """Return a hold in one line: removals, reasons, and the remedy if it may be approved."""
     why = "; ".join(with_text(reason).text for reason in hold.reasons)
     return f"held: {held(hold)}: {why}{f'; {to_approve(hold, command)}' if hold.approvable else ''}"
 
 
 def refusal(refused: Refusal) -> str:
-    """Return why a hold cannot be approved."""
+    """Return the message why a hold cannot be approved."""
     if refused.kind == "unknown":
         current = ", ".join(refused.holds) or "none"
         return f'unknown hold ID "{refused.hold_id}"; current holds: {current} (see syncagent status)'
@@ -152,20 +152,20 @@ def refusal(refused: Refusal) -> str:
 
 
 def failing_source(name: str, since: float, data_from: float) -> str:
-    """Return that a source fails, since when, and how old the data in use is."""
+    """Return the message that a source fails, with the start of the failure and the time of the data in use."""
     failing = f"source {name} failing{f' since {moment(since)}' if since else ''}"
     return f"{failing}, using its data of {moment(data_from)}" if data_from else f"{failing}, it has no data yet"
 
 
 def held_briefly(holds: Iterable[Hold], catch_alls: Collection[str], canaries: Iterable[str]) -> list[str]:
-    """Return what waits for a person: holds with their IDs, held catch-alls, canaries that are in no source."""
+    """Return short messages for all that needs a person: holds with their IDs, held catch-alls, absent canaries."""
     held_ = [f"{held(hold)} held{f' ({hold.id})' if hold.id else ''}" for hold in holds if not hold.waits]
     absent = [f"canary {canary} in no source" for canary in canaries]
     return held_ + ([f"{counted(len(catch_alls), 'catch-all')} held"] if catch_alls else []) + absent
 
 
 def warning(facts: Sequence[str]) -> str:
-    """Return what to append to a first line; nothing where there is no fact to warn of."""
+    """Return the warning to append to the first line, with at most 3 facts; "" if there are none."""
     more = f"; and {counted(len(facts) - _SHOWN, 'more warning')}" if len(facts) > _SHOWN else ""
     return f". WARNING: {'; '.join(facts[:_SHOWN])}{more}" if facts else ""
 
@@ -174,7 +174,7 @@ def warning(facts: Sequence[str]) -> str:
 
 
 def lack(what: Lack) -> str:
-    """Return what a first run lacks."""
+    """Return the message for an obstacle to a first run."""
     match what.kind:
         case "source":
             return f"the source {what.subject} is not whole: {what.detail}"
@@ -188,7 +188,7 @@ def lack(what: Lack) -> str:
 
 
 def note(fact: Note) -> str:
-    """Return the sentence for a note."""
+    """Return the message for a note."""
     return _NOTES[fact.kind].format(subject=fact.subject, count=fact.count, before=fact.before, detail=fact.detail)
 
 

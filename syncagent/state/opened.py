@@ -1,4 +1,4 @@
-"""The state of one run: open, locked, with a spool of its own; in a dry run nothing is written but the spool."""
+"""The state directory of one run: locked, open, with a spool directory. A dry run writes only to its spool."""
 
 from __future__ import annotations
 
@@ -25,14 +25,18 @@ LOCK = "sync.lock"
 
 
 class State(Ledger):
-    """The state directory of one run.
+    """The open state directory of one run.
 
-    ``new_snapshots`` is where its snapshots go, ``spool`` where the rest goes; ``last_snapshots`` are those before the
-    run, by source, which name the sources that had a missing address last.
+    ``new_snapshots`` is the directory for the snapshots that the run writes, ``spool`` that for temporary files.
+    ``last_snapshots`` are the snapshot files from before the run, by source: they show which sources listed a missing
+    address last.
     """
 
     def __init__(self, directory: Path, stack: contextlib.ExitStack) -> None:
-        """Open it, and sweep what unfinished runs left. Raise LedgerError."""
+        """Open the directory, and remove files of interrupted runs. ``stack`` closes it and removes the spool.
+
+        Raises LedgerError or OSError if the directory cannot be used.
+        """
         super().__init__(directory)
         stack.callback(self.close)
         self.spool = self.prepare()
@@ -42,20 +46,20 @@ class State(Ledger):
         self.last_snapshots = {name: self.snapshots / snapshot.file for name, snapshot in held.items()}
 
     def save_sources(self, states: Iterable[SourceState]) -> None:
-        """Record each source, in a transaction each."""
+        """Record the state of each source, in one transaction for each."""
         for state in states:
             self.save_source(state)
 
     def sweep(self, target: Target) -> None:
-        """Remove what a killed run left beside a table."""
+        """Remove the staging directories of killed runs beside a table."""
         target.sweep()
 
     def numbered(self, holds: Iterable[Hold]) -> tuple[Hold, ...]:
-        """Return the holds with IDs that can be approved: all of them, since they are about to be recorded."""
+        """Return the holds unchanged: each will be recorded, so that its ID can be approved."""
         return tuple(holds)
 
     def keep_copy(self, text: Path, digest: str) -> Note:
-        """Keep a copy of a map's text that is not as syncagent left it. Return the note of it."""
+        """Copy a map's text that another program changed to ``adopted``, once for each digest. Return a note."""
         copy = self.directory / "adopted" / f"{text.name}-{digest[:12]}"
         copy.parent.mkdir(mode=0o750, exist_ok=True)
         if not copy.exists():
@@ -68,10 +72,13 @@ class State(Ledger):
 
 
 class DryState(State):
-    """The state of a dry run: read only; what writes does nothing."""
+    """The state directory of a dry run: open for reading. Methods that would write do nothing."""
 
     def __init__(self, directory: Path, stack: contextlib.ExitStack) -> None:
-        """Open it to read. Raise LedgerError. There are no ``last_snapshots``: no history is written."""
+        """Open the directory for reading. ``last_snapshots`` is empty, since a dry run writes no history.
+
+        Raises LedgerError if the database cannot be read.
+        """
         Ledger.__init__(self, directory, write=False)
         stack.callback(self.close)
         self.spool = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="syncagent-plan-")))
@@ -88,11 +95,11 @@ class DryState(State):
         """Do nothing."""
 
     def numbered(self, holds: Iterable[Hold]) -> tuple[Hold, ...]:
-        """Return the holds; one that is not recorded cannot be approved, and has no ID."""
+        """Return the holds. A hold that is not recorded cannot be approved, so its ID is empty."""
         return tuple(hold if hold.id in self.holds else hold.without_id() for hold in holds)
 
     def keep_copy(self, text: Path, digest: str) -> Note:  # noqa: ARG002 - as in State
-        """Return the note that a run would keep a copy."""
+        """Return a note that a run would keep a copy. Nothing is copied."""
         return Note("map-changed-dry", str(text))
 
     def settle(self, run: RunRow) -> None:
@@ -114,16 +121,18 @@ class DryState(State):
 
 @contextlib.contextmanager
 def open_state(directory: Path, *, write: bool, lock_timeout: float) -> Iterator[State]:
-    """Lock the state directory and open it for one run: exclusively to write, shared to read where that is permitted.
+    """Lock the state directory, and yield the State of a run, or a DryState without ``write``.
 
-    A database that turns out to be damaged is set aside; the LedgerDamagedError that is raised then has the notes of
-    it, and the run may be tried once more. Raise LockBusyError and LedgerError.
+    The lock is exclusive if ``write``, else shared; without permission to lock, reading goes on without a lock.
+    Raises LockBusyError after ``lock_timeout`` seconds, and LedgerError if the directory cannot be used. Raises
+    LedgerDamagedError if the block finds the database damaged: the database is then renamed, ``notes`` of the error
+    report it, and the run may be repeated.
     """
     with ledger_errors(directory), contextlib.ExitStack() as stack:
         if write:
             directory.mkdir(mode=0o750, parents=True, exist_ok=True)
             stack.enter_context(atomic.locked(directory / LOCK, lock_timeout))
-        else:  # a user who may only read cannot lock out those who write: then a run at the same time may end this one
+        else:  # without permission to lock there is no lock: a run at the same time may make this one fail
             with contextlib.suppress(FileNotFoundError, PermissionError):
                 stack.enter_context(atomic.locked(directory / LOCK, lock_timeout, shared=True))
         try:
@@ -135,14 +144,14 @@ def open_state(directory: Path, *, write: bool, lock_timeout: float) -> Iterator
 
 
 def _set_aside(directory: Path, damage: LedgerDamagedError, *, write: bool) -> tuple[Note, ...]:
-    """Set a damaged database aside. Return the notes; raise LedgerError where nothing may be written."""
+    """Rename a damaged database. Return the notes of it. Raises LedgerError if ``write`` is False."""
     with contextlib.closing(Ledger(directory, write=write)) as ledger:
         ledger.set_aside(damage)
         return tuple(ledger.notes)
 
 
 def sweep(directory: Path, postfix: Postfix) -> None:
-    """Remove what an interrupted run of this process left; a run that holds the lock now does it itself."""
+    """Remove staging and spool directories of interrupted runs. Do nothing if another run holds the lock."""
     with contextlib.suppress(OSError, LockBusyError), atomic.locked(directory / LOCK, 0):
         for name in filter(None, (postfix.map, postfix.domains_map)):
             Target(postfix.settings(name)).sweep()

@@ -1,4 +1,4 @@
-"""The records of ``state.db``: the last finished run, and the rows of the history."""
+"""Records of ``state.db``: the last finished run, and the rows of the history."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from syncagent.postfix.table import Identities
 
 
 class ListFile(Struct, frozen=True):
-    """A sorted file in ``lists``: its name, and the digest it must have."""
+    """A sorted file in ``lists``: name, number of lines, and SHA-256 of the lines."""
 
     name: str
     count: int
@@ -17,7 +17,7 @@ class ListFile(Struct, frozen=True):
 
 
 class Inputs(Struct, frozen=True):
-    """Everything that a run's result depends on, as digests: a run with equal inputs need not be done again."""
+    """The inputs of a run: digests of configuration and snapshots, and the names of the failing sources."""
 
     config: str
     snapshots: dict[str, str]
@@ -25,7 +25,10 @@ class Inputs(Struct, frozen=True):
 
 
 class Finished(Struct, frozen=True):
-    """The last finished run: its inputs, and what it published."""
+    """The last finished run: its inputs, and the tables and lists that it published.
+
+    ``next_due``: when kept removals must be decided again, in seconds since the epoch; None: never.
+    """
 
     config: str
     snapshots: dict[str, str]
@@ -36,18 +39,18 @@ class Finished(Struct, frozen=True):
     next_due: float | None
     plan: Plan
     rejected: dict[str, int] = {}
-    """By source: how many rejected entries were there when nothing was missing; more than these hold removals."""
+    """Accepted number of rejects by source. If a source has more, removals are held."""
     domains: tuple[str, ...] = ()
     domain_identities: Identities | None = None
 
     @property
     def inputs(self) -> Inputs:
-        """The inputs of that run."""
+        """The inputs of the run."""
         return Inputs(self.config, self.snapshots, self.failing)
 
 
 class DomainRow(Struct, frozen=True):
-    """What a run changed in one domain, for the guard's window."""
+    """The recipients that a run added and removed in one domain, for the guard's window."""
 
     domain: str
     before: int
@@ -57,7 +60,7 @@ class DomainRow(Struct, frozen=True):
 
 
 class RunRow(Struct, frozen=True):
-    """A run, for the history."""
+    """A run in the history. ``started`` is in seconds since the epoch."""
 
     id: str
     started: float

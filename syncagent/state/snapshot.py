@@ -1,8 +1,8 @@
-"""Snapshots: a source's answer as a sorted file, ``address TAB key TAB label``, and its rejects.
+"""Snapshots: sorted files of a source's entries, ``address TAB key TAB label``, and of its rejects.
 
-A reject is a line with no address, ``TAB key TAB label``, whose label is the spelling and the reason; a TAB sorts
-before everything that an address can start with, so that rejects come first. Key, label and spelling are the
-source's and hostile: they are escaped.
+A reject is a line without an address, ``TAB key TAB label``. Its label is the spelling, U+001F, and the reason. A TAB
+sorts before every character that an address can start with, so rejects come first. Key, label and spelling are
+untrusted text of the source: they are escaped.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
     from syncagent.model import Entry
 
 _CLIP = 500
-_REJECTED = "\x1f"  # between spelling and reason: never in an escaped text
+_REJECTED = "\x1f"  # between spelling and reason; not printable, so an escaped text never contains it
 _BATCH = 1000
 
 
 class SnapshotWriter:
-    """The Sink of one fetch: normalises what is put and sorts it in a child process."""
+    """The Sink of one fetch: normalises the addresses of entries, and sorts the lines in a child process."""
 
     def __init__(self, spool: Path, *, ignore_catch_alls: bool) -> None:
-        """Start with nothing; what does not fit in memory goes to ``spool``."""
+        """Start without entries. ``spool`` is the directory for temporary files of the sorter."""
         self._spool, self._ignore_catch_alls = spool, ignore_catch_alls
         self._abandoned = False
         self._sorter: pipeline.Sorter | None = None
         self._amendment: Amendment | None = None
         self._own_spool: Path | None = None
         self.last: tuple[Path, Snapshot] | None = None
-        """The last whole answer, which an incremental one amends."""
+        """File and data of the last complete answer, which an incremental answer amends."""
         self.ignored = 0
 
     def put(self, entries: Iterable[Entry]) -> None:
-        """Take entries; see Sink."""
+        """Add entries; see Sink."""
         stream = iter(entries)
         while batch := list(islice(stream, _BATCH)):
             spelled, keys, labels = zip(*batch, strict=True)
@@ -75,7 +75,7 @@ class SnapshotWriter:
         self._write(f"\t{escape(key)}\t{escape(spelled)}{_REJECTED}{escape(reason)}\n")
 
     def ignore(self, count: int) -> None:
-        """Count entries that are out of scope; see Sink."""
+        """Count entries that are not mail recipients; see Sink."""
         self.ignored += count
 
     def restart(self) -> None:
@@ -84,7 +84,10 @@ class SnapshotWriter:
         self.ignored = 0
 
     def amend(self, *, last: bool) -> None:
-        """Change single keys from now on; see Sink."""
+        """Start amending the last complete answer, or the entries so far; see Sink.
+
+        Raises SourceError if ``last`` and there is no last answer, and DamagedError if its file is damaged.
+        """
         if not last:
             with self._sorted() as chunks:
                 base: SortedFile | Path = pipeline.write_plain(self._room() / "put", chunks)
@@ -96,11 +99,11 @@ class SnapshotWriter:
         self._amendment = Amendment(base, self._room())
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Delete keys of the answer that is being amended; see Sink."""
+        """Delete these keys of the amended answer; see Sink. Raises SourceError before ``amend``."""
         self._amending().delete_keys(escape(key).encode() for key in keys)
 
     def retain(self, keys: Iterable[str]) -> None:
-        """Delete the other keys of the answer that is being amended; see Sink."""
+        """Delete all other keys of the amended answer; see Sink. Raises SourceError before ``amend``."""
         self._amending().keep_only_keys(escape(key).encode() for key in keys)
 
     def _amending(self) -> Amendment:
@@ -117,9 +120,10 @@ class SnapshotWriter:
             raise LedgerError(f"what the source says cannot be sorted in {self._spool}: is the disk full?") from None
 
     def finish(self, path: Path, *, allow_empty: bool) -> Snapshot:
-        """Write the snapshot.
+        """Write the snapshot to ``path`` and return it.
 
-        Raise SourceError if the source is empty and may not be, or if none of its entries is an address.
+        Raises SourceError if there is no entry and ``allow_empty`` is False, or if all entries are rejects. Raises
+        LedgerError if the snapshot cannot be sorted or written.
         """
         counter = _RejectCounter()
         try:
@@ -153,13 +157,16 @@ class SnapshotWriter:
             return sorted_lines.write_sorted(path, counter.through(both.chunks()))
 
     def abandon(self) -> None:
-        """Discard the answer, from another thread: putting more raises SourceError; that thread has to ``close``."""
+        """Discard the answer; called from another thread than ``put``.
+
+        Later calls of ``put`` and ``reject`` raise SourceError. The fetching thread must still call ``close``.
+        """
         self._abandoned = True
         if self._sorter is not None:
             self._sorter.kill()
 
     def close(self) -> None:
-        """Free what an unfinished snapshot holds."""
+        """Stop the sorter, and remove the temporary files of an unfinished snapshot. May be called again."""
         if self._sorter is not None:
             self._sorter.__exit__(KeyboardInterrupt, None, None)
             self._sorter = None
@@ -170,7 +177,7 @@ class SnapshotWriter:
 
     @contextlib.contextmanager
     def _sorted(self) -> Iterator[Iterator[bytes]]:
-        """Yield the entries since the last time, sorted."""
+        """Yield an iterator over the sorted lines that were added since the start or the last use, in chunks."""
         try:
             with self._running() as sorter:
                 yield sorter.finish()
@@ -178,20 +185,20 @@ class SnapshotWriter:
             self._sorter = None
 
     def _room(self) -> Path:
-        """Return a directory of this writer's own."""
+        """Return the private spool directory of this writer, created at first use."""
         if self._own_spool is None:
             self._own_spool = Path(tempfile.mkdtemp(prefix="amend-", dir=self._spool))
         return self._own_spool
 
     def _running(self) -> pipeline.Sorter:
-        """Return the sorter, created at first use: an answer "same" needs none."""
+        """Return the sorter, started at first use, since an answer "same" needs none."""
         if self._sorter is None:
             self._sorter = pipeline.Sorter(self._spool)
         return self._sorter
 
 
 def _nothing_usable(snapshot: Snapshot, ignored: int, *, allow_empty: bool) -> str:
-    """Return why an answer without a single address is a failure, "" if it is none."""
+    """Return the reason why an answer without any address is a failure, "" if it is not a failure."""
     if snapshot.entries:
         return ""
     if snapshot.rejected:
@@ -204,7 +211,7 @@ def _nothing_usable(snapshot: Snapshot, ignored: int, *, allow_empty: bool) -> s
 
 
 class _RejectCounter:
-    """Counts reject lines in passing chunks."""
+    """Counter of the reject lines in a stream of chunks."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -218,28 +225,28 @@ class _RejectCounter:
 
 
 def escape(text: str) -> str:
-    """Return a foreign text as a field: printable, on one line, without TAB, cut to a length; see ``unescape``."""
+    """Return untrusted text as a field: cut to 500 characters, with backslashes and unprintable characters escaped."""
     if len(text) <= _CLIP and text.isprintable() and "\\" not in text:
         return text
     return text[:_CLIP].encode("unicode_escape").decode()
 
 
 def _is_plain(texts: Sequence[str]) -> bool:
-    """True if none of the texts needs to be escaped."""
+    """True if ``escape`` would leave all texts unchanged."""
     together = "".join(texts)
     short = len(together) <= _CLIP or max(map(len, texts)) <= _CLIP
     return short and together.isprintable() and "\\" not in together
 
 
 def unescape(field: str) -> str:
-    """Undo ``escape``."""
+    """Return the text that ``escape`` was given, as far as it was not cut."""
     return field.encode().decode("unicode_escape") if "\\" in field else field
 
 
 def addresses(first_fields: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Yield each address once, some thousands at a time, from the first fields of merged snapshots.
+    """Yield lists of addresses, each address once, from the first fields of merged snapshots (``first_fields``).
 
-    Rejects, end lines and repetitions are skipped.
+    Rejects, end lines and duplicates are skipped. Each list has the addresses of one chunk.
     """
     last = b""
     for chunk in first_fields:
@@ -254,12 +261,12 @@ def addresses(first_fields: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 
 def first_rejects(path: Path, source: str, limit: int) -> list[Reject]:
-    """Read the first rejects of a snapshot, for people: the fields stay escaped."""
+    """Return at most ``limit`` rejects of a snapshot, the first ones. Their fields stay escaped."""
     return list(islice(rejects_of(path, source), limit))
 
 
 def rejects_of(path: Path, source: str = "") -> Iterator[Reject]:
-    """Yield the rejects of a snapshot; the fields stay escaped."""
+    """Yield the rejects of a snapshot. Their fields stay escaped. Raises OSError if the file cannot be read."""
     with atomic.open_foreign(path) as stream:
         for line in stream:
             if not line.startswith(b"\t"):

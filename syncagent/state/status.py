@@ -1,4 +1,4 @@
-"""The status: from the state on record and the agent's own record, whether the agent runs or not."""
+"""The status, read from the state directory and from the agent's file there. No agent needs to run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AGENT_FILE, AGENT_LOCK = "agent.json", "agent.lock"
 
 
 class Alarm(Struct, frozen=True):
-    """Something that needs a person: which, about what, and in words, with the mend."""
+    """A condition that needs a person: its kind, its subject, and a message with the remedy."""
 
     kind: Literal["held", "catch-all", "canary", "stale", "publish-failed", "incomplete", "configuration"]
     subject: str
@@ -32,12 +32,12 @@ class Alarm(Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """What makes it another one: not its words, which have ages and counts in them."""
+        """Identity of the alarm between runs. The text is not part of it, since ages and counts in it change."""
         return f"{self.kind} {self.subject}"
 
 
 class LastRun(Struct, frozen=True):
-    """What the agent's last run came to. Times are seconds since the epoch."""
+    """The result of the agent's last run. ``finished`` is in seconds since the epoch, ``seconds`` the duration."""
 
     run_id: str
     finished: float
@@ -49,7 +49,7 @@ class LastRun(Struct, frozen=True):
 
 
 class AgentState(Struct, frozen=True):
-    """What the agent leaves for ``status``: its last run and the next, how it watches, what people were told."""
+    """The content of ``agent.json``, which the agent writes for ``status``: runs, watching, and alarms sent."""
 
     pid: int
     started: float
@@ -59,13 +59,13 @@ class AgentState(Struct, frozen=True):
     runs: dict[str, int] = {}
     last: LastRun | None = None
     told: dict[str, dict[str, Alarm]] = {}
-    """By the way they were told: see notify.WAYS."""
+    """Alarms that were sent, as a mapping from the way (see notify.WAYS) and ``Alarm.key``."""
     refused: str = ""
-    """That the new configuration is, and the old one goes on: in words, with the mend."""
+    """Message with the remedy if the agent rejected a changed configuration and still uses the old one, else ""."""
 
 
 class SourceStatus(Struct, frozen=True):
-    """The status of a source. ``age`` is that of its data, in seconds; None if it never gave any."""
+    """The status of a source. ``age`` is the age of its data in seconds, None if no fetch has succeeded."""
 
     name: str
     state: Literal["whole", "failing", "never asked"]
@@ -82,7 +82,7 @@ class SourceStatus(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """The status of everything. Times are seconds since the epoch, 0 where there was none."""
+    """The status of map, sources, holds and agent. Times are in seconds since the epoch, 0 if there is none."""
 
     map: str
     recipients: int
@@ -98,7 +98,7 @@ class Status(Struct, frozen=True, kw_only=True):
 
     @property
     def exit_code(self) -> ExitCode:
-        """73 where publishing failed, 75 where something is stale, 78 by a refused configuration, 65 by a hold."""
+        """The exit status: the first of 73 publishing failed, 75 stale, 78 configuration, 65 any other alarm, 0."""
         kinds = {alarm.kind for alarm in self.alarms}
         if "publish-failed" in kinds:
             return ExitCode.CANNOT_PUBLISH
@@ -110,9 +110,10 @@ class Status(Struct, frozen=True, kw_only=True):
 
 
 def read(config: Config, now: float | None = None, agent: AgentState | None = None) -> Status:
-    """Return the status; nothing is written. Raise LedgerError.
+    """Return the status at time ``now`` (default: the current time). Nothing is written.
 
-    ``agent`` is the agent's own state, if the agent asks.
+    ``agent`` is the state of the calling agent; None reads it from its file. Raises LedgerError if the state cannot be
+    read.
     """
     now = time.time() if now is None else now
     directory = config.state.directory
@@ -130,7 +131,7 @@ def read(config: Config, now: float | None = None, agent: AgentState | None = No
         alarms.append(Alarm("publish-failed", str(config.postfix.map), failure))
     elif (
         last and last.error and last.finished >= max((at for at in attempts if at <= now), default=0.0)
-    ):  # else one by hand was after it
+    ):  # otherwise a later run by hand supersedes it
         alarms.append(Alarm("publish-failed", str(config.postfix.map), last.error))
     if plan:
         alarms += [Alarm("catch-all", name, messages.held_catch_all(name)) for name in plan.held_catch_alls]
@@ -139,7 +140,7 @@ def read(config: Config, now: float | None = None, agent: AgentState | None = No
         lacks = f": {'; '.join(last.lacks)}" if last and last.lacks else ""
         text = f"nothing is published yet{lacks}: {config.command('plan')}"
         alarms.append(Alarm("incomplete", str(config.postfix.map), text))
-    if agent and agent.refused and (own or running):  # the next one reads it anew, and does not begin with a bad one
+    if agent and agent.refused and (own or running):  # a new agent rejects the file itself
         alarms.append(Alarm("configuration", str(config.file), agent.refused))
     return Status(
         map=str(config.postfix.map),
@@ -157,7 +158,7 @@ def read(config: Config, now: float | None = None, agent: AgentState | None = No
 
 
 _MOST = 16 << 20
-"""The most octets that are read of what the agent left."""
+"""Maximum size of ``agent.json`` in octets."""
 
 
 def _source(config: Config, name: str, state: SourceState, now: float) -> SourceStatus:
@@ -172,7 +173,7 @@ def _source(config: Config, name: str, state: SourceState, now: float) -> Source
         last_success=state.last_success,
         last_attempt=state.last_attempt,
         age=age,
-        stale=abs(now - since) > config.max_age(name) or not state.last_attempt,  # ahead of us: noted by a wrong clock
+        stale=abs(now - since) > config.max_age(name) or not state.last_attempt,  # in the future: the clock was wrong
         failing_since=state.failing_since,
         error=state.error,
         kind=str(state.error_kind or ""),
@@ -203,7 +204,7 @@ def _held(config: Config, holds: tuple[Hold, ...]) -> list[Alarm]:
 
 
 def is_running(directory: Path) -> bool:
-    """True if an agent holds its lock."""
+    """True if an agent holds the lock ``agent.lock`` of the state directory."""
     try:
         with atomic.locked(directory / AGENT_LOCK, 0, shared=True):
             return False
@@ -216,7 +217,7 @@ def is_running(directory: Path) -> bool:
 
 
 def _is_flocked(path: Path) -> bool:
-    """True if somebody holds a lock on a file that we may not open, by /proc/locks (proc_locks(5))."""
+    """True if /proc/locks (proc_locks(5)) lists an flock on the file. Works without permission to open it."""
     try:
         found = path.stat()
         locks = Path("/proc/locks").read_text(encoding="ascii").splitlines()
@@ -227,7 +228,7 @@ def _is_flocked(path: Path) -> bool:
 
 
 def read_agent(directory: Path) -> AgentState | None:
-    """Read what the agent left; None where there is none, or none that can be read."""
+    """Return the state in ``agent.json``, None if the file is missing, unreadable or invalid."""
     try:
         return msgspec.json.decode(atomic.read_foreign(directory / AGENT_FILE, _MOST), type=AgentState)
     except (OSError, msgspec.DecodeError):
@@ -235,5 +236,5 @@ def read_agent(directory: Path) -> AgentState | None:
 
 
 def write_agent(directory: Path, state: AgentState) -> None:
-    """Leave it, whole or not at all."""
+    """Write the agent's state to ``agent.json`` atomically. Raises OSError."""
     atomic.write_whole(directory / AGENT_FILE, msgspec.json.encode(state), 0o640)

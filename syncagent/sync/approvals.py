@@ -1,4 +1,4 @@
-"""Which holds a person may let go."""
+"""Validation of hold IDs that a person approves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def check(ids: Collection[str], holds: Mapping[str, Hold]) -> None:
-    """Raise UnknownHoldError if one of the IDs cannot be approved: then none is."""
+    """Raise UnknownHoldError if any of the IDs cannot be approved, so that none is approved."""
     for hold_id in ids:
         refused = refusal(hold_id, ids, holds)
         if refused:
@@ -21,7 +21,7 @@ def check(ids: Collection[str], holds: Mapping[str, Hold]) -> None:
 
 
 def refusal(hold_id: str, ids: Collection[str], holds: Mapping[str, Hold]) -> Refusal | None:
-    """Return why a hold cannot be approved together with ``ids``, or None if it can."""
+    """Return the reason why a hold cannot be approved together with ``ids``, None if it can."""
     hold = holds.get(hold_id)
     if hold is None:
         return Refusal("unknown", hold_id, holds=tuple(holds))
@@ -33,6 +33,6 @@ def refusal(hold_id: str, ids: Collection[str], holds: Mapping[str, Hold]) -> Re
 
 
 def _goes_before(recipients: Hold, holds: Mapping[str, Hold]) -> Hold | None:
-    """Return the hold of the relay domain itself, unless a person let that go already."""
+    """Return the unapproved hold of the relay domain itself, None if there is none."""
     name = f"{DOMAIN_HOLD}{recipients.domain}"
     return next((hold for hold in holds.values() if hold.domain == name and not hold.approved_at), None)

@@ -1,6 +1,6 @@
-"""The lines of a run, in files of its spool: wanted, added, missing, kept, removed, next to be published.
+"""The recipient lists of a run, as files in its spool: wanted, added, missing, kept, removed, next published.
 
-Nothing here decides; lines are carried between the files and the rules of ``removals``.
+This module copies lines between the files. The decision on each missing address is made in ``removals``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MANY = 10_000
 
 
 def select(config: Config, domains: Domains, answers: Sequence[Fetched], spool: Path) -> Diff:
-    """Write the recipients that the sources want here, each once. Return the diff that begins with them."""
+    """Write the wanted recipients of all sources to ``wanted``, each once. Return a Diff, ready to ``compare``."""
     diff = Diff(config.limits, Scope(config.postfix, domains.scope), spool)
     with pipeline.first_fields([answer.snapshot for answer in answers if answer.snapshot]) as fields:
         pipeline.write_plain(diff.wanted, diff.scope.select(snapshot.addresses(fields), config.limits.canaries))
@@ -38,18 +38,18 @@ def select(config: Config, domains: Domains, answers: Sequence[Fetched], spool: 
 
 @dataclass
 class Diff:
-    """What a run changes, as files in ``spool``. Call ``compare``, then ``decide``."""
+    """The changes of a run, as files in ``spool``. Call ``compare``, then ``decide``."""
 
     limits: Limits
     scope: Scope
     spool: Path
     relay_domains: tuple[str, ...] = ()
-    """Those that are to be published."""
+    """The relay domains to publish."""
     counter: DomainCounter = field(default_factory=DomainCounter)
     _looked_up: int = 0
 
     def __post_init__(self) -> None:
-        """Name the files."""
+        """Set the paths of the files. No file is created."""
         names = ("wanted", "added", "missing", "kept", "kept-addresses", "removed", "next-published")
         (
             self.wanted,
@@ -62,9 +62,12 @@ class Diff:
         ) = (self.spool / name for name in names)
 
     def compare(self, before: SortedFile | Path, kept: SortedFile | None, policy: GracePolicy) -> None:
-        """Write what is new and what is missing against ``before``, counted by relay domain."""
+        """Write ``added`` and ``missing``, the differences of ``wanted`` from ``before``, and count them by domain.
+
+        ``kept`` is the list of addresses that the last run kept, None if there is none.
+        """
         self._kept, self._policy = kept, policy
-        if not sorted_lines.size_of(before):  # a first import: everything is new
+        if not sorted_lines.size_of(before):  # a first import: every recipient is added
             self.added, self.counter.added = self.wanted, self.scope.wanted.copy()
             self.missing.touch()
             return
@@ -79,7 +82,7 @@ class Diff:
                 self.counter.count(policy.missing(address, since, why, group), configured=configured)
 
     def _only_missing(self, chunks: Iterable[bytes], new: IO[bytes], gone: IO[bytes]) -> Iterator[bytes]:
-        """Write both kinds of differences where they belong. Yield the missing ones."""
+        """Write the added addresses to ``new`` and the missing ones to ``gone``. Yield the missing ones."""
         for chunk in chunks:
             lines = chunk.removesuffix(b"\n").split(b"\n")
             missing = [line[1:] for line in lines if line.startswith(b"\t")] if b"\t" in chunk else []
@@ -93,7 +96,10 @@ class Diff:
                 yield address
 
     def decide(self, decider: RemovalDecider, last: SnapshotIndex) -> None:
-        """Write what is kept and why, what goes, and what is to be published. ``last`` finds who had it last."""
+        """Write the kept lines with their reasons, the removed addresses, and the next published list.
+
+        ``last`` is the index of the last snapshots. It gives the sources that last listed an address.
+        """
         with (
             self.missing.open("rb") as asked,
             self.kept_lines.open("wb") as lines,
@@ -117,12 +123,12 @@ class Diff:
             self.next_published = self.wanted
 
     def all_new(self, addresses: frozenset[bytes]) -> bool:
-        """True if none of the addresses was published before."""
+        """True if all of the addresses are in ``added``, so that none was published before."""
         with self.added.open("rb") as lines:
             return not addresses - {line[:-1] for line in lines if line[:-1] in addresses}
 
     def leave_out(self, refused: frozenset[bytes]) -> None:
-        """Remove addresses from what is new and what is to be published."""
+        """Remove addresses from ``added`` and from ``next_published``."""
         for path in (self.added, self.next_published):
             less = path.with_suffix(".less")
             with path.open("rb") as lines:
@@ -130,7 +136,10 @@ class Diff:
             less.replace(path)
 
     def changes(self, now: SnapshotIndex) -> Iterator[tuple[str, bool, str]]:
-        """Yield every changed recipient, whether it is new, and the sources that have it or had it last, by commas."""
+        """Yield every changed recipient as (address, True if added, comma-separated sources).
+
+        The sources are those in ``now`` for an addition, and those that last listed the address for a removal.
+        """
         self._looked_up = 0
         with self.added.open("rb") as lines:
             for line in lines:
@@ -141,7 +150,7 @@ class Diff:
                 yield address.decode(), False, said.decode()
 
     def _sources(self, finder: SnapshotIndex, address: bytes) -> bytes:
-        """Return the sources that have an address; nothing after so many look-ups that it would take long."""
+        """Return the comma-separated sources that list an address; empty after 10,000 look-ups, to limit the time."""
         self._looked_up += 1
         return ",".join(finder.sources(address)).encode() if self._looked_up <= _MANY else b""
 
@@ -155,12 +164,12 @@ def _lines(file: SortedFile) -> Iterator[bytes]:
 
 
 def kept_addresses(kept: SortedFile | None) -> Iterator[bytes]:
-    """Yield the addresses of ``kept`` as lines."""
+    """Yield the addresses of ``kept`` as lines; none if it is None."""
     for line in _lines(kept) if kept else ():
         yield line.partition(b"\t")[0] + b"\n"
 
 
 def head(path: Path, count: int) -> tuple[str, ...]:
-    """Return the first fields of the first lines of a file."""
+    """Return the first fields of the first ``count`` lines of a file."""
     with path.open("rb") as lines:
         return tuple(line[:-1].partition(b"\t")[0].decode() for line, _ in zip(lines, range(count), strict=False))

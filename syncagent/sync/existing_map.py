@@ -1,4 +1,4 @@
-"""What is published before a run: the list on record, or what a map that another hand wrote has."""
+"""The published list before a run: the recorded list, or also the recipients of a map that another program wrote."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 def published(
     target: Target, state: State, relay_domains: Collection[str], kept: sorted_lines.SortedFile | None
 ) -> sorted_lines.SortedFile | Path:
-    """Return the sorted list of what is published.
+    """Return the sorted list of the published recipients.
 
-    That is the list on record. Where this or the map's text is not as syncagent left it, it is everything that any of
-    text, list and ``kept`` has. Raise PublishError where the text cannot be read.
+    This is the recorded list. If the list is damaged or missing, or the map's text is not the one that syncagent wrote,
+    it is the union of the text, the list and ``kept``. Raises PublishError if the text exists and cannot be read.
     """
     last = state.finished
     listed = state.open_list(last.published, "published-list-damaged") if last else None
@@ -43,9 +43,9 @@ def published(
 
 
 def _recipients_of(text: Path, relay_domains: Collection[str], sorter: pipeline.Sorter) -> list[Note]:
-    """Put the recipients that a text publishes into ``sorter``. Return a note of its unusable lines.
+    """Write the recipients that a text publishes to ``sorter``. Return a note if it has unusable lines.
 
-    Raise PublishError where the text exists and cannot be read: its recipients may not be guessed.
+    Raises PublishError if the text exists and cannot be read, since its recipients are then unknown.
     """
     dead = mapfile.Dead()
     try:
@@ -58,7 +58,7 @@ def _recipients_of(text: Path, relay_domains: Collection[str], sorter: pipeline.
 
 @contextlib.contextmanager
 def reading(text: Path) -> Iterator[None]:
-    """Raise PublishError where a table's text exists and cannot be read; FileNotFoundError passes."""
+    """Convert an OSError of reading a table's text to PublishError. FileNotFoundError is raised as it is."""
     try:
         yield
     except FileNotFoundError:
@@ -68,7 +68,7 @@ def reading(text: Path) -> Iterator[None]:
 
 
 def _keep_copy(text: Path, state: State, last: Finished | None) -> list[Note]:
-    """Keep a copy of a text that is not as syncagent left it. Return the note of it."""
+    """Copy the text unless syncagent wrote it. Return a list with a note of the copy; empty if nothing is copied."""
     digest = hashlib.sha256()
     try:
         with atomic.open_foreign(text) as lines:
@@ -77,7 +77,7 @@ def _keep_copy(text: Path, state: State, last: Finished | None) -> list[Note]:
             while chunk := lines.read(pipeline.CHUNK):
                 digest.update(chunk)
     except OSError:
-        return []  # it does not exist, or _recipients_of() says why not
+        return []  # the text is missing; _recipients_of() raises other errors
     if last and first == mapfile.HEADER and digest.hexdigest() == last.identities.digest:
         return []
     return [state.keep_copy(text, digest.hexdigest())]

@@ -1,8 +1,8 @@
-"""Ask every source, in parallel, each under its deadline; an incomplete answer is a failure.
+"""Fetch the sources in parallel, each with a deadline. An incomplete answer is a failure.
 
-Deadline and breaker live here, once: a source only classifies its errors. What was *refused* (wrong credentials) is
-not tried again until its configuration or its secret changes or an hour has passed, since directories lock accounts
-and primaries ban hosts.
+Deadlines and retry delays are handled here; a source only classifies its errors. After a source refuses the
+credentials it is not asked again for an hour, unless its configuration, secret or recipe changes, because directories
+lock accounts and mail servers ban hosts.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 
 DEADLINE = 120.0
 REFUSED_FOR = 3600.0
-_MOST = 1 << 20  # octets of a secret or a recipe; what is larger is no such thing, as its source will tell
-_ENDING = 1.0  # seconds; what ended the waiting of a fetch that was given up on may be why the source is asked again
-_SHOWN = 60  # characters of a foreign name in a note
-_LOOK = 0.5  # seconds; a signal that came in the instant before the wait, or to another thread, does not end the wait
+_MOST = 1 << 20  # octets read of a secret or a recipe; the source itself rejects a larger file
+_ENDING = 1.0  # seconds to wait for the end of an abandoned fetch of the same source
+_SHOWN = 60  # characters shown of a foreign name in a note
+_LOOK = 0.5  # seconds between checks: a signal just before join(), or to another thread, does not end join()
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A source's answer: the report, the state to remember, and where its snapshot is (None: there is none)."""
+    """The outcome of a source's fetch: report, state to record, and snapshot file (None if there is none)."""
 
     report: SourceReport
     state: SourceState
@@ -63,7 +63,10 @@ class Fetched:
 def all_sources(
     configured: Mapping[str, SourceConfig], state: State, run: Run, due: frozenset[str] | None, progress: Progress
 ) -> list[Fetched]:
-    """Ask every source that is due. Return an answer for each, in the order of the configuration; record nothing."""
+    """Fetch every source that is due. Return an answer for each source, in the order of the configuration.
+
+    The states are not recorded. Notes are added to ``state``. Raises LedgerError if an answer cannot be stored.
+    """
     fetcher = Fetcher(state.snapshots, state.new_snapshots, state.spool, run.id, run.now, progress, state.notes, due)
     answers = fetcher.all(configured, state.sources)
     state.notes += rejecting_notes(answers, state.finished)
@@ -71,13 +74,16 @@ def all_sources(
 
 
 def verify_snapshots(answers: Sequence[Fetched], state: State) -> list[Fetched]:
-    """Verify older snapshots by their digests. A source whose snapshot is damaged fails, and is fetched whole next."""
+    """Verify snapshots of earlier runs by their digests. Return the answers.
+
+    A source whose snapshot is damaged fails in this run, and this is recorded. The next run fetches it completely.
+    """
     return [_verified(answer, state) for answer in answers]
 
 
 def _verified(answer: Fetched, state: State) -> Fetched:
     if answer.snapshot is None or answer.state.snapshot is None or answer.report.state == "whole":
-        return answer  # there is none, or it was written just now
+        return answer  # no snapshot, or one that this run wrote
     try:
         sorted_lines.verify(answer.snapshot, answer.state.snapshot.digest)
     except DamagedError as error:
@@ -91,7 +97,7 @@ def _verified(answer: Fetched, state: State) -> Fetched:
 
 
 def rejecting(answers: Sequence[Fetched], last: Finished | None) -> list[str]:
-    """Return the sources that reject more than when last nothing was missing, or a person approved what was."""
+    """Return the names of the sources with more rejects than the last finished run accepted (``Finished.rejected``)."""
     return [note.subject for note in rejecting_notes(answers, last)]
 
 
@@ -107,9 +113,9 @@ def rejecting_notes(answers: Sequence[Fetched], last: Finished | None) -> list[N
 
 @dataclass
 class Fetcher:
-    """The fetches of one run. New snapshots go to ``new``, older ones are in ``old``.
+    """The fetches of one run. New snapshots are written to ``new``; those of earlier runs are in ``old``.
 
-    ``due`` names the sources to ask; the others keep their last answer or failure. None asks all.
+    ``due`` names the sources to fetch; None fetches all. A source that is not due keeps its last answer or failure.
     """
 
     old: Path
@@ -122,7 +128,10 @@ class Fetcher:
     due: frozenset[str] | None = None
 
     def all(self, configured: Mapping[str, SourceConfig], remembered: Mapping[str, SourceState]) -> list[Fetched]:
-        """Fetch every source. Return an answer for each, in the order of the configuration."""
+        """Fetch the sources that are due. Return an answer for each source, in the order of ``configured``.
+
+        Raises LedgerError if an answer cannot be stored.
+        """
         attempts = [
             _Attempt(self, source, self._usable(remembered.get(name, SourceState(name))))
             for name, source in configured.items()
@@ -136,7 +145,10 @@ class Fetcher:
                 attempt.give_up()
 
     def _usable(self, state: SourceState) -> SourceState:
-        """Return the state, without its snapshot if the file is another one and does not match the digest."""
+        """Return the state, without snapshot and validator if the snapshot's file is missing or damaged.
+
+        A file with the recorded identity is trusted; any other is verified by its digest.
+        """
         if state.snapshot is None:
             return state
         path = self.old / state.snapshot.file
@@ -151,14 +163,14 @@ class Fetcher:
 
 
 class _Attempt:
-    """One source's fetch in its own thread."""
+    """The fetch of one source, in its own thread."""
 
     def __init__(self, fetcher: Fetcher, source: SourceConfig, state: SourceState) -> None:
         self._fetcher, self._source, self._state = fetcher, source, state
         self._started = time.monotonic()
         self._asked = False
         self._error: SourceError | None = None
-        self._fatal: LedgerError | None = None  # no fault of the source: what it said could not be kept
+        self._fatal: LedgerError | None = None  # the answer could not be stored: not a failure of the source
         self._writer: SnapshotWriter | None = None
         self._done: Fetched | None = None
         digests = (state.config_digest, state.normaliser)
@@ -178,7 +190,7 @@ class _Attempt:
         self._thread.start()
 
     def _rests(self) -> bool:
-        """True if it is not due, and its last answer or failure is on record."""
+        """True if the source is not due, and its last answer or failure is recorded."""
         due = self._fetcher.due
         return due is not None and self._source.name not in due and bool(self._last or self._state.error_kind)
 
@@ -199,9 +211,9 @@ class _Attempt:
         return Fetched(report, state, self._fetcher.old / state.snapshot.file if state.snapshot else None)
 
     def _token(self, salt: str = "") -> str:
-        """Return a digest of what a refusal was for: the source's configuration, and its secrets and recipe by content.
+        """Return ``SALT DIGEST`` of the source's configuration and of the content of its secrets and recipe.
 
-        A few octets of a slow, salted hash notice another secret, and are too little to find the secret by.
+        The digest is 4 octets of scrypt (RFC 7914): enough to detect a changed secret, too few to recover the secret.
         """
         salt = salt or secrets.token_hex(8)
         values = map(partial(getattr, self._source.own), self._source.own.__struct_fields__)
@@ -218,7 +230,7 @@ class _Attempt:
             or state.refused_for != self._token(state.refused_for.partition(" ")[0])
         ):
             return ""
-        if not state.refusal:  # recorded by an older version, whose text says all of it
+        if not state.refusal:  # recorded by an older version, whose text is complete
             return state.error
         again = f"not asked again for {spell_seconds(left)}, unless its configuration or secret is touched"
         return f"{state.refusal} ({again})"
@@ -236,7 +248,7 @@ class _Attempt:
             self._fatal = error
         except (SyncagentError, OSError) as error:
             self._error = SourceError(str(error))
-        except BaseException as error:  # noqa: BLE001 - a source's fault must not stop the others, and is reported as one
+        except BaseException as error:  # noqa: BLE001 - a bug in a source must not stop the others
             self._error = SourceError(
                 f"a fault in the source: {type(error).__name__}: {error}", kind=FailureKind.BROKEN
             )
@@ -247,7 +259,7 @@ class _Attempt:
 
     def _fetch(self) -> Fetched:
         name, state, fetcher, writer = self._source.name, self._state, self._fetcher, self._writer
-        assert writer is not None  # noqa: S101 - start() made it
+        assert writer is not None  # noqa: S101 - start() creates it
         validator = state.validator if self._last else None
         if self._last and validator is not None:
             writer.last = fetcher.old / self._last.file, self._last
@@ -293,7 +305,7 @@ class _Attempt:
         return Fetched(report, remembered, path / snapshot.file)
 
     def _compare(self, snapshot: Snapshot, directory: Path, explained: frozenset[str]) -> None:
-        """Add a note if a whole answer differs from the last one other than by the changes that the source reported."""
+        """Add a note if a complete answer differs from the last one under keys that are not ``explained``."""
         if self._last is None:
             return
         old = sorted_lines.verify(self._fetcher.old / self._last.file, self._last.digest)
@@ -305,7 +317,10 @@ class _Attempt:
             self._fetcher.notes.append(Note("changes-differ", self._source.name, count=count, detail=", ".join(sample)))
 
     def outcome(self) -> Fetched:
-        """Wait for the end or the deadline. Return the answer; raise LedgerError where it could not be stored."""
+        """Wait until the fetch ends or its deadline passes. Return the answer, a failing one after the deadline.
+
+        Raises LedgerError if the answer could not be stored.
+        """
         until = self._started + self._deadline
         while self._thread.is_alive() and (left := until - time.monotonic()) > 0:
             self._thread.join(min(left, _LOOK))
@@ -347,7 +362,7 @@ class _Attempt:
         return Fetched(report, state, self._fetcher.old / state.snapshot.file if state.snapshot else None)
 
     def give_up(self) -> None:
-        """Abandon the fetch thread: entries it still delivers are discarded."""
+        """Abandon and abort a fetch that has not ended. Entries that its thread still delivers are discarded."""
         if self._writer and not self._done:
             self._writer.abandon()
         if self._thread.is_alive():
@@ -355,7 +370,7 @@ class _Attempt:
 
 
 def _fitting(domains: tuple[str, ...] | None) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
-    """Return the domains that a source serves without those that are too long, and a note of these."""
+    """Return the reported domains without those that are too long, and a note if there are such domains."""
     if domains is None or not any(map(normalise.too_long, domains)):
         return domains, ()
     left = tuple(domain for domain in domains if not normalise.too_long(domain))
@@ -366,9 +381,10 @@ def _fitting(domains: tuple[str, ...] | None) -> tuple[tuple[str, ...] | None, t
 
 
 def _content(name: str) -> tuple[bytes, int]:
-    """Return the content of a secret or a recipe, and its mtime, so that ``touch`` has the source asked at once.
+    """Return the content of a secret or recipe file, and its mtime in nanoseconds.
 
-    systemd writes its credentials anew for each start. Return nothing for a file that cannot be read: the source fails.
+    The mtime is included so that touch(1) ends the delay after a refusal. It is 0 for a systemd credential, which
+    systemd writes again at each start. Returns ``(b"", 0)`` if the file cannot be read; the source then fails itself.
     """
     path = sources.secret_path(name)
     try:

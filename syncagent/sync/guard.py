@@ -1,7 +1,7 @@
-"""Which removals are held, and why: counts in, reasons out. Nothing here reads or writes.
+"""The guard: computes the reasons to hold removals from counts. It is pure: no files, no clock.
 
-To add a rule: one function of a domain's counts in ``DOMAIN_RULES``, its configuration key, its row in the README,
-``tests/test_hold_reasons.py``.
+To add a rule, add a function to ``DOMAIN_RULES``, its ``ReasonKind``, its sentence in ``state.messages``, its
+configuration key, its documentation, and its cases in ``tests/test_hold_reasons.py``.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ def evaluate(
     absent_canaries: Sequence[str],
     rejecting: Sequence[str] = (),
 ) -> dict[str, tuple[Reason, ...]]:
-    """Return the reasons to hold removals, by relay domain; a domain without a reason is not in it.
+    """Return the reasons to hold removals, by domain. A domain whose removals are not held is left out.
 
-    Only missing recipients that are not approved count; where a reason cannot be overruled, approval does not help.
+    The limits count only missing recipients that are not approved. A reason that is not approvable holds approved
+    removals too. ``failing`` and ``rejecting`` are names of sources.
     """
     everywhere = [*_everywhere(domains, failing, absent_canaries), *map(_rejecting, rejecting)]
     held = {}
@@ -58,38 +59,38 @@ def _everywhere(domains: Sequence[Counts], failing: Sequence[str], absent_canari
 
 
 def source_failing(failing: Sequence[str]) -> Reason:
-    """Return the reason to wait for sources that fail."""
+    """Return the reason for failing sources: the missing recipients may be in these."""
     return Reason("source-failing", subjects=tuple(failing))
 
 
 def _rejecting(source: str) -> Reason:
-    """Hold while a source rejects more than it did: the missing may be among these, misspelled or re-encoded."""
+    """Return the reason for a source with more rejects than before: missing recipients may be among them."""
     return Reason("rejects", subjects=(source,))
 
 
 def percent(counts: Counts, limits: Limits) -> Reason | None:
-    """Hold a domain that would lose too large a share, including what went earlier in the window."""
+    """Return a reason if the domain would lose too large a share, counting earlier removals in the window."""
     share, floor, _ = limits.of(counts.domain)
     loss = _too_much([counts], (), (share, floor), limits.removed_window)
     return Reason("percent", subjects=(counts.domain,), loss=loss) if loss else None
 
 
 def emptied(counts: Counts, _: Limits) -> Reason | None:
-    """Hold a domain that would have no recipient left."""
+    """Return a reason if the domain would have no recipient left."""
     if counts.wanted or not _at_stake(counts):
         return None
     return Reason("emptied", subjects=(counts.domain,), configured=counts.configured)
 
 
 def catch_all_lost(counts: Counts, _: Limits) -> Reason | None:
-    """Hold a domain that would lose a catch-all, and with it every address that no source lists."""
+    """Return a reason if the domain would lose a catch-all, and so every address that no source lists."""
     if not counts.catch_alls_missing or not _at_stake(counts):
         return None
     return Reason("catch-all", subjects=counts.catch_alls_missing)
 
 
 def leaving(counts: Counts, _: Limits) -> Reason | None:
-    """Hold the recipients of a domain whose own removal is held: it goes before them, approved or not."""
+    """Return a reason if the removal of the domain itself is held. Its recipients stay until that is approved."""
     return Reason("domain", approvable=False, subjects=(counts.domain,)) if counts.leaving else None
 
 
@@ -97,16 +98,17 @@ DOMAIN_RULES: tuple[Callable[[Counts, Limits], Reason | None], ...] = (emptied, 
 
 
 def _whole(domains: Sequence[Counts], limits: Limits, held: set[str]) -> Reason | None:
-    """Evaluate the sum of the domains; what a domain's own hold already holds does not count."""
+    """Return a reason if the domains together would lose too large a share. Those in ``held`` lose nothing now."""
     share = (limits.removed_percent, limits.removed_floor)
     loss = _too_much(domains, held, share, limits.removed_window)
     return Reason("whole-percent", loss=loss) if loss else None
 
 
 def _too_much(domains: Sequence[Counts], held: Collection[str], limit: tuple[float, int], window: float) -> Loss | None:
-    """Return the loss where the domains together would lose more than both limits, of their size at the window's start.
+    """Return the loss of all domains together if it exceeds both limits, else None.
 
-    Domains that are held lose nothing now, but what they lost in the window counts.
+    ``limit`` is (percent of the recipients at the start of the window, number of recipients). Domains in ``held`` lose
+    nothing now, but their earlier removals in the window count.
     """
     stake = sum(_at_stake(counts) for counts in domains if counts.domain not in held)
     gone = sum(counts.window_removed for counts in domains)
@@ -123,7 +125,7 @@ def first_run(
     sources: Sequence[SourceReport],
     absent_canaries: Sequence[str],
 ) -> tuple[Lack, ...]:
-    """Return what a first run lacks: a map that did not exist may not start incomplete."""
+    """Return the obstacles to a first run, since the first map must be complete; empty if there are none."""
     lacks = [Lack("source", source.name, source.error) for source in sources if source.state == "failing"]
     lacks += [Lack("domain", domain) for domain in relay_domains if not wanted.get(domain)]
     lacks += [Lack("canary", canary) for canary in absent_canaries]
@@ -131,6 +133,6 @@ def first_run(
 
 
 def hold_id(domain: str, run_id: str) -> str:
-    """Return the ID of the hold that a run puts on a domain: six letters and digits, easy to type."""
+    """Return the ID of a run's hold of a domain: six characters of a-z and 2-7, derived from domain and run ID."""
     digest = hashlib.sha256(f"{domain} {run_id}".encode()).digest()
     return base64.b32encode(digest)[:6].decode().lower()

@@ -1,4 +1,4 @@
-"""The result of a run, and its exit status. Pure: facts in, result out."""
+"""Construction of the result of a run, with its exit status. It is pure: no files, no clock."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NO_PLAN = Plan()
 
 
 def exit_code(status: Status, plan: Plan, *, failing: bool) -> ExitCode:
-    """Return the exit status (sysexits.h): 73 before 75 before 65."""
+    """Return the first exit status that applies: 73 publishing failed, 75 a source fails, 65 held or incomplete, 0."""
     if status == "failed":
         return ExitCode.CANNOT_PUBLISH
     if failing:
@@ -37,7 +37,7 @@ def exit_code(status: Status, plan: Plan, *, failing: bool) -> ExitCode:
 
 
 def unchanged(run: Run, answers: Sequence[Fetched], last: Finished, domains: Domains) -> SyncResult:
-    """Return the result of a run that has nothing to do: everything is as the last finished run left it."""
+    """Return the result of a run without changes since the last finished run, with the plan of that run."""
     names = last.domains if domains.mapped else domains.configured
     done = _result(run, "unchanged", answers, last.plan, names)
     return replace(done, recipients=last.published.count, index=last.identities.index)
@@ -50,7 +50,7 @@ def planned(decision: Decision) -> SyncResult:
 
 
 def incomplete(run: Run, answers: Sequence[Fetched], plan: Plan, missing: Sequence[Lack]) -> SyncResult:
-    """Return the result of a run that may not publish: the first map would be incomplete, or there is no recipient."""
+    """Return the result of a run that may not publish, since a first run lacks something or no recipient is left."""
     lacks = tuple(map(messages.lack, missing))
     return replace(
         _result(run, "incomplete", answers, plan),
@@ -61,13 +61,13 @@ def incomplete(run: Run, answers: Sequence[Fetched], plan: Plan, missing: Sequen
 
 
 def failed(run: Run, answers: Sequence[Fetched], last: Finished | None, error: PublishError) -> SyncResult:
-    """Return the result of a run that could not publish: the old map is in place."""
+    """Return the result of a run that ended with a PublishError."""
     recipients = last.published.count if last else 0
     return replace(_result(run, "failed", answers), recipients=recipients, error=str(error))
 
 
 def published(decision: Decision, tables: Published) -> SyncResult:
-    """Return the result of a run whose tables are in place, written by it or as they were."""
+    """Return the result of a run whose tables are in place: "published" if it wrote any, else "unchanged"."""
     status: Status = "published" if tables.written else "unchanged"
     done = _result(decision.run, status, decision.answers, tables.plan, decision.diff.relay_domains)
     return replace(done, recipients=tables.plan.after, index=tables.identities.index)
@@ -76,7 +76,7 @@ def published(decision: Decision, tables: Published) -> SyncResult:
 def _result(
     run: Run, status: Status, answers: Sequence[Fetched], plan: Plan = _NO_PLAN, names: Collection[str] = ()
 ) -> SyncResult:
-    """Return what all results have; ``names`` are the published relay domains."""
+    """Return a result with the fields that all results share. ``names`` are the published relay domains."""
     reports = [answer.report for answer in answers]
     notes = (*run.notes, *_empty_domains(names, plan))
     return SyncResult(
@@ -94,12 +94,12 @@ def _result(
 
 
 def _empty_domains(relay_domains: Iterable[str], plan: Plan) -> Iterable[Note]:
-    """Return a note for each relay domain without a recipient, in every run: Postfix answers 550 to all its mail."""
+    """Return a note for each relay domain without recipients, to all of whose mail Postfix replies 550."""
     served = {change.domain for change in plan.domains if change.after}
     names = (domain for domain in relay_domains if not domain.startswith("."))
     return (Note("domain-empty", domain) for domain in names if domain not in served)
 
 
 def sampled(own: Sequence[Reject], of_sources: Iterable[Reject]) -> tuple[Reject, ...]:
-    """Return the first rejects: those of this run before those of the sources, which are read only as far as needed."""
+    """Return at most SAMPLE rejects, those of the run first. ``of_sources`` is read only as far as needed."""
     return tuple(islice(chain(own, of_sources), SAMPLE))

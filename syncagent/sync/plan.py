@@ -1,4 +1,4 @@
-"""The plan of a run: counts go to the guard, the guard's reasons to each missing address."""
+"""The plan of a run: evaluates the guard on the counts, then applies its reasons to each missing address."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a run has decided, and from what."""
+    """The decision of a run: its plan, and the data from which it was made."""
 
     run: Run
     answers: Sequence[Fetched]
@@ -35,19 +35,22 @@ class Decision:
     diff: Diff
     plan: Plan
     removed_approved: Mapping[str, int]
-    """How many removals were approved, by domain."""
+    """Number of removals that were approved, by domain."""
     next_due: float | None
-    """When what is kept is to be looked at again, in seconds since the epoch."""
+    """End of the first grace of a kept address, in seconds since the epoch; None if no address is in grace."""
 
 
 def grace_policy(answers: Sequence[Fetched], standing: Mapping[str, Hold], limits: Limits, run: Run) -> GracePolicy:
-    """Return the policy of this run: its clock, the oldest of the sources' last whole answers, the approvals."""
+    """Return the grace policy of this run: time, oldest of the sources' last successes, approved holds, limits."""
     oldest = min((answer.state.last_success for answer in answers), default=0.0)
     return GracePolicy(run.now, oldest, frozenset(hold.id for hold in standing.values() if hold.approved_at), limits)
 
 
 def decide(run: Run, state: State, answers: Sequence[Fetched], domains: Domains, diff: Diff) -> Decision:
-    """Decide on every missing address, and write what is kept, what goes and what is to be published."""
+    """Evaluate the guard, and decide whether each missing address is kept or removed. Return the decision.
+
+    Writes the files of ``diff`` with kept, removed and next published addresses.
+    """
     limits, scope, names = diff.limits, diff.scope, diff.relay_domains
     absent = tuple(str(canary) for canary in limits.canaries if canary not in scope.canaries)
     window = state.window(run.now - limits.removed_window)
@@ -81,13 +84,13 @@ def decide(run: Run, state: State, answers: Sequence[Fetched], domains: Domains,
 
 
 def _held_catch_alls(diff: Diff) -> tuple[str, ...]:
-    """Return the catch-alls that no configuration permits, less those that are published and held as missing."""
+    """Return the catch-alls in sources that are not permitted, except published ones, which count as missing."""
     published = {name for names in diff.counter.catch_alls.values() for name in names}
     return tuple(name for name in diff.scope.held_catch_alls if name not in published)
 
 
 def missing_for_first(decision: Decision) -> tuple[Lack, ...]:
-    """Return what a first run lacks; nothing where recipients were published before."""
+    """Return the obstacles to a first run; empty if recipients were published before."""
     if any(change.before for change in decision.plan.domains):
         return ()
     diff, leaving = decision.diff, decision.domains.leaving

@@ -1,4 +1,4 @@
-"""What is remembered of a run."""
+"""Recording of a run: its inputs, its lists, and its history."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     from syncagent.sync.tables import Published
 
 HISTORY_ROWS = 10_000
-"""A run that changes more keeps its changes in a compressed file."""
+"""Maximum number of changes recorded as rows. A run with more records them in a compressed file."""
 
 
 def inputs(config: Config, domains: Domains, answers: Sequence[Fetched]) -> Inputs:
-    """Return everything that decides the result of a run, as digests."""
+    """Return the inputs that the result of a run depends on: digests, and the names of failing sources."""
     postfix = config.postfix
-    if domains.mapped:  # the domains that sources report count as if they were configured
+    if domains.mapped:  # reported domains count as configured ones
         postfix = replace(postfix, relay_domains=tuple(map(Domain, domains.scope)))
     digests = {answer.state.name: answer.state.snapshot.digest if answer.state.snapshot else "" for answer in answers}
     return Inputs(replace(config, postfix=postfix).digest, digests, fetch.failing(answers))
 
 
 def finish(state: State, run: Run, answers: Sequence[Fetched], result: SyncResult) -> SyncResult:
-    """Record a run that published nothing, as far as it is recorded. Return its result, completed."""
+    """Record a run that published nothing, if it failed or ended a failure. Return the completed result."""
     if result.status == "failed":
         state.record_failure(RunRow(run.id, run.now, result.status, result.exit_code, error=result.error))
     elif result.status == "unchanged":
@@ -51,7 +51,7 @@ def finish(state: State, run: Run, answers: Sequence[Fetched], result: SyncResul
 
 
 def complete(run: Run, answers: Sequence[Fetched], result: SyncResult) -> SyncResult:
-    """Return the result with a sample of rejects, and how long it took."""
+    """Return the result with a sample of rejects and the duration of the run."""
     sample = outcome.sampled(run.rejects, _rejects(answers))
     return replace(result, reject_sample=sample, seconds=time.monotonic() - run.started)
 
@@ -63,7 +63,10 @@ def _rejects(answers: Sequence[Fetched]) -> Iterator[Reject]:
 
 
 def published(config: Config, state: State, decision: Decision, tables: Published, result: SyncResult) -> None:
-    """Record a run that finished, in one transaction: lists, holds, tables and history."""
+    """Record a finished run: lists as files, then holds, tables and history in one transaction.
+
+    Deletes the history that is older than state.history. Raises LedgerError if the state cannot be written.
+    """
     run, answers, domains, diff = decision.run, decision.answers, decision.domains, decision.diff
     plan, came_from = result.plan, inputs(config, domains, answers)
     finished = Finished(
@@ -88,7 +91,7 @@ def published(config: Config, state: State, decision: Decision, tables: Publishe
     with SnapshotIndex({answer.report.name: answer.snapshot for answer in answers if answer.snapshot}) as now:
         changes = chain(domains.changes(plan), diff.changes(now))
         if not state.finished and not plan.removed:
-            changes = chain()  # a first import is the list itself
+            changes = chain()  # the changes of a first import are the published list
         elif plan.added + plan.removed > HISTORY_ROWS:
             row = replace(row, changes_file=state.keep_changes(run.id, changes))
             changes = chain()
@@ -97,14 +100,17 @@ def published(config: Config, state: State, decision: Decision, tables: Publishe
 
 
 def _next_due(state: State, decision: Decision, plan: Plan, window: float, now: float) -> float | None:
-    """Return when what is kept is to be looked at again though nothing else changed."""
+    """Return when kept removals must be decided again even with equal inputs, None if never."""
     oldest = state.oldest_change(now - window) if plan.holds else None
     times = [decision.next_due, None if oldest is None else oldest + window]
     return min((moment for moment in times if moment is not None), default=None)
 
 
 def _accepted_rejects(plan: Plan, answers: Sequence[Fetched], last: Finished | None) -> dict[str, int]:
-    """Return how many rejects of each source hold nothing: all of them, where no recipient is missing."""
+    """Return the accepted number of rejects of each source.
+
+    These are all rejects if no recipient is kept, otherwise at most as many as were accepted before.
+    """
     known = last.rejected if last else {}
     now = {answer.report.name: answer.report.rejected for answer in answers}
     if not any(change.kept for change in plan.domains):

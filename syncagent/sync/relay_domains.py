@@ -1,7 +1,6 @@
 """The relay domains of a run: the configured ones and, with postfix.domains_map, those that sources report.
 
-A domain is never removed unasked: one that is in the table and that no source reports any more is held until a person
-lets it go.
+A domain in the table that is no longer configured or reported is held until a person approves its removal.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Domains:
-    """The relay domains of one run, by name.
+    """The relay domains of one run.
 
-    ``configured`` are those of postfix.relay_domains, ``reported`` those that sources report and that are allowed, with
-    these sources, ``known`` those in the table of domains; without such a table, the configured ones. ``mapped``: there
-    is such a table.
+    ``configured``: those of postfix.relay_domains. ``reported``: those that sources report and postfix.allow_domains
+    permits, with the names of these sources. ``known``: those in the table of domains, or the configured ones without
+    such a table. ``holds``: the holds of domains that leave the table. ``mapped``: postfix.domains_map is set.
     """
 
     configured: tuple[str, ...]
@@ -41,32 +40,32 @@ class Domains:
 
     @property
     def pending(self) -> tuple[Hold, ...]:
-        """The holds that no person has approved."""
+        """The holds that are not approved."""
         return tuple(hold for hold in self.holds if not hold.approved_at)
 
     @property
     def held(self) -> frozenset[str]:
-        """The domains that are no longer reported, and that no person let go."""
+        """The domains that leave the table and whose removal is not approved."""
         return frozenset(hold.domain.removeprefix(DOMAIN_HOLD) for hold in self.pending)
 
     @property
     def leaving(self) -> frozenset[str]:
-        """The domains that are no longer reported, approved or not."""
+        """The domains that leave the table, approved or not."""
         return frozenset(hold.domain.removeprefix(DOMAIN_HOLD) for hold in self.holds)
 
     @property
     def scope(self) -> tuple[str, ...]:
-        """Every domain whose recipients are wanted: a held domain keeps its recipients."""
+        """The domains whose recipients are wanted. A held domain keeps its recipients."""
         return (*self.configured, *sorted((self.reported.keys() | self.held) - frozenset(self.configured)))
 
     def published(self, wanted: Mapping[str, int]) -> tuple[str, ...]:
-        """Return the domains to publish: one that is not configured only once it has a recipient."""
+        """Return the domains to publish. A reported domain is added only once it has recipients (``wanted``)."""
         return tuple(
             domain for domain in self.scope if domain in self.configured or domain in self.known or wanted.get(domain)
         )
 
     def changes(self, plan: Plan) -> Iterator[tuple[str, bool, str]]:
-        """Yield what a plan changes, for the history: domain, whether it is new, the sources by commas."""
+        """Yield the domain changes of a plan as (domain, True if added, comma-separated sources)."""
         for names, new in ((plan.domains_added, True), (plan.domains_removed, False)):
             yield from ((name, new, ",".join(self.reported.get(name, ()))) for name in names)
 
@@ -80,7 +79,8 @@ def decide(
 ) -> Domains:
     """Return the relay domains of a run.
 
-    ``known`` are those in the table of domains, None if there is no such table; ``standing`` are the current holds.
+    ``known`` are the domains in the table of domains, None if postfix.domains_map is not set. ``standing`` are the
+    recorded holds by ID.
     """
     configured = tuple(map(str, postfix.relay_domains))
     if known is None:
@@ -92,7 +92,7 @@ def decide(
 
 
 def _reported(said: Mapping[str, Iterable[str]], allowed: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return the domains that sources report and that are allowed, with their sources."""
+    """Return the reported domains that match a pattern in ``allowed`` (fnmatch), with their sources."""
     patterns = [pattern.lower() for pattern in allowed]
     reported: dict[str, tuple[str, ...]] = {}
     for source, names in said.items():
@@ -103,9 +103,9 @@ def _reported(said: Mapping[str, Iterable[str]], allowed: Iterable[str]) -> dict
 
 
 def _hold(domain: str, standing: Mapping[str, Hold], failing: Sequence[str], run: Run) -> Hold:
-    """Return the hold of a domain that is no longer reported, which a person has to approve.
+    """Return the hold of a domain that leaves the table.
 
-    It keeps the ID, time and approval of the current hold of that domain, if any.
+    It keeps the ID, time and approval of the recorded hold of that domain, if there is one.
     """
     name = f"{DOMAIN_HOLD}{domain}"
     old = next((hold for hold in standing.values() if hold.domain == name), None)
@@ -121,7 +121,7 @@ def _hold(domain: str, standing: Mapping[str, Hold], failing: Sequence[str], run
 
 
 def canonical(domain: str) -> str:
-    """Return a domain in its canonical form, "" if it is none."""
+    """Return the canonical form of a domain, without white space and leading "@"; "" if it is not a domain."""
     try:
         return normalise.canonical_domain(domain.strip().removeprefix("@"))
     except normalise.UnusableError:

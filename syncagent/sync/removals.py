@@ -1,6 +1,6 @@
-"""What becomes of the recipients that are published and in no source any more.
+"""Decisions on missing recipients: those that are published and in no source any more.
 
-Pure: lines in, lines and counts out. Lines are octets; an address is in its canonical form and UTF-8.
+The code is pure: no files, no clock. Lines are octets. Addresses are in canonical form, in UTF-8.
 """
 
 from __future__ import annotations
@@ -24,12 +24,16 @@ if TYPE_CHECKING:
 GRACE = b"grace"
 HOLD = b"hold:"
 CLOCK_SET = 1_577_836_800
-"""The start of 2020: an earlier time is that of a host whose clock was not set yet."""
+"""2020-01-01 in seconds since the epoch. An earlier time comes from a clock that was not set yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A recipient that is published and in no source any more."""
+    """A recipient that is published and in no source any more.
+
+    ``since``: start of the grace in seconds since the epoch. ``why``: ``GRACE``, or ``HOLD`` and the ID. ``group``: the
+    domain under which it is counted. ``approved``: its hold is approved. ``due``: its grace has ended.
+    """
 
     address: bytes
     since: int
@@ -39,16 +43,17 @@ class Missing:
     due: bool
 
     def kept_line(self, why: bytes, said: bytes) -> bytes:
-        """Return its line in ``kept``: ``address TAB since TAB why TAB sources``; ``said``: the sources, by commas."""
+        """Return the line for ``kept``: ``address TAB since TAB why TAB sources``. ``said`` are the sources."""
         return b"%b\t%d\t%b\t%b\n" % (self.address, self.since, why, said)
 
 
 def remembered(missing: Iterable[bytes], kept: Iterable[bytes]) -> Iterator[tuple[bytes, bytes, bytes, bytes]]:
-    """Yield each missing address with since, why and sources from ``kept``; these are empty if it is not there.
+    """Yield (address, since, why, sources) for each missing address, the last three from its line in ``kept``.
 
-    Both are sorted by address; an address of ``kept`` that is not missing is back in a source, and dropped.
+    They are empty if it has no such line. Both inputs must be sorted by address. A line of ``kept`` whose address is
+    not missing is skipped, since the address is in a source again.
     """
-    old = ((line.rstrip(b"\n") + b"\t").split(b"\t") for line in kept)  # an older ledger has no fourth field
+    old = ((line.rstrip(b"\n") + b"\t").split(b"\t") for line in kept)  # older versions wrote no fourth field
     known = next(old, None)
     for address in missing:
         while known and known[0] < address:
@@ -61,7 +66,7 @@ def remembered(missing: Iterable[bytes], kept: Iterable[bytes]) -> Iterator[tupl
 
 @dataclass(frozen=True, slots=True)
 class GracePolicy:
-    """When a missing address may go: the run's clock, the oldest of the sources' last whole answers, approvals."""
+    """The inputs of the grace: time of the run, oldest of the sources' last successes, approved hold IDs, limits."""
 
     now: float
     oldest_answer: float
@@ -69,7 +74,11 @@ class GracePolicy:
     limits: Limits
 
     def missing(self, address: bytes, since: bytes, why: bytes, group: str) -> Missing:
-        """Evaluate one address. A clock that was set back, or not yet set, restarts the grace, never ends it early."""
+        """Return a missing address with its grace and approval. ``since`` and ``why`` are from ``kept``, or empty.
+
+        The grace ends once it has lasted for limits.removal_grace and every source has answered after its start; a
+        grace of 0 ends at once. If the clock was set back or not set, the grace starts again.
+        """
         known = since and int(since) >= CLOCK_SET
         start = min(int(since), int(self.now)) if known else int(self.now)
         grace = self.limits.of(group)[2]
@@ -79,10 +88,10 @@ class GracePolicy:
 
 
 class DomainCounter:
-    """Counter of the missing and added recipients by relay domain, for the guard."""
+    """Counter of missing and added recipients by domain, for the guard."""
 
     def __init__(self) -> None:
-        """Start with nothing."""
+        """Start with all counts at 0."""
         self.added: Counter[str] = Counter()
         self.missing: Counter[str] = Counter()
         self.approved: Counter[str] = Counter()
@@ -90,7 +99,7 @@ class DomainCounter:
         self.unconfigured: set[str] = set()
 
     def count(self, missing: Missing, *, configured: bool) -> None:
-        """Count one missing address."""
+        """Count a missing address. ``configured``: its group is a relay domain."""
         self.missing[missing.group] += 1
         self.approved[missing.group] += missing.approved
         if not configured:
@@ -104,9 +113,9 @@ class DomainCounter:
     def counts(
         self, relay_domains: Iterable[str], wanted: Mapping[str, int], window: Mapping[str, tuple[int, int]]
     ) -> list[Counts]:
-        """Return the counts of every relay domain, and of every other domain that still has recipients published.
+        """Return the counts of every relay domain, and of every other domain with missing recipients.
 
-        ``window`` has, by domain, what was added and removed since the window's start.
+        ``wanted`` has the numbers of wanted recipients, ``window`` those added and removed since the window's start.
         """
         found = []
         for domain in sorted({*map(str, relay_domains), *self.missing}):
@@ -128,10 +137,10 @@ class DomainCounter:
 
 
 class RemovalDecider:
-    """Decides on each missing address by the guard's reasons, and counts the decisions."""
+    """The decisions on missing addresses by the guard's reasons, and their counts by domain."""
 
     def __init__(self, held: Mapping[str, tuple[Reason, ...]], standing: Mapping[str, Hold], run_id: str) -> None:
-        """``held`` are the guard's reasons by domain, ``standing`` the holds on record by ID."""
+        """``held`` are the guard's reasons by domain, ``standing`` the recorded holds by ID."""
         self.reasons, self._standing, self._run_id = held, standing, run_id
         self._final = {domain for domain, reasons in held.items() if not all(reason.approvable for reason in reasons)}
         self.removed: Counter[str] = Counter()
@@ -142,7 +151,10 @@ class RemovalDecider:
         self.next_due: float | None = None
 
     def decide(self, missing: Missing, grace: float) -> bytes | None:
-        """Return why the address stays published, None if it goes."""
+        """Return ``GRACE``, or ``HOLD`` and the ID, if the address stays published; None if it is removed.
+
+        ``grace`` is in seconds. The decision is counted.
+        """
         held = missing.group in self.reasons
         if (missing.approved and missing.group not in self._final) or (not held and missing.due):
             self.removed[missing.group] += 1
@@ -151,7 +163,7 @@ class RemovalDecider:
         self.kept[missing.group] += 1
         if held:
             known = self._standing.get(missing.why.removeprefix(HOLD).decode())
-            same = known is not None and known.domain == missing.group  # a domain may have been split since
+            same = known is not None and known.domain == missing.group  # the domain may have been split since
             hold = known.id if known and same else hold_id(missing.group, self._run_id)
             self.holds[missing.group, hold] += 1
             return HOLD + hold.encode()
@@ -162,7 +174,7 @@ class RemovalDecider:
 
 
 def domain_changes(counts: Sequence[Counts], decider: RemovalDecider) -> tuple[DomainChange, ...]:
-    """Return what happens to each domain."""
+    """Return the change of each domain: its counts, with the decisions of ``decider``."""
     return tuple(
         DomainChange(
             domain=count.domain,
@@ -177,7 +189,7 @@ def domain_changes(counts: Sequence[Counts], decider: RemovalDecider) -> tuple[D
 
 
 def holds(decider: RemovalDecider, standing: Mapping[str, Hold], now: float) -> tuple[Hold, ...]:
-    """Return the holds: one that is on record keeps its ID and its start."""
+    """Return the holds that the decisions make. A recorded hold keeps its ID, start and approval."""
     found = []
     for (domain, key), count in sorted(decider.holds.items()):
         known = standing.get(key)
@@ -188,13 +200,13 @@ def holds(decider: RemovalDecider, standing: Mapping[str, Hold], now: float) -> 
 
 
 def settled(plan: Plan) -> Plan:
-    """Return the plan once it is carried out: nothing added, nothing removed."""
+    """Return the plan as it stands after publishing: nothing added or removed, without domains that are empty."""
     after = tuple(replace(change, before=change.after, added=0, removed=0) for change in plan.domains if change.after)
     return replace(plan, domains=after, added_sample=(), removed_sample=(), domains_added=(), domains_removed=())
 
 
 def without(plan: Plan, refused: Mapping[str, int]) -> Plan:
-    """Return the plan with so many fewer added, by domain."""
+    """Return the plan with fewer additions. ``refused`` is the number to subtract, by domain."""
     changes = tuple(
         replace(change, added=change.added - less, after=change.after - less)
         for change in plan.domains

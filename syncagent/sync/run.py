@@ -1,6 +1,6 @@
-"""The straight line: fetch, state, diff, guard, decide, publish, record, result.
+"""One run: fetch, state, diff, guard, decide, publish, record, result.
 
-``sync_once`` is the whole of it. Everything that starts a run only says when.
+``sync_once`` is the whole run. Its callers, such as the agent, only choose the time and the options.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ if TYPE_CHECKING:
 
 _P = ParamSpec("_P")
 Progress: TypeAlias = Callable[[str, int], None]
-"""Called with the step that is under way, and how many entries it has come to."""
+"""Callback with the name of the current step and the number of entries so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a trigger may ask for. With ``write=False`` nothing is written anywhere but in a temporary directory."""
+    """The options of a run. With ``write=False`` it writes only to a temporary directory."""
 
     write: bool = True
     accept_incomplete: bool = False
     approve: tuple[str, ...] = ()
     lock_timeout: float = 60.0
     due: frozenset[str] | None = None
-    """The sources to ask; the others keep their last answer. None asks all."""
+    """Names of the sources to fetch; the others keep their last answer or failure. None fetches all."""
     run_id: str = ""
-    """The ID of the run; a new one unless set."""
+    """ID of the run; if empty, a new one is made."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its ID, when it is (seconds since the epoch), the map. Notes and rejects are added as they are found."""
+    """A run: ID, time in seconds since the epoch, name of the map, and the notes and rejects so far."""
 
     id: str
     now: float
@@ -59,21 +59,24 @@ class Run:
 
 
 def new_run_id() -> str:
-    """Return an ID for a run: the time in UTC and six random digits."""
+    """Return a new run ID, such as ``20260131T024107Z-3fa9c1``: time in UTC and six random hexadecimal digits."""
     return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(3)}"
 
 
 def clock() -> float:
-    """Return the time of a run, in seconds since the epoch."""
+    """Return the current time in seconds since the epoch, as the time of a run."""
     return time.time()
 
 
 def ignore(_step: str, _count: int) -> None:
-    """Report progress to nobody."""
+    """Discard a progress report."""
 
 
 def again_if_damaged(sync: Callable[_P, SyncResult]) -> Callable[_P, SyncResult]:
-    """Do a run a second time where its database turned out to be damaged, and was set aside."""
+    """Return ``sync`` wrapped to run once more if it raises LedgerDamagedError: the database is renamed by then.
+
+    The result of the second run then starts with the notes about the damage.
+    """
 
     @functools.wraps(sync)
     def at_most_twice(*args: _P.args, **kwargs: _P.kwargs) -> SyncResult:
@@ -90,9 +93,14 @@ def again_if_damaged(sync: Callable[_P, SyncResult]) -> Callable[_P, SyncResult]
 
 @again_if_damaged
 def sync_once(config: Config, options: Options, progress: Progress = ignore) -> SyncResult:
-    """Do one run and return its result, which has the failures of sources and of publishing.
+    """Run once and return the result.
 
-    Raise LockBusyError, LedgerError, LayoutError, and UnknownHoldError for an ID in ``options.approve`` that cannot be
+    Fetch the sources that are due and record their states. Stop if nothing changed since the last finished run.
+    Compare the wanted recipients with the published ones, and decide which missing ones are removed. Publish the tables
+    that change and record the run, unless it is a dry run or must not publish. The result reports failures of sources
+    and of publishing.
+
+    Raises LockBusyError, LedgerError, LayoutError, and UnknownHoldError if an ID in ``options.approve`` cannot be
     approved.
     """
     privileges.require_safe_root(config)
@@ -116,7 +124,7 @@ def sync_once(config: Config, options: Options, progress: Progress = ignore) -> 
             diff = select(config, domains, answers, state.spool)
             before = existing_map.published(tables.recipients, state, diff.relay_domains, kept)
             diff.compare(before, kept, plan.grace_policy(answers, state.holds, config.limits, run))
-            decision = plan.decide(run, state, answers, domains, diff)
+            decision = plan.decide(run, state, answers, domains, diff)  # evaluates the guard
             may_lack = last is not None or options.accept_incomplete
             missing = () if may_lack else plan.missing_for_first(decision)
             if missing or not decision.plan.after:
@@ -124,7 +132,7 @@ def sync_once(config: Config, options: Options, progress: Progress = ignore) -> 
             if not options.write:
                 return record.finish(state, run, answers, outcome.planned(decision))
             published = tables.publish(decision)
-        except PublishError as error:
+        except PublishError as error:  # also if an existing map or table of domains cannot be read
             return record.finish(state, run, answers, outcome.failed(run, answers, last, error))
         result = record.complete(run, answers, outcome.published(decision, published))
         record.published(config, state, decision, published, result)
@@ -132,5 +140,5 @@ def sync_once(config: Config, options: Options, progress: Progress = ignore) -> 
 
 
 def sweep(config: Config) -> None:
-    """Remove what an interrupted run of this process left; a run that holds the lock now does it itself."""
+    """Remove staging and spool directories of interrupted runs. Do nothing if another run holds the lock."""
     opened.sweep(config.state.directory, config.postfix)

@@ -1,4 +1,4 @@
-"""Selection: addresses in the relay domains and below are wanted here, less what is excluded."""
+"""Selection of the wanted addresses: those in relay domains and their subdomains, without excluded ones."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MAX_NAMED = 1000
 
 
 class Scope:
-    """Selects the addresses that are wanted here, and counts them."""
+    """Filter for the wanted addresses of a run, with counts of the selected and of the out-of-scope addresses."""
 
     def __init__(self, postfix: Postfix, relay_domains: Iterable[str]) -> None:
-        """``relay_domains`` are those of the run, which may be more than the configuration has."""
+        """``relay_domains`` are the domains of the run; they may include domains that are not configured."""
         self._relay_domains = frozenset(map(str, relay_domains))
         self._excluded = frozenset(address.encode() for address in postfix.exclude)
         self._catch_all = frozenset(b"@" + domain.encode() for domain in postfix.catch_all)
@@ -32,7 +32,7 @@ class Scope:
         self.canaries: set[str] = set()
 
     def relay_domain(self, domain: bytes) -> str | None:
-        """Return the relay domain that covers ``domain``, or None outside of all."""
+        """Return the relay domain that is ``domain`` or a parent of it, None if there is none."""
         if domain not in self._groups:
             if len(self._groups) > _MANY_DOMAINS:
                 self._groups.clear()
@@ -40,7 +40,7 @@ class Scope:
         return self._groups[domain]
 
     def group(self, address: bytes) -> tuple[str, bool]:
-        """Return the name under which an address is counted, and whether that is a relay domain."""
+        """Return (relay domain that covers the address, True), or (domain of the address, False) if there is none."""
         domain = address[address.rindex(b"@") + 1 :]
         covering = self.relay_domain(domain)
         return (covering, True) if covering else (domain.decode(), False)
@@ -48,8 +48,8 @@ class Scope:
     def select(self, batches: Iterable[list[bytes]], canaries: Iterable[str]) -> Iterator[bytes]:
         """Yield the wanted addresses as chunks of lines, and count them by relay domain.
 
-        Addresses out of scope are counted by domain, held catch-alls and the canaries found are recorded; addresses in
-        ``postfix.exclude`` are dropped.
+        Counts addresses out of scope by domain. Stores the catch-alls that are not permitted and the canaries that
+        occur. Drops addresses and domains in postfix.exclude.
         """
         looked_for = frozenset(canary.encode() for canary in canaries)
         for batch in batches:

@@ -1,4 +1,4 @@
-"""The tables that a run publishes: recipients, and relay domains where postfix.domains_map is set."""
+"""The tables that a run publishes: recipients, and relay domains if postfix.domains_map is set."""
 
 from __future__ import annotations
 
@@ -35,12 +35,15 @@ _FEW_REFUSED = 10
 
 
 def in_text(text: Path) -> frozenset[str]:
-    """Return the domains that a map's text has, as another hand may have written it; none if it does not exist."""
+    """Return the domains in a table's text, without keys such as ``.example.com``; empty if it does not exist.
+
+    Raises OSError if the text cannot be read.
+    """
     return frozenset(key for key in _keys_in(text) if not key.startswith("."))
 
 
 def _keys_in(text: Path) -> Iterator[str]:
-    """Yield the domains, and ``.example.com`` for all below one (parent_domain_matches_subdomains, postconf(5))."""
+    """Yield the domains in a table's text, and keys such as ``.example.com``, which match subdomains (postconf(5))."""
     with contextlib.suppress(FileNotFoundError), atomic.open_foreign(text) as file:
         for _, line in mapfile.logical_lines(atomic.lines_of(file)):
             parts = mapfile.split(line)
@@ -51,18 +54,18 @@ def _keys_in(text: Path) -> Iterator[str]:
 
 
 class DomainsTable:
-    """The second table: domains, one a key."""
+    """The table of relay domains, postfix.domains_map: each key is a domain."""
 
     def __init__(self, postfix: Postfix, spool: Path, progress: Callable[[str, int], None]) -> None:
-        """Work out the names; no file needs to exist."""
-        assert postfix.domains_map is not None  # noqa: S101 - the caller has checked
+        """Resolve the file names of postfix.domains_map, which must be set. No file needs to exist."""
+        assert postfix.domains_map is not None  # noqa: S101 - the caller checks it
         self._target = Target(postfix.settings(postfix.domains_map))
         self._spool, self._progress = spool, progress
 
     def known(self, last: Finished | None) -> frozenset[str]:
-        """Return the domains in the table: those on record, and those that another hand may have written.
+        """Return the recorded domains, and those in the text if syncagent did not write it.
 
-        Raise PublishError where it exists and cannot be read.
+        Raises PublishError if the text exists and cannot be read.
         """
         recorded = frozenset(last.domains) if last else frozenset()
         if last and last.domain_identities and self._target.text_on_record(last.domain_identities):
@@ -71,11 +74,11 @@ class DomainsTable:
             return recorded.union(_keys_in(self._target.text))
 
     def on_record(self, last: Finished, domains: Iterable[str]) -> bool:
-        """True if the table is as it was left, and is to have the same domains."""
+        """True if the table is unchanged since the run ``last``, and ``domains`` are those recorded by it."""
         return sorted(last.domains) == sorted(domains) and self._target.on_record(last.domain_identities)
 
     def publish(self, domains: Iterable[str], last: Finished | None) -> Identities:
-        """Publish these domains; ``last`` is what was left there. Raise PublishError."""
+        """Publish these domains and return the identities of the files. Raises PublishError."""
         self._target.sweep()
         lines = pipeline.write_plain(self._spool / "domains", (f"{domain}\n".encode() for domain in sorted(domains)))
         identities = publish.publish(self._target, lines, self._spool, self._progress)
@@ -85,7 +88,7 @@ class DomainsTable:
 
 
 class Published(Struct, frozen=True):
-    """Both tables as they are after a run: the plan as it was carried out, identities, whether one was written."""
+    """The tables after publishing: executed plan, identities of their files. ``written``: a table was written."""
 
     plan: Plan
     identities: Identities
@@ -94,34 +97,37 @@ class Published(Struct, frozen=True):
 
 
 class Tables:
-    """The tables of a run."""
+    """The tables of a run: ``recipients``, and ``domains`` if postfix.domains_map is set."""
 
     def __init__(self, postfix: Postfix, state: State, progress: Progress) -> None:
-        """Work out the names, and remove what a killed run left beside the table of recipients."""
+        """Resolve the file names, and remove staging directories of killed runs beside the table of recipients."""
         self.recipients = Target(postfix.settings())
         self.domains = DomainsTable(postfix, state.spool, progress) if postfix.domains_map else None
         self._last, self._spool, self._progress = state.finished, state.spool, progress
         state.sweep(self.recipients)
 
     def known_domains(self) -> frozenset[str] | None:
-        """Return the domains in the table of domains, None if there is no such table. Raise PublishError."""
+        """Return the domains in the table of domains, None if postfix.domains_map is not set.
+
+        Raises PublishError if the table exists and cannot be read.
+        """
         return self.domains.known(self._last) if self.domains else None
 
     def on_record(self) -> bool:
-        """True if both tables are as the last finished run left them."""
+        """True if both tables are unchanged since the last finished run."""
         last = self._last
         return last is not None and self.recipients.on_record(last.identities) and self._domains_stay(last.domains)
 
     def _domains_stay(self, names: Sequence[str]) -> bool:
-        """True if the table of domains is as it was left, and is to have the same; or if there is none, as before."""
+        """True if the table of domains need not be written: same file and names, or not used now and before."""
         if self._last is None:
             return False
         return self.domains.on_record(self._last, names) if self.domains else not self._last.domains
 
     def publish(self, decision: Decision) -> Published:
-        """Publish both tables as far as they change: a new domain after its recipients, a leaving one before them.
+        """Publish the tables that change. Return them as they are afterwards.
 
-        Raise PublishError.
+        A new domain is published after its recipients; a leaving domain is removed before them. Raises PublishError.
         """
         last, table = self._last, self.domains
         plan, diff, names = decision.plan, decision.diff, decision.diff.relay_domains
@@ -140,7 +146,10 @@ class Tables:
         return Published(plan, identities, second if table else None, written=not (stays and domains_stay))
 
     def _publish_recipients(self, plan: Plan, diff: Diff, run: Run) -> tuple[Plan, Identities]:
-        """Publish; new recipients that Postfix does not answer for become rejects, and staging is done once more."""
+        """Publish the recipients. Return the plan and the identities of the files.
+
+        If the index lacks keys of new recipients, these become rejects, and publishing is retried once.
+        """
         try:
             identities = publish.publish(self.recipients, diff.next_published, self._spool, self._progress)
         except UnansweredError as error:
@@ -152,10 +161,10 @@ class Tables:
 
 
 def _without(error: UnansweredError, diff: Diff, plan: Plan, run: Run) -> Plan:
-    """Return the plan without the refused keys, which become rejects.
+    """Return the plan without the recipients that the index lacks, which become rejects.
 
-    Raise ``error`` again where one of them was published before, or where they are so many that the index must be
-    wrong: postmap exits 0 on a full disk too.
+    Raises ``error`` if the index must be incomplete, since postmap(1) exits 0 even on a full disk. This is so if any of
+    them was published before, if they are more than 10 and more than 1% of the recipients, or if they are all of them.
     """
     keys = (mapfile.recipient(key + b" OK", {}) for key in error.keys)
     refused = frozenset((key or "").encode() for key in keys)

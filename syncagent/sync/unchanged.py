@@ -1,4 +1,4 @@
-"""The test that a run would only repeat the last finished run. Pure: facts in, a boolean out."""
+"""The test whether a run would only repeat the last finished run. It is pure: no files, no clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from syncagent.state.records import Finished, Inputs
 
 
-def unchanged(  # noqa: PLR0913 - the facts
+def unchanged(  # noqa: PLR0913 - all inputs of the test
     last: Finished,
     inputs: Inputs,
     standing: Mapping[str, Hold],
@@ -24,10 +24,10 @@ def unchanged(  # noqa: PLR0913 - the facts
     domain_holds: Iterable[Hold],
     on_record: bool,
 ) -> bool:
-    """True if nothing that decides the result is other than in the last finished run, and nothing has fallen due.
+    """True if a run would have the result of the last finished run: equal inputs, no new approval, nothing due.
 
-    ``domain_holds`` are the holds of relay domains that this run would record, ``standing`` those on record.
-    ``on_record``: the published tables are as that run left them.
+    ``domain_holds`` are the holds of relay domains that this run would record, ``standing`` the recorded holds by ID.
+    ``on_record``: the published tables are unchanged since the last finished run.
     """
     return (
         on_record
@@ -43,9 +43,9 @@ def _of_domains(holds: Mapping[str, Hold]) -> set[str]:
 
 
 def longest_wait(limits: Limits) -> float:
-    """Return the longest that a run may wait for a grace or the window, in seconds.
+    """Return the longest time in seconds until a grace or the window ends.
 
-    A due time beyond that was recorded while the clock was wrong.
+    A due time further in the future was recorded while the clock was wrong.
     """
     graces = (limits.of(domain)[2] for domain in limits.domains)
     return max(limits.removed_window, limits.removal_grace, *graces)
