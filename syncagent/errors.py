@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 _LONGEST_TEXT = 4096
-"""Maximum length in characters of a SourceError's text, which may contain text from a server."""
+"""Length in characters to which a SourceError's text is cut, since it may contain text from a server."""
 
 
 def printable(text: str, limit: int) -> str:

@@ -188,7 +188,10 @@ DOMAIN_HOLD = "relay_domains:"
 
 
 class Hold(Struct, frozen=True):
-    """Held removals of one domain. Times are in seconds since the epoch. ``approved_at`` is 0 without an approval."""
+    """Held removals of a domain's recipients, or the held removal of the relay domain itself.
+
+    Times are in seconds since the epoch. ``approved_at`` is 0 without an approval.
+    """
 
     id: str
     domain: str

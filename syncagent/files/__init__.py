@@ -1,1 +1,1 @@
-"""File handling: sorted files of any size, child processes that process them, and atomic writes of small files."""
+"""File handling: sorted files of any size, pipelines of child processes over them, atomic writes of small files."""

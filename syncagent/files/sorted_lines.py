@@ -1,4 +1,4 @@
-"""Sorted files: sorted lines, then an end line ``# end COUNT SHA256`` with the number and digest of the others."""
+"""Sorted files: sorted lines, then an end line ``# end COUNT SHA256`` with count and digest of the lines before it."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def parse_end(line: bytes) -> tuple[int, str] | None:
 
 
 def write_sorted(path: Path, chunks: Iterable[bytes]) -> SortedFile:
-    """Write sorted lines and the end line, and fsync file and directory. Chunks may end within a line.
+    """Write sorted lines and the end line, fsync file and directory, and return the file.
 
-    ``path`` must be a new name: a crash leaves an incomplete file there. Raises OSError.
+    ``path`` must be a new name: a crash leaves an incomplete file there. Chunks may end within a line. Raises OSError.
     """
     digest, count, size = hashlib.sha256(), 0, 0
     with path.open("wb") as file:

@@ -113,7 +113,8 @@ def _readable(stream: TextIO | None) -> TextIO:
 def _guarded(stream: TextIO | None) -> TextIO:
     """Return a stream that does not fail, on the same descriptor; on /dev/null if the stream is None (was closed).
 
-    It never closes its descriptor, since another file could then get the number while output is still written.
+    It never closes its descriptor, since another file could then get the number while output is still written. A stream
+    in memory is returned as it is.
     """
     if stream is None:
         return _endless(os.open(os.devnull, os.O_WRONLY), "utf-8")

@@ -1,4 +1,4 @@
-"""Queries of the history: runs, the recipients that they changed, and the sources of these."""
+"""Queries of the history: the runs, and the recipients that they added or removed, with their sources."""
 
 from __future__ import annotations
 

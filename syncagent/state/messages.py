@@ -47,7 +47,7 @@ def held(hold: Hold) -> str:
 
 
 def with_text(reason: Reason) -> Reason:
-    """Return the reason with its sentence. A sentence that it already has, such as of an older version, stays."""
+    """Return the reason with its sentence. A reason that has a sentence already is returned unchanged."""
     return reason if reason.text else replace(reason, text=_REASONS[reason.kind](reason))
 
 
@@ -132,13 +132,13 @@ def to_approve(hold: Hold, command: str) -> str:
 
 
 def held_alarm(hold: Hold, command: str) -> str:
-    """Return a hold in one line: removals, reasons, and the remedy if it may be approved."""
+    """Return the message for a hold in one line: removals, reasons, and the remedy if it may be approved."""
     why = "; ".join(with_text(reason).text for reason in hold.reasons)
     return f"held: {held(hold)}: {why}{f'; {to_approve(hold, command)}' if hold.approvable else ''}"
 
 
 def refusal(refused: Refusal) -> str:
-    """Return the message why a hold cannot be approved."""
+    """Return the message with the reason why a hold cannot be approved."""
     if refused.kind == "unknown":
         current = ", ".join(refused.holds) or "none"
         return f'unknown hold ID "{refused.hold_id}"; current holds: {current} (see syncagent status)'
@@ -158,7 +158,10 @@ def failing_source(name: str, since: float, data_from: float) -> str:
 
 
 def held_briefly(holds: Iterable[Hold], catch_alls: Collection[str], canaries: Iterable[str]) -> list[str]:
-    """Return short messages for all that needs a person: holds with their IDs, held catch-alls, absent canaries."""
+    """Return short messages for holds, held catch-alls and absent canaries.
+
+    Holds that only wait for a failing source are left out.
+    """
     held_ = [f"{held(hold)} held{f' ({hold.id})' if hold.id else ''}" for hold in holds if not hold.waits]
     absent = [f"canary {canary} in no source" for canary in canaries]
     return held_ + ([f"{counted(len(catch_alls), 'catch-all')} held"] if catch_alls else []) + absent

@@ -59,7 +59,7 @@ class State(Ledger):
         return tuple(holds)
 
     def keep_copy(self, text: Path, digest: str) -> Note:
-        """Copy a map's text that another program changed to ``adopted``, once for each digest. Return a note."""
+        """Copy a changed text of the map into the directory ``adopted``, once for each digest. Return a note."""
         copy = self.directory / "adopted" / f"{text.name}-{digest[:12]}"
         copy.parent.mkdir(mode=0o750, exist_ok=True)
         if not copy.exists():
@@ -86,13 +86,13 @@ class DryState(State):
         self.last_snapshots = {}
 
     def save_source(self, state: SourceState) -> None:
-        """Do nothing."""
+        """Do nothing, since this is a dry run."""
 
     def approve(self, ids: Collection[str], now: float) -> None:
-        """Do nothing."""
+        """Do nothing, since this is a dry run."""
 
     def sweep(self, target: Target) -> None:
-        """Do nothing."""
+        """Do nothing, since this is a dry run."""
 
     def numbered(self, holds: Iterable[Hold]) -> tuple[Hold, ...]:
         """Return the holds. A hold that is not recorded cannot be approved, so its ID is empty."""
@@ -103,10 +103,10 @@ class DryState(State):
         return Note("map-changed-dry", str(text))
 
     def settle(self, run: RunRow) -> None:
-        """Do nothing."""
+        """Do nothing, since this is a dry run."""
 
     def record_failure(self, run: RunRow) -> None:
-        """Do nothing."""
+        """Do nothing, since this is a dry run."""
 
     def record(
         self,
@@ -116,7 +116,7 @@ class DryState(State):
         changes: Iterable[DomainRow],
         recipients: Iterable[tuple[str, bool, str]],
     ) -> None:
-        """Do nothing."""
+        """Do nothing, since this is a dry run."""
 
 
 @contextlib.contextmanager

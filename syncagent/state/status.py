@@ -49,7 +49,7 @@ class LastRun(Struct, frozen=True):
 
 
 class AgentState(Struct, frozen=True):
-    """The content of ``agent.json``, which the agent writes for ``status``: runs, watching, and alarms sent."""
+    """The content of ``agent.json``, which the agent writes for ``status``. Times are in seconds since the epoch."""
 
     pid: int
     started: float

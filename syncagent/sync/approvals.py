@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def check(ids: Collection[str], holds: Mapping[str, Hold]) -> None:
-    """Raise UnknownHoldError if any of the IDs cannot be approved, so that none is approved."""
+    """Raise UnknownHoldError if any of the IDs cannot be approved. The caller then approves none."""
     for hold_id in ids:
         refused = refusal(hold_id, ids, holds)
         if refused:

@@ -1,4 +1,4 @@
-"""The published list before a run: the recorded list, or also the recipients of a map that another program wrote."""
+"""The published list before a run: the recorded list, merged with the map if another program changed the map."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def reading(text: Path) -> Iterator[None]:
 
 
 def _keep_copy(text: Path, state: State, last: Finished | None) -> list[Note]:
-    """Copy the text unless syncagent wrote it. Return a list with a note of the copy; empty if nothing is copied."""
+    """Copy the text, unless syncagent wrote it or this is a dry run. Return a list of the note, if there is any."""
     digest = hashlib.sha256()
     try:
         with atomic.open_foreign(text) as lines:

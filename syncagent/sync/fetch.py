@@ -211,7 +211,7 @@ class _Attempt:
         return Fetched(report, state, self._fetcher.old / state.snapshot.file if state.snapshot else None)
 
     def _token(self, salt: str = "") -> str:
-        """Return ``SALT DIGEST`` of the source's configuration and of the content of its secrets and recipe.
+        """Return ``SALT DIGEST`` of the source's configuration and of content and mtime of its secrets and recipe.
 
         The digest is 4 octets of scrypt (RFC 7914): enough to detect a changed secret, too few to recover the secret.
         """

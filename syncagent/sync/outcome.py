@@ -94,7 +94,7 @@ def _result(
 
 
 def _empty_domains(relay_domains: Iterable[str], plan: Plan) -> Iterable[Note]:
-    """Return a note for each relay domain without recipients, to all of whose mail Postfix replies 550."""
+    """Return notes for the relay domains without recipients: Postfix rejects all their mail with 550."""
     served = {change.domain for change in plan.domains if change.after}
     names = (domain for domain in relay_domains if not domain.startswith("."))
     return (Note("domain-empty", domain) for domain in names if domain not in served)

@@ -45,12 +45,12 @@ class Domains:
 
     @property
     def held(self) -> frozenset[str]:
-        """The domains that leave the table and whose removal is not approved."""
+        """The domains of ``leaving`` whose removal is not approved."""
         return frozenset(hold.domain.removeprefix(DOMAIN_HOLD) for hold in self.pending)
 
     @property
     def leaving(self) -> frozenset[str]:
-        """The domains that leave the table, approved or not."""
+        """The domains in the table that are no longer configured or reported, approved or not."""
         return frozenset(hold.domain.removeprefix(DOMAIN_HOLD) for hold in self.holds)
 
     @property
@@ -121,7 +121,10 @@ def _hold(domain: str, standing: Mapping[str, Hold], failing: Sequence[str], run
 
 
 def canonical(domain: str) -> str:
-    """Return the canonical form of a domain, without white space and leading "@"; "" if it is not a domain."""
+    """Return the canonical form of a domain, "" if it is not a domain.
+
+    Surrounding white space and a leading "@" are removed.
+    """
     try:
         return normalise.canonical_domain(domain.strip().removeprefix("@"))
     except normalise.UnusableError:

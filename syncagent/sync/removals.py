@@ -43,7 +43,7 @@ class Missing:
     due: bool
 
     def kept_line(self, why: bytes, said: bytes) -> bytes:
-        """Return the line for ``kept``: ``address TAB since TAB why TAB sources``. ``said`` are the sources."""
+        """Return its line for ``kept``: ``address TAB since TAB why TAB said``. ``said``: sources, comma-separated."""
         return b"%b\t%d\t%b\t%b\n" % (self.address, self.since, why, said)
 
 
@@ -66,7 +66,7 @@ def remembered(missing: Iterable[bytes], kept: Iterable[bytes]) -> Iterator[tupl
 
 @dataclass(frozen=True, slots=True)
 class GracePolicy:
-    """The inputs of the grace: time of the run, oldest of the sources' last successes, approved hold IDs, limits."""
+    """The inputs of the grace rule: time of the run, oldest last success of a source, approved hold IDs, limits."""
 
     now: float
     oldest_answer: float
@@ -189,7 +189,7 @@ def domain_changes(counts: Sequence[Counts], decider: RemovalDecider) -> tuple[D
 
 
 def holds(decider: RemovalDecider, standing: Mapping[str, Hold], now: float) -> tuple[Hold, ...]:
-    """Return the holds that the decisions make. A recorded hold keeps its ID, start and approval."""
+    """Return the holds that result from the decisions. A recorded hold keeps its ID, start and approval."""
     found = []
     for (domain, key), count in sorted(decider.holds.items()):
         known = standing.get(key)

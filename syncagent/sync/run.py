@@ -34,7 +34,11 @@ Progress: TypeAlias = Callable[[str, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of a run. With ``write=False`` it writes only to a temporary directory."""
+    """The options of a run.
+
+    ``write=False``: a dry run, which writes only to a temporary directory. ``accept_incomplete``: publish a first map
+    that lacks something. ``approve``: IDs of holds. ``lock_timeout`` is in seconds.
+    """
 
     write: bool = True
     accept_incomplete: bool = False

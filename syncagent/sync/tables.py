@@ -100,7 +100,7 @@ class Tables:
     """The tables of a run: ``recipients``, and ``domains`` if postfix.domains_map is set."""
 
     def __init__(self, postfix: Postfix, state: State, progress: Progress) -> None:
-        """Resolve the file names, and remove staging directories of killed runs beside the table of recipients."""
+        """Resolve the file names. Except in a dry run, remove staging directories of killed runs beside the map."""
         self.recipients = Target(postfix.settings())
         self.domains = DomainsTable(postfix, state.spool, progress) if postfix.domains_map else None
         self._last, self._spool, self._progress = state.finished, state.spool, progress
