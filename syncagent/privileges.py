@@ -9,6 +9,7 @@ is refused, with the command that corrects the layout.
 from __future__ import annotations
 
 import contextlib
+import errno
 import grp
 import os
 import pwd
@@ -463,3 +464,29 @@ def _is_roots(directory: Path, *, shared: bool = False) -> bool:
         layout = judge([components(directory)], _outsiders(), shared=shared)
         return directory.is_dir() and layout.owned is None and not any(loose.refused for loose in layout.loose)
     return False
+
+
+def open_directory(path: Path) -> int:
+    """Return a descriptor of a directory to write to. The caller closes it.
+
+    For root, a symbolic link of another user on the way, or one that appears meanwhile, is not followed: whoever owns
+    a directory decides what is in it, but not which other directory root writes to. Raises OSError.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    if os.geteuid() != 0:
+        return os.open(path, flags)
+    way = components(path)
+    link = next((part.path for part in way if stat.S_ISLNK(part.mode) and part.uid != 0), None)
+    if link:
+        raise OSError(errno.ELOOP, f"root does not follow the symbolic link of {_name(os.lstat(link).st_uid)}", link)
+    place = next(part.path for part in reversed(way) if stat.S_ISDIR(part.mode))
+    if not path.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    descriptor = os.open("/", flags)
+    for name in Path(place).parts[1:]:
+        above = descriptor
+        try:
+            descriptor = os.open(name, flags | os.O_NOFOLLOW, dir_fd=above)
+        finally:
+            os.close(above)
+    return descriptor

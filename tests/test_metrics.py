@@ -200,12 +200,12 @@ def test_one_that_fails_half_way_leaves_the_last(desk: Desk, mx: Station, monkey
     """A rename that fails leaves the last file, and no other."""
     old = textfile(mx).read_bytes()
 
-    def full(_: Path, __: Path) -> Path:
+    def full(*_: str, **__: int) -> None:
         raise OSError(28, "No space left on device")
 
     standing = status.read(desk.config)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", full)
+        patch.setattr(os, "rename", full)
         with pytest.raises(OSError, match="No space left"):
             metrics.write(textfile(mx), standing)
     assert textfile(mx).read_bytes() == old

@@ -414,6 +414,37 @@ def test_a_file_of_the_state_that_is_another_users(place: Path, name: str) -> No
     sync(place)
 
 
+def exported(place: Path, state: Path) -> subprocess.CompletedProcess[str]:
+    """Write metrics by root into a directory that another user owns."""
+    script = (
+        "import sys; from pathlib import Path; from syncagent.agent import metrics\n"
+        "from syncagent.config import load; from syncagent.state import status\n"
+        "metrics.write(Path(sys.argv[2]), status.read(load.load(Path(sys.argv[1]))))"
+    )
+    command = [sys.executable, "-c", script, str(place / "syncagent.toml"), str(state / "syncagent.prom")]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_metrics_go_where_root_looked(place: Path) -> None:
+    """node_exporter's directory is often another user's, who may not lead root elsewhere by it."""
+    secret = victim(place)
+    configure(place, directory(place / "lib") / "relay_recipients", place / "state")
+    sync(place)
+    theirs = directory(place / "prometheus", NOBODY)
+    directory(theirs / "textfile", NOBODY)
+    assert not exported(place, theirs / "textfile").stderr
+    assert [path.name for path in (theirs / "textfile").iterdir()] == ["syncagent.prom"]
+    assert as_user(NOBODY, f"cd {theirs} && mv textfile t && ln -s {secret.parent} textfile").wait(20) == 0
+    assert (
+        f"root does not follow the symbolic link of nobody: '{theirs}/textfile'"
+        in exported(place, theirs / "textfile").stderr
+    )
+    assert untouched(secret)
+    (theirs / "textfile").unlink()
+    (theirs / "textfile").symlink_to("t")  # of root's
+    assert not exported(place, theirs / "textfile").stderr
+
+
 # --- locks
 
 

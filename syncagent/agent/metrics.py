@@ -5,10 +5,12 @@ Names and units follow Prometheus' conventions for metrics.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics, generate_latest
 
+from syncagent import privileges
 from syncagent.files import atomic as files
 from syncagent.model import DOMAIN_HOLD
 
@@ -22,8 +24,12 @@ if TYPE_CHECKING:
 def write(path: Path, status: Status) -> None:
     """Write the metrics of a status to a file with mode 0644. Raises OSError, also if a directory is in its place."""
     files.check_regular(path)
+    directory = privileges.open_directory(path.parent)
     disable_created_metrics()  # type: ignore[no-untyped-call] # the creation time would be that of this write
-    files.write_whole(path, generate_latest(_registry(status)), 0o644)
+    try:
+        files.write_whole(path, generate_latest(_registry(status)), 0o644, directory)
+    finally:
+        os.close(directory)
 
 
 def _registry(status: Status) -> CollectorRegistry:

@@ -8,10 +8,9 @@ import fcntl
 import filecmp
 import io
 import os
+import secrets
 import stat as kinds
-import tempfile
 import time
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from syncagent.addresses import MAX_LINE
@@ -20,6 +19,7 @@ from syncagent.files.pipeline import CHUNK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 MOST_OF_A_LIST = 16 << 20
 """Maximum size in octets of a file that another program owns, such as a list named in main.cf."""
@@ -177,16 +177,23 @@ def identity(path: Path) -> FileIdentity | None:
         return None
 
 
-def write_whole(path: Path, octets: bytes, mode: int) -> None:
-    """Write a small file atomically, by renaming a temporary file beside it; without fsync. Raises OSError."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+def write_whole(path: Path, octets: bytes, mode: int, directory: int | None = None) -> None:
+    """Write a small file atomically, by renaming a temporary file beside it; without fsync. Raises OSError.
+
+    ``directory`` is a descriptor of the directory of ``path``, for a caller that must not look it up once more.
+    """
+    place = str(path) if directory is None else path.name
+    temporary = os.path.join(os.path.dirname(place), f".{path.name}.{secrets.token_hex(6)}")  # noqa: PTH118, PTH120
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(temporary, flags, _OWNER_ONLY, dir_fd=directory)
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
             os.fchmod(file.fileno(), mode)
             file.write(octets)
-        Path(name).rename(path)
+        os.rename(temporary, place, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=directory)
         raise
 
 
