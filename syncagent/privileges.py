@@ -233,10 +233,10 @@ def judge(
     """Return the layout of these ways: the user who does the work, and the components that others can change.
 
     The user is the owner nearest to the end of the first way that has an owner other than root; else it is root.
-    A component is safe if its owner is root or that user, and if only they and their own groups may write to it. If it
-    is a sticky directory, others may write to it as well, but at the end of a way, where files are created, only with
-    ``shared``: the user who creates a name there first decides where it leads. ``outsiders`` are user IDs that stand
-    for users of other namespaces; their components count as root's.
+    A component is safe if its owner is root or that user, and if only they and their own groups may write to it. A
+    sticky directory is safe even if others may write to it. At the end of a way, where files are created, this holds
+    only with ``shared``: the user who creates a name there first decides where it leads. ``outsiders`` are user IDs
+    that stand for users of other namespaces; their components count as root's.
     """
     owned = next((part for way in ways for part in reversed(way) if part.uid not in {0, *outsiders}), None)
     uid = owned.uid if owned else 0
@@ -469,8 +469,8 @@ def _is_roots(directory: Path, *, shared: bool = False) -> bool:
 def open_directory(path: Path) -> int:
     """Return a descriptor of a directory to write to. The caller closes it.
 
-    For root, a symbolic link of another user on the way, or one that appears meanwhile, is not followed: whoever owns
-    a directory decides what is in it, but not which other directory root writes to. Raises OSError.
+    Raises OSError if the directory cannot be opened. For root, it also raises OSError at a symbolic link that belongs
+    to another user, or that is created during the call: the link's owner must not choose where root writes.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     if os.geteuid() != 0:

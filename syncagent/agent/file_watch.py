@@ -214,7 +214,10 @@ class Watcher:
         return self._looked + (QUIET if self._seen else LOOK)
 
     def look(self) -> None:
-        """Repair the watch and report a change, if a look is due. Before that, with events, only repair the watch."""
+        """Repair the watch and report a change, if a look is due (``_due``).
+
+        If a look is not due yet but events have arrived, only repair the watch.
+        """
         with self._lock:
             now = time.monotonic()
             hinted = bool(self._hints.first)

@@ -232,7 +232,7 @@ class _Agent:
             self.log.error("status cannot be kept", error=str(failure))  # noqa: TRY400 - the text suffices
 
     def next_run(self) -> float | None:
-        """Return when the next run is due, in seconds since the epoch; None if no run is scheduled."""
+        """Return the time at which the next run is due, in seconds since the epoch; None if no run is scheduled."""
         left = self.retries.wait(time.monotonic())
         times = [self.schedule.next_time(), None if left == float("inf") else time.time() + left]
         return min((moment for moment in times if moment is not None), default=None)
@@ -345,7 +345,10 @@ class _Agent:
 
 
 def _raise_later(unraisable: sys.UnraisableHookArgs) -> None:
-    """Have Stopped raised once more if Python dropped it, as it does what a signal handler raises in a destructor."""
+    """Set a timer that raises Stopped again, if Python has dropped it.
+
+    Python drops an exception that a signal handler raises within a destructor.
+    """
     if isinstance(unraisable.exc_value, Stopped):
         signal.setitimer(signal.ITIMER_REAL, _ONCE_MORE)
     else:

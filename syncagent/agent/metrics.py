@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 def write(path: Path, status: Status) -> None:
-    """Write the metrics of a status to a file with mode 0644. Raises OSError, also if a directory is in its place."""
+    """Write the metrics of a status to a file with mode 0644.
+
+    Raises OSError if that fails, or if ``path`` exists and is not a regular file.
+    """
     files.check_regular(path)
     directory = privileges.open_directory(path.parent)
     disable_created_metrics()  # type: ignore[no-untyped-call] # the creation time would be that of this write

@@ -68,8 +68,8 @@ class _Delivery(NamedTuple):
 class Notifier(threading.Thread):
     """A thread that delivers notifications, so that a slow receiver does not delay a run.
 
-    The next ``notify`` retries a failed notification, by that way alone. It does not queue a notification again that is
-    still to be delivered.
+    A notification that failed is queued again by the next call of ``notify``, for the failed way of delivery only, if
+    the alarm has not ended or recurred meanwhile. A notification that still waits for delivery is not queued twice.
     """
 
     def __init__(
@@ -156,7 +156,11 @@ def _configured(notify: Notify) -> set[str]:
 
 
 class DeliveryError(Exception):
-    """A notification could not be delivered. The text contains no URL, since that may be a secret."""
+    """A notification could not be delivered.
+
+    The text contains neither notify.url nor notify.ping_url, which may be secrets. It may quote the stderr of
+    notify.command.
+    """
 
     def __init__(self, whom: str, text: str) -> None:
         """``whom`` is the configuration key of the receiver, such as ``notify.url``."""

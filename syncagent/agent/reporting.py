@@ -122,7 +122,7 @@ class Reporter:
                 self._goes_right("status")
 
     def _goes_wrong(self, what: str, text: str) -> None:
-        """Log that the way of reporting ``what`` fails, unless its last error was the same."""
+        """Log that reporting to ``what`` fails, unless its last error was the same."""
         if self._wrong.get(what) != text:
             self._wrong[what] = text
             self._log.error("could not tell", whom=what, error=text)

@@ -29,7 +29,10 @@ _STEP = 5.0
 
 
 def offset(config: Config, host: str) -> float:
-    """Return seconds, from 0 to 2**32, that spread the runs of many hosts: constant for a host and state directory."""
+    """Return an offset in seconds, from 0 to 2**32, that spreads the runs of many hosts.
+
+    It is constant for a host name and state directory.
+    """
     digest = hashlib.sha256(f"{host} {config.state.directory}".encode()).digest()
     return int.from_bytes(digest[:8]) / (1 << 32)
 
@@ -96,9 +99,10 @@ class Schedule:
             self._scheduler.add_job(self._put, trigger, args=(due, "schedule"), id=name)
 
     def look_at_clock(self) -> bool:
-        """Return True if the clock was set, after rescheduling: a clock set back would delay the next run.
+        """Reschedule all jobs if the clock was set, and return whether it was.
 
-        All sources are due then, since the clock may have skipped the time of any source.
+        A clock set back would otherwise delay the next run. All sources become due, since the clock may have skipped
+        the time of any source.
         """
         now = time.time() - time.monotonic()
         with self._lock:
@@ -110,7 +114,7 @@ class Schedule:
             return True
 
     def next_time(self) -> float | None:
-        """Return when the next job is due, in seconds since the epoch; None without a job."""
+        """Return the time at which the next job is due, in seconds since the epoch; None without a job."""
         times = [job.next_run_time for job in self._scheduler.get_jobs() if job.next_run_time]
         return min(times).timestamp() if times else None
 

@@ -124,7 +124,11 @@ def _left_to_do(finding: Finding) -> Finding:
 
 
 def _of_the_host(context: Context) -> Iterator[Check]:
-    """Yield the checks of Postfix, DNS and SMTP that apply to this host and the options."""
+    """Yield the checks of Postfix, DNS and SMTP for this host.
+
+    If postconf(1) prints no parameters, yields only a check that reports this. With `--offline`, a check that reports
+    the omission replaces the checks of DNS and SMTP.
+    """
     if not context.live.values:
         yield _MAIN_CF if _has_main_cf(context) else _NO_POSTFIX
         return

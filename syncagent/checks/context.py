@@ -140,7 +140,7 @@ class Context:
     def unindexed(self, entry: str) -> str:
         """Return TYPE:PATH of an entry's table if postmap(1) can index it: its text exists and its type is supported.
 
-        Returns ``""`` for other entries, for a texthash, and for tables in the file of a table of syncagent.
+        Returns ``""`` for any other entry, for a texthash, and for a table in a file that syncagent publishes.
         """
         pattern = without_exclamation(entry)
         table = TableName.parse(pattern)

@@ -63,7 +63,7 @@ class Names:
             return NoAnswerError(str(failure))
 
     def _lives(self) -> bool:
-        """True if the server responds to a query for the root's NS records, be it with a refusal."""
+        """True if the server responds, even with a refusal, to a query for the root's NS records."""
         try:
             self._ask("", "NS")
         except NoAnswerError:

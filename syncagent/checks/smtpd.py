@@ -213,7 +213,7 @@ def nothing_is_overridden(context: Context) -> Iterator[Finding]:
 
 
 def _open_services(context: Context) -> set[str]:
-    """Return the services open to the Internet, as SERVICE/TYPE: on port 25 or the port of `--smtp`.
+    """Return the services open to the Internet, as SERVICE/TYPE: on port 25 or the port of `--smtp`, at any address.
 
     If postscreen(8) listens there, services of type ``pass`` are included. Raises CommandError if postconf(1) fails.
     """

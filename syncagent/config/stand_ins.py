@@ -1,7 +1,7 @@
 """The problems that a source kind reports about a table with unusable keys.
 
-A kind's ``problems(config)`` needs a complete Config. It is called with several, which have different stand-in values
-for the unusable keys. A problem that it reports each time does not depend on those keys. Only such problems are shown.
+A kind's ``problems(config)`` needs a complete Config. It is called with Configs that have different stand-in values for
+the unusable keys. A problem that it reports each time does not depend on those keys. Only such problems are shown.
 """
 
 from __future__ import annotations

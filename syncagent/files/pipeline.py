@@ -120,7 +120,10 @@ class Sorter(Child):
 
 
 def merged(paths: Sequence[Path]) -> Child:
-    """Return a ``sort -m`` process over sorted files. Its output has their end lines, out of order, to be skipped."""
+    """Return a ``sort -m`` process over sorted files.
+
+    Its output also has their end lines, out of order, which the caller must skip.
+    """
     return Child(["sort", "-m", *map(str, paths)] if paths else ["true"], subprocess.DEVNULL)
 
 
@@ -135,7 +138,7 @@ def first_fields(paths: Sequence[Path]) -> Iterator[Iterator[bytes]]:
 
 
 def joined_lines(lines: Iterable[bytes], size: int = CHUNK) -> Iterator[bytes]:
-    """Yield the lines joined to chunks of about ``size`` octets, which take fewer writes."""
+    """Yield the lines joined into chunks of about ``size`` octets, which take fewer writes."""
     held: list[bytes] = []
     room = size
     for line in lines:
@@ -169,7 +172,7 @@ def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def write_plain(path: Path, chunks: Iterable[bytes]) -> Path:
-    """Write chunks to a file without end line and fsync, and return its path. For files in a spool."""
+    """Write chunks to a file and return its path. Without end line or fsync: for files in a spool."""
     with path.open("wb") as file:
         file.writelines(chunks)
     return path

@@ -41,7 +41,7 @@ def matches(live: LivePostfix, name: str, domains: Iterable[str]) -> dict[str, s
 def _hits(live: LivePostfix, pattern: str, keys: Iterable[str]) -> Iterable[str]:
     """Return the keys that a pattern matches.
 
-    For a table these are the ``keys`` that it has, for other patterns the pattern itself. A pattern in
+    For a table these are the ``keys`` that it has, for any other pattern the pattern itself, case-folded. A pattern in
     ``live.unreadable`` matches none. Raises CommandError if the lookup fails.
     """
     if pattern in live.unreadable:

@@ -72,9 +72,9 @@ def _staging(target: Target, directory: Path, stack: contextlib.ExitStack) -> Pa
 
 
 def _set_mode(staged: Path, old: Path) -> None:
-    """Give the staged text the mode of the old text; a new map is 0644, since smtpd is another user.
+    """Set the mode of the staged text to that of the old text; to 0644 for a new map, since smtpd is another user.
 
-    This comes before the index is made: postmap gives the index the mode of its source.
+    Must precede indexing: postmap gives the index the mode of its source.
     """
     mode = old.stat().st_mode & 0o777 if old.exists() else 0o644
     with _staged_file(staged) as descriptor:
@@ -82,10 +82,10 @@ def _set_mode(staged: Path, old: Path) -> None:
 
 
 def _set_owner(staged: Path, suffix: str, old: Path) -> None:
-    """Give the staged text and index the owner of the old text, where that is permitted.
+    """Set the owner and group of the staged text and index to those of the old text, where that is permitted.
 
-    A new text gets mode 0644, since smtpd runs as another user. The owner changes only after postmap has run: run by
-    root, postmap takes on the identity of its source file's owner, who could then redirect its output.
+    Does nothing for a new text. The owner changes only after postmap has run: run by root, postmap takes on the
+    identity of its source file's owner, who could then redirect its output.
     """
     if old.exists():
         owner = old.stat()

@@ -172,7 +172,10 @@ class Smtpd:
         return ""
 
     def _look_up(self, name: str, table: str, keys: list[str]) -> dict[str, str]:
-        """Return the keys that a table has, with their values. Raises CommandError with the list's name."""
+        """Return the keys that a table has, with their values.
+
+        Raises CommandError, whose text begins with the list's name, if the lookup fails.
+        """
         try:
             return self.live.look_up(table, keys)
         except CommandError as error:

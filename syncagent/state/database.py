@@ -206,7 +206,7 @@ class Ledger:
         return None if first is None else float(first)
 
     def last_change(self) -> float:
-        """Return when a run last published, 0 if the history has no such run."""
+        """Return the end of the last run that published, in seconds since the epoch; 0 if the history has none."""
         ((found,),) = self._rows("SELECT MAX(finished) FROM run WHERE status = 'published'")
         return float(found or 0)
 
@@ -233,7 +233,7 @@ class Ledger:
         return str(rows[0][0]) if rows else ""
 
     def first_time(self) -> float:
-        """Return when the oldest recorded run started, 0 if there is none."""
+        """Return the start of the oldest recorded run, in seconds since the epoch; 0 if there is none."""
         ((found,),) = self._rows("SELECT MIN(started) FROM run")
         return float(found or 0)
 

@@ -24,7 +24,11 @@ SHOWN = 20
 
 
 class Change(Struct, frozen=True):
-    """The addition or removal of a recipient, or of a domain of postfix.domains_map. ``sources`` list or listed it."""
+    """The addition or removal of a recipient, or of a domain of postfix.domains_map.
+
+    ``sources`` are the names of the sources that list an added address or domain, or that last listed a removed
+    address; empty if they are unknown.
+    """
 
     address: str
     added: bool

@@ -151,7 +151,10 @@ def _set_aside(directory: Path, damage: LedgerDamagedError, *, write: bool) -> t
 
 
 def sweep(directory: Path, postfix: Postfix) -> None:
-    """Remove staging and spool directories of interrupted runs. Do nothing if another run holds the lock."""
+    """Remove staging and spool directories of interrupted runs. Do nothing if another run holds the lock.
+
+    An OSError is ignored.
+    """
     with contextlib.suppress(OSError, LockBusyError), atomic.locked(directory / LOCK, 0):
         for name in filter(None, (postfix.map, postfix.domains_map)):
             Target(postfix.settings(name)).sweep()

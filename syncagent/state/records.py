@@ -27,7 +27,7 @@ class Inputs(Struct, frozen=True):
 class Finished(Struct, frozen=True):
     """The last finished run: its inputs, and the tables and lists that it published.
 
-    ``next_due``: when kept removals must be decided again, in seconds since the epoch; None: never.
+    ``next_due``: the time of the next decision on kept removals, in seconds since the epoch; None: never.
     """
 
     config: str

@@ -100,7 +100,10 @@ def published(config: Config, state: State, decision: Decision, tables: Publishe
 
 
 def _next_due(state: State, decision: Decision, plan: Plan, window: float, now: float) -> float | None:
-    """Return when kept removals must be decided again even with equal inputs, None if never."""
+    """Return the time at which kept removals must be decided again even if no input changes; None if never.
+
+    It is in seconds since the epoch.
+    """
     oldest = state.oldest_change(now - window) if plan.holds else None
     times = [decision.next_due, None if oldest is None else oldest + window]
     return min((moment for moment in times if moment is not None), default=None)

@@ -43,7 +43,10 @@ class Missing:
     due: bool
 
     def kept_line(self, why: bytes, said: bytes) -> bytes:
-        """Return its line for ``kept``: ``address TAB since TAB why TAB said``. ``said``: sources, comma-separated."""
+        """Return the recipient's line for ``kept``: ``address TAB since TAB why TAB said``.
+
+        ``said`` has the names of the sources that last listed the address, comma-separated.
+        """
         return b"%b\t%d\t%b\t%b\n" % (self.address, self.since, why, said)
 
 

@@ -144,5 +144,8 @@ def sync_once(config: Config, options: Options, progress: Progress = ignore) -> 
 
 
 def sweep(config: Config) -> None:
-    """Remove staging and spool directories of interrupted runs. Do nothing if another run holds the lock."""
+    """Remove staging and spool directories of interrupted runs. Do nothing if another run holds the lock.
+
+    An OSError is ignored.
+    """
     opened.sweep(config.state.directory, config.postfix)
