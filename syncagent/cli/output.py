@@ -128,7 +128,8 @@ def say(text: str) -> None:
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows in columns. A column is right-aligned if its first cell begins with a digit.
 
-    Integers get thousands separators.
+    Integers get thousands separators. Only a terminal gets rich, which wraps long cells: every sync prints a table, and
+    one that runs from cron must not take the time to import rich.
     """
     texts = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
