@@ -17,13 +17,14 @@ _LONGEST_TEXT = 4096
 """Length in characters to which a SourceError's text is cut, since it may contain text from a server."""
 
 
-def printable(text: str, limit: int) -> str:
+def printable(text: str, limit: int | None = None) -> str:
     """Return ``text`` with unprintable characters escaped.
 
-    A text longer than ``limit`` characters is cut first, and "..." appended; escapes may exceed the limit. Use it for
-    foreign text in messages: addresses, answers of servers, file names, messages of libraries.
+    A text longer than ``limit`` characters is cut first, and "..." appended; escapes may exceed the limit. Without a
+    limit nothing is cut. Use it for foreign text in messages: addresses, answers of servers, file names, messages of
+    libraries.
     """
-    cut = text if len(text) <= limit else f"{text[:limit]}..."
+    cut = text if limit is None or len(text) <= limit else f"{text[:limit]}..."
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
 
 

@@ -30,7 +30,7 @@ from tests.support.scripted_http import Asked as Request
 from tests.support.scripted_http import Part, ScriptedHTTP, answer
 
 SECRET = "T0SECRET"
-STALE = Alarm("stale", "corp", "what source corp said is 2h old")
+STALE = Alarm("stale", "corp", "data of source corp is 2h old")
 HELD = Alarm("held", "example.com percent", "held: 20 removals of example.com")
 
 
@@ -74,12 +74,12 @@ def test_the_event(monkeypatch: pytest.MonkeyPatch) -> None:
         "event": "raised",
         "kind": "stale",
         "subject": "corp",
-        "text": "syncagent on mx2: what source corp said is 2h old",
+        "text": "syncagent on mx2: data of source corp is 2h old",
         "host": "mx2",
         "map": "lmdb:/map",
         "at": "2026-01-31T02:00:00+00:00",
     }
-    assert event("recovered", STALE, "lmdb:/map", 0).text == "syncagent on mx2: over: what source corp said is 2h old"
+    assert event("recovered", STALE, "lmdb:/map", 0).text == "syncagent on mx2: over: data of source corp is 2h old"
 
 
 # --- one who is told

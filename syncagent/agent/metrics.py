@@ -66,7 +66,7 @@ def _registry(status: Status) -> CollectorRegistry:
     success = {name: source.last_success for name, source in sources.items()}
     by("source", "source_last_success_timestamp_seconds", "When the source was last whole.", success)
     stale = {name: float(source.stale) for name, source in sources.items()}
-    by("source", "source_stale", "Whether what the source said is older than max_age.", stale)
+    by("source", "source_stale", "Whether the source's data is older than max_age.", stale)
     entries = {name: float(source.entries) for name, source in sources.items()}
     by("source", "source_entries", "Entries in the source's last whole answer.", entries)
     runs = Counter(

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from syncagent.agent import notify
 from syncagent.agent.supervisor import tell_systemd
-from syncagent.errors import ExitCode, LedgerError
+from syncagent.errors import ExitCode, LedgerError, printable
 from syncagent.state import messages, status
 
 if TYPE_CHECKING:
@@ -191,4 +191,4 @@ def summary(now: Status) -> str:
 
 def _one_line(text: str) -> str:
     """Return the first 500 characters of a text on one line: systemd would read a second line as another variable."""
-    return "".join(one if one.isprintable() else " " for one in text)[:500]
+    return printable(" ".join(text.split()), 500)

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from syncagent.errors import printable
 from syncagent.model import SAMPLE
 from syncagent.state import messages
 from syncagent.values.types import spell_seconds
@@ -127,7 +128,8 @@ def say(text: str) -> None:
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows in columns. A column is right-aligned if its first cell begins with a digit.
 
-    Integers get thousands separators.
+    Integers get thousands separators. Only a terminal gets rich, which wraps long cells: every sync prints a table, and
+    one that runs from cron must not take the time to import rich.
     """
     texts = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
@@ -155,7 +157,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 def _samples(sign: str, sample: Sequence[str], count: int) -> None:
     for address in sample:
-        _changed(f"  {sign} {_shown(address)}", new=sign.startswith("+"))
+        _changed(f"  {sign} {printable(address)}", new=sign.startswith("+"))
     if count > len(sample):
         _changed(f"  {sign} ... and {count - len(sample):,} more", new=sign.startswith("+"))
 
@@ -190,7 +192,7 @@ def _rejects(result: SyncResult) -> None:
         print(f"rejected: {result.rejected:,} entries cannot be recipients")
     for reject in result.reject_sample:
         where = f" ({reject.source}, {reject.key})" if reject.source else ""
-        print(f"  {_shown(reject.spelled)!s}: {reject.reason}{where}")
+        print(f"  {printable(reject.spelled)}: {reject.reason}{where}")
     if result.rejected > len(result.reject_sample):
         print(f"  ... and {result.rejected - len(result.reject_sample):,} more")
     outside = result.plan.out_of_scope
@@ -219,11 +221,6 @@ def _held(plan: Plan, config: Config) -> None:
 def _since(hold: Hold) -> str:
     age = time.time() - hold.since
     return f", for {spell_seconds(age)}" if hold.since and age >= 1 else ""
-
-
-def _shown(address: str) -> str:
-    """Return a text as it is if all of it is printable, otherwise escaped by the codec ``unicode_escape``."""
-    return address if address.isprintable() else address.encode("unicode_escape").decode()
 
 
 def remedy_text(remedy: Step) -> str:
@@ -268,9 +265,9 @@ def checked(found: Checked) -> None:
     print()
     width = max(len(one.check) for one in found.findings)
     for one in found.findings:
-        _line(one.severity, one.check.ljust(width), _shown(": ".join(filter(None, (one.subject, one.text)))))
+        _line(one.severity, one.check.ljust(width), printable(": ".join(filter(None, (one.subject, one.text)))))
         for line in remedies_text(one.remedies).splitlines():
-            _line("", "", f"  {_shown(line)}", "bold")
+            _line("", "", f"  {printable(line)}", "bold")
     if found.then:
         _line("then", " " * width, found.then, "bold")
     print(f"errors: {found.errors}, warnings: {found.warnings}")
@@ -301,7 +298,7 @@ def _steps(name: str, steps: Sequence[StepReport]) -> None:
 
 
 def _some(step: StepReport) -> str:
-    return ", ".join(map(_shown, step.sample)) or "-"
+    return ", ".join(map(printable, step.sample)) or "-"
 
 
 def dry_run_result(result: DryRunResult) -> None:
@@ -310,11 +307,11 @@ def dry_run_result(result: DryRunResult) -> None:
     for note in result.answer.notes:
         print(f"note: {note}")
     for address in result.addresses:
-        print(f"  {_shown(address)}{' (not expected)' if address in result.unexpected else ''}")
+        print(f"  {printable(address)}{' (not expected)' if address in result.unexpected else ''}")
     for spelled, reason in result.rejected:
-        print(f"  {_shown(spelled)}: rejected: {reason}")
+        print(f"  {printable(spelled)}: rejected: {reason}")
     for address in result.missing:
-        say(f"{_shown(address)} was expected, and did not come out")
+        say(f"{printable(address)} was expected, and did not come out")
     if result.unexpected:
         say(f"{len(result.unexpected)} came out that were not expected")
 
@@ -370,9 +367,11 @@ def explained(one: Explanation) -> None:
     headline, reasons = _headline(one)
     print(headline)
     if one.canonical not in {"", one.spelled}:
-        print(f"spelled {_shown(one.spelled)}")
+        print(f"spelled {printable(one.spelled)}")
     if one.said:
-        table(("SOURCE", "KEY", "LABEL"), [(said.source, _shown(said.key), _shown(said.label)) for said in one.said])
+        table(
+            ("SOURCE", "KEY", "LABEL"), [(said.source, printable(said.key), printable(said.label)) for said in one.said]
+        )
     for reason in reasons:
         print(f"- {reason}")
     for at, change in one.happened:
@@ -381,7 +380,7 @@ def explained(one: Explanation) -> None:
         print("Postfix looks up, in this order:")
         table(
             ("KEY", "THE MAP SAYS"),
-            [(_shown(asked.key), asked.found or asked.trouble or "nothing") for asked in one.asked],
+            [(printable(asked.key), asked.found or asked.trouble or "nothing") for asked in one.asked],
         )
     print(one.verdict)
 
@@ -391,7 +390,7 @@ def _headline(one: Explanation) -> tuple[str, tuple[str, ...]]:
 
     The first line says whether the address is in the map. It also has the sources or the main reason.
     """
-    address = _shown(one.canonical or one.spelled)
+    address = printable(one.canonical or one.spelled)
     failure = next((row.trouble for row in one.asked if row.trouble), "")
     if failure:
         return f"cannot tell whether {address} is in the map: {failure}", one.reasons
@@ -431,10 +430,10 @@ def _happened(change: Change) -> str:
     if change.is_domain:
         verb = "added" if change.added else "removed"
         reported = f": reported by {', '.join(change.sources)}" if change.sources else ""
-        return f"{'+' if change.added else '-'} domain {_shown(change.address)} {verb}{reported}"
+        return f"{'+' if change.added else '-'} domain {printable(change.address)} {verb}{reported}"
     sources = ", ".join(change.sources) or "?"
     verb = "added: it is in" if change.added else "removed: it was last in"
-    return f"{'+' if change.added else '-'} {_shown(change.address)} {verb} {sources}"
+    return f"{'+' if change.added else '-'} {printable(change.address)} {verb} {sources}"
 
 
 def structure(value: object) -> None:

@@ -1,4 +1,4 @@
-"""Messages for holds, canaries, catch-alls, notes and refusals, made from their data. No code depends on the text."""
+"""Messages for holds, sources, notes and refusals, made from their data. No code depends on the text."""
 
 from __future__ import annotations
 
@@ -173,7 +173,29 @@ def warning(facts: Sequence[str]) -> str:
     return f". WARNING: {'; '.join(facts[:_SHOWN])}{more}" if facts else ""
 
 
+# --- stale sources
+
+
+def stale_source(name: str, age: float | None, max_age: float, error: str, *, attempted: bool) -> str:
+    """Return the message that a source's data is older than ``max_age``, with the reason. Ages are in seconds.
+
+    ``age`` is None if no fetch has succeeded, and 0 if the last one is in the future.
+    """
+    if age is None:
+        state = "never fetched"
+    else:
+        state = f"{spell_seconds(age)} old" if age else "noted by a clock that was ahead"
+    why = f": {error}" if error else "" if attempted else ": no run has been yet"
+    return f"data of source {name} is {state} (schedule.max_age {spell_seconds(max_age)}){why}"
+
+
 # --- the first run
+
+
+def nothing_published(lacks: Sequence[str], command: str) -> str:
+    """Return the message that no map is published yet, with what is missing and the command that shows more."""
+    missing = f": {'; '.join(lacks)}" if lacks else ""
+    return f"nothing is published yet{missing}: {command}"
 
 
 def lack(what: Lack) -> str:

@@ -15,7 +15,6 @@ from syncagent.files import atomic
 from syncagent.model import Hold, SourceState
 from syncagent.state import messages
 from syncagent.state.database import reading
-from syncagent.values.types import spell_seconds
 
 if TYPE_CHECKING:
     from syncagent.config.tables import Config
@@ -137,8 +136,7 @@ def read(config: Config, now: float | None = None, agent: AgentState | None = No
         alarms += [Alarm("catch-all", name, messages.held_catch_all(name)) for name in plan.held_catch_alls]
         alarms += [Alarm("canary", name, messages.absent_canary(name)) for name in plan.absent_canaries]
     elif any(attempts) and not failure:
-        lacks = f": {'; '.join(last.lacks)}" if last and last.lacks else ""
-        text = f"nothing is published yet{lacks}: {config.command('plan')}"
+        text = messages.nothing_published(last.lacks if last else (), config.command("plan"))
         alarms.append(Alarm("incomplete", str(config.postfix.map), text))
     if agent and agent.refused and (own or running):  # a new agent rejects the file itself
         alarms.append(Alarm("configuration", str(config.file), agent.refused))
@@ -184,11 +182,9 @@ def _stale(config: Config, sources: tuple[SourceStatus, ...]) -> list[Alarm]:
     alarms = []
     for source in sources:
         if source.stale:
-            limit = spell_seconds(config.max_age(source.name))
-            age = "never fetched" if source.age is None else f"{spell_seconds(source.age)} old"
-            age = age if source.age else "noted by a clock that was ahead" if source.last_success else age
-            why = f": {source.error}" if source.error else "" if source.last_attempt else ": no run has been yet"
-            text = f"what source {source.name} said is {age} (schedule.max_age {limit}){why}"
+            attempted = bool(source.last_attempt)
+            limit = config.max_age(source.name)
+            text = messages.stale_source(source.name, source.age, limit, source.error, attempted=attempted)
             alarms.append(Alarm("stale", source.name, text))
     return alarms
 

@@ -120,7 +120,10 @@ def _advice(line: str, column: int) -> str:
 
 
 def _excerpt(line: str, column: int) -> str:
-    """Return the part of the line around the column, and below it a caret at the column."""
+    """Return the part of the line around the column, and below it a caret at the column.
+
+    Unprintable characters become spaces: escapes would move the caret.
+    """
     start = max(0, column - 1 - _WIDTH // 2)
     shown = "".join(char if char.isprintable() else " " for char in line[start : start + _WIDTH])
     return f"  {shown}\n  {' ' * (column - 1 - start)}^"

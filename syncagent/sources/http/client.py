@@ -401,7 +401,10 @@ def _source_error(url: str, deadline: float, error: BaseException) -> SourceErro
             text = "no complete answer within the source's deadline"
     elif isinstance(error, httpx.ConnectError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
         kind = FailureKind.BROKEN
-        text = f"the server's certificate is not accepted: {shown}; see ca_file, and whether it is for that host"
+        text = (
+            f"server certificate rejected: {shown}; check ca_file, and that the certificate is for that host and has"
+            " not expired"
+        )
     elif isinstance(error, httpx.ConnectError):
         text = f"no connection: {shown}"
     elif isinstance(error, httpx.LocalProtocolError):  # the text of the error contains the header

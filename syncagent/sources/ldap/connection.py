@@ -293,7 +293,10 @@ def _reasons(error: Exception) -> str:
 
 
 def one_line(text: object) -> str:
-    """Return the first _MAX_TEXT characters of a foreign text, on one line and without control characters."""
+    """Return the first _MAX_TEXT characters of a foreign text, on one line and without control characters.
+
+    Those become spaces, not escapes: Active Directory ends its messages with NUL.
+    """
     shown = "".join(char if char.isprintable() else " " for char in str(text or ""))
     return " ".join(shown.split())[:_MAX_TEXT]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from syncagent.addresses import MAX_SPELLED, too_long
-from syncagent.errors import FailureKind, SourceError
+from syncagent.errors import FailureKind, SourceError, printable
 from syncagent.sources.ldap.presets import PREFIXED
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class AddressReader:
         requested = set(map(_base_name, (*self.attributes, self.key_attribute)))
         foreign = set(map(_base_name, entry.attributes)) - requested
         if foreign:
-            name = "".join(char for char in min(foreign)[:_SHOWN] if char.isprintable())
+            name = printable(min(foreign), _SHOWN)
             text = f'the server returned attribute "{name}", which was not requested: use that name in attributes'
             raise SourceError(text, kind=FailureKind.BROKEN)
 

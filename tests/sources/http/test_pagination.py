@@ -442,4 +442,5 @@ def test_certificates(name: str, told: str, login: bool, tmp_path: Path) -> None
         report = asked.fetch().report
         assert (report.kind, server.asked) == (BROKEN, [])
         assert told in report.error
-        assert "see ca_file" in report.error
+        assert "server certificate rejected: " in report.error
+        assert "check ca_file" in report.error
