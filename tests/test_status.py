@@ -89,7 +89,7 @@ def test_never_run(mx: Station) -> None:
     """Before the first run it exits 75 with one line of reason, and makes no state directory."""
     done = mx.say("status", code=TEMPORARY)
     assert done.stderr == (
-        "syncagent: data of source corp is never fetched (schedule.max_age 1h): no run has been yet\n"
+        "syncagent: data of source corp was never fetched (schedule.max_age 1h): no run has been yet\n"
     )
     assert "0 recipients, last changed never" in done.stdout
     status = asked(mx, TEMPORARY)
@@ -126,7 +126,7 @@ def test_a_source_that_never_answered(mx: Station) -> None:
     assert not at(mx, failing_since + 59 * MINUTE).sources[1].stale
     late = at(mx, failing_since + 61 * MINUTE)
     stale = next(alarm for alarm in late.alarms if alarm.subject == "extra")
-    assert stale.text.startswith("data of source extra is never fetched (schedule.max_age 1h): ")
+    assert stale.text.startswith("data of source extra was never fetched (schedule.max_age 1h): ")
     assert late.exit_code == TEMPORARY
 
 

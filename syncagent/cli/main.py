@@ -182,7 +182,7 @@ def _typed(reading: str) -> Callable[[click.Context, click.Parameter, object], o
 def init(
     config_file: Path, map_name: MapName | None, domains: tuple[Domain, ...], config_directory: Path | None
 ) -> int:
-    """Write a first configuration, derived from the output of postconf.
+    """Write a first configuration, from what postconf says.
 
     The configuration is written to --config FILE, with an empty list of recipients beside it; a missing directory is
     created. Put addresses into the list, or configure other sources: until then a sync publishes nothing. The commands

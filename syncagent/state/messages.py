@@ -182,11 +182,11 @@ def stale_source(name: str, age: float | None, max_age: float, error: str, *, at
     ``age`` is None if no fetch has succeeded, and 0 if the last one is in the future.
     """
     if age is None:
-        state = "never fetched"
+        state = "was never fetched"
     else:
-        state = f"{spell_seconds(age)} old" if age else "noted by a clock that was ahead"
+        state = f"is {spell_seconds(age)} old" if age else "was recorded by a clock that was ahead"
     why = f": {error}" if error else "" if attempted else ": no run has been yet"
-    return f"data of source {name} is {state} (schedule.max_age {spell_seconds(max_age)}){why}"
+    return f"data of source {name} {state} (schedule.max_age {spell_seconds(max_age)}){why}"
 
 
 # --- the first run
