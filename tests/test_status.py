@@ -246,7 +246,7 @@ def test_a_success_that_a_wrong_clock_noted(fine: Station) -> None:
     assert at(fine, success - HOUR).exit_code == OK
     ahead = at(fine, success - HOUR - 1)
     assert (ahead.exit_code, kinds(ahead)) == (TEMPORARY, ["stale"])
-    assert "noted by a clock that was ahead" in ahead.alarms[0].text
+    assert "recorded by a clock that was ahead" in ahead.alarms[0].text
 
 
 # --- publishing that failed
