@@ -121,7 +121,7 @@ class Watch:
                     self._failed(error)
 
     def stop(self) -> None:
-        """Tell the threads to end, without waiting. A thread that hangs ends with the process."""
+        """Request the threads to end, without waiting. A thread that hangs ends with the process."""
         with self._lock:
             old, self._watchers = self._watchers, {}
         for watcher in old.values():
@@ -183,7 +183,7 @@ class Watcher:
         return self._thread is not None and self._thread.ident is not None
 
     def stop(self) -> None:
-        """Tell the thread to end, without waiting."""
+        """Request the thread to end, without waiting."""
         self._over = True
         self._wake.set()
 

@@ -89,6 +89,6 @@ class Supervisor(threading.Thread):
                 tell_systemd("WATCHDOG=1")
 
     def stop(self) -> None:
-        """Tell the thread to end, and wait for that one second at most."""
+        """Stop the thread; wait one second at most for it to end."""
         self._end.set()
         self.join(1.0)
