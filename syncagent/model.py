@@ -56,6 +56,8 @@ class SourceState(Struct, frozen=True):
     domains: tuple[str, ...] = ()
     refusal: str = ""
     """The source's error when it refused the credentials. ``error`` may add when the source is asked again."""
+    unlisted: tuple[str, ...] = ()
+    """Mail domains in which the source has recipients that it cannot list; "*" for all."""
 
 
 class StepReport(Struct, frozen=True):
@@ -120,7 +122,16 @@ class Counts(Struct, frozen=True, kw_only=True):
 
 
 ReasonKind = Literal[
-    "source-failing", "percent", "whole-percent", "emptied", "catch-all", "canary", "empty-map", "rejects", "domain"
+    "source-failing",
+    "percent",
+    "whole-percent",
+    "emptied",
+    "catch-all",
+    "canary",
+    "empty-map",
+    "rejects",
+    "domain",
+    "doubt",
 ]
 
 
@@ -220,6 +231,46 @@ class Hold(Struct, frozen=True):
         return all(reason.kind == "source-failing" for reason in self.reasons)
 
 
+DoubtKind = Literal[
+    "source-failing",
+    "source-stale",
+    "hold",
+    "canary",
+    "unlisted",
+    "empty",
+    "new",
+    "catch-all-removed",
+    "removed",
+    "leaving",
+    "map",
+    "failed",
+    "dead",
+    "boot",
+    "always",
+    "by-hand",
+]
+
+
+class Doubt(Struct, frozen=True):
+    """A reason to answer 450 instead of 550 to unknown recipients of a domain. Times are in seconds since the epoch.
+
+    ``subject`` is the source, the kind of the hold's reason, the canary or the person. ``seen``: when the reason was
+    last true. ``until``: when it ends by time, 0 if it does not.
+    """
+
+    domain: str
+    kind: DoubtKind
+    subject: str = ""
+    since: float = 0.0
+    seen: float = 0.0
+    until: float = 0.0
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Identity of the reason between runs."""
+        return self.domain, self.kind, self.subject
+
+
 class Lack(Struct, frozen=True):
     """An obstacle to a first run: a failing source, a relay domain without recipients, or a canary in no source."""
 
@@ -267,6 +318,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     in_grace: int = 0
     domains_added: tuple[str, ...] = ()
     domains_removed: tuple[str, ...] = ()
+    unlisted: dict[str, tuple[str, ...]] = {}
+    """The sources of each held catch-all, by its domain."""
 
     @property
     def added(self) -> int:

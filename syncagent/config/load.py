@@ -12,7 +12,7 @@ import msgspec
 
 from syncagent import sources
 from syncagent.config import kinds, stand_ins, validate
-from syncagent.config.tables import Config, DomainLimits, Limits, SourceConfig, Tables, command, digest
+from syncagent.config.tables import Config, DomainLimits, Limits, SourceConfig, Tables, command, digest, without
 from syncagent.errors import ConfigError, Problem
 from syncagent.files import atomic as files
 from syncagent.values.partial import Partial
@@ -172,7 +172,7 @@ def _source(reader: Reader, name: str, raw: object) -> _Read:
     except sources.BrokenKindError as error:
         reader.problem((*path, "type"), str(error))
         return _Read(_common(reader, raw, path))
-    identity = digest((common, own, _recipes(own)))
+    identity = digest((without(common, sources.NOT_FETCHED), own, _recipes(own)))
     config = SourceConfig(name=name, common=common, own=own, digest=identity, build=module.build, watched=watched)
     return _Read(common, config)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from syncagent.postfix.table import TableSettings
 from syncagent.values.cron import Cron
 from syncagent.values.types import Address, Domain, Duration, MapName, SecretFile
 
+_OF_DOUBT = "doubt_"
+"""Beginning of the names of keys that do not decide which recipients are published."""
 _LEAST_MAX_AGE = 3600.0
 """Minimum of the default of ``schedule.max_age``, in seconds."""
 
@@ -40,6 +42,16 @@ class Postfix(Struct, frozen=True, kw_only=True):
     """Domains that a source may add to domains_map, as patterns such as *.example.com."""
     exclude: tuple[Address, ...] = ()
     """Addresses, or whole domains as @domain, that are never published."""
+    doubt_map: MapName | None = None
+    """A table, always lmdb, by which unknown recipients get 450 instead of 550 while their domain is in doubt."""
+    doubt_new: Duration = Duration(7 * 86400)
+    """How long a relay domain is in doubt after it was first published; "0s": not at all."""
+    doubt_removed: Duration = Duration(72 * 3600)
+    """How long a removed address, a domain that lost a catch-all, and a leaving domain are in doubt."""
+    doubt_always: tuple[Domain, ...] = ()
+    """Relay domains that are always in doubt: their unknown recipients never get 550."""
+    doubt_dead: Duration | None = None
+    """Time without a sign of life after which doubt-switch.sh puts all domains in doubt; see syncagent(8)."""
     config_directory: Path = Path("/etc/postfix")
     """The directory of main.cf."""
     reload: bool = True
@@ -168,8 +180,8 @@ class SourceConfig(Struct, frozen=True, kw_only=True, dict=True):
         return threading.Lock()
 
     def same_as(self, other: SourceConfig) -> bool:
-        """True if the other source has the same name, type and configuration."""
-        return (self.name, self.common.type, self.digest) == (other.name, other.common.type, other.digest)
+        """True if the other source has the same name and configuration."""
+        return (self.name, self.common, self.digest) == (other.name, other.common, other.digest)
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -200,9 +212,12 @@ class Config(Struct, frozen=True, kw_only=True):
 
     @property
     def digest(self) -> str:
-        """SHA-256, in hexadecimal, of the keys that decide what is published: [postfix], [limits] and the sources."""
-        parts = (self.postfix, self.limits, {name: source.digest for name, source in self.sources.items()})
-        return digest(parts)
+        """SHA-256, in hexadecimal, of the keys that decide what is published: [postfix], [limits] and the sources.
+
+        The keys of the doubt table are left out: they do not decide which recipients are published.
+        """
+        postfix = without(self.postfix, [key for key in Postfix.__struct_fields__ if key.startswith(_OF_DOUBT)])
+        return digest((postfix, self.limits, {name: source.digest for name, source in self.sources.items()}))
 
     def command(self, *words: str) -> str:
         """Return the command line to type for a verb with this configuration, quoted for a shell."""
@@ -212,6 +227,11 @@ class Config(Struct, frozen=True, kw_only=True):
 def command(file: Path, *words: str) -> str:
     """Return the command line to type for a verb with a configuration file, quoted for a shell."""
     return shlex.join(["syncagent", *([] if file == Path(DEFAULT_CONFIG) else ["--config", str(file)]), *words])
+
+
+def without(table: Struct, keys: Collection[str]) -> dict[str, object]:
+    """Return the keys and values of a table, without some keys, for ``digest``."""
+    return {key: value for key, value in msgspec.structs.asdict(table).items() if key not in keys}
 
 
 def digest(value: object) -> str:

@@ -15,7 +15,8 @@ from msgspec import UNSET
 
 from syncagent.addresses import within
 from syncagent.values.partial import UnusableError, elements
-from syncagent.values.types import Domain, spell_seconds
+from syncagent.values.quoting import quoted
+from syncagent.values.types import DOUBT_FILES, Domain, spell_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,6 +103,35 @@ def _one_table_for_two(parts: Parts) -> Problems:
         yield ("postfix", "domains_map"), "is the same table as map: recipients and domains need a table each"
 
 
+def _doubt_map_of_another_type(parts: Parts) -> Problems:
+    table = parts.postfix.doubt_map
+    if table and table.spelled.startswith("proxy:"):
+        yield ("postfix", "doubt_map"), "without proxy:, since proxymap notices a new table late"
+    elif table and table.type != "lmdb":
+        text = f"the doubt table is always lmdb, not {table.type} (Debian: apt-get install postfix-lmdb)"
+        yield ("postfix", "doubt_map"), f"{text}: write {quoted(f'lmdb:{table.path}')}"
+
+
+def _doubt_map_is_another_table(parts: Parts) -> Problems:
+    doubt = parts.postfix.doubt_map
+    for name, table in (("map", parts.postfix.map), ("domains_map", parts.postfix.domains_map)):
+        if doubt and table and doubt.path == table.path:
+            yield ("postfix", "doubt_map"), f"is the same file as {name}: the doubt table needs a file of its own"
+
+
+def _doubt_map_name(parts: Parts) -> Problems:
+    doubt = parts.postfix.doubt_map
+    if doubt and doubt.path.name in DOUBT_FILES:
+        yield ("postfix", "doubt_map"), f"{doubt.path.name} is the name of another file of the doubt table"
+
+
+def _always_outside(parts: Parts) -> Problems:
+    scope = frozenset(parts.postfix.relay_domains)
+    for domain in () if parts.postfix.allow_domains else elements(parts.postfix, "doubt_always"):
+        if domain not in scope:
+            yield ("postfix", "doubt_always"), f"{domain} is not in relay_domains"
+
+
 def _no_pattern(parts: Parts) -> Problems:
     for pattern in elements(parts.postfix, "allow_domains"):
         if not re.fullmatch(r"[A-Za-z0-9_.*?-]+", pattern):
@@ -166,6 +196,10 @@ RULES = (
     _canary_excluded,
     _allowed_without_map,
     _one_table_for_two,
+    _doubt_map_of_another_type,
+    _doubt_map_is_another_table,
+    _doubt_map_name,
+    _always_outside,
     _no_pattern,
     _percent,
     _floor,
@@ -207,7 +241,14 @@ def _source_interval(parts: Parts, name: str) -> Problems:
         yield from _interval_problem(parts, ("sources", name, "every"), every)
 
 
-SOURCE_RULES = (_source_interval,)
+def _source_domain_outside(parts: Parts, name: str) -> Problems:
+    scope = frozenset(parts.postfix.relay_domains)
+    for domain in () if parts.postfix.allow_domains else elements(parts.sources[name], "relay_domains"):
+        if domain not in scope:
+            yield ("sources", name, "relay_domains"), f"{domain} is not in postfix.relay_domains"
+
+
+SOURCE_RULES = (_source_interval, _source_domain_outside)
 
 
 def _percent_problem(table: Keys, percent: float) -> Problems:

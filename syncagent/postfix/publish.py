@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from syncagent.postfix.table import Identities, Target
+    from syncagent.postfix.table_text import Rendering
 
 _HINTS = {
     Cause.NOT_INSTALLED: ": apt-get install postfix, or use a texthash: map",
@@ -35,11 +36,18 @@ _HINTS = {
 }
 
 
-def publish(target: Target, recipients: Path, spool: Path, report: Callable[[str, int], None]) -> Identities:
+def publish(
+    target: Target,
+    recipients: Path,
+    spool: Path,
+    report: Callable[[str, int], None],
+    rendering: Rendering = table_text.RECIPIENTS,
+) -> Identities:
     """Publish the recipients as the table and return the identities of its files.
 
-    ``recipients`` has sorted canonical addresses, one a line; ``report`` receives each step and 0. Raises PublishError
-    with the name of the failed step, and UnansweredError if the staged map lacks keys; the old map stays in place.
+    ``recipients`` has sorted canonical addresses or domains, one a line; ``report`` receives each step and 0. Raises
+    PublishError with the name of the failed step, and UnansweredError if the staged map lacks keys; the old map stays
+    in place.
     """
     _check_reload(target)
     target.check()
@@ -48,7 +56,7 @@ def publish(target: Target, recipients: Path, spool: Path, report: Callable[[str
             stage = _staging(target, target.named.parent, stack)
             staged = stage / target.named.name
             keys = _keys(recipients, spool)
-            digest = _write_text(staged, keys)
+            digest = _write_text(staged, keys, rendering)
             _set_mode(staged, target.text)
         report("index", 0)
         with publish_step("index"):
@@ -56,7 +64,9 @@ def publish(target: Target, recipients: Path, spool: Path, report: Callable[[str
         report("read back", 0)
         with publish_step("read back"):
             settings = target.settings
-            ReadBack(target.type, staged, spool, settings.config_directory, settings.postmap_timeout).check(keys)
+            ReadBack(
+                target.type, staged, spool, settings.config_directory, settings.postmap_timeout, rendering.keys
+            ).check(keys)
         with publish_step("rename"):
             _set_owner(staged, suffix, target.text)
             _rename(target, staged, suffix, stack)
@@ -123,12 +133,12 @@ def _keys(recipients: Path, spool: Path) -> Path:
     return keys
 
 
-def _write_text(staged: Path, keys: Path) -> str:
+def _write_text(staged: Path, keys: Path, rendering: Rendering) -> str:
     """Write and fsync the text. Return the SHA-256 of its lines without the header, in hex."""
     digest = hashlib.sha256()
     with staged.open("wb") as file:
-        file.write(table_text.HEADER)
-        for chunk in table_text.render(atomic.chunks_in(keys)):
+        file.write(rendering.header)
+        for chunk in rendering.render(atomic.chunks_in(keys)):
             digest.update(chunk)
             file.write(chunk)
         file.flush()

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from syncagent import addresses as normalise
 from syncagent.errors import LineTooLongError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 RENDERER = "1"
 """Version of the rendering, recorded with a published map. If it differs, the map is published again."""
@@ -26,10 +27,27 @@ _SPACE = b" \t\v\f\r"
 _KEY = re.compile(rb'[^"\\ \t\v\f\r]*+(?:(?:\\.|"(?:[^"\\]|\\.)*+")[^"\\ \t\v\f\r]*+)*+', re.DOTALL)
 
 
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """How the text of a table is rendered: its first line, and the functions for its other lines.
+
+    ``render`` yields chunks of the text, without the first line, from chunks of keys, one a line. ``keys`` returns the
+    keys of ``postmap -s`` lines, ``KEY TAB VALUE``.
+    """
+
+    header: bytes
+    render: Callable[[Iterable[bytes]], Iterator[bytes]]
+    keys: Callable[[bytes], bytes]
+
+
 def render(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield chunks of the text without its header. The input has one address a line, in chunks of any size."""
     for chunk in chunks:
         yield chunk.replace(b"\n", _VALUE)
+
+
+RECIPIENTS = Rendering(HEADER, render, lambda lines: lines.replace(b"\tOK\n", b"\n"))
+"""The rendering of the tables of recipients and of relay domains."""
 
 
 def second_forms(lines: Iterable[bytes]) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ from syncagent.files import atomic, pipeline, sorted_lines
 from syncagent.postfix import commands, table_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 _LISTABLE = ("hash", "btree", "lmdb")
@@ -34,6 +34,7 @@ class ReadBack:
     spool: Path
     config_directory: Path
     limit: float
+    keys_of: Callable[[bytes], bytes] = table_text.RECIPIENTS.keys
 
     def check(self, keys: Path) -> None:
         """Compare the keys of the map with the file ``keys``: sorted, one a line.
@@ -56,7 +57,7 @@ class ReadBack:
 
     def _check_listing(self, keys: Path) -> list[bytes]:
         with self._child("-s") as listing:
-            everything = pipeline.write_plain(self.spool / "everything", _keys_of(listing.chunks()))
+            everything = pipeline.write_plain(self.spool / "everything", self._keys_of(listing.chunks()))
         if atomic.same(keys, everything):  # lmdb and btree list in our order
             return []
         everything = self._sorted(atomic.chunks_in(everything))
@@ -73,8 +74,11 @@ class ReadBack:
         if not keys.stat().st_size:
             return []
         with keys.open("rb") as asked, self._child("-q", "-", stdin=asked.fileno()) as child:
-            answered = pipeline.write_plain(self.spool / "answered", _keys_of(child.chunks()))
+            answered = pipeline.write_plain(self.spool / "answered", self._keys_of(child.chunks()))
         return _compare(keys, answered)
+
+    def _keys_of(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        return map(self.keys_of, pipeline.whole_lines(chunks))
 
     def _child(self, *options: str, stdin: int = subprocess.DEVNULL) -> pipeline.Child:
         command = commands.command(
@@ -117,12 +121,6 @@ def _compare(expected: Path, actual: Path) -> list[bytes]:
             if len(missing) > _MAX_UNANSWERED:
                 raise PublishError("read back", f"the index lacks more than {_MAX_UNANSWERED} keys; is the disk full?")
     return missing
-
-
-def _keys_of(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield chunks of keys, one a line, from chunks of ``key TAB OK`` lines."""
-    for chunk in pipeline.whole_lines(chunks):
-        yield chunk.replace(b"\tOK\n", b"\n")
 
 
 def text_keys(staged: Path) -> Iterator[bytes]:

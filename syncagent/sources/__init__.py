@@ -51,7 +51,7 @@ from msgspec import Struct
 from syncagent.errors import translate_errors
 from syncagent.model import StepReport
 from syncagent.values.secrets import read_secret, secret_path
-from syncagent.values.types import Duration
+from syncagent.values.types import Domain, Duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -93,6 +93,14 @@ class Common(Struct, frozen=True, kw_only=True):
     """How long a fetch may take; 120s unless set."""
     every: Duration | None = None
     """How often the agent fetches it; as schedule.every or schedule.cron say unless set."""
+    relay_domains: tuple[Domain, ...] = ()
+    """Relay domains that are in doubt while this source fails, besides those that it has or had recipients of."""
+    unlisted: Literal["doubt", "refuse"] = "doubt"
+    """What to do where it has recipients that it cannot list, as by a held catch-all or a pattern: see doubt_map."""
+
+
+NOT_FETCHED = ("relay_domains", "unlisted")
+"""Keys of ``Common`` that do not change what a fetch returns: they are no part of a source's digest."""
 
 
 class Watched(NamedTuple):
@@ -161,6 +169,8 @@ class Answer(Struct, frozen=True):
     under other keys differ, the run has a note about them; this answer stays in force.
     ``steps``: page and record counts of each list that the answer is built from.
     ``domains``: mail domains that the source serves. None: not reported; with ``same`` the last ones stay in force.
+    ``unlisted``: mail domains in which the source has recipients that it cannot list, "*" for all domains. With
+    ``same`` the last ones stay in force.
     """
 
     same: bool = False
@@ -170,6 +180,7 @@ class Answer(Struct, frozen=True):
     explained: frozenset[str] | None = None
     steps: tuple[StepReport, ...] = ()
     domains: tuple[str, ...] | None = None
+    unlisted: tuple[str, ...] = ()
 
 
 class Source(Protocol):

@@ -22,7 +22,7 @@ import msgspec
 from syncagent.errors import DamagedError, LedgerDamagedError, LedgerError
 from syncagent.files import atomic, pipeline, sorted_lines
 from syncagent.model import Hold, Note, SourceState
-from syncagent.state.records import Finished, ListFile, RunRow
+from syncagent.state.records import DoubtRecord, Event, Finished, ListFile, RunRow
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -43,9 +43,14 @@ CREATE INDEX IF NOT EXISTS change_at ON change (at);
 CREATE TABLE IF NOT EXISTS recipient (run TEXT NOT NULL, address TEXT NOT NULL, added INTEGER NOT NULL,
     sources TEXT NOT NULL DEFAULT '');
 CREATE INDEX IF NOT EXISTS recipient_address ON recipient (address);
+CREATE TABLE IF NOT EXISTS concern (source TEXT NOT NULL, domain TEXT NOT NULL, PRIMARY KEY (source, domain));
+CREATE TABLE IF NOT EXISTS doubt (address TEXT PRIMARY KEY, domain TEXT NOT NULL, since REAL NOT NULL,
+    until REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS event (at REAL NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL, detail TEXT NOT NULL);
 """
-_MIGRATION = "ALTER TABLE recipient ADD COLUMN sources TEXT NOT NULL DEFAULT '';"
-VERSION = 2
+_MIGRATIONS = {1: f"ALTER TABLE recipient ADD COLUMN sources TEXT NOT NULL DEFAULT ''; {_SCHEMA}", 2: _SCHEMA}
+"""The statements that bring a database of an older version to the present one."""
+VERSION = 3
 _READ_AT_ONCE = {"source": {"name", "state"}, "hold": {"id", "state"}, "meta": {"key", "value"}}
 _PRIMARY = 0xFF
 """Mask of the primary code in an extended result code of SQLite."""
@@ -103,9 +108,11 @@ class Ledger:
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
         if not version and (self._write or not there):
             self._database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={VERSION}; COMMIT")
-        elif version == 1 and self._write:
-            self._database.executescript(f"BEGIN IMMEDIATE; {_MIGRATION} PRAGMA user_version={VERSION}; COMMIT")
-        elif version not in {1, VERSION}:
+        elif version in _MIGRATIONS:
+            if self._write:
+                script = f"BEGIN IMMEDIATE; {_MIGRATIONS[version]} PRAGMA user_version={VERSION}; COMMIT"
+                self._database.executescript(script)
+        elif version != VERSION:
             text = f"{self._file} is of version {version}, this syncagent knows {VERSION}: move it away to start anew"
             raise LedgerError(text)
         if self._write:
@@ -116,6 +123,8 @@ class Ledger:
         self.holds = {key: _decode(state, Hold) for key, state in self._rows("SELECT id, state FROM hold")}
         finished = self._rows("SELECT value FROM meta WHERE key = 'finished'")
         self.finished = _decode(finished[0][0], Finished) if finished else None
+        doubt = self._rows("SELECT value FROM meta WHERE key = 'doubt'")
+        self.doubt = _decode(doubt[0][0], DoubtRecord) if doubt else DoubtRecord()
 
     def set_aside(self, error: Exception) -> None:
         """Close and rename the damaged database. Raises LedgerError if the ledger is open for reading only."""
@@ -269,6 +278,7 @@ class Ledger:
             database.executemany("INSERT INTO hold VALUES (?, ?)", [(hold.id, _encode(hold)) for hold in holds])
             gone = [(name,) for name in self.sources if name not in finished.snapshots]
             database.executemany("DELETE FROM source WHERE name = ?", gone)
+            database.executemany("DELETE FROM concern WHERE source = ?", gone)
             rows = [
                 (run.id, run.started, row.domain, row.before, row.added, row.removed, row.approved) for row in changes
             ]
@@ -278,8 +288,64 @@ class Ledger:
             )
             _insert_run(database, run, now)
 
+    def concerns(self, source: str) -> frozenset[str]:
+        """Return the recorded domains of a source: those in which it has or had recipients."""
+        if not self._has_table("concern"):
+            return frozenset()
+        return frozenset(domain for (domain,) in self._rows("SELECT domain FROM concern WHERE source = ?", (source,)))
+
+    def save_concerns(self, source: str, domains: Iterable[str]) -> None:
+        """Record further domains of a source."""
+        with self._transaction() as database:
+            database.executemany("INSERT OR IGNORE INTO concern VALUES (?, ?)", ((source, name) for name in domains))
+
+    def save_doubt(self, record: DoubtRecord) -> None:
+        """Record the doubt table, unless nothing in the record has changed."""
+        if record != self.doubt:
+            with self._transaction() as database:
+                database.execute("INSERT OR REPLACE INTO meta VALUES ('doubt', ?)", (_encode(record),))
+            self.doubt = record
+
+    def doubtful(self) -> list[tuple[str, str, float, float]]:
+        """Return (address, domain, since, until) of each removed address that is in doubt by itself."""
+        if not self._has_table("doubt"):
+            return []
+        return self._rows("SELECT address, domain, since, until FROM doubt")
+
+    def add_doubtful(self, addresses: Iterable[tuple[str, str, float, float]]) -> None:
+        """Record removed addresses as (address, domain, since, until)."""
+        with self._transaction() as database:
+            database.executemany("INSERT OR REPLACE INTO doubt VALUES (?, ?, ?, ?)", addresses)
+
+    def drop_doubtful(self, until: float, domains: Iterable[str] = ()) -> None:
+        """Delete the removed addresses whose doubt ends at ``until`` or before, and those of ``domains``."""
+        with self._transaction() as database:
+            database.execute("DELETE FROM doubt WHERE until <= ?", (until,))
+            database.executemany("DELETE FROM doubt WHERE domain = ?", ((domain,) for domain in domains))
+
+    def record_events(self, events: Iterable[Event]) -> None:
+        """Record events in the history."""
+        rows = [(event.at, event.kind, event.subject, event.detail) for event in events]
+        if rows:
+            with self._transaction() as database:
+                database.executemany("INSERT INTO event VALUES (?, ?, ?, ?)", rows)
+
+    def events(self, since: float) -> list[Event]:
+        """Return the events at or after ``since``, oldest first."""
+        if not self._has_table("event"):
+            return []
+        rows = self._rows("SELECT at, kind, subject, detail FROM event WHERE at >= ? ORDER BY at, rowid", (since,))
+        return [Event(*row) for row in rows]
+
+    def _has_table(self, name: str) -> bool:
+        """True if the table exists: a database of an older version, open for reading, may lack it."""
+        return self._write or bool(self._rows("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (name,)))
+
     def forget(self, before: float) -> None:
         """Delete the history from before ``before``. The next run removes files that no row refers to any more."""
+        if self._rows("SELECT 1 FROM event WHERE at < ? LIMIT 1", (before,)):
+            with self._transaction() as database:
+                database.execute("DELETE FROM event WHERE at < ?", (before,))
         if not self._rows("SELECT 1 FROM run WHERE started < ? LIMIT 1", (before,)):
             return
         with self._transaction() as database:

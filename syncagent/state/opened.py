@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from syncagent.config.tables import Postfix
     from syncagent.model import Hold, SourceState
-    from syncagent.state.records import DomainRow, Finished, RunRow
+    from syncagent.state.records import DomainRow, DoubtRecord, Event, Finished, RunRow
 
 LOCK = "sync.lock"
 
@@ -105,6 +105,21 @@ class DryState(State):
     def settle(self, run: RunRow) -> None:
         """Do nothing, since this is a dry run."""
 
+    def save_concerns(self, source: str, domains: Iterable[str]) -> None:
+        """Do nothing, since this is a dry run."""
+
+    def save_doubt(self, record: DoubtRecord) -> None:
+        """Do nothing, since this is a dry run."""
+
+    def add_doubtful(self, addresses: Iterable[tuple[str, str, float, float]]) -> None:
+        """Do nothing, since this is a dry run."""
+
+    def drop_doubtful(self, until: float, domains: Iterable[str] = ()) -> None:
+        """Do nothing, since this is a dry run."""
+
+    def record_events(self, events: Iterable[Event]) -> None:
+        """Do nothing, since this is a dry run."""
+
     def record_failure(self, run: RunRow) -> None:
         """Do nothing, since this is a dry run."""
 
@@ -156,7 +171,7 @@ def sweep(directory: Path, postfix: Postfix) -> None:
     An OSError is ignored.
     """
     with contextlib.suppress(OSError, LockBusyError), atomic.locked(directory / LOCK, 0):
-        for name in filter(None, (postfix.map, postfix.domains_map)):
+        for name in filter(None, (postfix.map, postfix.domains_map, postfix.doubt_map)):
             Target(postfix.settings(name)).sweep()
         for left in directory.glob(f"{SPOOL}*"):
             shutil.rmtree(left, ignore_errors=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from syncagent.model import Plan
+from syncagent.model import Doubt, Plan
 from syncagent.postfix.table import Identities
 
 
@@ -70,3 +70,31 @@ class RunRow(Struct, frozen=True):
     removed: int = 0
     error: str = ""
     changes_file: str | None = None
+
+
+class DoubtRecord(Struct, frozen=True):
+    """The doubt table as last published, and the reasons for the domains in it. Times are in seconds since the epoch.
+
+    ``lines`` and ``everything`` are the SHA-256 of the keys of the table and of ``doubt-all``. ``covered``: when the
+    table of recipients was last renamed. ``narrowed``: when a line was last dropped. ``due``: when the next line falls
+    due, None if none does by itself. ``error``: why the table could not be published; "" if it is in force.
+    """
+
+    doubts: tuple[Doubt, ...] = ()
+    lines: str = ""
+    identities: Identities | None = None
+    everything: str = ""
+    everything_identities: Identities | None = None
+    covered: float = 0.0
+    narrowed: float = 0.0
+    due: float | None = None
+    error: str = ""
+
+
+class Event(Struct, frozen=True):
+    """An event of the history that is no run: when, its kind, its subject, such as a domain, and data."""
+
+    at: float
+    kind: str
+    subject: str
+    detail: str = ""

@@ -19,6 +19,9 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 INDEX_SUFFIX = {"hash": ".db", "btree": ".db", "lmdb": ".lmdb", "cdb": ".cdb", "texthash": ""}
 """Table types that can be published, with the suffix of their index file (none for texthash)."""
 
+DOUBT_FILES = ("doubt-all", "alive", "doubt-switched", "doubt-switch-seen", "by-hand")
+"""Names of the other files beside the doubt table, which cannot be its own name."""
+
 
 class Duration(float):
     """A duration in seconds, spelled ``90s``, ``5m``, ``1h``, ``7d`` or ``1h30m``."""

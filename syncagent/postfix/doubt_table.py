@@ -1,0 +1,241 @@
+"""The doubt table: an access table by which smtpd answers 450 instead of 550 to unknown recipients of some domains.
+
+smtpd asks it after the table of recipients, by three items at the end of smtpd_sender_restrictions; a known recipient
+never reaches it. Facts on keys and values: access(5), and tests with Postfix 3.7, 3.10 and 3.11.
+
+Beside the table are the files by which ``doubt-switch.sh`` puts every domain in doubt when syncagent no longer runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from syncagent import addresses as normalise
+from syncagent.files import atomic, pipeline
+from syncagent.postfix import publish
+from syncagent.postfix.table import Identities, TableSettings, Target, publish_step
+from syncagent.postfix.table_text import Rendering
+from syncagent.values.types import INDEX_SUFFIX, MapName
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator
+
+SUFFIX = INDEX_SUFFIX["lmdb"]
+PROBE = "syncagent-doubt-probe@"
+"""The beginning of the key that `check` asks for, to prove that smtpd asks the doubt table."""
+LIMIT_OF_AGENT = 900.0
+"""Seconds without a sign of life after which an agent counts as dead."""
+_LEAST_LIMIT = 3600.0
+_MOST = 1 << 20
+"""Maximum size in octets of the small files beside the table."""
+_RUNS = 6
+"""Number of runs whose times ``alive`` keeps: those of the last five gaps."""
+_AHEAD = 600.0
+"""Seconds that a time may be in the future before it counts as wrong."""
+_HEADER = b"# Written by syncagent: changes made here are lost. See doubt_map in syncagent.toml(5).\n"
+_VALUE = b" DEFER_IF_REJECT 4.3.0 recipient list is being refreshed, please try again later\n"
+_PROBED = re.compile(rb"^(syncagent-doubt-probe@\S++) .*", re.MULTILINE)
+_LISTED = re.compile(rb"\t.*")
+
+
+def _render(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield chunks of the text: the value for domains and addresses, and another one for the probe."""
+    for chunk in pipeline.whole_lines(chunks):
+        yield _PROBED.sub(rb"\1 DEFER_IF_REJECT 4.3.0 probe", chunk.replace(b"\n", _VALUE))
+
+
+def _rendering(header: bytes) -> Rendering:
+    return Rendering(header, _render, lambda lines: _LISTED.sub(b"", lines))
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The mark of the switch: when it fired, in seconds since the epoch, and why.
+
+    ``dead``: syncagent did not run. ``boot``: the host started. ``failed``: a run of syncagent itself failed.
+    """
+
+    at: float
+    why: Literal["dead", "boot", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ByHand:
+    """A domain that a person put in doubt, "*" for all. Times are in seconds since the epoch; ``until`` 0: no end."""
+
+    domain: str
+    until: float
+    who: str
+    since: float
+
+    def line(self) -> str:
+        """Return the line in the file ``by-hand``."""
+        return f"{self.domain}\t{self.until:.0f}\t{self.who}\t{self.since:.0f}\n"
+
+
+class Files:
+    """The doubt table ``name`` and the files beside it."""
+
+    def __init__(self, name: MapName) -> None:
+        """Set the paths. No file needs to exist."""
+        self.name = name
+        self.directory = name.path.parent
+        self.everything = MapName(name.type, self.directory / "doubt-all", f"{name.type}:{self.directory}/doubt-all")
+        self._alive, self._mark, self._by_hand, self._seen = (
+            self.directory / file for file in ("alive", "doubt-switched", "by-hand", "doubt-switch-seen")
+        )
+
+    # --- the mark of the switch
+
+    def mark(self) -> Mark | None:
+        """Return the mark of the switch, None if there is none. One that cannot be read counts as of now, ``dead``."""
+        try:
+            words = atomic.read_foreign_text(self._mark, _MOST, "replace").split()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError:
+            return Mark(0.0, "dead")
+        why = words[1] if len(words) > 1 else ""
+        at = float(words[0]) if words and words[0].isascii() and words[0].isdigit() else 0.0
+        return Mark(at, "boot" if why == "boot" else "failed" if why == "failed" else "dead")
+
+    def remove_mark(self) -> None:
+        """Remove the mark. Raises OSError."""
+        self._mark.unlink(missing_ok=True)
+
+    def switch_all(self, now: float) -> bool:
+        """Put every domain in doubt, as ``doubt-switch.sh`` does: rename the ready-made table over the table.
+
+        This needs no room on the disk, no lock and no Postfix. True if every domain is in doubt now: renamed, or
+        renamed before and not replaced since. Raises OSError.
+        """
+        text, index = self.everything.path, Path(f"{self.everything.path}{SUFFIX}")
+        if not index.exists():
+            return self.mark() is not None and self.index.exists()
+        if self.mark() is None:
+            atomic.write_whole(self._mark, f"{now:.0f} failed\n".encode(), 0o644)
+        index.replace(self.index)
+        with contextlib.suppress(FileNotFoundError):
+            text.replace(self.name.path)
+        atomic.fsync_directory(self.directory)
+        return True
+
+    @property
+    def index(self) -> Path:
+        """Path of the table's index."""
+        return Path(f"{self.name.path}{SUFFIX}")
+
+    def switch_seen(self) -> float:
+        """Return the time at which the switch last ran, in seconds since the epoch; 0 if it never did."""
+        try:
+            return self._seen.stat().st_mtime
+        except OSError:
+            return 0.0
+
+    # --- the sign of life
+
+    def touch(self, now: float, limit: float | None = None, *, ran: bool = False) -> None:
+        """Write ``alive``: the time, and the limit in seconds after which syncagent counts as dead.
+
+        Without ``limit`` it is three times the longest gap between the last six runs, but 1 h at least. ``ran``: a
+        run ends. Raises OSError.
+        """
+        runs = [*(at for at in self._runs() if at <= now), now][-_RUNS:] if ran else self._runs()
+        gaps = [after - before for before, after in itertools.pairwise(runs)]
+        limit = max(_LEAST_LIMIT, 3 * max(gaps, default=0.0)) if limit is None else limit
+        listed = " ".join(f"{at:.0f}" for at in runs)
+        text = f"written {now:.0f}\nlimit {limit:.0f}\nruns {listed}\n"
+        atomic.write_whole(self._alive, text.encode(), 0o644)
+
+    def alive(self) -> tuple[float, float]:
+        """Return when ``alive`` was written and its limit, both in seconds; (0, 0) if it cannot be read."""
+        fields = self._fields()
+        try:
+            return float(fields["written"][0]), float(fields["limit"][0])
+        except (KeyError, IndexError, ValueError):
+            return 0.0, 0.0
+
+    def is_dead(self, now: float) -> bool:
+        """True if the switch, when it runs, puts every domain in doubt."""
+        written, limit = self.alive()
+        return not written or not -_AHEAD <= now - written <= limit
+
+    def _runs(self) -> list[float]:
+        with contextlib.suppress(ValueError):
+            return [float(at) for at in self._fields().get("runs", ())]
+        return []
+
+    def _fields(self) -> dict[str, list[str]]:
+        try:
+            lines = atomic.read_foreign_text(self._alive, _MOST, "replace").splitlines()
+        except OSError:
+            return {}
+        return {words[0]: words[1:] for words in map(str.split, lines) if words}
+
+    # --- by hand
+
+    def by_hand(self) -> tuple[ByHand, ...]:
+        """Return the domains that a person put in doubt. An unreadable line puts all in doubt. Raises OSError."""
+        try:
+            lines = atomic.read_foreign_text(self._by_hand, _MOST, "replace").splitlines()
+        except (FileNotFoundError, NotADirectoryError):
+            return ()
+        return tuple(_by_hand(line) for line in lines if line.strip() and not line.startswith("#"))
+
+    def write_by_hand(self, entries: Iterable[ByHand]) -> None:
+        """Replace the file ``by-hand``. Raises OSError."""
+        atomic.write_whole(self._by_hand, "".join(entry.line() for entry in entries).encode(), 0o644)
+
+
+def _by_hand(line: str) -> ByHand:
+    domain, until, who, since = [*line.split("\t"), "", "", "", ""][:4]
+    try:
+        name = domain if domain == "*" else normalise.canonical_domain(domain.strip())
+        return ByHand(name, float(until or 0), who, float(since or 0))
+    except ValueError:
+        return ByHand("*", 0.0, f"unreadable line {line[:40]!r}", 0.0)
+
+
+# --- publishing
+
+
+def keys(domains: Iterable[str], addresses: Iterable[str], probe: str) -> list[bytes]:
+    """Return the sorted keys of a doubt table, one a line, in A-labels.
+
+    A domain has two keys, since ``.example.com`` matches subdomains or not by parent_domain_matches_subdomains.
+    ``probe`` is the domain of the probe, "" for none.
+    """
+    names = {f"{prefix}{domain}" for domain in domains for prefix in ("", ".")}
+    names |= {*addresses, *([f"{PROBE}{probe}"] if probe else ())}
+    return sorted(f"{name}\n".encode() for name in names)
+
+
+def write(
+    settings: TableSettings, lines: Path, spool: Path, report: Callable[[str, int], None], *, everything: bool = False
+) -> Identities:
+    """Publish the doubt table, or with ``everything`` the table ``doubt-all`` beside it, from a file of its keys.
+
+    Returns the identities of the files. Raises PublishError.
+    """
+    header = f"# doubt-all of {settings.name.path.name}\n".encode() if everything else _HEADER
+    name = Files(settings.name).everything if everything else settings.name
+    target = Target(TableSettings(name, settings.config_directory, settings.postmap_timeout, settings.reload))
+    target.sweep()
+    with publish_step("stage"):
+        target.named.parent.stat()
+    return publish.publish(target, lines, spool, report, _rendering(header))
+
+
+def fits(address: str) -> bool:
+    """True if an address can be a key of the doubt table: lmdb takes keys of up to 510 octets."""
+    return normalise.longest_key(address) <= normalise.MAX_KEY
+
+
+def probe_domain(domains: Iterable[str], catch_all: Collection[str]) -> str:
+    """Return the domain of the probe: the first one without a catch-all, "" if there is none."""
+    return next((domain for domain in sorted(domains) if domain not in catch_all and not domain.startswith(".")), "")

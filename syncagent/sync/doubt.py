@@ -1,0 +1,223 @@
+"""Doubt: the reasons to answer 450 instead of 550 to unknown recipients of a domain. It is pure: no files, no clock.
+
+A reason is a ``Doubt``. Reasons are added at once and dropped late: see ``may_narrow`` and ``is_over``. To add a kind,
+add it to ``model.DoubtKind``, a rule to ``RULES``, its sentence in ``state.messages``, and a row to the tests' table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from syncagent.model import Doubt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+    from syncagent.model import DoubtKind, Plan
+
+COVERED = 60.0
+"""Seconds between the rename of the recipients' table and a run that may drop a line."""
+APART = 60.0
+"""Seconds between two runs that drop lines: each rename of the table makes smtpd processes restart."""
+LINGERS = 300.0
+"""Seconds that a line stays after its reason was last true."""
+MOST_REMOVED = 1000
+"""Number of removed addresses of a domain that are in doubt by themselves; beyond it the whole domain is."""
+ALL = "*"
+"""In place of a domain: every domain."""
+MARKED: frozenset[DoubtKind] = frozenset({"dead", "boot", "failed"})
+"""Kinds that the mark of the switch stands for."""
+_AT_ONCE = frozenset({"dead", "boot"})
+"""Kinds that end with the first finished run in which every source was asked."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a run knows about doubt.
+
+    ``domains`` are the relay domains. ``failing`` and ``stale`` map names of sources to the relay domains that they
+    concern. ``held`` maps domains to the kinds of the reasons for which their removals, or their own removal, are held.
+    ``plan`` is the plan in force: the last one, or this run's. ``refusing``
+    are the sources whose unlisted recipients a person has settled (``unlisted = "refuse"``), ``permitted`` the domains
+    that postfix.catch_all permits. ``unlisted`` maps sources to the relay domains with recipients that they cannot
+    list. ``map_changed``: the table of recipients is not as it was published. ``mark`` is (kind, time) of the switch.
+    ``new`` are domains that are published for the first time, with the end of their doubt.
+    """
+
+    domains: tuple[str, ...]
+    failing: Mapping[str, Collection[str]] = field(default_factory=dict)
+    stale: Mapping[str, Collection[str]] = field(default_factory=dict)
+    held: Mapping[str, Collection[str]] = field(default_factory=dict)
+    plan: Plan | None = None
+    unlisted: Mapping[str, Collection[str]] = field(default_factory=dict)
+    refusing: frozenset[str] = frozenset()
+    permitted: frozenset[str] = frozenset()
+    always: frozenset[str] = frozenset()
+    by_hand: Sequence[tuple[str, str, float, float]] = ()
+    """(domain or ``ALL``, person, since, until) of each entry of a person."""
+    map_changed: bool = False
+    mark: tuple[DoubtKind, float] | None = None
+    new: Mapping[str, float] = field(default_factory=dict)
+
+
+def _sources_fail(facts: Facts) -> Iterator[Doubt]:
+    for kind, sources in (("source-failing", facts.failing), ("source-stale", facts.stale)):
+        for source, domains in sources.items():
+            yield from (Doubt(domain, kind, source) for domain in domains)  # type: ignore[arg-type]
+
+
+def _holds_stand(facts: Facts) -> Iterator[Doubt]:
+    """Yield a doubt for each domain with held removals, and for each domain whose own removal is held."""
+    for domain, kinds in facts.held.items():
+        yield from (Doubt(domain, "hold", kind) for kind in kinds)
+
+
+def _canaries_absent(facts: Facts) -> Iterator[Doubt]:
+    for canary in facts.plan.absent_canaries if facts.plan else ():
+        yield from (Doubt(domain, "canary", canary) for domain in facts.domains)
+
+
+def _recipients_unlisted(facts: Facts) -> Iterator[Doubt]:
+    """Yield a doubt for each domain in which a source has recipients that it cannot list, unless that is settled."""
+    catch_alls = facts.plan.unlisted if facts.plan else {}
+    for domain, sources in catch_alls.items():
+        if domain not in facts.permitted:
+            yield from (Doubt(domain, "unlisted", source) for source in sources if source not in facts.refusing)
+    for source, domains in facts.unlisted.items():
+        if source not in facts.refusing:
+            yield from (Doubt(domain, "unlisted", source) for domain in domains if domain not in facts.permitted)
+
+
+def _domains_empty(facts: Facts) -> Iterator[Doubt]:
+    served = {change.domain for change in facts.plan.domains if change.after} if facts.plan else set()
+    yield from (Doubt(domain, "empty") for domain in facts.domains if domain not in served)
+
+
+def _map_changed(facts: Facts) -> Iterator[Doubt]:
+    if facts.map_changed:
+        yield from (Doubt(domain, "map") for domain in facts.domains)
+
+
+def _switched(facts: Facts) -> Iterator[Doubt]:
+    if facts.mark:
+        kind, at = facts.mark
+        yield from (Doubt(domain, kind, since=at, seen=at) for domain in facts.domains)
+
+
+def _new(facts: Facts) -> Iterator[Doubt]:
+    yield from (Doubt(domain, "new", until=until) for domain, until in facts.new.items())
+
+
+def _always(facts: Facts) -> Iterator[Doubt]:
+    yield from (Doubt(domain, "always") for domain in sorted(facts.always))
+
+
+def _by_hand(facts: Facts) -> Iterator[Doubt]:
+    for name, who, since, until in facts.by_hand:
+        for domain in facts.domains if name == ALL else (name,):
+            yield Doubt(domain, "by-hand", who, since, 0.0, until)
+
+
+RULES: tuple[Callable[[Facts], Iterator[Doubt]], ...] = (
+    _sources_fail,
+    _holds_stand,
+    _canaries_absent,
+    _recipients_unlisted,
+    _domains_empty,
+    _map_changed,
+    _switched,
+    _new,
+    _always,
+    _by_hand,
+)
+
+
+def current(facts: Facts, now: float) -> tuple[Doubt, ...]:
+    """Return the reasons that are true now, each with ``seen``; ``since`` is now where it is not known otherwise."""
+    found = {}
+    for rule in RULES:
+        for doubt in rule(facts):
+            if not doubt.until or doubt.until > now:
+                found[doubt.key] = replace(doubt, since=doubt.since or now, seen=doubt.seen or now)
+    return tuple(found.values())
+
+
+def widened(recorded: Iterable[Doubt], found: Iterable[Doubt]) -> tuple[Doubt, ...]:
+    """Return the recorded reasons and those found in this run. Nothing is dropped; the earlier ``since`` is kept."""
+    rows = {doubt.key: doubt for doubt in recorded}
+    for doubt in found:
+        old = rows.get(doubt.key)
+        rows[doubt.key] = replace(doubt, since=min(old.since, doubt.since), until=_end(old, doubt)) if old else doubt
+    return tuple(rows[key] for key in sorted(rows))
+
+
+def _end(old: Doubt, new: Doubt) -> float:
+    """Return the later end of two. A person's entry has the end that the person gave it last."""
+    return new.until if new.kind == "by-hand" else max(old.until, new.until)
+
+
+def may_narrow(covered: float, narrowed: float, now: float) -> bool:
+    """True if a run that started at ``now`` may drop lines.
+
+    ``covered`` is the time at which the recipients' table was last renamed: sessions that were open then have ended or
+    use the new table. ``narrowed`` is the time at which a line was last dropped. Times in the future do not count.
+    """
+    return all(moment > now or now - moment >= wait for moment, wait in ((covered, COVERED), (narrowed, APART)))
+
+
+def is_over(doubt: Doubt, now: float, *, all_asked: bool) -> bool:
+    """True if the line of a reason that is not true any more may be dropped.
+
+    ``all_asked``: every source was asked in this run.
+    """
+    if doubt.kind == "by-hand":
+        return True
+    if doubt.until:
+        return now >= doubt.until
+    if doubt.kind in _AT_ONCE:
+        return all_asked
+    return now >= doubt.seen + LINGERS or doubt.seen > now + LINGERS
+
+
+def narrowed(
+    standing: Iterable[Doubt], found: Collection[Doubt], domains: Collection[str], now: float, *, all_asked: bool
+) -> tuple[Doubt, ...]:
+    """Return the reasons that stand after narrowing.
+
+    Dropped are those that are not ``found`` in this run and are over, and those of domains that are in no table any
+    more (``domains`` are those that are).
+    """
+    true = {doubt.key for doubt in found if doubt.kind not in MARKED and not doubt.until}
+    return tuple(
+        doubt
+        for doubt in standing
+        if (doubt.key in true or not is_over(doubt, now, all_asked=all_asked))
+        and (doubt.domain in domains or doubt.until)
+    )
+
+
+def ends(
+    standing: Iterable[Doubt], found: Collection[Doubt], addresses: Iterable[float], covered: float, last: float
+) -> float | None:
+    """Return the time at which the next line can be dropped without a source being asked; None if there is none.
+
+    ``addresses`` are the ends of the doubt of single addresses, ``last`` is the time of the last narrowing.
+    """
+    true = {doubt.key for doubt in found if doubt.kind not in MARKED}
+    times = [doubt.until or doubt.seen + LINGERS for doubt in standing if doubt.until or doubt.key not in true]
+    times += addresses
+    return max(min(times), covered + COVERED, last + APART) if times else None
+
+
+def lines(standing: Iterable[Doubt]) -> set[str]:
+    """Return the domains that are in doubt."""
+    return {doubt.domain for doubt in standing}
+
+
+def begun_and_ended(before: Iterable[Doubt], after: Iterable[Doubt]) -> tuple[list[str], list[str]]:
+    """Return the domains whose doubt begins and those whose doubt ends, both sorted."""
+    old, new = lines(before), lines(after)
+    return sorted(new - old), sorted(old - new)
