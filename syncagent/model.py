@@ -227,8 +227,11 @@ class Hold(Struct, frozen=True):
 
     @property
     def waits(self) -> bool:
-        """True if failing sources are the only reason. Such a hold ends without a person."""
-        return all(reason.kind == "source-failing" for reason in self.reasons)
+        """True if failing sources, or a doubt table that cannot be published, are the only reasons.
+
+        Such a hold ends without a person who approves it.
+        """
+        return all(reason.kind in {"source-failing", "doubt"} for reason in self.reasons)
 
 
 DoubtKind = Literal[
@@ -366,3 +369,8 @@ class SyncResult(Struct, frozen=True, kw_only=True):
     """``notes`` as data, in the same order."""
     error: str = ""
     seconds: float = 0.0
+    doubts: tuple[Doubt, ...] = ()
+    doubt_due: float | None = None
+    """When the next doubt can end without a source being asked, in seconds since the epoch; None: none can."""
+    doubt_error: str = ""
+    """Why the doubt table could not be published; removals are held, and additions are published."""

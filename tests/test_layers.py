@@ -40,6 +40,7 @@ PURE = {
     "state.messages",
     "sync",
     "sync.approvals",
+    "sync.doubt",
     "sync.guard",
     "sync.outcome",
     "sync.relay_domains",

@@ -28,6 +28,7 @@ from syncagent.agent.schedule import Schedule
 from syncagent.agent.supervisor import Progress, Supervisor, tell_systemd
 from syncagent.config import load as configuration
 from syncagent.errors import ConfigError, LedgerError, LockBusyError, SyncagentError
+from syncagent.postfix.doubt_table import LIMIT_OF_AGENT
 from syncagent.sources import Watched
 from syncagent.state import status
 from syncagent.sync import run as sync
@@ -160,7 +161,7 @@ class _Agent:
         started, result, error = time.time(), None, ""
         try:
             with self._interruptions():
-                result = sync.sync_once(self.config, options, self._passed)
+                result = sync.run_once(self.config, options, self._passed, alive_limit=LIMIT_OF_AGENT)
         except LockBusyError as busy:
             self.log.warning("another run is under way", error=str(busy))
         except SyncagentError as failure:

@@ -546,7 +546,7 @@ def _load(file: Path) -> Config:
 def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = False) -> int:
     from syncagent import privileges
     from syncagent.cli import output as render
-    from syncagent.sync.run import sync_once
+    from syncagent.sync.run import run_once
 
     config = _load(config_file)
     with streams.not_waiting():  # a stopped terminal must not block the holder of the lock
@@ -554,7 +554,7 @@ def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = Fa
             if not quiet:
                 render.say(note)
         with contextlib.closing(render.Progress()) as progress:
-            result = sync_once(config, options, progress)
+            result = run_once(config, options, progress)
     if as_json:
         render.as_json(result)
     elif result.exit_code or result.notes or not quiet:

@@ -114,11 +114,11 @@ class Files:
         This needs no room on the disk, no lock and no Postfix. True if every domain is in doubt now: renamed, or
         renamed before and not replaced since. Raises OSError.
         """
-        text, index = self.everything.path, Path(f"{self.everything.path}{SUFFIX}")
-        if not index.exists():
-            return self.mark() is not None and self.index.exists()
-        if self.mark() is None:
+        text, index, mark = self.everything.path, Path(f"{self.everything.path}{SUFFIX}"), self.mark()
+        if mark is None or mark.why == "failed":
             atomic.write_whole(self._mark, f"{now:.0f} failed\n".encode(), 0o644)
+        if not index.exists():
+            return mark is not None and self.index.exists()
         index.replace(self.index)
         with contextlib.suppress(FileNotFoundError):
             text.replace(self.name.path)
@@ -215,17 +215,25 @@ def keys(domains: Iterable[str], addresses: Iterable[str], probe: str) -> list[b
     return sorted(f"{name}\n".encode() for name in names)
 
 
-def write(
-    settings: TableSettings, lines: Path, spool: Path, report: Callable[[str, int], None], *, everything: bool = False
+def write(  # noqa: PLR0913 - all inputs of publishing
+    settings: TableSettings,
+    lines: Path,
+    spool: Path,
+    report: Callable[[str, int], None],
+    *,
+    everything: bool = False,
+    sweep: bool = True,
 ) -> Identities:
     """Publish the doubt table, or with ``everything`` the table ``doubt-all`` beside it, from a file of its keys.
 
-    Returns the identities of the files. Raises PublishError.
+    ``sweep``: the caller has the lock, so that staging directories beside the table are left of killed runs. Returns
+    the identities of the files. Raises PublishError.
     """
     header = f"# doubt-all of {settings.name.path.name}\n".encode() if everything else _HEADER
     name = Files(settings.name).everything if everything else settings.name
     target = Target(TableSettings(name, settings.config_directory, settings.postmap_timeout, settings.reload))
-    target.sweep()
+    if sweep:
+        target.sweep()
     with publish_step("stage"):
         target.named.parent.stat()
     return publish.publish(target, lines, spool, report, _rendering(header))

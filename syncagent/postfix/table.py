@@ -106,6 +106,11 @@ class Target:
         """True if the table has the recorded name and its text is unchanged since publication."""
         return recorded.map == str(self.settings.name) and recorded.text_file == files.identity(self.text) is not None
 
+    def files_on_record(self, recorded: Identities) -> bool:
+        """True if text and index of the recorded name are unchanged since publication."""
+        index = files.identity(self.index(recorded.index)) if recorded.index else None
+        return self.text_on_record(recorded) and recorded.index_file == index
+
     def on_record(self, recorded: Identities | None) -> bool:
         """True if the table's present identities equal the recorded ones.
 

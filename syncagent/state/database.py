@@ -317,11 +317,13 @@ class Ledger:
         with self._transaction() as database:
             database.executemany("INSERT OR REPLACE INTO doubt VALUES (?, ?, ?, ?)", addresses)
 
-    def drop_doubtful(self, until: float, domains: Iterable[str] = ()) -> None:
-        """Delete the removed addresses whose doubt ends at ``until`` or before, and those of ``domains``."""
-        with self._transaction() as database:
-            database.execute("DELETE FROM doubt WHERE until <= ?", (until,))
-            database.executemany("DELETE FROM doubt WHERE domain = ?", ((domain,) for domain in domains))
+    def keep_doubtful(self, addresses: Collection[tuple[str, str, float, float]]) -> None:
+        """Delete the removed addresses that are in doubt, but for these."""
+        staying = {address for address, _, _, _ in addresses}
+        over = [(address,) for address, _, _, _ in self.doubtful() if address not in staying]
+        if over:
+            with self._transaction() as database:
+                database.executemany("DELETE FROM doubt WHERE address = ?", over)
 
     def record_events(self, events: Iterable[Event]) -> None:
         """Record events in the history."""

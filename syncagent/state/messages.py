@@ -101,6 +101,10 @@ def _lost(reason: Reason, subject: str) -> str:
     return f"{subject} would lose {loss.lost:,} of {loss.size:,}{before}, {limits}"
 
 
+def _no_doubt_table(_: Reason) -> str:
+    return "the doubt table cannot be published: removed recipients would get 550 at once"
+
+
 _REASONS: dict[ReasonKind, Callable[[Reason], str]] = {
     "source-failing": _failing,
     "canary": _canary,
@@ -109,6 +113,7 @@ _REASONS: dict[ReasonKind, Callable[[Reason], str]] = {
     "emptied": _emptied,
     "catch-all": _catch_all,
     "domain": lambda reason: (_domain_gone if reason.approvable else _domain)(reason),
+    "doubt": _no_doubt_table,
     "percent": _percent,
     "whole-percent": _whole_percent,
 }

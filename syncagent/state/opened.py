@@ -32,6 +32,8 @@ class State(Ledger):
     address last.
     """
 
+    is_dry = False
+
     def __init__(self, directory: Path, stack: contextlib.ExitStack) -> None:
         """Open the directory, and remove files of interrupted runs. ``stack`` closes it and removes the spool.
 
@@ -74,6 +76,8 @@ class State(Ledger):
 class DryState(State):
     """The state directory of a dry run: open for reading. Methods that would write do nothing."""
 
+    is_dry = True
+
     def __init__(self, directory: Path, stack: contextlib.ExitStack) -> None:
         """Open the directory for reading. ``last_snapshots`` is empty, since a dry run writes no history.
 
@@ -114,7 +118,7 @@ class DryState(State):
     def add_doubtful(self, addresses: Iterable[tuple[str, str, float, float]]) -> None:
         """Do nothing, since this is a dry run."""
 
-    def drop_doubtful(self, until: float, domains: Iterable[str] = ()) -> None:
+    def keep_doubtful(self, addresses: Collection[tuple[str, str, float, float]]) -> None:
         """Do nothing, since this is a dry run."""
 
     def record_events(self, events: Iterable[Event]) -> None:

@@ -274,3 +274,21 @@ def rejects_of(path: Path, source: str = "") -> Iterator[Reject]:
             _, key, label = line.decode().rstrip("\n").split("\t")
             spelled, _, reason = label.partition(_REJECTED)
             yield Reject(spelled, reason, source, key)
+
+
+MOST_DOMAINS = 100_000
+"""Number of mail domains of a source that are remembered; a source with more counts as one of every domain."""
+
+
+def mail_domains(path: Path) -> frozenset[str]:
+    """Return the mail domains of a snapshot's addresses; only "*", for all domains, if there are over 100,000.
+
+    Raises OSError or LedgerError if the file cannot be read.
+    """
+    domains: set[bytes] = set()
+    with pipeline.first_fields([path]) as fields:
+        for batch in addresses(fields):
+            domains.update([address.rpartition(b"@")[2] for address in batch])
+            if len(domains) > MOST_DOMAINS:
+                return frozenset("*")
+    return frozenset(domain.decode() for domain in domains)

@@ -44,7 +44,8 @@ class Facts:
     are the sources whose unlisted recipients a person has settled (``unlisted = "refuse"``), ``permitted`` the domains
     that postfix.catch_all permits. ``unlisted`` maps sources to the relay domains with recipients that they cannot
     list. ``map_changed``: the table of recipients is not as it was published. ``mark`` is (kind, time) of the switch.
-    ``new`` are domains that are published for the first time, with the end of their doubt.
+    ``new`` are domains that are published for the first time, ``leaving`` those whose removal is approved and that
+    have no recipients any more, both with the end of their doubt.
     """
 
     domains: tuple[str, ...]
@@ -61,6 +62,7 @@ class Facts:
     map_changed: bool = False
     mark: tuple[DoubtKind, float] | None = None
     new: Mapping[str, float] = field(default_factory=dict)
+    leaving: Mapping[str, float] = field(default_factory=dict)
 
 
 def _sources_fail(facts: Facts) -> Iterator[Doubt]:
@@ -111,6 +113,10 @@ def _new(facts: Facts) -> Iterator[Doubt]:
     yield from (Doubt(domain, "new", until=until) for domain, until in facts.new.items())
 
 
+def _leaving(facts: Facts) -> Iterator[Doubt]:
+    yield from (Doubt(domain, "leaving", until=until) for domain, until in facts.leaving.items())
+
+
 def _always(facts: Facts) -> Iterator[Doubt]:
     yield from (Doubt(domain, "always") for domain in sorted(facts.always))
 
@@ -130,6 +136,7 @@ RULES: tuple[Callable[[Facts], Iterator[Doubt]], ...] = (
     _map_changed,
     _switched,
     _new,
+    _leaving,
     _always,
     _by_hand,
 )
@@ -190,7 +197,7 @@ def narrowed(
     Dropped are those that are not ``found`` in this run and are over, and those of domains that are in no table any
     more (``domains`` are those that are).
     """
-    true = {doubt.key for doubt in found if doubt.kind not in MARKED and not doubt.until}
+    true = {doubt.key for doubt in found if doubt.kind not in MARKED}
     return tuple(
         doubt
         for doubt in standing
@@ -210,6 +217,28 @@ def ends(
     times = [doubt.until or doubt.seen + LINGERS for doubt in standing if doubt.until or doubt.key not in true]
     times += addresses
     return max(min(times), covered + COVERED, last + APART) if times else None
+
+
+def of_removed(
+    removed: Mapping[str, Sequence[str]],
+    already: Mapping[str, int],
+    fits: Callable[[str], bool],
+    times: tuple[float, float],
+) -> tuple[list[Doubt], list[tuple[str, str, float, float]]]:
+    """Return the doubts of domains, and the rows of single addresses, for the recipients that a run removes.
+
+    ``removed`` are these recipients by domain, ``already`` the numbers of those in doubt. ``fits``: the address can be
+    a key. ``times`` are the begin and the end of the doubt.
+    """
+    (now, until), whole, single = times, [], []
+    for domain, addresses in removed.items():
+        if any(address.startswith("@") for address in addresses):
+            whole.append(Doubt(domain, "catch-all-removed", "", now, now, until))
+        if len(addresses) + already.get(domain, 0) > MOST_REMOVED or not all(map(fits, addresses)):
+            whole.append(Doubt(domain, "removed", "", now, now, until))
+        else:
+            single += [(address, domain, now, until) for address in addresses if not address.startswith("@")]
+    return whole, single
 
 
 def lines(standing: Iterable[Doubt]) -> set[str]:

@@ -46,6 +46,14 @@ def evaluate(
     return held
 
 
+def without_doubt_table(
+    domains: Sequence[Counts], reasons: Mapping[str, tuple[Reason, ...]]
+) -> dict[str, tuple[Reason, ...]]:
+    """Return the reasons with one more for each domain with missing recipients: the doubt table is not in force."""
+    more = Reason("doubt", approvable=False)
+    return {counts.domain: (*reasons.get(counts.domain, ()), more) for counts in domains if counts.missing}
+
+
 def _at_stake(counts: Counts) -> int:
     return counts.missing - counts.approved
 

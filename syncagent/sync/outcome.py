@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from syncagent.errors import PublishError
-    from syncagent.model import Lack, Reject, Status
+    from syncagent.model import Doubt, Lack, Reject, Status
     from syncagent.state.records import Finished
     from syncagent.sync.fetch import Fetched
     from syncagent.sync.plan import Decision
@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 _NO_PLAN = Plan()
 
 
-def exit_code(status: Status, plan: Plan, *, failing: bool) -> ExitCode:
-    """Return the first exit status that applies: 73 publishing failed, 75 a source fails, 65 held or incomplete, 0."""
-    if status == "failed":
+def exit_code(status: Status, plan: Plan, *, failing: bool, doubt_error: str = "") -> ExitCode:
+    """Return the first exit status that applies: 73 publishing failed, 75 a source fails, 65 held or incomplete, 0.
+
+    ``doubt_error``: why the doubt table could not be published.
+    """
+    if status == "failed" or doubt_error:
         return ExitCode.CANNOT_PUBLISH
     if failing:
         return ExitCode.TEMPORARY
@@ -71,6 +74,13 @@ def published(decision: Decision, tables: Published) -> SyncResult:
     status: Status = "published" if tables.written else "unchanged"
     done = _result(decision.run, status, decision.answers, tables.plan, decision.diff.relay_domains)
     return replace(done, recipients=tables.plan.after, index=tables.identities.index)
+
+
+def with_doubt(result: SyncResult, doubts: Sequence[Doubt], due: float | None, error: str) -> SyncResult:
+    """Return the result with the doubt that stands; the exit status is 73 if the doubt table is not in force."""
+    failing = any(report.state == "failing" for report in result.sources)
+    code = exit_code(result.status, result.plan, failing=failing, doubt_error=error)
+    return replace(result, doubts=tuple(doubts), doubt_due=due, doubt_error=error, exit_code=code)
 
 
 def _result(

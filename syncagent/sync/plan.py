@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from syncagent.config.tables import Limits
-    from syncagent.model import Hold, Lack
+    from syncagent.model import Counts, Hold, Lack, Reason
     from syncagent.state.opened import State
     from syncagent.sync.diff import Diff
     from syncagent.sync.fetch import Fetched
@@ -46,11 +46,22 @@ def grace_policy(answers: Sequence[Fetched], standing: Mapping[str, Hold], limit
     return GracePolicy(run.now, oldest, frozenset(hold.id for hold in standing.values() if hold.approved_at), limits)
 
 
-def decide(run: Run, state: State, answers: Sequence[Fetched], domains: Domains, diff: Diff) -> Decision:
-    """Evaluate the guard, and decide whether each missing address is kept or removed. Return the decision.
+@dataclass(frozen=True)
+class Guarded:
+    """The reasons of the guard to hold removals, by domain, and the data from which they were computed."""
 
-    Writes the files of ``diff`` with kept, removed and next published addresses.
-    """
+    run: Run
+    answers: Sequence[Fetched]
+    domains: Domains
+    diff: Diff
+    counts: Sequence[Counts]
+    reasons: Mapping[str, tuple[Reason, ...]]
+    plan: Plan
+    """The plan as far as it does not depend on the removals: canaries, catch-alls, domains with recipients."""
+
+
+def evaluate(run: Run, state: State, answers: Sequence[Fetched], domains: Domains, diff: Diff) -> Guarded:
+    """Evaluate the guard on the counts of a run. Return its reasons."""
     limits, scope, names = diff.limits, diff.scope, diff.relay_domains
     absent = tuple(str(canary) for canary in limits.canaries if canary not in scope.canaries)
     window = state.window(run.now - limits.removed_window)
@@ -65,28 +76,55 @@ def decide(run: Run, state: State, answers: Sequence[Fetched], domains: Domains,
         absent_canaries=absent,
         rejecting=tuple(fetch.rejecting(answers, state.finished)),
     )
-    decider = RemovalDecider(reasons, state.holds, run.id)
-    with SnapshotIndex(state.last_snapshots) as last:
-        diff.decide(decider, last)
+    held = _held_catch_alls(diff)
     plan = Plan(
-        domains=removals.domain_changes(counts, decider),
-        holds=state.numbered((*domains.pending, *removals.holds(decider, state.holds, run.now))),
-        held_catch_alls=_held_catch_alls(diff),
+        domains=removals.before_removals(counts),
+        held_catch_alls=held,
+        unlisted=_unlisted(held, diff, answers),
         absent_canaries=absent,
         out_of_scope=dict(scope.out_of_scope.most_common()),
         domains_added=tuple(sorted(set(names) - domains.known)),
         domains_removed=tuple(sorted(domains.known - set(names))),
-        in_grace=decider.in_grace,
         added_sample=head(diff.added, SAMPLE),
+    )
+    return Guarded(run, answers, domains, diff, counts, reasons, plan)
+
+
+def decide(guarded: Guarded, state: State, *, may_remove: bool = True) -> Decision:
+    """Decide whether each missing address is kept or removed. Return the decision.
+
+    ``may_remove``: removed addresses are in doubt; otherwise every removal is held. Writes the files of the diff with
+    kept, removed and next published addresses, and may be called again.
+    """
+    diff, run, domains = guarded.diff, guarded.run, guarded.domains
+    reasons = guarded.reasons if may_remove else guard.without_doubt_table(guarded.counts, guarded.reasons)
+    decider = RemovalDecider(reasons, state.holds, run.id)
+    with SnapshotIndex(state.last_snapshots) as last:
+        diff.decide(decider, last)
+    plan = replace(
+        guarded.plan,
+        domains=removals.domain_changes(guarded.counts, decider),
+        holds=state.numbered((*domains.pending, *removals.holds(decider, state.holds, run.now))),
+        in_grace=decider.in_grace,
         removed_sample=head(diff.removed, SAMPLE),
     )
-    return Decision(run, answers, domains, diff, plan, decider.removed_approved, decider.next_due)
+    return Decision(run, guarded.answers, domains, diff, plan, decider.removed_approved, decider.next_due)
 
 
 def _held_catch_alls(diff: Diff) -> tuple[str, ...]:
     """Return the catch-alls in sources that are not permitted, except published ones, which count as missing."""
     published = {name for names in diff.counter.catch_alls.values() for name in names}
     return tuple(name for name in diff.scope.held_catch_alls if name not in published)
+
+
+def _unlisted(held: Sequence[str], diff: Diff, answers: Sequence[Fetched]) -> dict[str, tuple[str, ...]]:
+    """Return the sources of the held catch-alls, by relay domain."""
+    sources: dict[str, tuple[str, ...]] = {}
+    with SnapshotIndex({answer.report.name: answer.snapshot for answer in answers if answer.snapshot}) as now:
+        for name in held:
+            domain = diff.scope.group(name.encode())[0]
+            sources[domain] = tuple(dict.fromkeys((*sources.get(domain, ()), *now.sources(name.encode()))))
+    return sources
 
 
 def missing_for_first(decision: Decision) -> tuple[Lack, ...]:

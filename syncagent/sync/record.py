@@ -14,12 +14,13 @@ from syncagent.model import SAMPLE
 from syncagent.state import snapshot
 from syncagent.state.records import DomainRow, Finished, Inputs, RunRow
 from syncagent.sync import fetch, outcome, removals
+from syncagent.sync.relay_domains import Parting
 from syncagent.values.types import Domain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from syncagent.config.tables import Config
+    from syncagent.config.tables import Config, Postfix
     from syncagent.model import Plan, Reject, SyncResult
     from syncagent.state.opened import State
     from syncagent.sync.fetch import Fetched
@@ -36,9 +37,16 @@ def inputs(config: Config, domains: Domains, answers: Sequence[Fetched]) -> Inpu
     """Return the inputs that the result of a run depends on: digests, and the names of failing sources."""
     postfix = config.postfix
     if domains.mapped:  # reported domains count as configured ones
-        postfix = replace(postfix, relay_domains=tuple(map(Domain, domains.scope)))
+        postfix = replace(postfix, relay_domains=tuple(map(Domain, (*domains.scope, *domains.parting))))
     digests = {answer.state.name: answer.state.snapshot.digest if answer.state.snapshot else "" for answer in answers}
     return Inputs(replace(config, postfix=postfix).digest, digests, fetch.failing(answers))
+
+
+def parting(postfix: Postfix, state: State, *, leave_now: bool) -> Parting:
+    """Return how long approved domains stay in the table: postfix.doubt_removed, if there is a doubt table."""
+    until = {doubt.domain: doubt.until for doubt in state.doubt.doubts if doubt.kind == "leaving"}
+    stays = 0.0 if leave_now or postfix.doubt_map is None else float(postfix.doubt_removed)
+    return Parting(until, stays)
 
 
 def finish(state: State, run: Run, answers: Sequence[Fetched], result: SyncResult) -> SyncResult:

@@ -5,7 +5,7 @@ A domain in the table that is no longer configured or reported is held until a p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,8 @@ class Domains:
     ``configured``: those of postfix.relay_domains. ``reported``: those that sources report and postfix.allow_domains
     permits, with the names of these sources. ``known``: those in the table of domains, or the configured ones without
     such a table. ``holds``: the holds of domains that leave the table. ``mapped``: postfix.domains_map is set.
+    ``parting``: domains whose removal is approved, and which stay in the table in doubt, without recipients, until the
+    given time.
     """
 
     configured: tuple[str, ...]
@@ -37,6 +39,7 @@ class Domains:
     known: frozenset[str]
     holds: tuple[Hold, ...]
     mapped: bool = True
+    parting: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def pending(self) -> tuple[Hold, ...]:
@@ -60,9 +63,10 @@ class Domains:
 
     def published(self, wanted: Mapping[str, int]) -> tuple[str, ...]:
         """Return the domains to publish. A reported domain is added only once it has recipients (``wanted``)."""
-        return tuple(
+        staying = (
             domain for domain in self.scope if domain in self.configured or domain in self.known or wanted.get(domain)
         )
+        return (*staying, *sorted(self.parting))
 
     def changes(self, plan: Plan) -> Iterator[tuple[str, bool, str]]:
         """Yield the domain changes of a plan as (domain, True if added, comma-separated sources)."""
@@ -70,12 +74,32 @@ class Domains:
             yield from ((name, new, ",".join(self.reported.get(name, ()))) for name in names)
 
 
-def decide(
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """How long a domain stays in the table after its removal was approved.
+
+    ``until`` has the ends of the times that began in earlier runs, by domain; ``stays`` is the length of a new one in
+    seconds, 0 to remove the domain at once.
+    """
+
+    until: Mapping[str, float] = field(default_factory=dict)
+    stays: float = 0.0
+
+    def end(self, domain: str, hold: Hold | None, now: float) -> float:
+        """Return the end of a domain's time in the table, 0 if it has none. ``hold`` is that of its removal."""
+        begun = self.until.get(domain, 0.0)
+        new = now + self.stays if not begun and hold and hold.approved_at else 0.0
+        return max(begun, new) if self.stays else 0.0
+
+
+def decide(  # noqa: PLR0913 - all inputs of the decision
     postfix: Postfix,
     answers: Sequence[Fetched],
     known: frozenset[str] | None,
     standing: Mapping[str, Hold],
     run: Run,
+    *,
+    parting: Parting,
 ) -> Domains:
     """Return the relay domains of a run.
 
@@ -88,7 +112,17 @@ def decide(
     reported = _reported({answer.report.name: answer.state.domains for answer in answers}, postfix.allow_domains)
     gone = sorted(known - reported.keys() - frozenset(configured))
     failing = [answer.report.name for answer in answers if answer.is_failing]
-    return Domains(configured, reported, known, tuple(_hold(domain, standing, failing, run) for domain in gone))
+    ends = {domain: parting.end(domain, _standing(domain, standing), run.now) for domain in gone}
+    holds = (
+        _hold(domain, standing, failing, run) for domain in gone if domain not in parting.until and not ends[domain]
+    )
+    return Domains(
+        configured,
+        reported,
+        known,
+        tuple(holds),
+        parting={domain: end for domain, end in ends.items() if end > run.now},
+    )
 
 
 def _reported(said: Mapping[str, Iterable[str]], allowed: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -107,8 +141,7 @@ def _hold(domain: str, standing: Mapping[str, Hold], failing: Sequence[str], run
 
     It keeps the ID, time and approval of the recorded hold of that domain, if there is one.
     """
-    name = f"{DOMAIN_HOLD}{domain}"
-    old = next((hold for hold in standing.values() if hold.domain == name), None)
+    name, old = f"{DOMAIN_HOLD}{domain}", _standing(domain, standing)
     reasons = [Reason("domain", subjects=(domain,)), *([source_failing(failing)] if failing else [])]
     return Hold(
         id=old.id if old else hold_id(name, run.id),
@@ -118,6 +151,12 @@ def _hold(domain: str, standing: Mapping[str, Hold], failing: Sequence[str], run
         reasons=tuple(map(messages.with_text, reasons)),
         approved_at=old.approved_at if old else 0.0,
     )
+
+
+def _standing(domain: str, standing: Mapping[str, Hold]) -> Hold | None:
+    """Return the recorded hold of a domain's own removal, None if there is none."""
+    name = f"{DOMAIN_HOLD}{domain}"
+    return next((hold for hold in standing.values() if hold.domain == name), None)
 
 
 def canonical(domain: str) -> str:

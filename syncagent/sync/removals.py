@@ -176,6 +176,14 @@ class RemovalDecider:
         return GRACE
 
 
+def before_removals(counts: Sequence[Counts]) -> tuple[DomainChange, ...]:
+    """Return the change of each domain if every missing recipient is kept."""
+    return tuple(
+        DomainChange(count.domain, count.before, count.added, 0, count.missing, count.wanted + count.missing)
+        for count in counts
+    )
+
+
 def domain_changes(counts: Sequence[Counts], decider: RemovalDecider) -> tuple[DomainChange, ...]:
     """Return the change of each domain: its counts, with the decisions of ``decider``."""
     return tuple(

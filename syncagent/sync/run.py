@@ -15,10 +15,17 @@ from typing import TYPE_CHECKING, ParamSpec, TypeAlias
 from msgspec.structs import replace
 
 from syncagent import privileges
-from syncagent.errors import LedgerDamagedError, PublishError
+from syncagent.errors import (
+    ExitCode,
+    LayoutError,
+    LedgerDamagedError,
+    LockBusyError,
+    PublishError,
+    UnknownHoldError,
+)
 from syncagent.state import messages, opened
 from syncagent.state.opened import open_state
-from syncagent.sync import approvals, existing_map, fetch, outcome, plan, record, relay_domains
+from syncagent.sync import approvals, doubt_run, existing_map, fetch, outcome, plan, record, relay_domains
 from syncagent.sync.diff import select
 from syncagent.sync.tables import Tables
 from syncagent.sync.unchanged import unchanged
@@ -48,6 +55,8 @@ class Options:
     """Names of the sources to fetch; the others keep their last answer or failure. None fetches all."""
     run_id: str = ""
     """ID of the run; if empty, a new one is made."""
+    leave_now: bool = False
+    """Whether a relay domain whose removal is approved leaves the table at once, without a time in doubt."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,30 @@ def again_if_damaged(sync: Callable[_P, SyncResult]) -> Callable[_P, SyncResult]
     return at_most_twice
 
 
+def run_once(
+    config: Config, options: Options, progress: Progress = ignore, *, alive_limit: float | None = None
+) -> SyncResult:
+    """Run once and return the result: ``sync_once``, and doubt around it. The verbs and the agent run by this.
+
+    If the run ends with exit status 70 or 73, or raises such an error, every domain is put in doubt, for which neither
+    the state nor its lock is needed. If it completes, the sign of life for the switch is written, with the limit
+    ``alive_limit`` in seconds (None: by the time between runs). Raises as ``sync_once`` does.
+    """
+    try:
+        result = sync_once(config, options, progress)
+    except (LockBusyError, UnknownHoldError, LayoutError):  # nothing was done; in an unsafe layout nothing may be
+        raise
+    except Exception:
+        doubt_run.everything(config, clock(), write=options.write)
+        raise
+    if result.exit_code == ExitCode.CANNOT_PUBLISH:
+        doubt_run.everything(config, clock(), write=options.write)
+        return result
+    if result.status in {"published", "unchanged"}:
+        return doubt_run.alive(config, clock(), result, alive_limit)
+    return result
+
+
 @again_if_damaged
 def sync_once(config: Config, options: Options, progress: Progress = ignore) -> SyncResult:
     """Run once and return the result.
@@ -112,35 +145,46 @@ def sync_once(config: Config, options: Options, progress: Progress = ignore) -> 
         run = Run(options.run_id or new_run_id(), clock(), str(config.postfix.map), state.notes)
         approvals.check(options.approve, state.holds)
         state.approve(options.approve, run.now)
-        last, tables = state.finished, Tables(config.postfix, state, progress)
+        last, tables = state.finished, Tables(config, state, run, progress)
         answers = fetch.all_sources(config.sources, state, run, options.due, progress)
         state.save_sources(answer.state for answer in answers)
+        all_asked = options.due is None or options.due >= config.sources.keys()
         try:
-            domains = relay_domains.decide(config.postfix, answers, tables.known_domains(), state.holds, run)
+            parting = record.parting(config.postfix, state, leave_now=options.leave_now)
+            known = tables.known_domains()
+            domains = relay_domains.decide(config.postfix, answers, known, state.holds, run, parting=parting)
+            in_force = tables.doubt.before(answers, domains, map_changed=tables.recipients_changed())
             inputs, on_record = record.inputs(config, domains, answers), tables.on_record()
             if last and unchanged(
                 last, inputs, state.holds, config.limits, now=run.now, domain_holds=domains.holds, on_record=on_record
             ):
-                return record.finish(state, run, answers, outcome.unchanged(run, answers, last, domains))
+                result = record.finish(state, run, answers, outcome.unchanged(run, answers, last, domains))
+                return tables.doubt.finish(result, all_asked=all_asked)
             answers = fetch.verify_snapshots(answers, state)
             progress("compare", 0)
             kept = state.open_list(last.kept, "kept-list-damaged") if last else None
             diff = select(config, domains, answers, state.spool)
             before = existing_map.published(tables.recipients, state, diff.relay_domains, kept)
             diff.compare(before, kept, plan.grace_policy(answers, state.holds, config.limits, run))
-            decision = plan.decide(run, state, answers, domains, diff)  # evaluates the guard
+            guarded = plan.evaluate(run, state, answers, domains, diff)
+            in_force = tables.doubt.with_guard(guarded) and in_force
+            decision = plan.decide(guarded, state, may_remove=in_force)
+            if not tables.doubt.cover(decision):
+                decision = plan.decide(guarded, state, may_remove=False)
             may_lack = last is not None or options.accept_incomplete
             missing = () if may_lack else plan.missing_for_first(decision)
             if missing or not decision.plan.after:
-                return record.finish(state, run, answers, outcome.incomplete(run, answers, decision.plan, missing))
+                incomplete = outcome.incomplete(run, answers, decision.plan, missing)
+                return record.finish(state, run, answers, tables.doubt.stand(incomplete))
             if not options.write:
                 return record.finish(state, run, answers, outcome.planned(decision))
             published = tables.publish(decision)
         except PublishError as error:  # also if an existing map or table of domains cannot be read
-            return record.finish(state, run, answers, outcome.failed(run, answers, last, error))
+            failed = tables.doubt.stand(outcome.failed(run, answers, last, error))
+            return record.finish(state, run, answers, failed)
         result = record.complete(run, answers, outcome.published(decision, published))
         record.published(config, state, decision, published, result)
-        return result
+        return tables.doubt.finish(result, all_asked=all_asked)
 
 
 def sweep(config: Config) -> None:

@@ -17,6 +17,7 @@ from syncagent.postfix import table_text as mapfile
 from syncagent.postfix.table import Identities, Target
 from syncagent.sync import removals
 from syncagent.sync.diff import head
+from syncagent.sync.doubt_table import DoubtTable, NoDoubtTable
 from syncagent.sync.existing_map import reading
 from syncagent.sync.relay_domains import canonical
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from syncagent.config.tables import Postfix
+    from syncagent.config.tables import Config, Postfix
     from syncagent.state.opened import State
     from syncagent.state.records import Finished
     from syncagent.sync.diff import Diff
@@ -97,11 +98,14 @@ class Published(Struct, frozen=True):
 
 
 class Tables:
-    """The tables of a run: ``recipients``, and ``domains`` if postfix.domains_map is set."""
+    """The tables of a run: ``recipients``, ``domains`` if postfix.domains_map is set, ``doubt`` if doubt_map is set."""
 
-    def __init__(self, postfix: Postfix, state: State, progress: Progress) -> None:
+    def __init__(self, config: Config, state: State, run: Run, progress: Progress) -> None:
         """Resolve the file names. Except in a dry run, remove staging directories of killed runs beside the map."""
+        postfix = config.postfix
         self.recipients = Target(postfix.settings())
+        has_doubt = postfix.doubt_map is not None and not state.is_dry
+        self.doubt = DoubtTable(config, state, run, progress) if has_doubt else NoDoubtTable()
         self.domains = DomainsTable(postfix, state.spool, progress) if postfix.domains_map else None
         self._last, self._spool, self._progress = state.finished, state.spool, progress
         state.sweep(self.recipients)
@@ -112,6 +116,11 @@ class Tables:
         Raises PublishError if the table exists and cannot be read.
         """
         return self.domains.known(self._last) if self.domains else None
+
+    def recipients_changed(self) -> bool:
+        """True if the published table of recipients is not as the last finished run left it."""
+        last = self._last
+        return last is not None and not self.recipients.files_on_record(last.identities)
 
     def on_record(self) -> bool:
         """True if both tables are unchanged since the last finished run."""
@@ -155,6 +164,7 @@ class Tables:
         except UnansweredError as error:
             plan = _without(error, diff, plan, run)
             identities = publish.publish(self.recipients, diff.next_published, self._spool, self._progress)
+        self.doubt.renamed()
         publish.remove_stale(self._last.identities if self._last else None, identities)
         publish.reload(self.recipients)
         return plan, identities

@@ -189,7 +189,9 @@ def domain(text: str) -> None:
     run: Any = SimpleNamespace(id="", now=0.0)
     postfix: Any = SimpleNamespace(relay_domains=(), allow_domains=("*",))
     _each([normalise.canonical_domain, normalise.domain_or_same, values.Domain.parse], several)
-    _each([lambda one: domains.decide(postfix, _reporting(one), frozenset(), {}, run)], several)
+    _each(
+        [lambda one: domains.decide(postfix, _reporting(one), frozenset(), {}, run, parting=domains.Parting())], several
+    )
 
 
 def _reporting(domain: str) -> Any:  # noqa: ANN401 - as much of an answer as is looked at

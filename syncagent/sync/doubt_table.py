@@ -1,0 +1,384 @@
+"""The doubt table of a run: widened before anything can return, narrowed last. See ``doubt`` for the reasons."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from syncagent.addresses import within
+from syncagent.errors import PublishError
+from syncagent.files import pipeline
+from syncagent.model import DOMAIN_HOLD, Doubt
+from syncagent.postfix import doubt_table
+from syncagent.postfix.table import Target, publish_step
+from syncagent.state import snapshot
+from syncagent.state.records import DoubtRecord, Event
+from syncagent.sync import doubt, outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from syncagent.config.tables import Config
+    from syncagent.model import Hold, SyncResult
+    from syncagent.postfix.table import Identities
+    from syncagent.state.opened import State
+    from syncagent.state.records import Finished
+    from syncagent.sync.fetch import Fetched
+    from syncagent.sync.plan import Decision, Guarded
+    from syncagent.sync.relay_domains import Domains
+    from syncagent.sync.run import Progress, Run
+
+_MANY_EVENTS = 100
+"""Number of domains up to which the history has an event for each domain whose doubt begins or ends."""
+
+
+class NoDoubtTable:
+    """In place of the doubt table where postfix.doubt_map is not set, and in a dry run: nothing is published."""
+
+    def before(self, _answers: Sequence[Fetched], _domains: Domains, *, map_changed: bool) -> bool:  # noqa: ARG002
+        """Return True: no table has to be in force."""
+        return True
+
+    def with_guard(self, _guarded: Guarded) -> bool:
+        """Return True: no table has to be in force."""
+        return True
+
+    def cover(self, _decision: Decision) -> bool:
+        """Return True: removed addresses need not be in doubt."""
+        return True
+
+    def renamed(self) -> None:
+        """Do nothing."""
+
+    def finish(self, result: SyncResult, *, all_asked: bool) -> SyncResult:  # noqa: ARG002
+        """Return the result as it is."""
+        return result
+
+    def stand(self, result: SyncResult) -> SyncResult:
+        """Return the result as it is."""
+        return result
+
+
+class DoubtTable(NoDoubtTable):
+    """The doubt table of one run. The methods are called in this order; each that widens is True if it is in force."""
+
+    def __init__(self, config: Config, state: State, run: Run, progress: Progress) -> None:
+        """Read the recorded table and the mark of the switch. postfix.doubt_map must be set."""
+        assert config.postfix.doubt_map is not None  # noqa: S101 - the caller checks it
+        self._config, self._state, self._run, self._progress = config, state, run, progress
+        self._settings = config.postfix.settings(config.postfix.doubt_map)
+        self._target = Target(self._settings)
+        self.files = doubt_table.Files(config.postfix.doubt_map)
+        self._record: DoubtRecord = state.doubt
+        self._began = state.doubt.doubts
+        self._facts = doubt.Facts(())
+        self._scope: frozenset[str] = frozenset()
+        self._addresses = state.doubtful()
+        self._mark = self.files.mark()
+        self._events: list[Event] = []
+
+    # --- widening
+
+    def before(self, answers: Sequence[Fetched], domains: Domains, *, map_changed: bool) -> bool:
+        """Widen by what is known before the lists are compared. True if the table is in force."""
+        last = self._state.finished
+        self._save_concerns(answers)
+        self._void_leaving(domains)
+        self._facts = self._facts_of(answers, domains, last, map_changed=map_changed)
+        return self._widen()
+
+    def with_guard(self, guarded: Guarded) -> bool:
+        """Widen by the reasons of the guard, by empty and new domains and held catch-alls. True if it is in force."""
+        held = {domain: [reason.kind for reason in reasons] for domain, reasons in guarded.reasons.items()}
+        held |= {domain: ["domain"] for domain in guarded.domains.held}
+        failing = self._concerns(answer for answer in guarded.answers if answer.is_failing)
+        self._facts = dataclasses.replace(
+            self._facts, failing=failing, held=held, plan=guarded.plan, new=self._new(guarded)
+        )
+        return self._widen()
+
+    def cover(self, decision: Decision) -> bool:
+        """Put the recipients that the run removes in doubt, before it removes them. True if the table is in force."""
+        now, until = self._run.now, self._run.now + self._config.postfix.doubt_removed
+        already = Counter(domain for _, domain, _, _ in self._addresses)
+        removed = _removed_by_domain(decision, self._config.postfix.exclude, already)
+        if not removed or until == now:
+            return True
+        whole, single = doubt.of_removed(removed, already, doubt_table.fits, (now, until))
+        self._state.add_doubtful(single)
+        self._addresses = [*self._addresses, *single]
+        return self._publish(doubt.widened(self._record.doubts, whole))
+
+    def _widen(self) -> bool:
+        return self._publish(doubt.widened(self._record.doubts, doubt.current(self._facts, self._run.now)))
+
+    # --- narrowing
+
+    def renamed(self) -> None:
+        """Record that the table of recipients was renamed just now."""
+        self._record = replace(self._record, covered=time.time())
+
+    def finish(self, result: SyncResult, *, all_asked: bool) -> SyncResult:
+        """Narrow as far as that is due at the end of a run that completed. Return the result with the doubt in force.
+
+        ``all_asked``: every source was asked in this run.
+        """
+        now, record = self._run.now, self._record
+        if not record.error:
+            self._facts = dataclasses.replace(self._facts, by_hand=self._by_hand())  # a person may have been meanwhile
+            found = doubt.current(self._facts, now)
+            standing = doubt.widened(record.doubts, found)
+            if doubt.may_narrow(record.covered, record.narrowed, now):
+                tables = {*self._facts.domains, *self._facts.held}
+                standing = doubt.narrowed(standing, found, tables, now, all_asked=all_asked)
+                self._drop_addresses(now)
+            self._replace(standing)
+        self._end_switch()
+        return self.stand(result)
+
+    def _drop_addresses(self, now: float) -> None:
+        """Leave out the single addresses whose doubt has ended."""
+        self._addresses = [address for address in self._addresses if address[3] > now]
+
+    def _replace(self, standing: tuple[Doubt, ...]) -> None:
+        """Publish the table with the reasons that stand, and record the time if it has fewer lines."""
+        before, domains = self._record.lines, doubt.lines(self._record.doubts)
+        if self._publish(standing):
+            self._state.keep_doubtful(self._addresses)
+        if self._record.lines != before and not doubt.lines(standing) > domains:
+            self._record = replace(self._record, narrowed=self._run.now)
+
+    def _end_switch(self) -> None:
+        """Remove the mark of the switch once no line stands for it any more."""
+        if self._mark and not self._record.error and not any(one.kind in doubt.MARKED for one in self._record.doubts):
+            with publish_step("remove the mark of the switch"):
+                self.files.remove_mark()
+
+    def stand(self, result: SyncResult) -> SyncResult:
+        """Record the doubt table and its events. Return the result with the doubt that stands."""
+        found = doubt.current(self._facts, self._run.now)
+        ends = [until for _, _, _, until in self._addresses]
+        record = self._record
+        due = doubt.ends(record.doubts, found, ends, record.covered, record.narrowed)
+        self._state.save_doubt(replace(record, due=due))
+        self._state.record_events([*self._events, *self._changes()])
+        self._events, self._began = [], record.doubts
+        return outcome.with_doubt(result, record.doubts, due, record.error)
+
+    def _changes(self) -> list[Event]:
+        """Return the events of the domains whose doubt began or ended in this run."""
+        begun, ended = doubt.begun_and_ended(self._began, self._record.doubts)
+        kinds = {one.domain: one.kind for one in reversed(self._record.doubts)}
+        return [
+            *_events(self._run.now, "doubt-begins", begun, kinds),
+            *_events(self._run.now, "doubt-ends", ended, {}),
+        ]
+
+    def by_hand(self, events: Iterable[Event]) -> None:
+        """Publish the recorded doubt with the present entries of persons. Raises PublishError."""
+        last = self._state.finished
+        names = (*map(str, self._config.postfix.relay_domains), *(last.domains if last else ()))
+        facts = doubt.Facts(tuple(dict.fromkeys(names)), by_hand=self._by_hand())
+        self._facts = facts
+        others = tuple(one for one in self._record.doubts if one.kind != "by-hand")
+        hand = [one for one in doubt.current(facts, self._run.now) if one.kind == "by-hand"]
+        self._publish(doubt.widened(others, hand))
+        self._state.save_doubt(self._record)
+        self._state.record_events([*events, *self._changes()])
+        if self._record.error:
+            raise PublishError("doubt table", self._record.error)
+
+    # --- publishing
+
+    def _publish(self, doubts: tuple[Doubt, ...]) -> bool:
+        """Publish the table with these reasons, unless it is so already. True if it is in force.
+
+        An error is recorded.
+        """
+        record = self._record
+        try:
+            everything, all_lines = self._write_everything()
+            identities, lines = self._write_table(doubts)
+        except PublishError as error:
+            self._record = replace(record, doubts=doubts, error=str(error))
+            return False
+        self._record = replace(
+            record,
+            doubts=doubts,
+            lines=lines,
+            identities=identities,
+            everything=all_lines,
+            everything_identities=everything,
+            error="",
+        )
+        return True
+
+    def _write_everything(self) -> tuple[Identities, str]:
+        """Publish ``doubt-all``, unless it is as recorded. Return its identities and the digest of its keys."""
+        keys = doubt_table.keys(self._facts.domains, (), self._probe())
+        recorded, digest = self._record.everything_identities, _digest(keys)
+        target = Target(self._config.postfix.settings(self.files.everything))
+        if recorded and self._record.everything == digest and target.on_record(recorded):
+            return recorded, digest
+        return self._write(keys, everything=True), digest
+
+    def _write_table(self, doubts: Iterable[Doubt]) -> tuple[Identities, str]:
+        """Publish the doubt table, unless it is as recorded. Return its identities and the digest of its keys."""
+        addresses = (address for address, _, _, _ in self._addresses)
+        keys = doubt_table.keys(doubt.lines(doubts), addresses, self._probe())
+        recorded, digest = self._record.identities, _digest(keys)
+        if recorded and self._record.lines == digest and self._target.on_record(recorded):
+            return recorded, digest
+        return self._write(keys), digest
+
+    def _write(self, keys: Iterable[bytes], *, everything: bool = False) -> Identities:
+        with publish_step("doubt table: stage"):
+            path = pipeline.write_plain(self._state.spool / "doubt-keys", keys)
+        return doubt_table.write(self._settings, path, self._state.spool, self._progress, everything=everything)
+
+    def _probe(self) -> str:
+        """Return the domain of the probe, "" if every domain has a catch-all."""
+        return doubt_table.probe_domain(self._config.postfix.relay_domains, self._config.postfix.catch_all)
+
+    # --- facts
+
+    def _facts_of(
+        self, answers: Sequence[Fetched], domains: Domains, last: Finished | None, *, map_changed: bool
+    ) -> doubt.Facts:
+        postfix, names = self._config.postfix, _names(domains)
+        sources = self._config.sources
+        self._scope = scope = frozenset(names)
+        mark = (self._mark.why, self._mark.at or self._run.now) if self._mark else None
+        if mark and mark[0] not in {one.kind for one in self._began}:
+            self._events.append(Event(mark[1], "doubt-switch", mark[0]))
+        return doubt.Facts(
+            domains=names,
+            failing=self._concerns(answer for answer in answers if answer.is_failing),
+            stale=self._concerns(answer for answer in answers if not answer.is_failing and self._is_stale(answer)),
+            held=_held(self._state.holds.values()),
+            plan=last.plan if last else None,
+            unlisted={answer.report.name: _relayed(answer.state.unlisted, scope) for answer in answers},
+            refusing=frozenset(name for name, source in sources.items() if source.common.unlisted == "refuse"),
+            permitted=frozenset(postfix.catch_all),
+            always=frozenset(postfix.doubt_always),
+            by_hand=self._by_hand(),
+            map_changed=map_changed,
+            mark=mark,
+            leaving=domains.parting,
+        )
+
+    def _by_hand(self) -> list[tuple[str, str, float, float]]:
+        """Return the entries of persons. If the file cannot be read, every domain is in doubt."""
+        try:
+            entries = self.files.by_hand()
+        except OSError as error:
+            return [(doubt.ALL, f"by-hand cannot be read: {error.strerror}", self._run.now, 0.0)]
+        return [(entry.domain, entry.who, entry.since, entry.until) for entry in entries]
+
+    def _is_stale(self, answer: Fetched) -> bool:
+        """True if the data of a source that does not fail is older than schedule.max_age, or from the future."""
+        return abs(self._run.now - answer.state.last_success) > self._config.max_age(answer.report.name)
+
+    def _concerns(self, answers: Iterable[Fetched]) -> dict[str, frozenset[str]]:
+        return {answer.report.name: self._concerned(answer, self._scope) for answer in answers}
+
+    def _concerned(self, answer: Fetched, scope: frozenset[str]) -> frozenset[str]:
+        """Return the relay domains that a source concerns.
+
+        They are those in which it has or had recipients, and those of its key ``relay_domains``; for a source that was
+        never whole and has no such key, all.
+        """
+        name = answer.report.name
+        named = frozenset(map(str, self._config.sources[name].common.relay_domains))
+        known = self._state.concerns(name)
+        if doubt.ALL in known or not (known or named or answer.state.last_success):
+            return scope
+        return (_relayed(known, scope) | named) & scope
+
+    def _save_concerns(self, answers: Sequence[Fetched]) -> None:
+        """Record the mail domains of each new answer, and of each source that has none recorded."""
+        for answer in answers:
+            name, path = answer.report.name, answer.snapshot
+            known = self._state.concerns(name)
+            if path is not None and (answer.report.state == "whole" or not known) and doubt.ALL not in known:
+                found = snapshot.mail_domains(path)
+                if found - known:
+                    self._state.save_concerns(name, found - known)
+
+    def _void_leaving(self, domains: Domains) -> None:
+        """Treat the recipients of a domain that no longer leaves as those that were removed from it."""
+        doubts = tuple(
+            replace(one, kind="removed") if one.kind == "leaving" and one.domain not in domains.parting else one
+            for one in self._record.doubts
+        )
+        self._record = replace(self._record, doubts=doubts)
+
+    def _new(self, guarded: Guarded) -> dict[str, float]:
+        """Return the domains that are published for the first time, with the end of their doubt."""
+        last = self._state.finished
+        known = {change.domain for change in last.plan.domains if change.after} if last else set()
+        until = self._run.now + self._config.postfix.doubt_new
+        first = [count.domain for count in guarded.counts if count.wanted and not count.before]
+        return {domain: until for domain in first if domain not in known and until > self._run.now}
+
+
+def by_hand(config: Config, state: State, events: Iterable[Event]) -> None:
+    """Publish the recorded doubt with the present entries of persons, and record the events. Raises PublishError."""
+    from syncagent.sync.run import Run, clock, ignore
+
+    table = DoubtTable(config, state, Run("", clock(), str(config.postfix.map), state.notes), ignore)
+    table.by_hand(events)
+
+
+def _names(domains: Domains) -> tuple[str, ...]:
+    """Return the relay domains of a run, the leaving ones included, without keys such as ``.example.com``."""
+    names = dict.fromkeys((*domains.scope, *domains.known, *domains.parting))
+    return tuple(name for name in names if not name.startswith("."))
+
+
+def _relayed(mail_domains: Iterable[str], scope: frozenset[str]) -> frozenset[str]:
+    """Return the relay domains that cover these mail domains; ``ALL`` stands for all of them."""
+    names = frozenset(mail_domains)
+    return scope if doubt.ALL in names else frozenset(filter(None, (within(name, scope) for name in names)))
+
+
+def _held(holds: Iterable[Hold]) -> Mapping[str, Collection[str]]:
+    """Return the kinds of the reasons of the holds, by domain."""
+    held: dict[str, list[str]] = {}
+    for hold in holds:
+        held.setdefault(hold.domain.removeprefix(DOMAIN_HOLD), []).extend(reason.kind for reason in hold.reasons)
+    return held
+
+
+def _removed_by_domain(decision: Decision, excluded: Iterable[str], already: Counter[str]) -> dict[str, list[str]]:
+    """Return the addresses that a run removes, by domain, at most one more than may be in doubt by themselves.
+
+    Addresses that are excluded on purpose are left out. ``already`` counts those of earlier runs.
+    """
+    on_purpose = frozenset(map(str, excluded))
+    removed: dict[str, list[str]] = {}
+    with decision.diff.removed.open("rb") as lines:
+        for line in lines:
+            address = line[:-1].partition(b"\t")[0].decode()
+            domain = decision.diff.scope.group(address.encode())[0]
+            names = removed.setdefault(domain, [])
+            is_excluded = address in on_purpose or f"@{address.rpartition('@')[2]}" in on_purpose
+            if len(names) + already[domain] <= doubt.MOST_REMOVED and not is_excluded:
+                names.append(address)
+    return {domain: names for domain, names in removed.items() if names}
+
+
+def _events(now: float, kind: str, domains: Sequence[str], details: Mapping[str, str]) -> Iterator[Event]:
+    if len(domains) > _MANY_EVENTS:
+        yield Event(now, kind, doubt.ALL, f"{len(domains)} domains")
+    else:
+        yield from (Event(now, kind, domain, details.get(domain, "")) for domain in domains)
+
+
+def _digest(keys: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"".join(keys)).hexdigest()
