@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -237,6 +238,13 @@ def write(  # noqa: PLR0913 - all inputs of publishing
     with publish_step("stage"):
         target.named.parent.stat()
     return publish.publish(target, lines, spool, report, _rendering(header))
+
+
+def write_without_lock(settings: TableSettings, keys: Iterable[bytes]) -> None:
+    """Publish a doubt table with these sorted keys, while a run may be under way. Raises PublishError."""
+    with publish_step("stage"), tempfile.TemporaryDirectory(prefix="syncagent-doubt-") as spool:
+        lines = pipeline.write_plain(Path(spool, "keys"), keys)
+        write(settings, lines, Path(spool), lambda *_: None, sweep=False)
 
 
 def fits(address: str) -> bool:

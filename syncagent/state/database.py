@@ -43,14 +43,16 @@ CREATE INDEX IF NOT EXISTS change_at ON change (at);
 CREATE TABLE IF NOT EXISTS recipient (run TEXT NOT NULL, address TEXT NOT NULL, added INTEGER NOT NULL,
     sources TEXT NOT NULL DEFAULT '');
 CREATE INDEX IF NOT EXISTS recipient_address ON recipient (address);
+"""
+_OF_DOUBT = """
 CREATE TABLE IF NOT EXISTS concern (source TEXT NOT NULL, domain TEXT NOT NULL, PRIMARY KEY (source, domain));
 CREATE TABLE IF NOT EXISTS doubt (address TEXT PRIMARY KEY, domain TEXT NOT NULL, since REAL NOT NULL,
     until REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS event (at REAL NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL, detail TEXT NOT NULL);
 """
-_MIGRATIONS = {1: f"ALTER TABLE recipient ADD COLUMN sources TEXT NOT NULL DEFAULT ''; {_SCHEMA}", 2: _SCHEMA}
-"""The statements that bring a database of an older version to the present one."""
-VERSION = 3
+"""Tables that are created when a doubt table is first published."""
+_MIGRATION = "ALTER TABLE recipient ADD COLUMN sources TEXT NOT NULL DEFAULT '';"
+VERSION = 2
 _READ_AT_ONCE = {"source": {"name", "state"}, "hold": {"id", "state"}, "meta": {"key", "value"}}
 _PRIMARY = 0xFF
 """Mask of the primary code in an extended result code of SQLite."""
@@ -108,11 +110,9 @@ class Ledger:
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
         if not version and (self._write or not there):
             self._database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={VERSION}; COMMIT")
-        elif version in _MIGRATIONS:
-            if self._write:
-                script = f"BEGIN IMMEDIATE; {_MIGRATIONS[version]} PRAGMA user_version={VERSION}; COMMIT"
-                self._database.executescript(script)
-        elif version != VERSION:
+        elif version == 1 and self._write:
+            self._database.executescript(f"BEGIN IMMEDIATE; {_MIGRATION} PRAGMA user_version={VERSION}; COMMIT")
+        elif version not in {1, VERSION}:
             text = f"{self._file} is of version {version}, this syncagent knows {VERSION}: move it away to start anew"
             raise LedgerError(text)
         if self._write:
@@ -278,7 +278,8 @@ class Ledger:
             database.executemany("INSERT INTO hold VALUES (?, ?)", [(hold.id, _encode(hold)) for hold in holds])
             gone = [(name,) for name in self.sources if name not in finished.snapshots]
             database.executemany("DELETE FROM source WHERE name = ?", gone)
-            database.executemany("DELETE FROM concern WHERE source = ?", gone)
+            if gone and self._has_table("concern"):
+                database.executemany("DELETE FROM concern WHERE source = ?", gone)
             rows = [
                 (run.id, run.started, row.domain, row.before, row.added, row.removed, row.approved) for row in changes
             ]
@@ -287,6 +288,11 @@ class Ledger:
                 "INSERT INTO recipient VALUES (?, ?, ?, ?)", ((run.id, *change) for change in recipients)
             )
             _insert_run(database, run, now)
+
+    def begin_doubt(self) -> None:
+        """Create the tables that doubt needs, unless they exist."""
+        if not self._has_table("event"):
+            self._database.executescript(f"BEGIN IMMEDIATE; {_OF_DOUBT} COMMIT")
 
     def concerns(self, source: str) -> frozenset[str]:
         """Return the recorded domains of a source: those in which it has or had recipients."""
@@ -340,12 +346,12 @@ class Ledger:
         return [Event(*row) for row in rows]
 
     def _has_table(self, name: str) -> bool:
-        """True if the table exists: a database of an older version, open for reading, may lack it."""
-        return self._write or bool(self._rows("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (name,)))
+        """True if the table exists: those of doubt are created when they are first used."""
+        return bool(self._rows("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (name,)))
 
     def forget(self, before: float) -> None:
         """Delete the history from before ``before``. The next run removes files that no row refers to any more."""
-        if self._rows("SELECT 1 FROM event WHERE at < ? LIMIT 1", (before,)):
+        if self._has_table("event"):
             with self._transaction() as database:
                 database.execute("DELETE FROM event WHERE at < ?", (before,))
         if not self._rows("SELECT 1 FROM run WHERE started < ? LIMIT 1", (before,)):

@@ -70,6 +70,7 @@ class DoubtTable(NoDoubtTable):
     def __init__(self, config: Config, state: State, run: Run, progress: Progress) -> None:
         """Read the recorded table and the mark of the switch. postfix.doubt_map must be set."""
         assert config.postfix.doubt_map is not None  # noqa: S101 - the caller checks it
+        state.begin_doubt()
         self._config, self._state, self._run, self._progress = config, state, run, progress
         self._settings = config.postfix.settings(config.postfix.doubt_map)
         self._target = Target(self._settings)
@@ -325,14 +326,6 @@ class DoubtTable(NoDoubtTable):
         until = self._run.now + self._config.postfix.doubt_new
         first = [count.domain for count in guarded.counts if count.wanted and not count.before]
         return {domain: until for domain in first if domain not in known and until > self._run.now}
-
-
-def by_hand(config: Config, state: State, events: Iterable[Event]) -> None:
-    """Publish the recorded doubt with the present entries of persons, and record the events. Raises PublishError."""
-    from syncagent.sync.run import Run, clock, ignore
-
-    table = DoubtTable(config, state, Run("", clock(), str(config.postfix.map), state.notes), ignore)
-    table.by_hand(events)
 
 
 def _names(domains: Domains) -> tuple[str, ...]:
