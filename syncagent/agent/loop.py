@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec.structs import replace
 
 from syncagent.agent import log
+from syncagent.agent.doubt import DoubtWatch
 from syncagent.agent.file_watch import Watch
 from syncagent.agent.lock import AgentLock
 from syncagent.agent.reporting import Reporter
@@ -28,7 +29,6 @@ from syncagent.agent.schedule import Schedule
 from syncagent.agent.supervisor import Progress, Supervisor, tell_systemd
 from syncagent.config import load as configuration
 from syncagent.errors import ConfigError, LedgerError, LockBusyError, SyncagentError
-from syncagent.postfix.doubt_table import LIMIT_OF_AGENT
 from syncagent.sources import Watched
 from syncagent.state import status
 from syncagent.sync import run as sync
@@ -88,7 +88,7 @@ class _Agent:
         self.stopping = 0.0
         self._interruptible = False
         self._faults: dict[str, float] = {}
-        self.retries, self.progress = Retries(), Progress()
+        self.retries, self.progress, self.doubt = Retries(), Progress(), DoubtWatch(self._fault)
         self.reporter = Reporter(logger)
         self.schedule = Schedule(lambda due, why: self.tokens.put(Token(due, why)), self._fault)
         self.watch = Watch(self._file_changed, lambda event, what: self.log.warning(event, about=what), self._fault)
@@ -128,8 +128,11 @@ class _Agent:
         due: frozenset[str] | None = self.retries.due(now)
         for token in tokens:
             due = None if due is None or token.due is None else due | token.due
-        if tokens or self.retries.wait(now) <= 0:  # a retry of publishing has no source due
-            self._run(due, ", ".join(dict.fromkeys(token.why for token in tokens)) or "retry")
+        retry = self.retries.wait(now) <= 0  # a retry of publishing has no source due
+        if tokens or retry or self.doubt.wait(time.time()) <= 0:
+            whys = dict.fromkeys(token.why for token in tokens)
+            due = None if self.doubt.needs_all(self.config) else due
+            self._run(due, ", ".join(whys) or ("retry" if retry else "doubt ends"))
             gc.collect()  # too few objects to trigger a collection, but a TLS context has megabytes
 
     def _waiting(self) -> list[Token]:
@@ -138,7 +141,8 @@ class _Agent:
         with contextlib.suppress(queue.Empty):
             while not tokens and not self.stopping:
                 self.progress.passed(_SLACK)
-                left = self.retries.wait(time.monotonic())
+                self.doubt.sign_of_life(self.config)
+                left = min(self.retries.wait(time.monotonic()), self.doubt.wait(time.time()))
                 if left <= 0:
                     break
                 with contextlib.suppress(queue.Empty):
@@ -161,7 +165,7 @@ class _Agent:
         started, result, error = time.time(), None, ""
         try:
             with self._interruptions():
-                result = sync.run_once(self.config, options, self._passed, alive_limit=LIMIT_OF_AGENT)
+                result = sync.run_once(self.config, options, self._passed, alive_limit=self.doubt.limit(self.config))
         except LockBusyError as busy:
             self.log.warning("another run is under way", error=str(busy))
         except SyncagentError as failure:
@@ -170,6 +174,7 @@ class _Agent:
             error = f"a fault in syncagent: {type(fault).__name__}: {fault}"
             self.log.exception("fault", error=error)
         self._plan_retries(due, result)
+        self.doubt.ran(result, time.time())
         self._tell(run_id, started, result, error)
 
     def _keep_lock(self) -> None:
@@ -214,6 +219,7 @@ class _Agent:
         deadlines = [float(source.common.deadline or DEADLINE) for source in self.config.sources.values()]
         slow = step in {"index", "read back", "compare"}
         self.progress.passed(_SLACK + (self.config.postfix.postmap_timeout if slow else max(deadlines)))
+        self.doubt.sign_of_life(self.config)
 
     def _tell(self, run_id: str, started: float, result: SyncResult | None, error: str) -> None:
         self._passed("tell", 0)

@@ -214,7 +214,8 @@ def ends(
     ``addresses`` are the ends of the doubt of single addresses, ``last`` is the time of the last narrowing.
     """
     true = {doubt.key for doubt in found if doubt.kind not in MARKED}
-    times = [doubt.until or doubt.seen + LINGERS for doubt in standing if doubt.until or doubt.key not in true]
+    waiting = (doubt for doubt in standing if doubt.kind not in _AT_ONCE)
+    times = [doubt.until or doubt.seen + LINGERS for doubt in waiting if doubt.until or doubt.key not in true]
     times += addresses
     return max(min(times), covered + COVERED, last + APART) if times else None
 
