@@ -307,16 +307,16 @@ def status(config_file: Path, *, as_json: bool) -> int:
     older than schedule.max_age, 73 if the last publishing failed, 65 if something is held for a person's approval.
     """
     from syncagent import privileges
-    from syncagent.cli import output as render
+    from syncagent.cli.views import status as view
     from syncagent.state import status as standing
 
     config = _load(config_file)
     privileges.become_least_owner(config)
     now = standing.read(config)
     if as_json:
-        render.status_as_json(now)
+        view.show_json(now)
     else:
-        render.status(now)
+        view.show(now)
     return now.exit_code
 
 
@@ -369,10 +369,11 @@ def check(
     if there is an error. Nothing is written.
     """
     from syncagent import checks, privileges
-    from syncagent.cli import output as render
+    from syncagent.cli import output
+    from syncagent.cli.views import check as view
 
     config = _load(config_file)
-    progress = render.Progress()
+    progress = output.Progress()
     try:
         privileges.become_least_owner(config)
         checked = checks.run(config, checks.Options(progress, dns, smtp, offline))
@@ -380,9 +381,9 @@ def check(
         checked = checks.refused(refusal)
     progress.close()
     if as_json:
-        render.structure(render.checked_fields(checked))
+        output.structure(view.checked_fields(checked))
     else:
-        render.checked(checked)
+        view.show(checked)
     return checked.exit_code
 
 
@@ -416,15 +417,16 @@ def explain(config_file: Path, address: str, *, as_json: bool) -> int:
     """
     from syncagent import privileges
     from syncagent.cli import explain as explaining
-    from syncagent.cli import output as render
+    from syncagent.cli import output
+    from syncagent.cli.views import explain as view
 
     config = _load(config_file)
     privileges.become_least_owner(config)
     explanation = explaining.explain(config, address)
     if as_json:
-        render.structure(explanation)
+        output.structure(explanation)
     else:
-        render.explained(explanation)
+        view.show(explanation)
     return ExitCode.OK
 
 
@@ -447,7 +449,8 @@ def history(config_file: Path, address: str | None, since: str, *, as_json: bool
     """
     from syncagent import addresses as normalise
     from syncagent import privileges
-    from syncagent.cli import output as render
+    from syncagent.cli import output
+    from syncagent.cli.views import history as view
     from syncagent.state import history as past
 
     config = _load(config_file)
@@ -461,9 +464,9 @@ def history(config_file: Path, address: str | None, since: str, *, as_json: bool
     shown = None if as_json or wanted else past.SHOWN
     runs = past.read(config, start, wanted, shown=shown)
     if as_json:
-        render.structure(runs)
+        output.structure(runs)
     else:
-        render.past(runs)
+        view.show(runs)
     return ExitCode.OK
 
 
@@ -519,12 +522,12 @@ def recipe_test(file: str, fixture: Path) -> int:
     shown with its counts, and the resulting addresses. The exit status is 1 if they are not the expected ones, 78 if
     the recipe is wrong, 75 if it fails on the answers, as it would on the primary's.
     """
-    from syncagent.cli import output as render
+    from syncagent.cli.views import recipe as view
     from syncagent.sources.http.recipe import dry_run
 
     file = str(Path(file).absolute()) if "/" in file or file.endswith(".toml") else file
     result = dry_run.dry_run(file, dry_run.read(fixture))
-    render.dry_run_result(result)
+    view.show(result)
     return ExitCode.PROBLEMS if result.missing or result.unexpected else ExitCode.OK
 
 
@@ -545,20 +548,21 @@ def _load(file: Path) -> Config:
 
 def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = False) -> int:
     from syncagent import privileges
-    from syncagent.cli import output as render
+    from syncagent.cli import output
+    from syncagent.cli.views import sync as view
     from syncagent.sync.run import run_once
 
     config = _load(config_file)
     with streams.not_waiting():  # a stopped terminal must not block the holder of the lock
         for note in privileges.become_least_owner(config):
             if not quiet:
-                render.say(note)
-        with contextlib.closing(render.Progress()) as progress:
+                output.say(note)
+        with contextlib.closing(output.Progress()) as progress:
             result = run_once(config, options, progress)
     if as_json:
-        render.as_json(result)
+        output.structure(result)
     elif result.exit_code or result.notes or not quiet:
-        render.result(result, config, steps=not options.write)
+        view.show(result, config, steps=not options.write)
     return result.exit_code
 
 

@@ -16,7 +16,6 @@ from syncagent.values.types import INDEX_SUFFIX
 if TYPE_CHECKING:
     from syncagent.config.tables import Config
 
-
 _OWN_DIRECTORIES = ("snapshots", "lists", "changes", "adopted")
 _OWN_FILES = ("state.db", "state.db-journal", "sync.lock", "agent.lock", "agent.json")
 _POSTFIX_FILES = ("main.cf", "master.cf")
