@@ -16,6 +16,7 @@ import pytest
 
 import syncagent as package
 from syncagent.cli import main as cli
+from syncagent.cli import options
 from syncagent.errors import ExitCode
 from syncagent.files.atomic import identity
 from tests.sources import HEAVY, install, map_keys, write_config
@@ -243,14 +244,14 @@ def test_what_only_looks_writes_nothing(verb: str, config: Path) -> None:
 )
 def test_servers(value: str, server: tuple[str, int]) -> None:
     """A server may be named with its port or without, an IPv6 address in brackets."""
-    assert cli._server(25)(click.Context(cli.check), click.Option(["--smtp"]), value) == server
+    assert options.server(25)(click.Context(cli.check), click.Option(["--smtp"]), value) == server
 
 
 @pytest.mark.parametrize("value", ["::1", "2001:db8::1", "::1:53", "[::1", "::1]:53", "[]", "[]:53", "a b", "a:\uff11"])
 def test_no_servers(value: str) -> None:
     """What could be read in two ways, or is none, is refused: an IPv6 address without brackets may end in a port."""
     with pytest.raises(click.BadParameter, match="IPv6 address in brackets"):
-        cli._server(53)(click.Context(cli.check), click.Option(["--dns"]), value)
+        options.server(53)(click.Context(cli.check), click.Option(["--dns"]), value)
 
 
 def test_check_asks_a_server_without_a_port(config: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from syncagent import privileges
 from syncagent.cli import main as cli
-from syncagent.cli import output as render
+from syncagent.cli.views import status as view
 from syncagent.config import load as configuration
 from syncagent.config.tables import Config
 from syncagent.errors import LedgerError
@@ -462,7 +462,7 @@ def test_as_another_user(
     """Who may not look is told so, and not that nothing ever ran; nor gets a trace."""
     open_house.sync()
     assert open_house.state.stat().st_mode & 0o777 == 0o750
-    assert privileges, render  # imported while that may be read
+    assert privileges, view  # imported while that may be read
     monkeypatch.setattr(sys, "argv", ["syncagent", "--config", str(open_house.config), "status"])
     with ordinary_user():
         assert cli._main() == CANNOT_PUBLISH

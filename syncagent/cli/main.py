@@ -1,10 +1,8 @@
-"""The command ``syncagent``: its options, verbs and exit statuses (sysexits.h)."""
+"""The command ``syncagent``: its verbs and exit statuses (sysexits.h)."""
 
 from __future__ import annotations
 
 import contextlib
-import math
-import re
 import signal
 import sys
 import traceback
@@ -15,20 +13,28 @@ import click
 from click.core import ParameterSource
 
 from syncagent import DEFAULT_CONFIG, __version__
+from syncagent.cli.options import (
+    FILE,
+    JSON,
+    LOCK,
+    Verb,
+    Verbs,
+    VerbWithAddress,
+    complete_holds,
+    complete_recipes,
+    server,
+    typed,
+)
 from syncagent.errors import ExitCode, LayoutError, SyncagentError
 from syncagent.files import streams
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import FrameType
-
-    from click.shell_completion import CompletionItem
 
     from syncagent.config.tables import Config
     from syncagent.sync.run import Options
     from syncagent.values.types import Domain, MapName
 
-_SERVER = re.compile(r"(?:\[(?P<bracketed>[^][\s]+)\]|(?P<name>[^][:\s]+))(?::(?P<port>[0-9]{1,5}))?")
 _EPILOG = """\b
 EXIT STATUS (sysexits.h; where several apply: 73 before 75 before 65)
    0  done, or nothing to do
@@ -59,41 +65,8 @@ EXAMPLES
 """
 
 
-_FILE = click.Path(readable=False, path_type=Path)
-
-
-def _use_config(context: click.Context, _option: click.Parameter, file: Path | None) -> None:
-    if file is not None:
-        context.obj = file
-
-
-_CONFIG_OF_VERB = click.Option(
-    ["--config"],
-    type=_FILE,
-    metavar="FILE",
-    expose_value=False,
-    callback=_use_config,
-    help="The configuration, as before the verb.",
-)
-
-
-class _Verb(click.Command):
-    """A verb, which accepts --config after its name as well. There it overrides a --config before the name."""
-
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Return the verb's parameters, with --config inserted before --help."""
-        *own, last = super().get_params(ctx)
-        return [*own, _CONFIG_OF_VERB, last]
-
-
-class _Verbs(click.Group):
-    """The group of verbs: a command that is registered with it is a ``_Verb``."""
-
-    command_class = _Verb
-
-
 @click.group(
-    cls=_Verbs,
+    cls=Verbs,
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -101,7 +74,7 @@ class _Verbs(click.Group):
     "--config",
     "config_file",
     envvar="SYNCAGENT_CONFIG",
-    type=_FILE,
+    type=FILE,
     metavar="FILE",
     default=Path(DEFAULT_CONFIG),
     show_default=True,
@@ -122,46 +95,12 @@ def command(context: click.Context, config_file: Path) -> None:
     context.obj = config_file
 
 
-def _number(_context: click.Context, _option: click.Parameter, value: float) -> float:
-    if math.isnan(value):  # FloatRange accepts NaN
-        raise click.BadParameter("expected seconds")
-    return value
-
-
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-_LOCK = click.option(
-    "--lock-timeout",
-    type=click.FloatRange(min=0, max=86400),
-    callback=_number,
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long to wait for the lock of another run.",
-)
-
-
-def _typed(reading: str) -> Callable[[click.Context, click.Parameter, object], object]:
-    """Return a callback that parses an option's value with the function of ``cli.init`` named ``reading``.
-
-    The module is imported only if the option is given. An empty value is returned as it is.
-    """
-
-    def read(_context: click.Context, _option: click.Parameter, value: object) -> object:
-        if not value:
-            return value
-        from syncagent.cli import init as beginning
-
-        return getattr(beginning, reading)(value)
-
-    return read
-
-
 @command.command()
 @click.option(
     "--map",
     "map_name",
     metavar="TYPE:PATH",
-    callback=_typed("read_map"),
+    callback=typed("read_map"),
     help="The table to publish; by default the one in relay_recipient_maps, else one in /var/lib/syncagent.",
 )
 @click.option(
@@ -169,7 +108,7 @@ def _typed(reading: str) -> Callable[[click.Context, click.Parameter, object], o
     "domains",
     metavar="DOMAIN",
     multiple=True,
-    callback=_typed("read_domains"),
+    callback=typed("read_domains"),
     help="A domain to relay for; may be repeated. By default those of relay_domains.",
 )
 @click.option(
@@ -203,8 +142,8 @@ def init(
 
 
 @command.command()
-@_JSON
-@_LOCK
+@JSON
+@LOCK
 @click.pass_obj
 def plan(config_file: Path, lock_timeout: float, *, as_json: bool) -> int:
     """Show what a sync would change, and write nothing.
@@ -224,8 +163,8 @@ def plan(config_file: Path, lock_timeout: float, *, as_json: bool) -> int:
     help="Publish the first map even if a source failed or a domain has no recipient; an empty map is not published.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing if the exit status is 0 and there are no notes.")
-@_JSON
-@_LOCK
+@JSON
+@LOCK
 @click.pass_obj
 def sync(config_file: Path, lock_timeout: float, *, accept_incomplete: bool, quiet: bool, as_json: bool) -> int:
     """Run once: fetch, compare, hold doubtful changes, publish.
@@ -240,16 +179,10 @@ def sync(config_file: Path, lock_timeout: float, *, accept_incomplete: bool, qui
     return _run(config_file, options, as_json=as_json, quiet=quiet)
 
 
-def _holds(context: click.Context, _argument: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from syncagent.cli import completion as completing
-
-    return completing.holds(context.obj or context.find_root().params["config_file"], incomplete)
-
-
 @command.command()
-@click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=_holds)
-@_JSON
-@_LOCK
+@click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=complete_holds)
+@JSON
+@LOCK
 @click.pass_obj
 def approve(config_file: Path, ids: tuple[str, ...], lock_timeout: float, *, as_json: bool) -> int:
     """Approve held removals, then run a sync.
@@ -298,7 +231,7 @@ def _run_agent(config_file: Path, log_level: str) -> None:
 
 
 @command.command()
-@_JSON
+@JSON
 @click.pass_obj
 def status(config_file: Path, *, as_json: bool) -> int:
     """Show the last run, the age of the data, holds and alarms.
@@ -307,52 +240,34 @@ def status(config_file: Path, *, as_json: bool) -> int:
     older than schedule.max_age, 73 if the last publishing failed, 65 if something is held for a person's approval.
     """
     from syncagent import privileges
-    from syncagent.cli import output as render
+    from syncagent.cli.views import status as view
     from syncagent.state import status as standing
 
     config = _load(config_file)
     privileges.become_least_owner(config)
     now = standing.read(config)
     if as_json:
-        render.status_as_json(now)
+        view.show_json(now)
     else:
-        render.status(now)
+        view.show(now)
     return now.exit_code
-
-
-def _server(usual: int) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, int] | None]:
-    """Return a callback that parses HOST[:PORT] to (host, port); ``usual`` is the port if there is none.
-
-    An IPv6 address must be in brackets. The callback raises click.BadParameter for anything else.
-    """
-
-    def read(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[str, int] | None:
-        if value is None:
-            return None
-        match = _SERVER.fullmatch(value)
-        port = int(match["port"] or usual) if match else 0
-        if not match or port not in range(1, 1 << 16):
-            raise click.BadParameter(f"expected HOST or HOST:PORT, an IPv6 address in brackets, not {value!r}")
-        return match["bracketed"] or match["name"], port
-
-    return read
 
 
 @command.command()
 @click.option(
     "--dns",
     metavar="SERVER[:PORT]",
-    callback=_server(53),
+    callback=server(53),
     help="The address of the DNS server to query; by default those of this host.",
 )
 @click.option(
     "--smtp",
     metavar="HOST[:PORT]",
-    callback=_server(25),
+    callback=server(25),
     help="The smtpd to connect to; by default 127.0.0.1:25.",
 )
 @click.option("--offline", is_flag=True, help="Query neither DNS nor SMTP.")
-@_JSON
+@JSON
 @click.pass_obj
 def check(
     config_file: Path, dns: tuple[str, int] | None, smtp: tuple[str, int] | None, *, offline: bool, as_json: bool
@@ -369,10 +284,11 @@ def check(
     if there is an error. Nothing is written.
     """
     from syncagent import checks, privileges
-    from syncagent.cli import output as render
+    from syncagent.cli import output
+    from syncagent.cli.views import check as view
 
     config = _load(config_file)
-    progress = render.Progress()
+    progress = output.Progress()
     try:
         privileges.become_least_owner(config)
         checked = checks.run(config, checks.Options(progress, dns, smtp, offline))
@@ -380,31 +296,15 @@ def check(
         checked = checks.refused(refusal)
     progress.close()
     if as_json:
-        render.structure(render.checked_fields(checked))
+        output.structure(view.checked_fields(checked))
     else:
-        render.checked(checked)
+        view.show(checked)
     return checked.exit_code
 
 
-class _WithAddress(_Verb):
-    """A verb whose argument is an address, which may begin with a hyphen."""
-
-    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        """Parse the words after the verb, with those that contain @ moved behind ``--``, so that none is an option.
-
-        The value of --config is not moved. If the words have a ``--`` already, they are parsed in their order.
-        """
-        if "--" not in args:
-            after = dict(zip(args[1:], args, strict=False))
-            addresses = [word for word in args if "@" in word and after.get(word) != "--config"]
-            addresses = [word for word in addresses if not word.startswith("--config=")]
-            args = [*(word for word in args if word not in addresses), "--", *addresses]
-        return super().parse_args(context, args)
-
-
-@command.command(cls=_WithAddress)
+@command.command(cls=VerbWithAddress)
 @click.argument("address")
-@_JSON
+@JSON
 @click.pass_obj
 def explain(config_file: Path, address: str, *, as_json: bool) -> int:
     """Show why an address is published, or why not.
@@ -416,15 +316,16 @@ def explain(config_file: Path, address: str, *, as_json: bool) -> int:
     """
     from syncagent import privileges
     from syncagent.cli import explain as explaining
-    from syncagent.cli import output as render
+    from syncagent.cli import output
+    from syncagent.cli.views import explain as view
 
     config = _load(config_file)
     privileges.become_least_owner(config)
     explanation = explaining.explain(config, address)
     if as_json:
-        render.structure(explanation)
+        output.structure(explanation)
     else:
-        render.explained(explanation)
+        view.show(explanation)
     return ExitCode.OK
 
 
@@ -437,7 +338,7 @@ def explain(config_file: Path, address: str, *, as_json: bool) -> int:
     show_default=True,
     help="Only changes since then: 7d, or 2026-01-31T02:00.",
 )
-@_JSON
+@JSON
 @click.pass_obj
 def history(config_file: Path, address: str | None, since: str, *, as_json: bool) -> int:
     """Show the changes of the map, with their times and sources.
@@ -447,7 +348,8 @@ def history(config_file: Path, address: str | None, since: str, *, as_json: bool
     """
     from syncagent import addresses as normalise
     from syncagent import privileges
-    from syncagent.cli import output as render
+    from syncagent.cli import output
+    from syncagent.cli.views import history as view
     from syncagent.state import history as past
 
     config = _load(config_file)
@@ -461,9 +363,9 @@ def history(config_file: Path, address: str | None, since: str, *, as_json: bool
     shown = None if as_json or wanted else past.SHOWN
     runs = past.read(config, start, wanted, shown=shown)
     if as_json:
-        render.structure(runs)
+        output.structure(runs)
     else:
-        render.past(runs)
+        view.show(runs)
     return ExitCode.OK
 
 
@@ -502,14 +404,8 @@ def recipe() -> None:
     """
 
 
-def _recipes(_context: click.Context, _argument: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from syncagent.cli import completion as completing
-
-    return completing.recipes(incomplete)
-
-
-@recipe.command("test", cls=_Verb)
-@click.argument("file", metavar="FILE", shell_complete=_recipes)
+@recipe.command("test", cls=Verb)
+@click.argument("file", metavar="FILE", shell_complete=complete_recipes)
 @click.argument("fixture", type=click.Path(readable=False, path_type=Path))
 def recipe_test(file: str, fixture: Path) -> int:
     """Run a recipe on recorded answers, without a network.
@@ -519,12 +415,12 @@ def recipe_test(file: str, fixture: Path) -> int:
     shown with its counts, and the resulting addresses. The exit status is 1 if they are not the expected ones, 78 if
     the recipe is wrong, 75 if it fails on the answers, as it would on the primary's.
     """
-    from syncagent.cli import output as render
+    from syncagent.cli.views import recipe as view
     from syncagent.sources.http.recipe import dry_run
 
     file = str(Path(file).absolute()) if "/" in file or file.endswith(".toml") else file
     result = dry_run.dry_run(file, dry_run.read(fixture))
-    render.dry_run_result(result)
+    view.show(result)
     return ExitCode.PROBLEMS if result.missing or result.unexpected else ExitCode.OK
 
 
@@ -545,20 +441,21 @@ def _load(file: Path) -> Config:
 
 def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = False) -> int:
     from syncagent import privileges
-    from syncagent.cli import output as render
+    from syncagent.cli import output
+    from syncagent.cli.views import sync as view
     from syncagent.sync.run import run_once
 
     config = _load(config_file)
     with streams.not_waiting():  # a stopped terminal must not block the holder of the lock
         for note in privileges.become_least_owner(config):
             if not quiet:
-                render.say(note)
-        with contextlib.closing(render.Progress()) as progress:
+                output.say(note)
+        with contextlib.closing(output.Progress()) as progress:
             result = run_once(config, options, progress)
     if as_json:
-        render.as_json(result)
+        output.structure(result)
     elif result.exit_code or result.notes or not quiet:
-        render.result(result, config, steps=not options.write)
+        view.show(result, config, steps=not options.write)
     return result.exit_code
 
 

@@ -14,7 +14,7 @@ from syncagent import checks
 from syncagent.checks import local, postfix, smtpd
 from syncagent.checks.context import Context
 from syncagent.checks.finding import Check
-from syncagent.cli.output import remedies_text, remedy_text
+from syncagent.cli.views.check import remedies_text, remedy_text
 from syncagent.config import load as config
 from tests.checks import Backup, problems
 from tests.sources import write_config

@@ -451,13 +451,13 @@ def ldap(text: str) -> None:
 def explained(text: str) -> None:
     """What `explain ADDRESS` and `history --address` are given."""
     from syncagent.cli import explain
-    from syncagent.cli import output as render
+    from syncagent.cli.views import explain as view
 
     config = _state()
     for one in _as_address(text):
         found = explain.explain(config, one)
         with open("/dev/null", "w", encoding="utf-8") as screen, contextlib.redirect_stdout(screen):  # noqa: PTH123
-            render.explained(found)
+            view.show(found)
         assert len(repr(found)) < 50_000
 
 

@@ -1,0 +1,47 @@
+"""The part of a view that shows the sources: their answers, notes, steps and errors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from syncagent.cli.output import say, table
+from syncagent.errors import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from syncagent.model import SourceReport, StepReport
+
+
+def show_sources(reports: Sequence[SourceReport], *, steps: bool) -> None:
+    """Print the sources as a table, then their notes; with ``steps``, the counts of each step as well."""
+    rows = [(one.name, _answer(one), one.entries, one.rejected, f"{one.seconds:.2f}s") for one in reports]
+    table(("SOURCE", "ANSWER", "ENTRIES", "REJECTED", "TOOK"), rows)
+    for one in reports:
+        for note in one.notes:
+            print(f"note: {one.name}: {note}")
+        if steps:
+            show_steps(one.name, one.steps)
+
+
+def _answer(report: SourceReport) -> str:
+    return f"{report.state} ({report.mode})" if report.mode else report.state
+
+
+def show_steps(name: str, steps: Sequence[StepReport]) -> None:
+    """Print the counts of each step of a source, with sample addresses; nothing if there are no steps."""
+    if steps:
+        print(f"{name}, step by step:")
+        rows = [(one.name, one.pages, one.records, one.kept, one.emitted, _some(one)) for one in steps]
+        table(("STEP", "PAGES", "RECORDS", "KEPT", "EMITTED", "SUCH AS"), rows)
+
+
+def _some(step: StepReport) -> str:
+    return ", ".join(map(printable, step.sample)) or "-"
+
+
+def show_failures(reports: Sequence[SourceReport]) -> None:
+    """Print the errors of sources to standard error."""
+    for source in reports:
+        if source.error:
+            say(f"source {source.name} is failing ({source.kind}): {source.error}")

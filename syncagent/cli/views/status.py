@@ -1,0 +1,64 @@
+"""The view of `status`: map, agent, sources, and what waits or is wrong."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from syncagent.cli.output import say, table
+from syncagent.state import messages
+from syncagent.values.types import spell_seconds
+
+if TYPE_CHECKING:
+    from syncagent.state.status import Status
+
+
+def show(status: Status) -> None:
+    """Print the status: map, agent, sources, and holds that wait for a source. Alarms go to standard error."""
+    now = time.time()
+    recipients = messages.counted(status.recipients, "recipient")
+    failing = [
+        messages.failing_source(source.name, source.failing_since, source.last_success)
+        for source in status.sources
+        if source.state == "failing"
+    ]
+    catch_alls, canaries = (
+        [alarm.subject for alarm in status.alarms if alarm.kind == kind] for kind in ("catch-all", "canary")
+    )
+    warning = messages.warning([*failing, *messages.held_briefly(status.holds, catch_alls, canaries)])
+    print(f"{status.map}: {recipients}, last changed {_ago(status.last_change, now)}{warning}")
+    agent = status.agent
+    doing = "the agent is running" if status.running else "no agent is running"
+    if status.running and agent:
+        doing += f" (pid {agent.pid}, watching by {agent.watch or 'nothing'})"
+        if agent.next_run:
+            left = agent.next_run - now
+            doing += (
+                f", next run in {spell_seconds(left)}" if left >= 0 else f", next run due {spell_seconds(-left)} ago"
+            )
+    print(f"last run {_ago(status.last_run, now)}; {doing}")
+    rows = [
+        (one.name, one.state, one.mode or "-", one.entries, _ago(one.last_success, now), _ago(one.last_attempt, now))
+        for one in status.sources
+    ]
+    table(("SOURCE", "STATE", "MODE", "ENTRIES", "WHOLE", "ASKED"), rows)
+    for source in status.sources:
+        if source.error:
+            print(f"source {source.name}: failing since {messages.moment(source.failing_since)}: {source.error}")
+    for hold in status.holds:
+        if hold.waits:
+            print(f"{messages.held(hold)} held until no source fails")
+    for alarm in status.alarms:
+        say(alarm.text)
+
+
+def show_json(status: Status) -> None:
+    """Print the status as one JSON object, which also has the exit status."""
+    import msgspec
+
+    facts = {**msgspec.to_builtins(status), "exit_code": int(status.exit_code)}
+    print(msgspec.json.format(msgspec.json.encode(facts), indent=2).decode())
+
+
+def _ago(moment: float, now: float) -> str:
+    return f"{spell_seconds(max(0, now - moment))} ago" if moment else "never"

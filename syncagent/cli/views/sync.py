@@ -1,0 +1,113 @@
+"""The view of `plan`, `sync` and `approve`: the result of a run."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from syncagent.cli.output import samples, say, table
+from syncagent.cli.views.sources import show_failures, show_sources
+from syncagent.errors import printable
+from syncagent.model import SAMPLE
+from syncagent.state import messages
+from syncagent.values.types import spell_seconds
+
+if TYPE_CHECKING:
+    from syncagent.config.tables import Config
+    from syncagent.model import Hold, Plan, SyncResult
+
+_HEAD = {
+    "unchanged": "{map} unchanged, {recipients}",
+    "published": "published {map}, {recipients}",
+    "planned": "a sync would leave {recipients} in {map}; nothing was written",
+    "incomplete": "NOT published: {map} is left as it is",
+    "failed": "NOT published: {map} is left as it was",
+}
+
+
+def show(result: SyncResult, config: Config, *, steps: bool = False) -> None:
+    """Print the result of a run. The errors of sources and of publishing go to standard error.
+
+    ``steps`` adds the counts of each source's steps.
+    """
+    print(_first_line(result))
+    held: Counter[str] = Counter()
+    for hold in result.plan.holds:
+        held[hold.domain] += hold.count
+    changes = [
+        (change.domain, change.before, change.added, change.removed, change.kept, held[change.domain], change.after)
+        for change in result.plan.domains
+        if change.added or change.removed or change.kept or result.status != "unchanged"
+    ]
+    if changes:
+        table(("DOMAIN", "BEFORE", "ADDED", "REMOVED", "KEPT", "HELD", "AFTER"), changes)
+    samples("+ domain", result.plan.domains_added, len(result.plan.domains_added))
+    samples("- domain", result.plan.domains_removed, len(result.plan.domains_removed))
+    samples("+", result.plan.added_sample, result.plan.added)
+    samples("-", result.plan.removed_sample, result.plan.removed)
+    show_sources(result.sources, steps=steps)
+    if result.plan.in_grace:
+        print(f"in grace (limits.removal_grace), kept for now: {messages.counted(result.plan.in_grace, 'recipient')}")
+    _rejects(result)
+    for note in result.notes:
+        print(f"note: {note}")
+    _held(result.plan, config)
+    if result.missing_for_first:
+        print("the map is not there yet, and the first one would not be whole:")
+        for text in result.missing_for_first:
+            print(f"  {text}")
+        print(f"to publish it all the same: {config.command('sync', '--accept-incomplete')}")
+    show_failures(result.sources)
+    if result.error:
+        say(f"not published: {result.error}")
+
+
+def _first_line(result: SyncResult) -> str:
+    """Return the first line: the outcome of the run, and warnings about failing sources and holds."""
+    head = _HEAD[result.status].format(map=result.map, recipients=messages.counted(result.recipients, "recipient"))
+    failing = [
+        messages.failing_source(source.name, source.failing_since, source.data_from)
+        for source in result.sources
+        if source.state == "failing"
+    ]
+    plan = result.plan
+    return head + messages.warning(
+        [*failing, *messages.held_briefly(plan.holds, plan.held_catch_alls, plan.absent_canaries)]
+    )
+
+
+def _rejects(result: SyncResult) -> None:
+    if result.rejected:
+        print(f"rejected: {result.rejected:,} entries cannot be recipients")
+    for reject in result.reject_sample:
+        where = f" ({reject.source}, {reject.key})" if reject.source else ""
+        print(f"  {printable(reject.spelled)}: {reject.reason}{where}")
+    if result.rejected > len(result.reject_sample):
+        print(f"  ... and {result.rejected - len(result.reject_sample):,} more")
+    outside = result.plan.out_of_scope
+    if outside:
+        named = ", ".join(f"{domain} {count:,}" for domain, count in list(outside.items())[:5])
+        more = ", ..." if len(outside) > 5 else ""  # noqa: PLR2004 - the number shown above
+        entries = f"{sum(outside.values()):,} {'entry' if sum(outside.values()) == 1 else 'entries'}"
+        print(f"out of scope: {entries} outside relay_domains: {named}{more}")
+
+
+def _held(plan: Plan, config: Config) -> None:
+    for hold in plan.holds:
+        print(f"held: {messages.held(hold)}{_since(hold)}")
+        for reason in hold.reasons:
+            print(f"  {reason.text}")
+        if hold.approvable:
+            print(f"  {messages.to_approve(hold, config.command('approve', hold.id))}")
+    for canary in plan.absent_canaries:
+        print(f"held: every removal, since {messages.absent_canary(canary)}")
+    for name in plan.held_catch_alls[:SAMPLE]:
+        print(f"held: {messages.held_catch_all(name)}")
+    if len(plan.held_catch_alls) > SAMPLE:
+        print(f"held: ... and {len(plan.held_catch_alls) - SAMPLE:,} more of them, or over")
+
+
+def _since(hold: Hold) -> str:
+    age = time.time() - hold.since
+    return f", for {spell_seconds(age)}" if hold.since and age >= 1 else ""
