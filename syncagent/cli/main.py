@@ -22,6 +22,7 @@ from syncagent.cli.options import (
     VerbWithAddress,
     complete_holds,
     complete_recipes,
+    duration,
     server,
     typed,
 )
@@ -60,6 +61,7 @@ EXAMPLES
   syncagent plan                    show what would change
   syncagent sync                    change it
   syncagent approve k3x7q2          approve held removals
+  syncagent doubt --all --for 4h    answer 450 to unknown recipients
   syncagent run                     run as the agent
   syncagent status                  show the state
 """
@@ -181,10 +183,16 @@ def sync(config_file: Path, lock_timeout: float, *, accept_incomplete: bool, qui
 
 @command.command()
 @click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=complete_holds)
+@click.option(
+    "--now",
+    "leave_now",
+    is_flag=True,
+    help="Remove an approved relay domain at once, without postfix.doubt_removed in which its recipients get 450.",
+)
 @JSON
 @LOCK
 @click.pass_obj
-def approve(config_file: Path, ids: tuple[str, ...], lock_timeout: float, *, as_json: bool) -> int:
+def approve(config_file: Path, ids: tuple[str, ...], lock_timeout: float, *, leave_now: bool, as_json: bool) -> int:
     """Approve held removals, then run a sync.
 
     Each ID is that of a hold, as shown by plan and sync. Only addresses and domains that were held under that ID and
@@ -193,7 +201,49 @@ def approve(config_file: Path, ids: tuple[str, ...], lock_timeout: float, *, as_
     """
     from syncagent.sync.run import Options
 
-    return _run(config_file, Options(approve=ids, lock_timeout=lock_timeout), as_json=as_json)
+    return _run(config_file, Options(approve=ids, lock_timeout=lock_timeout, leave_now=leave_now), as_json=as_json)
+
+
+@command.command()
+@click.argument("domains", metavar="[DOMAIN]...", nargs=-1, callback=typed("read_domains"))
+@click.option("--all", "is_all", is_flag=True, help="Every relay domain.")
+@click.option("--for", "length", metavar="TIME", callback=duration, help="End it after this time, such as 4h or 2d.")
+@click.option("--clear", is_flag=True, help="End what was begun by hand; other reasons stay.")
+@JSON
+@click.pass_obj
+def doubt(  # noqa: PLR0913 - the options of the verb
+    config_file: Path,
+    domains: tuple[Domain, ...],
+    length: float | None,
+    *,
+    is_all: bool,
+    clear: bool,
+    as_json: bool,
+) -> int:
+    """Answer 450 instead of 550 to unknown recipients of domains.
+
+    Senders then try again, for a day or more, instead of giving up. Use it before maintenance of the primary, or when
+    a list may be wrong. It needs postfix.doubt_map and the lines in main.cf that `check` shows. Without DOMAIN and
+    --all, the domains that are in doubt now are shown with their reasons; nothing is changed.
+
+    It is in force at once, without a reload: if a run has the lock for over 5 seconds, the table is written beside it.
+    With --clear, 550 is back at once where no other reason stands.
+    """
+    from syncagent import privileges
+    from syncagent.cli import doubt as by_hand
+    from syncagent.cli.output import say
+    from syncagent.cli.views import doubt as view
+
+    config, who = _load(config_file), by_hand.person()
+    for note in privileges.become_least_owner(config):
+        say(note)
+    request = by_hand.Request(tuple(domains), is_all=is_all, length=length, clear=clear, who=who)
+    shown = by_hand.carry_out(config, request)
+    if as_json:
+        view.as_json(shown)
+    else:
+        view.shown(shown)
+    return ExitCode.OK
 
 
 @command.command("run")

@@ -129,3 +129,18 @@ def complete_recipes(_context: click.Context, _argument: click.Parameter, incomp
     from syncagent.cli import completion as completing
 
     return completing.recipes(incomplete)
+
+
+def duration(_context: click.Context, _option: click.Parameter, value: str | None) -> float | None:
+    """Return a time such as 4h in seconds, None if it is not given. Raises click.BadParameter if it is not a time."""
+    if value is None:
+        return None
+    from syncagent.values.types import Duration
+
+    try:
+        seconds = float(Duration.parse(value))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    if not seconds:
+        raise click.BadParameter("expected a time of more than 0s")
+    return seconds

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from syncagent.privileges.accounts import overflow_users
 from syncagent.privileges.layout import Layout, Loose, Trusted, judge, weaknesses
 from syncagent.privileges.path_components import Component, components, regular_file
-from syncagent.values.types import INDEX_SUFFIX
+from syncagent.values.types import DOUBT_FILES, INDEX_SUFFIX
 
 if TYPE_CHECKING:
     from syncagent.config.tables import Config
@@ -39,9 +39,11 @@ class Places:
 
         ``tables`` has each table with every suffix of an index, since an index may be a symbolic link of its own.
         """
-        names = filter(None, (config.postfix.map, config.postfix.domains_map))
+        names = filter(None, (config.postfix.map, config.postfix.domains_map, config.postfix.doubt_map))
+        paths = [name.path for name in names]
+        paths += [config.postfix.doubt_map.path.with_name(DOUBT_FILES[0])] if config.postfix.doubt_map else []
         suffixes = sorted({"", *filter(None, INDEX_SUFFIX.values())})
-        tables = tuple(Path(f"{name.path}{suffix}") for name in names for suffix in suffixes)
+        tables = tuple(Path(f"{path}{suffix}") for path in paths for suffix in suffixes)
         return cls(config.state.directory, tables, config.postfix.config_directory)
 
     def ways(self) -> list[list[Component]]:

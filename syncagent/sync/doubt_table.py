@@ -122,7 +122,7 @@ class DoubtTable(NoDoubtTable):
 
     def renamed(self) -> None:
         """Record that the table of recipients was renamed just now."""
-        self._record = replace(self._record, covered=time.time())
+        self._record = replace(self._record, covered=self._run.now + time.monotonic() - self._run.started)
 
     def finish(self, result: SyncResult, *, all_asked: bool) -> SyncResult:
         """Narrow as far as that is due at the end of a run that completed. Return the result with the doubt in force.

@@ -1,0 +1,98 @@
+"""The verb `doubt`: the change that a person asks for, and the domains that are in doubt."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+from msgspec import Struct
+
+from syncagent.errors import ConfigError, Problem
+from syncagent.model import Doubt
+from syncagent.state.database import reading
+from syncagent.sync.doubt import ALL
+
+if TYPE_CHECKING:
+    from syncagent.config.tables import Config
+    from syncagent.values.types import Domain
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a person asks for: domains or all, for how long (seconds, None: no end), or to clear; and who it is."""
+
+    domains: tuple[Domain, ...]
+    is_all: bool
+    length: float | None
+    clear: bool
+    who: str
+
+
+class Shown(Struct, frozen=True):
+    """The doubt that stands, and the number of single addresses in doubt.
+
+    ``pending``: another run has the lock, and the next run ends what was cleared.
+    """
+
+    doubts: tuple[Doubt, ...]
+    addresses: int
+    error: str = ""
+    pending: bool = False
+
+
+def carry_out(config: Config, request: Request) -> Shown:
+    """Carry out a request, and return the doubt that stands then.
+
+    Raises click.UsageError for a domain that is no relay domain or for options that exclude each other, ConfigError if
+    postfix.doubt_map is not set, and PublishError or LedgerError if the table cannot be published.
+    """
+    if config.postfix.doubt_map is None:
+        text = 'is not set, so that there is no doubt table: add doubt_map = "lmdb:/var/lib/syncagent/doubt"'
+        raise ConfigError([Problem(str(config.file), None, "postfix.doubt_map", text)])
+    _check(config, request)
+    pending = False
+    if request.domains or request.is_all:
+        from syncagent.postfix.doubt_table import ByHand
+        from syncagent.sync import by_hand
+
+        now = time.time()
+        names = (ALL,) if request.is_all else tuple(map(str, request.domains))
+        until = now + request.length if request.length else 0.0
+        entries = [] if request.clear else [ByHand(name, until, request.who, now) for name in names]
+        pending = not by_hand.change(config, entries, names if request.clear else (), now)
+    with reading(config.state.directory) as ledger:
+        return Shown(ledger.doubt.doubts, len(ledger.doubtful()), ledger.doubt.error, pending)
+
+
+def _check(config: Config, request: Request) -> None:
+    if request.is_all and request.domains:
+        raise click.UsageError("give domains or --all, not both")
+    if request.clear and request.length:
+        raise click.UsageError("--for and --clear exclude each other")
+    if (request.clear or request.length) and not (request.domains or request.is_all):
+        raise click.UsageError("for which domains? Give DOMAIN... or --all")
+    if request.domains:
+        with reading(config.state.directory) as ledger:
+            published = ledger.finished.domains if ledger.finished else ()
+        known = {*config.postfix.relay_domains, *published}
+        foreign = [domain for domain in request.domains if domain not in known]
+        if foreign:
+            raise click.UsageError(f"not a relay domain: {', '.join(foreign)}")
+
+
+def person() -> str:
+    """Return the name of the person who types the command: $SUDO_USER, else the user of the process.
+
+    To be called before root's privileges are dropped.
+    """
+    user = os.environ.get("SUDO_USER", "")
+    if user.isprintable() and 0 < len(user) <= 32:  # noqa: PLR2004 - the longest name of a user, useradd(8)
+        return user
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
