@@ -13,7 +13,7 @@ from syncagent.values.types import spell_seconds
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from syncagent.model import Hold, Lack, Note, NoteKind, Reason, ReasonKind, Refusal
+    from syncagent.model import Doubt, DoubtKind, Hold, Lack, Note, NoteKind, Reason, ReasonKind, Refusal
 
 EMPTY_MAP = "there is no recipient at all; an empty map refuses everybody, and is never published"
 _ALWAYS_HELD = "an empty map is never published"
@@ -151,6 +151,39 @@ def refusal(refused: Refusal) -> str:
         text = f"{refused.hold_id} cannot be approved before {refused.first.id}, {held(refused.first)}"
         return f"{text}: approve that first, or both at once; nothing is approved"
     return f"{refused.hold_id} cannot be approved: {with_text(refused.reason).text if refused.reason else 'final'}"
+
+
+# --- doubt
+
+
+def doubt_reason(doubt: Doubt) -> str:
+    """Return why a domain is in doubt, with its end if it ends by time: ``source corp is failing``."""
+    end = f" (until {moment(doubt.until)})" if doubt.until else ""
+    return f"{_DOUBTS[doubt.kind](doubt.subject)}{end}"
+
+
+def _doubt_of_hold(kind: str) -> str:
+    return "the removal of the relay domain is held" if kind == "domain" else f"removals are held: {kind}"
+
+
+_DOUBTS: dict[DoubtKind, Callable[[str], str]] = {
+    "source-failing": "source {} is failing".format,
+    "source-stale": "the data of source {} is too old (schedule.max_age)".format,
+    "hold": _doubt_of_hold,
+    "canary": "the canary {} is in no source".format,
+    "unlisted": "source {} has recipients here that it does not list".format,
+    "empty": "it has no recipient".format,
+    "new": "it was first published less than postfix.doubt_new ago".format,
+    "catch-all-removed": "its catch-all was removed".format,
+    "removed": "recipients of it were removed".format,
+    "leaving": "it is about to leave relay_domains".format,
+    "map": "the map is not as syncagent published it".format,
+    "failed": "a run of syncagent failed".format,
+    "dead": "syncagent stopped running (doubt-switch.sh)".format,
+    "boot": "the host was started, and no run has asked every source since".format,
+    "always": "postfix.doubt_always has it".format,
+    "by-hand": "put in doubt by hand ({})".format,
+}
 
 
 # --- the first line
