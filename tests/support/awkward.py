@@ -1,7 +1,8 @@
-"""Awkward input for every parser, and what it costs: run as a program, with the name of a parser.
+"""Awkward input for every parser, and what it costs: run as a program, with a directory and the name of some sizes.
 
-Prints a line as JSON before and after each class of input. A class that takes more than ``CEILING`` seconds of the
-processor ends the process by SIGPROF, so that a quadratic parser is a failure and not a hang.
+Reads names of parsers, one a line. Prints a line as JSON before and after each class of input, and one after the
+parser. A class that takes more than its ceiling, in seconds of the processor, ends the process by SIGPROF, so that a
+parser that never ends is a failure and not a hang. The ceiling judges nothing else: the ratio of two costs does.
 """
 
 import collections
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from syncagent import addresses as normalise
 from syncagent import errors as wrong
@@ -36,14 +37,38 @@ from syncagent.values import toml_syntax
 from syncagent.values import types as values
 from syncagent.values.cron import Cron
 
-SMALL, BIG = 128 << 10, 1 << 20
-"""Octets: the big one has eight times the small one's."""
+
+class Sizes(NamedTuple):
+    """Octets of the small and the big input, and the seconds of the processor after which a class is given up."""
+
+    small: int
+    big: int
+    ceiling: float
+
+
+SIZES = {"128 KiB": Sizes(16 << 10, 128 << 10, 600), "1 MiB": Sizes(128 << 10, 1 << 20, 6000)}
+"""The big one has eight times the octets of the small one."""
 TIMES = 16
-"""How many times the processor time of the small one the big one may cost at most."""
-FLOOR = 0.02
+"""How many times the processor time of the small one the big one may cost at most: quadratic is 64."""
+FLOOR = 0.005
 """Seconds: a small one counts as no cheaper, so that noise cannot fail a parser that costs next to nothing."""
-CEILING = 20
-TRIES = 3
+TRIES = 7
+"""A class is linear if one try finds it so. The small and the big one of a try are measured one after the other."""
+
+
+class Cost(NamedTuple):
+    """Processor seconds of the small and of the big input in the try that looks most linear."""
+
+    small: float
+    big: float
+
+    def ratio(self) -> float:
+        """Return how many times the small one the big one costs."""
+        return self.big / max(self.small, FLOOR)
+
+    def is_linear(self) -> bool:
+        """True if eight times the input cost less than sixteen times the time."""
+        return self.ratio() < TIMES
 
 
 def _repeat(unit: str, *, start: str = "", end: str = "") -> Callable[[int], str]:
@@ -466,8 +491,7 @@ def _state() -> Config:
     from syncagent.config import load as config
     from tests.scenario import Scenario
 
-    directory = Path(sys.argv[2])
-    mx = Scenario(directory)
+    mx = Scenario(Path(sys.argv[1]))
     mx.write("corp", {"a@example.com"})
     mx.sync()
     return config.load(mx.configure())
@@ -479,17 +503,18 @@ def _seconds(read: Parser, text: str) -> float:
     return time.process_time() - began
 
 
-def _measured(read: Parser, make: Callable[[int], str]) -> tuple[float, float]:
-    """Give the least processor times of the small and the big one."""
-    small, big = make(SMALL), make(BIG)
-    costs = [_seconds(read, big)]
-    if costs[0] < TIMES * FLOOR:
-        return FLOOR, costs[0]
-    least = _seconds(read, small)
-    while min(costs) >= TIMES * max(least, FLOOR) and len(costs) < TRIES:
-        least = min(least, _seconds(read, small))
-        costs.append(_seconds(read, big))
-    return least, min(costs)
+def _cost(read: Parser, make: Callable[[int], str], sizes: Sizes) -> Cost:
+    big = make(sizes.big)
+    cost = Cost(FLOOR, _seconds(read, big))
+    if cost.is_linear():  # whatever the small one costs
+        return cost
+    small = make(sizes.small)
+    cost = Cost(_seconds(read, small), cost.big)
+    for _ in range(1, TRIES):
+        if cost.is_linear():
+            break
+        cost = min(cost, Cost(_seconds(read, small), _seconds(read, big)), key=Cost.ratio)
+    return cost
 
 
 def _tell(facts: dict[str, object]) -> None:
@@ -497,18 +522,20 @@ def _tell(facts: dict[str, object]) -> None:
     sys.stdout.flush()
 
 
-def main(name: str) -> None:
+def measure(name: str, sizes: Sizes) -> None:
     """Measure a parser."""
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     read = PARSERS[name]
     _seconds(read, "warm@example.com")
     for kind, make in CLASSES.items():
         _tell({"begins": kind})
-        signal.setitimer(signal.ITIMER_PROF, CEILING)
-        small, big = _measured(read, make)
+        signal.setitimer(signal.ITIMER_PROF, sizes.ceiling)
+        cost = _cost(read, make, sizes)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        _tell({"class": kind, "small": small, "big": big})
+        _tell({"class": kind, "small": cost.small, "big": cost.big})
+    _tell({"measured": name})
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    for line in sys.stdin:
+        measure(line.strip(), SIZES[sys.argv[2]])
