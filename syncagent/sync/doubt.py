@@ -170,9 +170,10 @@ def may_narrow(covered: float, narrowed: float, now: float) -> bool:
     """True if a run that started at ``now`` may drop lines.
 
     ``covered`` is the time at which the recipients' table was last renamed: sessions that were open then have ended or
-    use the new table. ``narrowed`` is the time at which a line was last dropped. Times in the future do not count.
+    use the new table. ``narrowed`` is the time at which a line was last dropped. Times further in the future than the
+    wait do not count: the clock was set.
     """
-    return all(moment > now or now - moment >= wait for moment, wait in ((covered, COVERED), (narrowed, APART)))
+    return all(not -wait <= now - moment < wait for moment, wait in ((covered, COVERED), (narrowed, APART)))
 
 
 def is_over(doubt: Doubt, now: float, *, all_asked: bool) -> bool:
