@@ -268,6 +268,7 @@ def test_a_fault_of_the_program_puts_every_domain_in_doubt(mx: Backup, monkeypat
     assert mx._by_own_clock(mx.now, ("sync",), 70) == ""
     assert mx.in_doubt() == {"example.com"}
     monkeypatch.undo()
+    mx.sync()
     mx.wait(6 * MINUTE)
     mx.sync()
     assert mx.in_doubt() == set()
