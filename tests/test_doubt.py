@@ -3,11 +3,13 @@
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from syncagent.files import atomic
 from syncagent.model import SyncResult
+from syncagent.postfix import doubt_table
 from syncagent.postfix.doubt_table import Files
 from syncagent.values.types import MapName
 from tests.scenario import HOUR, MINUTE, START, Scenario, only_hold, people
@@ -213,6 +215,38 @@ def test_a_removed_catch_all_is_doubt(mx: Backup) -> None:
     mx.wait(2 * HOUR)
     mx.sync()
     assert mx.in_doubt() == set()
+
+
+def test_killed_after_the_map_was_narrowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line is in the table during the whole next run: the map is not as recorded, so that all are in doubt."""
+    mx = Backup(tmp_path)
+    mx.limits["removed_percent"] = 100
+    mx.write("corp", {f"u{number}@example.com" for number in range(1500)})
+    mx.settled()
+    mx.write("corp", people(1))
+    monkeypatch.setattr("syncagent.sync.record.published", _killed)
+    mx._by_own_clock(mx.now, ("sync",), 130)
+    monkeypatch.undo()
+    assert mx.published() == people(1)
+    assert mx.in_doubt() == {"example.com"}
+    seen = []
+    write = doubt_table.write
+
+    def watched(*args: Any, **options: Any) -> object:  # noqa: ANN401 - those of write()
+        written = write(*args, **options)
+        seen.append(mx.in_doubt())
+        return written
+
+    monkeypatch.setattr(doubt_table, "write", watched)
+    mx.files.name.path.unlink()  # so that the next run writes the table in any case
+    mx.wait(MINUTE)
+    mx._by_own_clock(mx.now, ("sync",), None)
+    assert seen
+    assert all("example.com" in keys for keys in seen)
+
+
+def _killed(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_leaving_domain_first_loses_its_recipients(tmp_path: Path) -> None:
