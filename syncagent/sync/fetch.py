@@ -301,6 +301,7 @@ class _Attempt:
             last_attempt=fetcher.now,
             mode=answer.mode,
             domains=domains if domains is not None else state.domains if answer.same else (),
+            unlisted=state.unlisted if answer.same else answer.unlisted,
         )
         return Fetched(report, remembered, path / snapshot.file)
 

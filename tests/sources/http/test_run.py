@@ -355,8 +355,19 @@ def test_patterns_are_counted() -> None:
     (note,) = answer.notes
     assert note.startswith("5 patterns such as 'list0-%@a.test', 'list1-%@a.test', 'list2-%@a.test' match")
     assert "NOT in the map" in note
+    assert answer.unlisted == ("a.test",)
     assert sink.entries == []
     assert answer.steps[0].emitted == 5
+
+
+@pytest.mark.parametrize(
+    ("pattern", "domain"), [("a%@a.test", "a.test"), ("a%@Ü.Example", "xn--tda.example"), ("%", "*"), ("a@%.test", "*")]
+)
+def test_the_domain_of_a_pattern(pattern: str, domain: str) -> None:
+    """The source has recipients there that it does not list; "*" where the pattern does not say the domain."""
+    text = '[[steps]]\nname = "a"\npath = "/a"\nlist = "@"\nemit = [{ kind = "pattern", value = "p" }]\n'
+    answer, _ = followed(text, bodies(a=[{"p": pattern}]))
+    assert answer.unlisted == (domain,)
 
 
 # Look-ups

@@ -128,7 +128,8 @@ class _Run:
         )
         has_domains = any(emit.kind == "domain" for step in self._recipe.steps for emit in step.emit)
         domains = tuple(dict.fromkeys(self._domains)) if has_domains else None
-        return Answer(notes=tuple(self._notes()), steps=tuple(reports), domains=domains)
+        unlisted = tuple(sorted({_domain_of_pattern(pattern) for pattern in self._patterns}))
+        return Answer(notes=tuple(self._notes()), steps=tuple(reports), domains=domains, unlisted=unlisted)
 
     def _values_of_for_each(self, step: Step) -> Iterator[str]:
         """Yield the distinct values of a step's ``for_each``; a single empty string without ``for_each``."""
@@ -251,6 +252,12 @@ class _Run:
                 f"{len(self._patterns)} patterns such as {shown} match addresses that cannot be listed: they are NOT in"
                 " the map, and mail to them is refused; add the addresses in use to a file source"
             )
+
+
+def _domain_of_pattern(pattern: str) -> str:
+    """Return the domain of the addresses that a pattern matches, "*" if the pattern does not say one."""
+    _, at, domain = pattern.rpartition("@")
+    return domain_or_same(domain) if at and not _WILDCARD.search(domain) else "*"
 
 
 def _steps_looked_up(recipe: Recipe) -> set[str]:
