@@ -10,12 +10,8 @@ import contextlib
 import gc
 import os
 import queue
-import signal
-import socket
-import sys
-import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -26,7 +22,9 @@ from syncagent.agent.lock import AgentLock
 from syncagent.agent.reporting import Reporter
 from syncagent.agent.retries import Retries
 from syncagent.agent.schedule import Schedule
+from syncagent.agent.signals import Signals, Stopped
 from syncagent.agent.supervisor import Progress, Supervisor, tell_systemd
+from syncagent.agent.tokens import Token
 from syncagent.config import load as configuration
 from syncagent.errors import ConfigError, LedgerError, LockBusyError, SyncagentError
 from syncagent.sources import Watched
@@ -35,9 +33,6 @@ from syncagent.sync import run as sync
 from syncagent.sync.fetch import DEADLINE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import FrameType
-
     from syncagent.config.tables import Config
     from syncagent.model import SyncResult
 
@@ -51,21 +46,6 @@ _LOCK_TIMEOUT = 20.0
 """Seconds to wait for another run on the same state directory."""
 _FORGOTTEN = 3600.0
 """Seconds until a repeated exception is logged again."""
-_ONCE_MORE = 0.01
-"""Seconds until Stopped is raised again after Python dropped it."""
-
-
-class Token(NamedTuple):
-    """A request to the worker: to run with the sources ``due`` (None: all), to reload the configuration, or to stop."""
-
-    due: frozenset[str] | None
-    why: str
-    reload: bool = False
-    stop: bool = False
-
-
-class Stopped(KeyboardInterrupt):
-    """TERM or INT was received; raised in the main thread at any point of a run."""
 
 
 def run(config: Config, logger: Any) -> None:  # noqa: ANN401 - structlog's own type is lazy
@@ -85,8 +65,7 @@ class _Agent:
     def __init__(self, config: Config, logger: Any, lock: AgentLock) -> None:  # noqa: ANN401 - as above
         self.config, self.log, self.lock = config, logger, lock
         self.tokens: queue.SimpleQueue[Token] = queue.SimpleQueue()
-        self.stopping = 0.0
-        self._interruptible = False
+        self.signals = Signals(self.tokens)
         self._faults: dict[str, float] = {}
         self.retries, self.progress, self.doubt = Retries(), Progress(), DoubtWatch(self._fault)
         self.reporter = Reporter(logger)
@@ -96,7 +75,7 @@ class _Agent:
 
     def serve(self) -> None:
         """Work until TERM or INT. Raises LockBusyError if another agent has acquired the lock."""
-        self._handle_signals()
+        self.signals.handle()
         self._take_up(self.config)
         self.supervisor.start()
         tell_systemd("READY=1", "STATUS=started")
@@ -104,7 +83,7 @@ class _Agent:
         self.tokens.put(Token(None, "start"))
         gc.freeze()  # objects allocated by now stay: exclude them from the collections after each run
         try:
-            while not self.stopping:
+            while not self.signals.stopping:
                 self._turn()
         except Stopped:
             sync.sweep(self.config)
@@ -139,7 +118,7 @@ class _Agent:
         """Wait for a token, a due retry or a stop. Return all tokens in the queue."""
         tokens: list[Token] = []
         with contextlib.suppress(queue.Empty):
-            while not tokens and not self.stopping:
+            while not tokens and not self.signals.stopping:
                 self.progress.passed(_SLACK)
                 self.doubt.sign_of_life(self.config)
                 left = min(self.retries.wait(time.monotonic()), self.doubt.wait(time.time()))
@@ -164,7 +143,7 @@ class _Agent:
         self._passed("start", 0)
         started, result, error = time.time(), None, ""
         try:
-            with self._interruptions():
+            with self.signals.interruptions():
                 result = sync.run_once(self.config, options, self._passed, alive_limit=self.doubt.limit(self.config))
         except LockBusyError as busy:
             self.log.warning("another run is under way", error=str(busy))
@@ -286,9 +265,9 @@ class _Agent:
 
     def _look_after(self) -> None:
         """Do a round of the supervisor, in its thread: signals, a pending stop, watch threads and clock."""
-        self._wake_worker()
-        if self.stopping:
-            if time.monotonic() - self.stopping > _HARD:  # the exception was lost, as in a finalizer
+        self.signals.wake_worker()
+        if self.signals.stopping:
+            if time.monotonic() - self.signals.stopping > _HARD:  # the exception was lost, as in a finalizer
                 os._exit(0)
             return
         self.watch.look()
@@ -302,61 +281,3 @@ class _Agent:
         if text not in logged:
             self._faults = {**logged, text: now}
             self.log.error("fault", error=text)
-
-    def _handle_signals(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_stop)
-        signal.signal(signal.SIGALRM, self._on_alarm)
-        sys.unraisablehook = _raise_later
-        signal.signal(signal.SIGHUP, lambda *_: self.tokens.put(Token(None, "HUP", reload=True)))
-        signal.signal(signal.SIGUSR1, lambda *_: self.tokens.put(Token(None, "USR1")))
-
-        signal.signal(signal.SIGURG, lambda *_: None)
-        self._tripped, self._trip = socket.socketpair()
-        for end in (self._tripped, self._trip):
-            end.settimeout(0)
-        signal.set_wakeup_fd(self._trip.fileno(), warn_on_full_buffer=False)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP, signal.SIGUSR1})  # pending ones are delivered now
-
-    def _wake_worker(self) -> None:
-        """Wake the main thread for a signal that arrived just before that thread slept, or in another thread."""
-        with contextlib.suppress(BlockingIOError):
-            if any(number != signal.SIGURG for number in self._tripped.recv(256)):
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGURG)
-
-    def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
-        if self.stopping:
-            return
-        self.stopping = time.monotonic()
-        self.tokens.put(Token(None, "stop", stop=True))
-        if self._interruptible:
-            raise Stopped
-
-    def _on_alarm(self, _number: int, _frame: FrameType | None) -> None:
-        if self._interruptible:
-            raise Stopped
-
-    @contextlib.contextmanager
-    def _interruptions(self) -> Iterator[None]:
-        """Let TERM and INT raise Stopped within the block, at once if ``stopping`` is set already.
-
-        Outside the block they only set ``stopping`` and put a token.
-        """
-        self._interruptible = True
-        try:
-            if self.stopping:
-                raise Stopped
-            yield
-        finally:
-            self._interruptible = False
-
-
-def _raise_later(unraisable: sys.UnraisableHookArgs) -> None:
-    """Set a timer that raises Stopped again, if Python has dropped it.
-
-    Python drops an exception that a signal handler raises within a destructor.
-    """
-    if isinstance(unraisable.exc_value, Stopped):
-        signal.setitimer(signal.ITIMER_REAL, _ONCE_MORE)
-    else:
-        sys.__unraisablehook__(unraisable)

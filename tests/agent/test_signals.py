@@ -496,9 +496,9 @@ class Dying:
 
 config = load(Path(sys.argv[1]))
 agent = loop._Agent(config, log.set_up("error"), loop.AgentLock(config.state.directory))
-agent._handle_signals()
+agent.signals.handle()
 try:
-    with agent._interruptions():
+    with agent.signals.interruptions():
         Dying()
         time.sleep(60)
 except loop.Stopped:
