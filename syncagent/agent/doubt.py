@@ -44,8 +44,11 @@ class DoubtWatch:
             self._report(error)
 
     def ran(self, result: SyncResult | None, now: float) -> None:
-        """Take the time at which the next doubt ends from the result of a run, None if the run raised."""
-        due = result.doubt_due if result else None
+        """Take the time at which the next doubt ends from the result of a run, None if the run raised.
+
+        Where the table cannot be published, the next run is the scheduled one.
+        """
+        due = result.doubt_due if result and not result.doubt_error else None
         self._due = None if due is None else max(due, now + _APART)
 
     def wait(self, now: float) -> float:

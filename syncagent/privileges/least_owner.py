@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from syncagent.errors import LayoutError
 from syncagent.privileges.accounts import user_name, user_of
 from syncagent.privileges.environment import clean_environment
+from syncagent.privileges.path_components import exists
 from syncagent.privileges.places import Places, look
 
 if TYPE_CHECKING:
@@ -64,8 +65,7 @@ def _refuse(layout: Layout, places: Places) -> None:
     state = places.directories()[0]
     if not _may_write(state, layout.uid, name, group):
         quoted = shlex.quote(str(places.state))
-        exists = places.state.exists()
-        remedy = f"chown -R {name} {quoted}" if exists else f"install -d -o {name} -m 0750 {quoted}"
+        remedy = f"chown -R {name} {quoted}" if exists(places.state) else f"install -d -o {name} -m 0750 {quoted}"
         raise LayoutError(
             f"refused for root: {layout.owned.path} belongs to {name}, who could redirect what root writes there,"
             f" and {name} may not write the state directory {places.state}",

@@ -140,3 +140,11 @@ def open_directory(path: Path) -> int:
         finally:
             os.close(above)
     return descriptor
+
+
+def exists(path: Path) -> bool:
+    """True if a path exists, also one that may not be followed: see protected_symlinks in proc_sys_fs(5)."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return True

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from syncagent.privileges.accounts import overflow_users
 from syncagent.privileges.layout import Layout, Loose, Trusted, judge, weaknesses
-from syncagent.privileges.path_components import Component, components, regular_file
+from syncagent.privileges.path_components import Component, components, exists, regular_file
 from syncagent.values.types import DOUBT_FILES, INDEX_SUFFIX
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Places:
 
         For a missing state directory, this is its nearest parent that exists.
         """
-        state = next(place for place in (self.state, *self.state.absolute().parents) if place.exists())
+        state = next(place for place in (self.state, *self.state.absolute().parents) if exists(place))
         return list(dict.fromkeys([state, *(Path(os.path.realpath(table)).parent for table in self.tables)]))
 
 
@@ -96,5 +96,5 @@ def _in_a_directory_of_its_own(loose: Loose, state: Path) -> Loose:
     """
     if loose.kind != "sticky":
         return loose
-    made = not state.exists() and components(state)[-1].path == loose.path
+    made = not exists(state) and components(state)[-1].path == loose.path
     return replace(loose, remedy=f"install -d -m 0750 {shlex.quote(str(state))}" if made else "")

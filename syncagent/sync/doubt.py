@@ -210,13 +210,14 @@ def narrowed(
 def ends(
     standing: Iterable[Doubt], found: Collection[Doubt], addresses: Iterable[float], covered: float, last: float
 ) -> float | None:
-    """Return the time at which the next line can be dropped without a source being asked; None if there is none.
+    """Return the time at which the next line can be dropped by a run; None if there is none.
 
-    ``addresses`` are the ends of the doubt of single addresses, ``last`` is the time of the last narrowing.
+    Sources need to be asked only if the switch has fired. ``addresses`` are the ends of the doubt of single addresses,
+    ``last`` is the time of the last narrowing.
     """
     true = {doubt.key for doubt in found if doubt.kind not in MARKED}
-    waiting = (doubt for doubt in standing if doubt.kind not in _AT_ONCE)
-    times = [doubt.until or doubt.seen + LINGERS for doubt in waiting if doubt.until or doubt.key not in true]
+    waiting = [doubt for doubt in standing if doubt.until or doubt.key not in true]
+    times = [0.0 if doubt.kind in _AT_ONCE else doubt.until or doubt.seen + LINGERS for doubt in waiting]
     times += addresses
     return max(min(times), covered + COVERED, last + APART) if times else None
 
