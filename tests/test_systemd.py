@@ -27,12 +27,14 @@ from tests.support.programs import PATIENCE, allowed, wait_until
 ROOT = Path(__file__).parent.parent
 UNITS = ROOT / "contrib" / "systemd"
 SERVICES = ["syncagent.service", "syncagent-sync.service"]
+SWITCH = ["syncagent-doubt.service", "syncagent-doubt-boot.service"]
+TIMERS = ["syncagent-sync.timer", "syncagent-doubt.timer"]
 PREFIX = "/opt/syncagent"
 _INSTALL_SECONDS = 1500.0
 pytestmark = pytest.mark.timeout(2 * _INSTALL_SECONDS + 600)  # the first test installs twice
 LIB = "usr/local/lib"
 PLACED = {
-    "usr/local/lib/systemd/system": [*SERVICES, "syncagent-sync.timer"],
+    "usr/local/lib/systemd/system": [*SERVICES, *SWITCH, *TIMERS],
     "usr/local/lib/sysusers.d": ["syncagent.conf"],
     "usr/local/lib/tmpfiles.d": ["syncagent.conf"],
 }
@@ -72,7 +74,7 @@ def _sandbox(unit: str) -> list[str]:
     return re.split(r"^# The sandbox\..*\n", text, flags=re.MULTILINE)[1].split("\n\n[")[0].rstrip().splitlines()
 
 
-@pytest.mark.parametrize("unit", SERVICES)
+@pytest.mark.parametrize("unit", [*SERVICES, *SWITCH])
 def test_exposure(unit: str) -> None:
     """`systemd-analyze security` gives each service 1.5 at most, of 10; its own words for less than 2 are "OK"."""
     done = _run(
@@ -82,14 +84,14 @@ def test_exposure(unit: str) -> None:
     assert re.search(rf"Overall exposure level for {unit}: [01]\.\d OK", done.stdout)
 
 
-@pytest.mark.parametrize("unit", SERVICES)
+@pytest.mark.parametrize("unit", [*SERVICES, *SWITCH])
 def test_whatever_falls_short_has_its_reason(unit: str) -> None:
     """Each setting that costs exposure, set or unset, is named in a comment of the unit."""
     done = _run(
         need_program("systemd-analyze"), "security", "--offline=true", "--json=short", "--no-pager", UNITS / unit
     )
     short = [item["name"] for item in json.loads(done.stdout) if float(item["exposure"] or 0) > 0]
-    assert "PrivateNetwork=" in short, "the tool's output is understood"
+    assert "RestrictAddressFamilies=~AF_UNIX" in short, "the tool's output is understood"
     named = set(re.findall(r"\w+", _comments(unit)))
     for name in short:
         setting, _, value = name.partition("=")
@@ -113,10 +115,48 @@ def test_both_services_have_the_same_sandbox() -> None:
     assert len(agent) > 40
 
 
+def test_both_services_of_the_switch_have_the_same_sandbox() -> None:
+    """What runs at boot may do what runs every five minutes, and nothing else."""
+    regular, boot = (_sandbox(unit) for unit in SWITCH)
+    assert regular == boot
+    assert "CapabilityBoundingSet=CAP_SETUID CAP_SETGID" in regular
+    assert len(regular) > 40
+
+
+def test_the_switch_hangs_on_nothing() -> None:
+    """Whatever becomes of syncagent's own units, the switch goes on; each is enabled by a line of its own."""
+    for unit in [*SERVICES, *SWITCH, *TIMERS]:
+        assert not {"Also", "PartOf", "BindsTo"} & _settings(unit).keys(), unit
+    for unit in [*SWITCH, "syncagent-doubt.timer"]:
+        named = " ".join(value for values in _settings(unit).values() for value in values)
+        assert not re.search(r"syncagent(-sync)?\.(service|timer)", named), unit
+        assert not {"Requires", "Requisite", "Conflicts", "Wants"} & _settings(unit).keys(), unit
+
+
+def test_the_switch_at_boot_comes_before_all() -> None:
+    """It waits for file systems alone; all units that have default dependencies wait for it, syncagent's included."""
+    boot = _settings("syncagent-doubt-boot.service")
+    assert boot["DefaultDependencies"] == ["no"]
+    assert (boot["After"], boot["Before"]) == (["local-fs.target"], ["sysinit.target"])
+    assert boot["WantedBy"] == ["sysinit.target"]
+    assert boot["ConditionPathExists"] == ["/var/lib/syncagent/doubt-all.lmdb"]
+    assert boot["RequiresMountsFor"] == ["/var/lib/syncagent"]
+    for unit in [*SERVICES, "syncagent-doubt.service", *TIMERS]:
+        assert "DefaultDependencies" not in _settings(unit)
+
+
+@pytest.mark.parametrize("unit", SERVICES)
+def test_syncagent_waits_for_the_clock(unit: str) -> None:
+    """Both wait for time-sync.target; the switch waits for nothing that might not come."""
+    for setting in ("Wants", "After"):
+        assert "time-sync.target" in _settings(unit)[setting][0].split()
+    assert not any("time-sync" in value for unit in SWITCH for value in _settings(unit).get("After", []))
+
+
 def test_verify(tmp_path: Path) -> None:
     """`systemd-analyze verify` has nothing to say, once there is a program to start."""
-    for unit in [*SERVICES, "syncagent-sync.timer"]:
-        text = (UNITS / unit).read_text(encoding="utf-8").replace(f"{PREFIX}/bin/syncagent", "/bin/true")
+    for unit in [*SERVICES, *SWITCH, *TIMERS]:
+        text = re.sub(rf"{PREFIX}/\S+", "/bin/true", (UNITS / unit).read_text(encoding="utf-8"))
         (tmp_path / unit).write_text(text, encoding="utf-8")
     done = _run(need_program("systemd-analyze"), "verify", "--man=no", *sorted(tmp_path.iterdir()))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -282,8 +322,11 @@ def test_what_is_installed(installed: Installed) -> None:
     directories = [path for path in installed.root.rglob("*") if path.is_dir() and not path.is_symlink()]
     assert {stat.S_IMODE(path.stat().st_mode) for path in directories} == {0o755}
     assert [path.name for path in (installed.root / "opt").iterdir()] == ["syncagent"]
-    for unit in SERVICES:
+    for unit in [*SERVICES, *SWITCH, *TIMERS]:
         assert (installed.root / LIB / "systemd/system" / unit).read_bytes() == (UNITS / unit).read_bytes()
+    script = installed.root / PREFIX.lstrip("/") / "libexec" / "doubt-switch.sh"
+    assert script.read_bytes() == (ROOT / "contrib" / "doubt-switch.sh").read_bytes()
+    assert stat.S_IMODE(script.stat().st_mode) == 0o755
 
 
 def test_the_program_knows_its_place(installed: Installed) -> None:
@@ -315,17 +358,20 @@ def test_it_starts_nothing_and_says_what_does(installed: Installed) -> None:
     def commands(said: str) -> list[str]:
         return [line.split("#")[0].strip() for line in said.splitlines() if line.startswith("  ")]
 
+    switch = "systemctl enable --now syncagent-doubt.timer && systemctl enable syncagent-doubt-boot.service"
     users = ["systemd-sysusers syncagent.conf", "systemd-tmpfiles --create syncagent.conf"]
     assert commands(installed.said) == [
         *users,
         "systemctl daemon-reload",
         "systemctl enable --now syncagent.service",
         "systemctl enable --now syncagent-sync.timer",
+        switch,
     ]
     assert commands(installed.again) == [
         *users,
         "systemctl daemon-reload",
         "systemctl try-restart syncagent.service",
+        switch,
     ]
 
 

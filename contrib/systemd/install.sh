@@ -79,6 +79,9 @@ put() {
 put syncagent.service $lib/systemd/system/syncagent.service
 put syncagent-sync.service $lib/systemd/system/syncagent-sync.service
 put syncagent-sync.timer $lib/systemd/system/syncagent-sync.timer
+for unit in syncagent-doubt.service syncagent-doubt.timer syncagent-doubt-boot.service; do
+    put $unit $lib/systemd/system/$unit
+done
 put syncagent.sysusers $lib/sysusers.d/syncagent.conf
 put syncagent.tmpfiles $lib/tmpfiles.d/syncagent.conf
 # Where PATH, man and the shells look.
@@ -103,3 +106,5 @@ else
     echo "  systemctl enable --now syncagent.service        # the agent; or, without one, a run every five minutes:"
     echo "  systemctl enable --now syncagent-sync.timer"
 fi
+echo "  systemctl enable --now syncagent-doubt.timer && systemctl enable syncagent-doubt-boot.service" \
+    "       # with postfix.doubt_map"
