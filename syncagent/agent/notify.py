@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from syncagent.config.tables import Notify
-    from syncagent.state.status import Alarm
+    from syncagent.state.alarms import Alarm
 
 
 WAYS = ("command", "url")

@@ -14,13 +14,14 @@ from syncagent.agent import notify
 from syncagent.agent.supervisor import tell_systemd
 from syncagent.errors import ExitCode, LedgerError, printable
 from syncagent.state import messages, status
+from syncagent.state.alarms import Alarm
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from syncagent.config.tables import Config
     from syncagent.model import SourceReport, SyncResult
-    from syncagent.state.status import Alarm, LastRun, Status
+    from syncagent.state.status import LastRun, Status
 
 
 class Reporter:
@@ -73,7 +74,7 @@ class Reporter:
         try:
             now = status.read(config, agent=self._state)
         except LedgerError as error:  # notify of this failure too; earlier alarms stay
-            failed = status.Alarm("publish-failed", str(config.postfix.map), last.error or str(error))
+            failed = Alarm("publish-failed", str(config.postfix.map), last.error or str(error))
             self._tell_of({**self._alarms, failed.key: failed}, config, self._notifier)
             self._tell_systemd(f"needs a person: {failed.text}")
             return

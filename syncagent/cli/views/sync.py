@@ -11,6 +11,7 @@ from syncagent.cli.views.sources import show_failures, show_sources
 from syncagent.errors import printable
 from syncagent.model import SAMPLE
 from syncagent.state import messages
+from syncagent.state.doubt_groups import grouped
 from syncagent.values.types import spell_seconds
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ def show(result: SyncResult, config: Config, *, steps: bool = False) -> None:
     ``steps`` adds the counts of each source's steps.
     """
     print(_first_line(result))
+    if result.doubts:
+        groups = grouped(result.doubts, config.postfix.relay_domains)
+        print(messages.doubt_briefly(groups, result.doubt_due))
     held: Counter[str] = Counter()
     for hold in result.plan.holds:
         held[hold.domain] += hold.count
@@ -61,6 +65,8 @@ def show(result: SyncResult, config: Config, *, steps: bool = False) -> None:
     show_failures(result.sources)
     if result.error:
         say(f"not published: {result.error}")
+    if result.doubt_error and config.postfix.doubt_map:
+        say(messages.doubt_not_in_force(str(config.postfix.doubt_map), result.doubt_error))
 
 
 def _first_line(result: SyncResult) -> str:
