@@ -29,7 +29,8 @@ _AGING = frozenset({"dead", "boot", "map"})
 class DoubtGroup(Struct, frozen=True):
     """Domains in doubt for the same reason. Times are in seconds since the epoch, 0 if there is none.
 
-    ``every``: these are all relay domains. ``since`` is the earliest begin, ``until`` the latest end by time.
+    ``every``: these are all relay domains. ``since`` is the earliest begin, ``until`` the latest end. ``over``: the
+    reason is not true any more.
     """
 
     kind: DoubtKind
@@ -38,6 +39,7 @@ class DoubtGroup(Struct, frozen=True):
     every: bool
     since: float
     until: float
+    over: bool = False
 
     @property
     def name(self) -> str:
@@ -59,31 +61,35 @@ class Causes:
 
 
 def grouped(doubts: Iterable[Doubt], relay_domains: Collection[str]) -> tuple[DoubtGroup, ...]:
-    """Return the doubts grouped by kind and subject, the largest group first."""
-    groups: dict[tuple[DoubtKind, str], list[Doubt]] = {}
+    """Return the doubts grouped by kind and subject: first those that are true, of them the largest group first."""
+    groups: dict[tuple[DoubtKind, str, bool], list[Doubt]] = {}
     for doubt in doubts:
-        groups.setdefault((doubt.kind, doubt.subject), []).append(doubt)
-    found = [_group(kind, subject, members, relay_domains) for (kind, subject), members in groups.items()]
-    return tuple(sorted(found, key=lambda group: (-len(group.domains), group.name)))
+        groups.setdefault((doubt.kind, doubt.subject, bool(doubt.lingers_until)), []).append(doubt)
+    found = [_group(members, relay_domains) for members in groups.values()]
+    return tuple(sorted(found, key=lambda group: (group.over, -len(group.domains), group.name)))
 
 
-def _group(kind: DoubtKind, subject: str, members: list[Doubt], relay_domains: Collection[str]) -> DoubtGroup:
+def _group(members: list[Doubt], relay_domains: Collection[str]) -> DoubtGroup:
     domains = tuple(sorted({doubt.domain for doubt in members}))
+    ends = [doubt.until or doubt.lingers_until for doubt in members]
     return DoubtGroup(
-        kind=kind,
-        subject=subject,
+        kind=members[0].kind,
+        subject=members[0].subject,
         domains=domains,
         every=bool(relay_domains) and set(domains).issuperset(relay_domains),
         since=min((doubt.since for doubt in members if doubt.since), default=0.0),
-        until=max(doubt.until for doubt in members) if all(doubt.until for doubt in members) else 0.0,
+        until=max(ends) if all(ends) else 0.0,
+        over=bool(members[0].lingers_until),
     )
 
 
 def is_aging(doubt: Doubt, causes: Causes) -> bool:
-    """True if the age of a doubt is told: nobody wants it, and its cause has no alarm of its own.
+    """True if the age of a doubt is told: it is true, nobody wants it, and its cause has no alarm of its own.
 
     The alarm of a stale source counts if it comes no later than the warning of the doubt.
     """
+    if doubt.lingers_until:
+        return False
     match doubt.kind:
         case "source-failing":
             return _stale_late(doubt, [causes.stale_at.get(doubt.subject, 0.0)])
@@ -101,7 +107,7 @@ def _stale_late(doubt: Doubt, stale_at: Iterable[float]) -> bool:
 
 def is_lasting(doubt: Doubt, causes: Causes) -> bool:
     """True if a doubt stands until a person changes something, and is told again and again."""
-    return doubt.kind in _LASTING and (doubt.domain, doubt.subject) not in causes.catch_alls
+    return doubt.kind in _LASTING and not doubt.lingers_until and (doubt.domain, doubt.subject) not in causes.catch_alls
 
 
 def age(doubt: Doubt, now: float) -> float:

@@ -202,29 +202,30 @@ def doubt_domains(group: DoubtGroup) -> str:
 
 
 def doubt_reason_of(group: DoubtGroup) -> str:
-    """Return why the domains of a group are in doubt, without an end."""
-    return doubt_reason(Doubt("", group.kind, group.subject))
+    """Return why the domains of a group are in doubt, without an end; ``over: ...`` if that is not true any more."""
+    return f"{'over: ' if group.over else ''}{doubt_reason(Doubt('', group.kind, group.subject))}"
 
 
 def doubt_group(group: DoubtGroup) -> str:
     """Return a group in one line: domains, reason, begin and end."""
     since = f", since {moment(group.since)}" if group.since else ""
-    return f"{doubt_domains(group)}: {doubt_reason_of(group)}{since}{_until(group)}"
+    return f"{doubt_domains(group)}: {doubt_reason_of(group)}{since}{',' if group.until else ''}{_until(group)}"
 
 
 def _until(group: DoubtGroup) -> str:
-    return f", until {moment(group.until)}" if group.until else ""
+    return f" until {moment(group.until)}" if group.until else ""
 
 
 def doubt_briefly(groups: Sequence[DoubtGroup], due: float | None) -> str:
-    """Return the line about doubt in the output of a run. ``due``: when a doubt can end without asking a source."""
-    shown = [
-        f"{doubt_domains(group)}{f' until {moment(group.until)}' if group.until else ''} ({doubt_reason_of(group)})"
-        for group in groups[:_SHOWN]
-    ]
-    more = f", and for {counted(len(groups) - _SHOWN, 'more reason')}" if len(groups) > _SHOWN else ""
-    next_end = f"; a run from {moment(due)} on can end one" if due else ""
-    return f"doubt: {', '.join(shown)}{more}; unknown recipients get 450{next_end}"
+    """Return the line about doubt in the output of a run, "" if nothing is in doubt.
+
+    ``due``: when the next doubt can end without a source being asked, None if none does.
+    """
+    if not groups:
+        return f"doubt: removed recipients, the first until {moment(due)}; these get 450" if due else ""
+    shown = [f"{doubt_domains(group)}{_until(group)} ({doubt_reason_of(group)})" for group in groups[:_SHOWN]]
+    more = [counted(len(groups) - _SHOWN, "more reason")] if len(groups) > _SHOWN else []
+    return f"doubt: {'; '.join([*shown, *more])}; unknown recipients get 450"
 
 
 def doubt_of_removed(count: int, until: float) -> str:

@@ -33,9 +33,9 @@ def show(result: SyncResult, config: Config, *, steps: bool = False) -> None:
     ``steps`` adds the counts of each source's steps.
     """
     print(_first_line(result))
-    if result.doubts:
-        groups = grouped(result.doubts, config.postfix.relay_domains)
-        print(messages.doubt_briefly(groups, result.doubt_due))
+    in_doubt = messages.doubt_briefly(grouped(result.doubts, config.postfix.relay_domains), result.doubt_due)
+    if in_doubt:
+        print(in_doubt)
     held: Counter[str] = Counter()
     for hold in result.plan.holds:
         held[hold.domain] += hold.count
