@@ -25,13 +25,15 @@ _ALL = "*"
 class DoubtStatus(Struct, frozen=True, kw_only=True):
     """The doubt table and its switch. Times are in seconds since the epoch, 0 if there is none.
 
-    ``ages``: the domains in doubt for a reason whose age is told, with that age in seconds. ``addresses``: number of
-    removed addresses in doubt by themselves; the last of them ends at ``addresses_until``. ``due``: when the next
-    doubt can end, None if none ends by itself. ``switched``: the switch has fired, and no run has undone it.
-    ``alive_until``: when syncagent counts as dead unless it runs. ``error``: why the table is not in force, else "".
+    ``published``: a run has made the table. ``ages``: the domains in doubt for a reason whose age is told, with that
+    age in seconds. ``addresses``: number of removed addresses in doubt by themselves; the last of them ends at
+    ``addresses_until``. ``due``: when the next doubt can end, None if none ends by itself. ``switched``: the switch has
+    fired, and no run has undone it. ``alive_until``: when syncagent counts as dead unless it runs. ``error``: why the
+    table is not in force, else "".
     """
 
     table: str
+    published: bool
     groups: tuple[DoubtGroup, ...]
     ages: dict[str, float]
     addresses: int
@@ -41,6 +43,11 @@ class DoubtStatus(Struct, frozen=True, kw_only=True):
     switch_seen: float
     alive_until: float
     error: str
+
+    @property
+    def in_force(self) -> bool:
+        """True if the table is as the last run wants it."""
+        return self.published and not self.error
 
     @property
     def domains(self) -> frozenset[str]:
@@ -94,6 +101,7 @@ def of(known: Recorded, causes: Causes, now: float) -> DoubtStatus:
     written, limit = known.files.alive()
     return DoubtStatus(
         table=str(known.files.name),
+        published=bool(known.record.lines),
         groups=doubt_groups.grouped(known.doubts, known.relay_domains),
         ages=doubt_groups.ages(known.doubts, causes, now),
         addresses=len(known.addresses),

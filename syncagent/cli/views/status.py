@@ -63,7 +63,9 @@ def _doubt(doubt: DoubtStatus | None, now: float) -> None:
         print(f"doubt: {messages.doubt_group(group)}")
     if doubt.addresses:
         print(f"doubt: {messages.doubt_of_removed(doubt.addresses, doubt.addresses_until)}")
-    if not doubt.groups:
+    if not doubt.published:
+        print(f"doubt: {doubt.table} is not there yet: the first sync makes it")
+    elif not doubt.groups:
         print("doubt: of no domain; unknown recipients get 550")
     print(f"doubt switch: {messages.switch(doubt, now)}")
 
