@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from syncagent.errors import printable
 from syncagent.model import DOMAIN_HOLD, Doubt
 from syncagent.values.types import spell_seconds
 
@@ -245,13 +246,32 @@ def switch(doubt: DoubtStatus, now: float) -> str:
     """Return the line about the switch: that it has fired, or when it last ran and when it would fire."""
     if doubt.switched:
         at = f" at {moment(doubt.switched.at)}" if doubt.switched.at else ""
-        return f"every domain is in doubt{at}: {_SWITCHED[doubt.switched.why]}; a complete run ends that"
+        why = _SWITCHED[doubt.switched.why]
+        return f"fired{at}: {why}; every domain is in doubt until a run asks every source"
     seen = f"last ran {spell_seconds(max(0, now - doubt.switch_seen))} ago" if doubt.switch_seen else "has never run"
     if not doubt.alive_until:
         return f"{seen}; syncagent counts as dead: no run has completed yet"
     if doubt.alive_until < now:
         return f"{seen}; syncagent counts as dead since {moment(doubt.alive_until)}"
     return f"{seen}; without a run syncagent counts as dead from {moment(doubt.alive_until)} on"
+
+
+_EVENTS = {
+    "doubt-begins": "doubt begins",
+    "doubt-ends": "doubt ends",
+    "doubt-by-hand": "doubt by hand begins",
+    "doubt-cleared": "doubt by hand ends",
+}
+
+
+def event(kind: str, subject: str, detail: str) -> str:
+    """Return the line of an event in the history: what happened, the domain, and the reason or the person."""
+    if kind == "doubt-switch":
+        return f"doubt begins: every domain ({_SWITCHED.get(subject, printable(subject))})"
+    if subject == "*" and kind in {"doubt-begins", "doubt-ends"}:  # the detail has the number of domains
+        return f"{_EVENTS[kind]}: {printable(detail)}"
+    domain = "every domain" if subject == "*" else printable(subject)
+    return f"{_EVENTS.get(kind, kind)}: {domain}{f' ({printable(detail)})' if detail else ''}"
 
 
 def doubt_alarm(group: DoubtGroup) -> str:
