@@ -282,7 +282,7 @@ class DoubtTable(NoDoubtTable):
             unlisted={answer.report.name: _relayed(answer.state.unlisted, scope) for answer in answers},
             refusing=frozenset(name for name, source in sources.items() if source.common.unlisted == "refuse"),
             permitted=frozenset(postfix.catch_all),
-            always=frozenset(postfix.doubt_always),
+            always=frozenset(map(str, postfix.doubt_always)),
             by_hand=self._by_hand(),
             map_changed=map_changed,
             mark=mark,

@@ -65,8 +65,8 @@ def show(result: SyncResult, config: Config, *, steps: bool = False) -> None:
     show_failures(result.sources)
     if result.error:
         say(f"not published: {result.error}")
-    if result.doubt_error and config.postfix.doubt_map:
-        say(messages.doubt_not_in_force(str(config.postfix.doubt_map), result.doubt_error))
+    if result.doubt_error:
+        say(f"doubt table {config.postfix.doubt_map}: {result.doubt_error}")
 
 
 def _first_line(result: SyncResult) -> str:
