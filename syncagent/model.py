@@ -258,7 +258,8 @@ class Doubt(Struct, frozen=True):
     """A reason to answer 450 instead of 550 to unknown recipients of a domain. Times are in seconds since the epoch.
 
     ``subject`` is the source, the kind of the hold's reason, the canary or the person. ``seen``: when the reason was
-    last true. ``until``: when it ends by time, 0 if it does not.
+    last true. ``until``: when it ends by time, 0 if it does not. ``lingers_until``: when the line of a reason that is
+    not true any more can be dropped, 0 while it is true.
     """
 
     domain: str
@@ -267,6 +268,7 @@ class Doubt(Struct, frozen=True):
     since: float = 0.0
     seen: float = 0.0
     until: float = 0.0
+    lingers_until: float = 0.0
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -37,6 +37,8 @@ PURE = {
     "values.types",
     "postfix.table_text",
     "state",
+    "state.alarms",
+    "state.doubt_groups",
     "state.messages",
     "sync",
     "sync.approvals",

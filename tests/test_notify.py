@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from syncagent.agent import notify
 from syncagent.agent.notify import DeliveryError, deliver, event, news
 from syncagent.config.tables import Notify
-from syncagent.state.status import AGENT_FILE, Alarm, LastRun, read_agent
+from syncagent.state.alarms import Alarm
+from syncagent.state.status import AGENT_FILE, LastRun, read_agent
 from syncagent.values.types import Duration, SecretFile
 from tests.agent import Station
 from tests.scenario import people

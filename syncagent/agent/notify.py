@@ -1,4 +1,7 @@
-"""Notifications of alarms: one when an alarm is raised, and one when it has ended."""
+"""Notifications of alarms: one when an alarm is raised or becomes an error, and one when it has ended.
+
+An alarm with ``repeat`` is sent again after that time while it stands.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import msgspec
@@ -23,13 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from syncagent.config.tables import Notify
-    from syncagent.state.status import Alarm
+    from syncagent.state.alarms import Alarm
 
 
 WAYS = ("command", "url")
 """The ways of delivery. Each has its own record of delivered alarms."""
 PING = "ping_url"
 Told: TypeAlias = "Mapping[str, Mapping[str, Alarm]]"
+ToldAt: TypeAlias = "Mapping[str, Mapping[str, float]]"
 
 
 class Event(Struct, frozen=True):
@@ -42,19 +47,39 @@ class Event(Struct, frozen=True):
     host: str
     map: str
     at: str
+    severity: str = "error"
 
 
 def news(told: Mapping[str, Alarm], alarms: Mapping[str, Alarm]) -> list[tuple[str, Alarm]]:
-    """Return ("raised", alarm) for each alarm not yet in ``told``, and ("recovered", alarm) for each ended alarm."""
-    raised = [("raised", alarm) for key, alarm in alarms.items() if key not in told]
+    """Return ("raised", alarm) for each alarm not yet in ``told``, and ("recovered", alarm) for each ended alarm.
+
+    An alarm that was told as a warning and is an error now is raised again.
+    """
+    raised = [("raised", alarm) for key, alarm in alarms.items() if _is_new(told.get(key), alarm)]
     return raised + [("recovered", alarm) for key, alarm in told.items() if key not in alarms]
+
+
+def _is_new(told: Alarm | None, alarm: Alarm) -> bool:
+    return told is None or (told.severity == "warning" and alarm.severity == "error")
+
+
+def repeated(
+    told: Mapping[str, Alarm], told_at: Mapping[str, float], alarms: Mapping[str, Alarm], now: float
+) -> list[tuple[str, Alarm]]:
+    """Return ("raised", alarm) for each standing alarm that was told ``repeat`` seconds ago, or in the future."""
+    return [
+        ("raised", alarm)
+        for key, alarm in alarms.items()
+        if alarm.repeat and key in told and not 0 <= now - told_at.get(key, 0.0) < alarm.repeat
+    ]
 
 
 def event(what: str, alarm: Alarm, map_name: str, now: float) -> Event:
     """Return the notification of an alarm. ``what`` is "raised" or "recovered", ``now`` is seconds since the epoch."""
     host = socket.gethostname()
     text = f"syncagent on {host}: {'over: ' if what == 'recovered' else ''}{alarm.text}"
-    return Event(what, alarm.kind, alarm.subject, text, host, map_name, messages.machine_moment(now))
+    at = messages.machine_moment(now)
+    return Event(what, alarm.kind, alarm.subject, text, host, map_name, at, alarm.severity)
 
 
 class _Delivery(NamedTuple):
@@ -78,13 +103,15 @@ class Notifier(threading.Thread):
         saved: Callable[[], None],
         went_wrong: Callable[[str, str], None],
         succeeded: Callable[[str], None],
+        told_at: ToldAt | None = None,
     ) -> None:
-        """``told`` has the alarms delivered before. ``saved`` is called when they change.
+        """``told`` has the alarms delivered before, ``told_at`` when. ``saved`` is called when they change.
 
         ``went_wrong`` receives the configuration key of the receiver and the error, ``succeeded`` the key.
         """
         super().__init__(name="notifier", daemon=True)
         self._told = {way: dict(alarms) for way, alarms in told.items()}
+        self._told_at = {way: dict(times) for way, times in (told_at or {}).items()}
         self._saved, self._went_wrong, self._succeeded = saved, went_wrong, succeeded
         self._lock = threading.Lock()  # the agent's main thread puts, this one takes
         self._under_way: set[tuple[str, str, str]] = set()
@@ -96,12 +123,19 @@ class Notifier(threading.Thread):
         with self._lock:
             return {way: dict(alarms) for way, alarms in self._told.items()}
 
+    @property
+    def told_at(self) -> ToldAt:
+        """When they were last delivered, in seconds since the epoch, by way and key."""
+        with self._lock:
+            return {way: dict(times) for way, times in self._told_at.items()}
+
     def notify(self, notify: Notify, alarms: Mapping[str, Alarm], map_name: str, now: float) -> None:
-        """Queue new and ended alarms for delivery, by each configured way. Does not wait."""
+        """Queue new, ended and repeated alarms for delivery, by each configured way. Does not wait."""
         with self._lock:
             for way in WAYS:
                 if way in _configured(notify):
-                    for what, alarm in news(self._told.get(way, {}), alarms):
+                    told, told_at = self._told.get(way, {}), self._told_at.get(way, {})
+                    for what, alarm in news(told, alarms) + repeated(told, told_at, alarms, now):
                         self._put(_Delivery(way, what, alarm, notify, event(what, alarm, map_name, now)))
 
     def ping(self, notify: Notify) -> None:
@@ -139,11 +173,13 @@ class Notifier(threading.Thread):
             self._under_way.discard(_key(delivery))
             if not well or delivery.alarm is None:
                 return
-            told = self._told.setdefault(delivery.way, {})
+            told, told_at = self._told.setdefault(delivery.way, {}), self._told_at.setdefault(delivery.way, {})
             if delivery.what == "raised":
                 told[delivery.alarm.key] = delivery.alarm
+                told_at[delivery.alarm.key] = time.time()
             else:
                 told.pop(delivery.alarm.key, None)
+                told_at.pop(delivery.alarm.key, None)
         self._saved()
 
 

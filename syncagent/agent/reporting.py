@@ -13,14 +13,18 @@ from msgspec.structs import replace
 from syncagent.agent import notify
 from syncagent.agent.supervisor import tell_systemd
 from syncagent.errors import ExitCode, LedgerError, printable
+from syncagent.model import SAMPLE
 from syncagent.state import messages, status
+from syncagent.state.alarms import Alarm
+from syncagent.state.doubt_groups import INTENDED
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from syncagent.config.tables import Config
     from syncagent.model import SourceReport, SyncResult
-    from syncagent.state.status import Alarm, LastRun, Status
+    from syncagent.state.doubt_status import DoubtStatus
+    from syncagent.state.status import LastRun, Status
 
 
 class Reporter:
@@ -33,6 +37,7 @@ class Reporter:
         self._failure = ""
         self._notes: frozenset[str] = frozenset()
         self._alarms: dict[str, Alarm] = {}
+        self._in_doubt: frozenset[str] = frozenset()
         self._wrong: dict[str, str] = {}
         self._refused = ""
         self._saving = threading.Lock()  # the notifier's thread calls _keep() too
@@ -66,17 +71,19 @@ class Reporter:
         )
         if self._notifier is None:
             left = status.read_agent(config.state.directory)
-            self._state = replace(self._state, told=left.told if left else {})
+            told, told_at = (left.told, left.told_at) if left else ({}, {})
+            self._state = replace(self._state, told=told, told_at=told_at)
             keep = partial(self._keep, config)
-            self._notifier = notify.Notifier(self._state.told, keep, self._goes_wrong, self._goes_right)
+            self._notifier = notify.Notifier(told, keep, self._goes_wrong, self._goes_right, told_at)
         self._keep(config)
         try:
             now = status.read(config, agent=self._state)
         except LedgerError as error:  # notify of this failure too; earlier alarms stay
-            failed = status.Alarm("publish-failed", str(config.postfix.map), last.error or str(error))
+            failed = Alarm("publish-failed", str(config.postfix.map), last.error or str(error))
             self._tell_of({**self._alarms, failed.key: failed}, config, self._notifier)
             self._tell_systemd(f"needs a person: {failed.text}")
             return
+        self._log_doubt(now.doubt)
         self._tell_of({alarm.key: alarm for alarm in now.alarms}, config, self._notifier)
         right = {ExitCode.OK, ExitCode.HELD}
         if result and result.exit_code in right and now.exit_code in right:
@@ -113,9 +120,10 @@ class Reporter:
 
     def _keep(self, config: Config) -> None:
         with self._saving:
-            told = self._notifier.told if self._notifier else self._state.told
+            record = self._notifier or self._state
+            state = replace(self._state, told=record.told, told_at=record.told_at)
             try:
-                status.write_agent(config.state.directory, replace(self._state, told=told))
+                status.write_agent(config.state.directory, state)
             except OSError as error:
                 self._goes_wrong("status", f"{config.state.directory} cannot be written: {error.strerror}")
             else:
@@ -168,11 +176,25 @@ class Reporter:
             del self._failing[source.name]
             self._log.info("source recovered", source=source.name, entries=source.entries)
 
+    def _log_doubt(self, doubt: DoubtStatus | None) -> None:
+        """Log the domains whose doubt begins, with the reasons, and those whose doubt has ended."""
+        now = doubt.domains if doubt else frozenset()
+        begun, ended = sorted(now - self._in_doubt), sorted(self._in_doubt - now)
+        self._in_doubt = now
+        if doubt and begun:
+            groups = [group for group in doubt.groups if set(begun).intersection(group.domains)]
+            intended = all(group.kind in INTENDED or group.over for group in groups)
+            reasons = sorted(map(messages.doubt_reason_of, groups))
+            (self._log.info if intended else self._log.warning)("doubt", **_named(begun), reasons=reasons)
+        if ended:
+            self._log.info("doubt ended", **_named(ended))
+
     def _tell_of(self, alarms: dict[str, Alarm], config: Config, notifier: notify.Notifier) -> None:
         """Log new and ended alarms, and queue their notifications."""
         for what, alarm in notify.news(self._alarms, alarms):
             if what == "raised":
-                self._log.error("needs a person", kind=alarm.kind, subject=alarm.subject, text=alarm.text)
+                log = self._log.error if alarm.severity == "error" else self._log.warning
+                log("needs a person", kind=alarm.kind, subject=alarm.subject, text=alarm.text)
             else:
                 self._log.info("recovered", kind=alarm.kind, subject=alarm.subject)
         self._alarms = alarms
@@ -180,13 +202,19 @@ class Reporter:
 
 
 def summary(now: Status) -> str:
-    """Return the status line that systemctl(1) shows."""
+    """Return the status line that systemctl(1) shows: the first error, or the first warning, or the failing sources."""
     recipients = messages.counted(now.recipients, "recipient")
     failing = [source.name for source in now.sources if source.state == "failing"]
     alarms = [alarm for alarm in now.alarms if alarm.kind != "configuration"]
     if alarms:
-        return f"{recipients}; needs a person: {alarms[0].text}"
+        first = min(alarms, key=lambda alarm: alarm.severity != "error")
+        return f"{recipients}; {'needs a person' if first.severity == 'error' else 'warning'}: {first.text}"
     return f"{recipients}; failing: {', '.join(failing)}" if failing else f"{recipients}, all is well"
+
+
+def _named(domains: list[str]) -> dict[str, Any]:
+    """Return the fields of a log line about domains: the first of them, and their number."""
+    return {"domains": domains[:SAMPLE], "count": len(domains)}
 
 
 def _one_line(text: str) -> str:

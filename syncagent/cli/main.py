@@ -391,10 +391,10 @@ def explain(config_file: Path, address: str, *, as_json: bool) -> int:
 @JSON
 @click.pass_obj
 def history(config_file: Path, address: str | None, since: str, *, as_json: bool) -> int:
-    """Show the changes of the map, with their times and sources.
+    """Show the changes of the map, with their times and sources, and when doubt began and ended.
 
     Runs that changed nothing are not kept; a first import is one line. JSON has every change; otherwise the first
-    twenty of each run are shown.
+    twenty of each run are shown. In JSON an event has the fields of a run, and its kind as `status`.
     """
     from syncagent import addresses as normalise
     from syncagent import privileges
@@ -411,7 +411,7 @@ def history(config_file: Path, address: str | None, since: str, *, as_json: bool
         raise click.UsageError(str(error)) from None
     privileges.become_least_owner(config)
     shown = None if as_json or wanted else past.SHOWN
-    runs = past.read(config, start, wanted, shown=shown)
+    runs = past.with_events(config, start, wanted, shown=shown)
     if as_json:
         output.structure(runs)
     else:

@@ -1,4 +1,4 @@
-"""Queries of the history: the runs, and the recipients that they added or removed, with their sources."""
+"""Queries of the history: the runs, the recipients that they added or removed, with their sources, and the events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from syncagent.config.tables import Config
     from syncagent.state.database import Ledger
+    from syncagent.state.records import Event
 
+_ALL = "*"
 SHOWN = 20
 """Default number of changes shown of each run."""
 
@@ -41,7 +43,11 @@ class Change(Struct, frozen=True):
 
 
 class Run(Struct, frozen=True):
-    """A recorded run, started at ``at`` (seconds since the epoch). ``changes`` may be cut, see ``read``."""
+    """A recorded run, started at ``at`` (seconds since the epoch). ``changes`` may be cut, see ``read``.
+
+    An event that is no run has its kind as ``status``, no ``run_id`` and no changes; only an event has ``subject``,
+    such as a domain, and ``detail``. Readers of a list of runs can read it as well.
+    """
 
     run_id: str
     at: float
@@ -52,6 +58,36 @@ class Run(Struct, frozen=True):
     error: str
     changes: tuple[Change, ...]
     first_import: bool = False
+    subject: str = ""
+    detail: str = ""
+
+    @property
+    def is_event(self) -> bool:
+        """True for an event that is no run."""
+        return not self.run_id
+
+
+def with_events(config: Config, since: float, address: str | None = None, *, shown: int | None = SHOWN) -> list[Run]:
+    """Return the runs as ``read`` does, and the events, oldest first.
+
+    With a domain as ``address``, return only the events of that domain and of all; with an address, none. Raises
+    LedgerError if the state cannot be read.
+    """
+    runs = read(config, since, address, shown=shown)
+    if "@" in (address or ""):
+        return runs
+    with reading(config.state.directory) as ledger:
+        events = [_event(event) for event in ledger.events(since) if address is None or _concerns(event, address)]
+    return sorted([*runs, *events], key=lambda run: run.at)
+
+
+def _concerns(event: Event, domain: str) -> bool:
+    """True if an event is of a domain, of all domains, or of the switch."""
+    return event.subject in {domain, _ALL} or event.kind == "doubt-switch"
+
+
+def _event(event: Event) -> Run:
+    return Run("", event.at, event.kind, 0, 0, 0, "", (), subject=event.subject, detail=event.detail)
 
 
 def read(config: Config, since: float, address: str | None = None, *, shown: int | None = SHOWN) -> list[Run]:

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from syncagent.model import DOMAIN_HOLD
+from syncagent.errors import printable
+from syncagent.model import DOMAIN_HOLD, Doubt
 from syncagent.values.types import spell_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from syncagent.model import Doubt, DoubtKind, Hold, Lack, Note, NoteKind, Reason, ReasonKind, Refusal
+    from syncagent.model import DoubtKind, Hold, Lack, Note, NoteKind, Reason, ReasonKind, Refusal
+    from syncagent.state.doubt_groups import DoubtGroup
+    from syncagent.state.doubt_status import DoubtStatus
 
 EMPTY_MAP = "there is no recipient at all; an empty map refuses everybody, and is never published"
 _ALWAYS_HELD = "an empty map is never published"
@@ -184,6 +187,102 @@ _DOUBTS: dict[DoubtKind, Callable[[str], str]] = {
     "always": "postfix.doubt_always has it".format,
     "by-hand": "put in doubt by hand ({})".format,
 }
+
+
+NO_DOUBT_TABLE = "unknown recipients get 550 even in doubt: postfix.doubt_map is not set"
+
+
+def doubt_domains(group: DoubtGroup) -> str:
+    """Return the domains of a group: their names if there are few, ``all 5,000 relay domains``, or some of them."""
+    names = group.domains
+    if len(names) <= _SHOWN:
+        return ", ".join(names)
+    if group.every:
+        return f"all {len(names):,} relay domains"
+    return f"{', '.join(names[:_SHOWN])} and {counted(len(names) - _SHOWN, 'more domain')}"
+
+
+def doubt_reason_of(group: DoubtGroup) -> str:
+    """Return why the domains of a group are in doubt, without an end; ``over: ...`` if that is not true any more."""
+    return f"{'over: ' if group.over else ''}{doubt_reason(Doubt('', group.kind, group.subject))}"
+
+
+def doubt_group(group: DoubtGroup) -> str:
+    """Return a group in one line: domains, reason, begin and end."""
+    since = f", since {moment(group.since)}" if group.since else ""
+    return f"{doubt_domains(group)}: {doubt_reason_of(group)}{since}{',' if group.until else ''}{_until(group)}"
+
+
+def _until(group: DoubtGroup) -> str:
+    return f" until {moment(group.until)}" if group.until else ""
+
+
+def doubt_briefly(groups: Sequence[DoubtGroup], due: float | None) -> str:
+    """Return the line about doubt in the output of a run, "" if nothing is in doubt.
+
+    ``due``: when the next doubt can end without a source being asked, None if none does.
+    """
+    if not groups:
+        return f"doubt: removed recipients, the first until {moment(due)}; these get 450" if due else ""
+    shown = [f"{doubt_domains(group)}{_until(group)} ({doubt_reason_of(group)})" for group in groups[:_SHOWN]]
+    more = [counted(len(groups) - _SHOWN, "more reason")] if len(groups) > _SHOWN else []
+    return f"doubt: {'; '.join([*shown, *more])}; unknown recipients get 450"
+
+
+def doubt_of_removed(count: int, until: float) -> str:
+    """Return the line about removed addresses that are in doubt by themselves. ``until``: when the last one ends."""
+    addresses = f"{count:,} removed {'address' if count == 1 else 'addresses'}"
+    return f"{addresses}, until {moment(until)} at the latest"
+
+
+_SWITCHED = {
+    "dead": "syncagent had given no sign of life",
+    "boot": "the host had started",
+    "failed": "a run of syncagent had failed",
+}
+
+
+def switch(doubt: DoubtStatus, now: float) -> str:
+    """Return the line about the switch: that it has fired, or when it last ran and when it would fire."""
+    if doubt.switched:
+        at = f" at {moment(doubt.switched.at)}" if doubt.switched.at else ""
+        why = _SWITCHED[doubt.switched.why]
+        return f"fired{at}: {why}; every domain is in doubt until a run asks every source"
+    seen = f"last ran {spell_seconds(max(0, now - doubt.switch_seen))} ago" if doubt.switch_seen else "has never run"
+    if not doubt.alive_until:
+        return f"{seen}; syncagent counts as dead: no run has completed yet"
+    if doubt.alive_until < now:
+        return f"{seen}; syncagent counts as dead since {moment(doubt.alive_until)}"
+    return f"{seen}; without a run syncagent counts as dead from {moment(doubt.alive_until)} on"
+
+
+_EVENTS = {
+    "doubt-begins": "doubt begins",
+    "doubt-ends": "doubt ends",
+    "doubt-by-hand": "doubt by hand begins",
+    "doubt-cleared": "doubt by hand ends",
+}
+
+
+def event(kind: str, subject: str, detail: str) -> str:
+    """Return the line of an event in the history: what happened, the domain, and the reason or the person."""
+    if kind == "doubt-switch":
+        return f"doubt begins: every domain ({_SWITCHED.get(subject, printable(subject))})"
+    if subject == "*" and kind in {"doubt-begins", "doubt-ends"}:  # the detail has the number of domains
+        return f"{_EVENTS[kind]}: {printable(detail)}"
+    domain = "every domain" if subject == "*" else printable(subject)
+    return f"{_EVENTS.get(kind, kind)}: {domain}{f' ({printable(detail)})' if detail else ''}"
+
+
+def doubt_alarm(group: DoubtGroup) -> str:
+    """Return the message that domains have been in doubt for long."""
+    since = f" since {moment(group.since)}" if group.since else ""
+    return f"in doubt{since}, unknown recipients get 450: {doubt_domains(group)}: {doubt_reason_of(group)}"
+
+
+def doubt_not_in_force(table: str, error: str) -> str:
+    """Return the message that the doubt table could not be published."""
+    return f"the doubt table {table} is not in force, removals are held: {error}"
 
 
 # --- the first line

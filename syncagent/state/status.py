@@ -12,27 +12,19 @@ from msgspec import Struct
 
 from syncagent.errors import ExitCode, LockBusyError
 from syncagent.files import atomic
-from syncagent.model import Hold, SourceState
-from syncagent.state import messages
+from syncagent.model import DOMAIN_HOLD, Hold, SourceState
+from syncagent.state import alarms as conditions
+from syncagent.state import doubt_status, messages
+from syncagent.state.alarms import Alarm
 from syncagent.state.database import reading
+from syncagent.state.doubt_groups import Causes
+from syncagent.state.doubt_status import DoubtStatus
 
 if TYPE_CHECKING:
     from syncagent.config.tables import Config
+    from syncagent.model import Plan
 
 AGENT_FILE, AGENT_LOCK = "agent.json", "agent.lock"
-
-
-class Alarm(Struct, frozen=True):
-    """A condition that needs a person: its kind, its subject, and a message with the remedy."""
-
-    kind: Literal["held", "catch-all", "canary", "stale", "publish-failed", "incomplete", "configuration"]
-    subject: str
-    text: str
-
-    @property
-    def key(self) -> str:
-        """Identity of the alarm between runs. The text is not part of it, since ages and counts in it change."""
-        return f"{self.kind} {self.subject}"
 
 
 class LastRun(Struct, frozen=True):
@@ -59,6 +51,8 @@ class AgentState(Struct, frozen=True):
     last: LastRun | None = None
     told: dict[str, dict[str, Alarm]] = {}
     """Alarms that were sent, as a mapping from the way (see notify.WAYS) and ``Alarm.key``."""
+    told_at: dict[str, dict[str, float]] = {}
+    """When each of them was last sent, as the same mapping."""
     refused: str = ""
     """Message with the remedy if the agent rejected a changed configuration and still uses the old one, else ""."""
 
@@ -94,12 +88,17 @@ class Status(Struct, frozen=True, kw_only=True):
     alarms: tuple[Alarm, ...]
     running: bool
     agent: AgentState | None
+    doubt: DoubtStatus | None = None
+    """The doubt table, None if postfix.doubt_map is not set."""
 
     @property
     def exit_code(self) -> ExitCode:
-        """The exit status: the first of 73 publishing failed, 75 stale, 78 configuration, 65 any other alarm, 0."""
-        kinds = {alarm.kind for alarm in self.alarms}
-        if "publish-failed" in kinds:
+        """The exit status: the first of 73 publishing failed, 75 stale, 78 configuration, 65 any other alarm, 0.
+
+        Doubt changes it only if the doubt table could not be published: 73.
+        """
+        kinds = {alarm.kind for alarm in self.alarms} - {"doubt"}
+        if kinds & {"publish-failed", "doubt-not-in-force"}:
             return ExitCode.CANNOT_PUBLISH
         if "stale" in kinds:
             return ExitCode.TEMPORARY
@@ -119,6 +118,7 @@ def read(config: Config, now: float | None = None, agent: AgentState | None = No
     with reading(directory) as ledger:
         finished, last_change, failure = ledger.finished, ledger.last_change(), ledger.standing_failure()
         states, holds = ledger.sources, tuple(ledger.holds.values())
+        recorded = doubt_status.recorded(config.postfix, ledger, now)
     running, own = is_running(directory), agent is not None
     agent = agent or read_agent(directory)
     sources = tuple(_source(config, name, states.get(name, SourceState(name)), now) for name in config.sources)
@@ -140,6 +140,10 @@ def read(config: Config, now: float | None = None, agent: AgentState | None = No
         alarms.append(Alarm("incomplete", str(config.postfix.map), text))
     if agent and agent.refused and (own or running):  # a new agent rejects the file itself
         alarms.append(Alarm("configuration", str(config.file), agent.refused))
+    causes = _causes(config, sources, holds, plan)
+    if recorded:
+        alarms += conditions.of_doubts(recorded.doubts, recorded.relay_domains, causes, now)
+        alarms += conditions.of_doubt_table(str(config.postfix.doubt_map), recorded.record.error)
     return Status(
         map=str(config.postfix.map),
         recipients=finished.published.count if finished else 0,
@@ -152,6 +156,7 @@ def read(config: Config, now: float | None = None, agent: AgentState | None = No
         alarms=tuple(alarms),
         running=running,
         agent=agent,
+        doubt=doubt_status.of(recorded, causes, now) if recorded else None,
     )
 
 
@@ -190,13 +195,20 @@ def _stale(config: Config, sources: tuple[SourceStatus, ...]) -> list[Alarm]:
 
 
 def _held(config: Config, holds: tuple[Hold, ...]) -> list[Alarm]:
-    alarms = []
-    for hold in holds:
-        if not hold.waits:
-            kinds = " ".join(sorted({reason.kind for reason in hold.reasons} - {"source-failing"}))  # it comes and goes
-            text = messages.held_alarm(hold, config.command("approve", hold.id))
-            alarms.append(Alarm("held", f"{hold.domain} {kinds}", text))
-    return alarms
+    return [conditions.of_hold(hold, config.command("approve", hold.id)) for hold in holds if not hold.waits]
+
+
+def _causes(config: Config, sources: tuple[SourceStatus, ...], holds: tuple[Hold, ...], plan: Plan | None) -> Causes:
+    """Return the causes of doubt that have an alarm of their own, now or later."""
+    failing = [source for source in sources if source.state == "failing"]
+    return Causes(
+        stale_at={
+            source.name: (source.last_success or source.failing_since) + config.max_age(source.name)
+            for source in failing
+        },
+        held={hold.domain.removeprefix(DOMAIN_HOLD) for hold in holds if not hold.waits},
+        catch_alls={(domain, source) for domain, names in (plan.unlisted if plan else {}).items() for source in names},
+    )
 
 
 def is_running(directory: Path) -> bool:

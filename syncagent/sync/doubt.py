@@ -207,6 +207,20 @@ def narrowed(
     )
 
 
+def lingering(standing: Iterable[Doubt], found: Collection[Doubt]) -> tuple[Doubt, ...]:
+    """Return the reasons that stand, with ``lingers_until`` for those that are not true any more."""
+    true = {doubt.key for doubt in found if doubt.kind not in MARKED}
+    return tuple(
+        replace(doubt, lingers_until=0.0 if _is_bound(doubt) or doubt.key in true else doubt.seen + LINGERS)
+        for doubt in standing
+    )
+
+
+def _is_bound(doubt: Doubt) -> bool:
+    """True if a reason ends by its time, by a person, or by a run, and not some time after it was last true."""
+    return bool(doubt.until) or doubt.kind == "by-hand" or doubt.kind in _AT_ONCE
+
+
 def ends(
     standing: Iterable[Doubt], found: Collection[Doubt], addresses: Iterable[float], covered: float, last: float
 ) -> float | None:

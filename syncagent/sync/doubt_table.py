@@ -38,7 +38,7 @@ _MANY_EVENTS = 100
 
 
 class NoDoubtTable:
-    """In place of the doubt table where postfix.doubt_map is not set, and in a dry run: nothing is published."""
+    """In place of the doubt table where postfix.doubt_map is not set: nothing is published."""
 
     def before(self, _answers: Sequence[Fetched], _domains: Domains, *, map_changed: bool) -> bool:  # noqa: ARG002
         """Return True: no table has to be in force."""
@@ -62,6 +62,22 @@ class NoDoubtTable:
     def stand(self, result: SyncResult) -> SyncResult:
         """Return the result as it is."""
         return result
+
+
+class RecordedDoubt(NoDoubtTable):
+    """In place of the doubt table in a dry run: nothing is published, and results have the doubt of the last run."""
+
+    def __init__(self, record: DoubtRecord) -> None:
+        """``record`` is the doubt table as last published."""
+        self._recorded = record
+
+    def finish(self, result: SyncResult, *, all_asked: bool) -> SyncResult:  # noqa: ARG002
+        """Return the result with the recorded doubt."""
+        return self.stand(result)
+
+    def stand(self, result: SyncResult) -> SyncResult:
+        """Return the result with the recorded doubt."""
+        return replace(result, doubts=self._recorded.doubts, doubt_due=self._recorded.due)
 
 
 class DoubtTable(NoDoubtTable):
@@ -164,7 +180,7 @@ class DoubtTable(NoDoubtTable):
         """Record the doubt table and its events. Return the result with the doubt that stands."""
         found = doubt.current(self._facts, self._run.now)
         ends = [until for _, _, _, until in self._addresses]
-        record = self._record
+        record = self._record = replace(self._record, doubts=doubt.lingering(self._record.doubts, found))
         due = doubt.ends(record.doubts, found, ends, record.covered, record.narrowed)
         self._state.save_doubt(replace(record, due=due))
         self._state.record_events([*self._events, *self._changes()])
@@ -266,7 +282,7 @@ class DoubtTable(NoDoubtTable):
             unlisted={answer.report.name: _relayed(answer.state.unlisted, scope) for answer in answers},
             refusing=frozenset(name for name, source in sources.items() if source.common.unlisted == "refuse"),
             permitted=frozenset(postfix.catch_all),
-            always=frozenset(postfix.doubt_always),
+            always=frozenset(map(str, postfix.doubt_always)),
             by_hand=self._by_hand(),
             map_changed=map_changed,
             mark=mark,

@@ -177,7 +177,7 @@ def sync_once(config: Config, options: Options, progress: Progress = ignore) -> 
                 incomplete = outcome.incomplete(run, answers, decision.plan, missing)
                 return record.finish(state, run, answers, tables.doubt.stand(incomplete))
             if not options.write:
-                return record.finish(state, run, answers, outcome.planned(decision))
+                return record.finish(state, run, answers, tables.doubt.stand(outcome.planned(decision)))
             published = tables.publish(decision)
         except PublishError as error:  # also if an existing map or table of domains cannot be read
             failed = tables.doubt.stand(outcome.failed(run, answers, last, error))

@@ -17,7 +17,7 @@ from syncagent.postfix import table_text as mapfile
 from syncagent.postfix.table import Identities, Target
 from syncagent.sync import removals
 from syncagent.sync.diff import head
-from syncagent.sync.doubt_table import DoubtTable, NoDoubtTable
+from syncagent.sync.doubt_table import DoubtTable, NoDoubtTable, RecordedDoubt
 from syncagent.sync.existing_map import reading
 from syncagent.sync.relay_domains import canonical
 
@@ -97,6 +97,12 @@ class Published(Struct, frozen=True):
     written: bool
 
 
+def _doubt_table(config: Config, state: State, run: Run, progress: Progress) -> NoDoubtTable:
+    if config.postfix.doubt_map is None:
+        return NoDoubtTable()
+    return RecordedDoubt(state.doubt) if state.is_dry else DoubtTable(config, state, run, progress)
+
+
 class Tables:
     """The tables of a run: ``recipients``, ``domains`` if postfix.domains_map is set, ``doubt`` if doubt_map is set."""
 
@@ -104,8 +110,7 @@ class Tables:
         """Resolve the file names. Except in a dry run, remove staging directories of killed runs beside the map."""
         postfix = config.postfix
         self.recipients = Target(postfix.settings())
-        has_doubt = postfix.doubt_map is not None and not state.is_dry
-        self.doubt = DoubtTable(config, state, run, progress) if has_doubt else NoDoubtTable()
+        self.doubt = _doubt_table(config, state, run, progress)
         self.domains = DomainsTable(postfix, state.spool, progress) if postfix.domains_map else None
         self._last, self._spool, self._progress = state.finished, state.spool, progress
         state.sweep(self.recipients)

@@ -1,4 +1,4 @@
-"""The view of `history`: the runs that changed the map, and their changes."""
+"""The view of `history`: the runs that changed the map, their changes, and the events."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 
 
 def show(runs: Sequence[Run]) -> None:
-    """Print the runs of the history, each with its time, counts and changes."""
+    """Print the runs of the history, each with its time, counts and changes, and between them the events."""
     if not runs:
         print("nothing changed")
-    width = max((len(_came_to(run)) for run in runs), default=0)
+    width = max((len(_came_to(run)) for run in runs if not run.is_event), default=0)
     for run in runs:
+        if run.is_event:
+            print(f"{messages.moment(run.at)}  {messages.event(run.status, run.subject, run.detail)}")
+            continue
         counts = f"{f'+{run.added:,}':>9} {f'-{run.removed:,}':>9}"
         print(f"{messages.moment(run.at)}  {_came_to(run):<{width}} {counts}  {run.run_id}{_because(run.error)}")
         for change in run.changes:

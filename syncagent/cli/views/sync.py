@@ -11,6 +11,7 @@ from syncagent.cli.views.sources import show_failures, show_sources
 from syncagent.errors import printable
 from syncagent.model import SAMPLE
 from syncagent.state import messages
+from syncagent.state.doubt_groups import grouped
 from syncagent.values.types import spell_seconds
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ def show(result: SyncResult, config: Config, *, steps: bool = False) -> None:
     ``steps`` adds the counts of each source's steps.
     """
     print(_first_line(result))
+    in_doubt = messages.doubt_briefly(grouped(result.doubts, config.postfix.relay_domains), result.doubt_due)
+    if in_doubt:
+        print(in_doubt)
     held: Counter[str] = Counter()
     for hold in result.plan.holds:
         held[hold.domain] += hold.count
@@ -61,6 +65,8 @@ def show(result: SyncResult, config: Config, *, steps: bool = False) -> None:
     show_failures(result.sources)
     if result.error:
         say(f"not published: {result.error}")
+    if result.doubt_error:
+        say(f"doubt table {config.postfix.doubt_map}: {result.doubt_error}")
 
 
 def _first_line(result: SyncResult) -> str:

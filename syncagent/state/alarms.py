@@ -1,0 +1,69 @@
+"""Alarms: conditions that need a person. It is pure: no files, no clock."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct
+
+from syncagent.state import doubt_groups, messages
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from syncagent.model import Doubt, Hold
+    from syncagent.state.doubt_groups import Causes
+
+_WEEK = 7 * 86400.0
+
+
+class Alarm(Struct, frozen=True):
+    """A condition that needs a person: its kind, its subject, and a message with the remedy.
+
+    ``repeat``: seconds after which it is told again while it stands, 0 for never.
+    """
+
+    kind: Literal[
+        "held",
+        "catch-all",
+        "canary",
+        "stale",
+        "publish-failed",
+        "incomplete",
+        "configuration",
+        "doubt",
+        "doubt-not-in-force",
+    ]
+    subject: str
+    text: str
+    severity: Literal["warning", "error"] = "error"
+    repeat: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """Identity of the alarm between runs. The text is not part of it, since ages and counts in it change."""
+        return f"{self.kind} {self.subject}"
+
+
+def of_hold(hold: Hold, command: str) -> Alarm:
+    """Return the alarm of a hold that needs a person. ``command`` is the command line that approves it."""
+    kinds = " ".join(sorted({reason.kind for reason in hold.reasons} - {"source-failing"}))  # it comes and goes
+    return Alarm("held", f"{hold.domain} {kinds}", messages.held_alarm(hold, command))
+
+
+def of_doubts(doubts: Sequence[Doubt], relay_domains: Collection[str], causes: Causes, now: float) -> Iterable[Alarm]:
+    """Yield the alarms of doubts that have stood too long, one for each reason."""
+    aging = partial(doubt_groups.is_aging, causes=causes)
+    for group in doubt_groups.old(doubts, relay_domains, now, aging):
+        severity: Literal["warning", "error"] = "error" if now - group.since >= doubt_groups.ERROR else "warning"
+        yield Alarm("doubt", group.name, messages.doubt_alarm(group), severity)
+    lasting = partial(doubt_groups.is_lasting, causes=causes)
+    for group in doubt_groups.old(doubts, relay_domains, now, lasting):
+        yield Alarm("doubt", group.name, messages.doubt_alarm(group), "warning", _WEEK)
+
+
+def of_doubt_table(table: str, error: str) -> Iterable[Alarm]:
+    """Yield the alarm of a doubt table that could not be published. ``error`` is "" if it is in force."""
+    if error:
+        yield Alarm("doubt-not-in-force", table, messages.doubt_not_in_force(table, error))
