@@ -1,8 +1,8 @@
 """Predict smtpd's answer to RCPT TO from main.cf. Rules: ADDRESS_CLASS_README, and smtpd_check.c in Postfix's source.
 
 The settings for domains and recipients are evaluated in smtpd's order; of the restrictions, check_recipient_access and
-reject_unlisted_recipient in the lists for senders and recipients. Other restrictions, policy services, transports and
-milters can also reject or accept a recipient; they are not evaluated.
+reject_unlisted_recipient. Other restrictions, policy services, transports and milters can also reject or accept a
+recipient; they are not evaluated.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ _BEFORE = ("recipient_canonical_maps", "canonical_maps", "virtual_alias_maps")
 _REGULAR_EXPRESSIONS = ("regexp", "pcre")
 _ROUTED = re.compile(r"[%!@]")
 _TAKEN = "250"
-_SENDER = restrictions.SENDER
 
 
 def _no_reason(key: str) -> str:
@@ -122,9 +121,10 @@ class Smtpd:
         live, (local, _, domain) = self.live, recipient.rpartition("@")
         if local.startswith("-") and live.values.get("allow_min_user") != "yes":
             return Answer("501", "a local part may not begin with - (allow_min_user)")
-        refusal = self._by_list(_SENDER, recipient)[0] if restrictions.is_delayed(live) else None
-        if refusal:
-            return refusal
+        for name in (*restrictions.EARLIER, restrictions.SENDER) if restrictions.is_delayed(live) else ():
+            refusal, _ = self._by_list(name, recipient)
+            if refusal:
+                return refusal
         denied = live.values.get("relay_domains_reject_code", "554")
         if self._address_class(domain) is None:
             text = f"relay access denied: {domain} is not in {_RELAY}, nor a domain of this host's own"
