@@ -13,9 +13,11 @@ from syncagent.cli.explain import explain
 from syncagent.config import load as config
 from syncagent.files.search import SortedLines
 from syncagent.postfix.commands import Cause, CommandError
+from syncagent.postfix.doubt_table import Files
 from syncagent.state import history
+from syncagent.values.types import MapName
 from tests.scenario import HOUR, START, Scenario, only_hold, people
-from tests.support.postmap import COMPATIBILITY_LEVEL, write_parameters
+from tests.support.postmap import COMPATIBILITY_LEVEL, settle, write_parameters
 
 DAY = 24 * HOUR
 
@@ -204,6 +206,42 @@ def test_an_address_that_looks_like_an_option(scene: Scenario) -> None:
         assert json.loads(scene.say("explain", *args, code=0).stdout)["spelled"] == "-help@example.com"
     assert "No such option" in scene.say("explain", "-x", code=64).stderr
     assert "Usage" in scene.say("explain", "--help", code=0).stdout
+
+
+def test_why_in_doubt(scene: Scenario) -> None:
+    """Where smtpd answers 450, the verdict has the reason and since when; every reason of the domain is listed."""
+    doubt = scene.map.with_name("doubt")
+    scene.postfix["doubt_map"] = f"lmdb:{doubt}"
+    scene.postfix["doubt_new"] = "0s"
+    lines = f"check_recipient_access lmdb:{scene.map}, check_recipient_access lmdb:{doubt}, reject_unlisted_recipient"
+    with (scene.postfix_directory / "main.cf").open("a") as file:
+        file.write(f"smtpd_sender_restrictions = {lines}\n")
+    settle(scene.postfix_directory / "main.cf")
+    scene.write("list", {"info@example.com", "extra@example.com"})
+    scene.set_clock(START)
+    scene.sync_unchecked(0)
+    assert "it has no recipient, since" in explained(scene, "nobody@example.com")["verdict"]
+    scene.wait(HOUR)
+    scene.sync_unchecked(0)
+    assert explained(scene, "nobody@example.com")["doubts"] == []
+    assert "answers 550: the map" in explained(scene, "nobody@example.com")["verdict"]
+    scene.write("list", {"info@example.com"})
+    scene.sync_unchecked(0)
+    removed = explained(scene, "extra@example.com")
+    assert re.match(r"Postfix answers 450 \(in doubt: it was removed at 20.* \(until 20.*\)\): ", removed["verdict"])
+    assert "extra@example.com is in doubt: it was removed at 20" in removed["doubts"][0]
+    scene.break_source("corp")
+    scene.sync_unchecked(75)
+    for address in ("nobody@example.com", "x@sub.example.com"):
+        found = explained(scene, address)
+        assert re.search(r"answers 450 \(in doubt: source corp is failing, since 20[^)]*\): the map", found["verdict"])
+        assert re.match(r"example.com is in doubt: source corp is failing, since 20", found["doubts"][0])
+        assert found["doubts"][0] in scene.say("explain", address, code=0).stdout
+    known = explained(scene, "info@example.com")
+    assert "answers 250" in known["verdict"]
+    assert "source corp is failing" in known["doubts"][0]
+    Files(MapName("lmdb", doubt, f"lmdb:{doubt}")).switch_all(time.time())
+    assert "a run of syncagent failed, since 20" in explained(scene, "nobody@example.com")["verdict"]
 
 
 def test_history(scene: Scenario) -> None:

@@ -11,7 +11,7 @@ from syncagent.cli.explain import explain
 from syncagent.config import load as config
 from tests.checks import Backup
 from tests.support.need import need_postfix
-from tests.support.postmap import settle
+from tests.support.postmap import postmap_build, settle
 
 MORE = ("info@sub.example.com", "owner@example.com", '"john doe"@example.com', "+lead@example.com", "root@example.com")
 KNOWN, UNKNOWN, FOREIGN = "anna@example.com", "nobody@example.com", "who@example.net"
@@ -44,7 +44,56 @@ def patterns(maps: Path) -> None:
     settle(maps / "patterns")
 
 
+def doubt(*keys: str) -> Callable[[Path], None]:
+    """Give what makes the doubt table, of these keys and the probe."""
+
+    def write(maps: Path) -> None:
+        lines = [f"{key} DEFER_IF_REJECT 4.3.0 recipient list is being refreshed" for key in keys]
+        staged = maps / ".staged"
+        staged.mkdir()
+        (staged / "doubt").write_text(
+            "\n".join([*lines, "syncagent-doubt-probe@example.org DEFER_IF_REJECT 4.3.0 x\n"])
+        )
+        postmap_build(maps.parent / "config", f"lmdb:{staged / 'doubt'}")
+        for made in sorted(staged.iterdir()):
+            made.replace(maps / made.name)
+        staged.rmdir()
+
+    return write
+
+
+def no_doubt(maps: Path) -> None:
+    """Lose the doubt table."""
+    for path in maps.glob("doubt*"):
+        path.unlink()
+
+
+def other_values(maps: Path) -> None:
+    """Write a map that another hand made, with values that are not OK."""
+    IN_DOUBT(maps)
+    (maps / "other").write_text(f"{KNOWN} x\nben@example.org 1\nleo@example.org permit\nmia@example.com DUNNO\n")
+    postmap_build(maps.parent / "config", f"lmdb:{maps / 'other'}")
+
+
 OURS = "lmdb:{maps}/relay_recipients"
+DOUBT = "check_recipient_access lmdb:{maps}/doubt"
+FORM_C = f"check_recipient_access {OURS}, {DOUBT}, reject_unlisted_recipient"
+IN_DOUBT = doubt("example.com", ".example.com", "gone@example.org")
+OTHER = "nobody@example.org"
+
+
+def form_c(
+    name: str,
+    answers: dict[str, int],
+    says: str = "",
+    files: Callable[[Path], object] = IN_DOUBT,
+    **parameters: str,
+) -> Row:
+    """Give a state of form C: example.com is in doubt, and one address of example.org."""
+    lines = {"smtpd_sender_restrictions": FORM_C, "default_transport": "discard:"}
+    return Row(f"form C: {name}", answers, says, files, lines | parameters)
+
+
 ROWS = (
     row("all is right", {KNOWN: 250, UNKNOWN: 550, FOREIGN: 554, "info@sub.example.com": 250, "-a@example.com": 501}),
     row("not in relay_domains", {KNOWN: 554}, "not in relay_domains", relay_domains="example.org"),
@@ -185,6 +234,104 @@ ROWS = (
         relay_domains="xn--bcher-kva.example, bücher.example",
     ),
     row("a user with a hyphen", {"-a@example.com": 550}, allow_min_user="yes"),
+    form_c(
+        "all is right",
+        {
+            KNOWN: 250,
+            UNKNOWN: 450,
+            OTHER: 550,
+            FOREIGN: 554,
+            "ben@example.org": 250,
+            "gone@example.org": 450,
+            "Gone+x@Example.org": 450,
+            "syncagent-doubt-probe@example.org": 450,
+            "info@sub.example.com": 250,
+            "x@sub.example.com": 450,
+            "-a@example.com": 501,
+            "a%b@example.com": 450,
+        },
+        "Postfix answers 450 (in doubt: the doubt table has example.com): the map does not have it",
+        recipient_delimiter="+",
+    ),
+    form_c("nothing is in doubt", {KNOWN: 250, UNKNOWN: 550, FOREIGN: 554, "a%b@example.com": 550}, files=doubt()),
+    form_c("the doubt table is gone", {KNOWN: 250, UNKNOWN: 451, FOREIGN: 451}, "maps/doubt", files=no_doubt),
+    form_c(
+        "subdomains only by a dot",
+        {"x@sub.example.com": 450, UNKNOWN: 550},
+        files=doubt(".example.com"),
+        parent_domain_matches_subdomains="relay_domains",
+    ),
+    form_c("subdomains by name", {"x@sub.example.com": 450, UNKNOWN: 450}, files=doubt("example.com")),
+    form_c(
+        "an internationalised domain in one form",
+        {"nobody@xn--bcher-kva.example": 450, "nobody@bücher.example": 550},
+        files=doubt("xn--bcher-kva.example"),
+        relay_domains="xn--bcher-kva.example, bücher.example",
+    ),
+    form_c("senders are judged before there is a recipient", {UNKNOWN: 550, KNOWN: 250}, smtpd_delay_reject="no"),
+    form_c("another code", {UNKNOWN: 550}, "Postfix answers 550 (in doubt", access_map_defer_code="550"),
+    form_c("soft", {UNKNOWN: 450, OTHER: 450, FOREIGN: 454}, soft_bounce="yes"),
+    form_c("450", {UNKNOWN: 450, OTHER: 450}, unknown_relay_recipient_reject_code="450"),
+    form_c("everything is permitted before", {UNKNOWN: 550}, smtpd_sender_restrictions=f"permit, {FORM_C}"),
+    form_c(
+        "unlisted ones are rejected before",
+        {UNKNOWN: 550, KNOWN: 250},
+        smtpd_helo_restrictions="reject_unlisted_recipient",
+    ),
+    form_c(
+        "unlisted ones are only warned of before",
+        {UNKNOWN: 450},
+        smtpd_sender_restrictions=f"warn_if_reject reject_unlisted_recipient {FORM_C}",
+    ),
+    form_c(
+        "nobody is rejected elsewhere", {UNKNOWN: 450, OTHER: 550, KNOWN: 250}, smtpd_reject_unlisted_recipient="no"
+    ),
+    form_c(
+        "in a class",
+        {UNKNOWN: 450, OTHER: 550, KNOWN: 250},
+        smtpd_restriction_classes="ours",
+        ours=FORM_C,
+        smtpd_sender_restrictions="reject_non_fqdn_sender, ours",
+    ),
+    form_c("no map", {UNKNOWN: 250, FOREIGN: 554}, "is empty", relay_recipient_maps=""),
+    form_c("without its end", {UNKNOWN: 550}, smtpd_sender_restrictions=DOUBT),
+    form_c(
+        "the map has other values than OK",
+        {KNOWN: 451, "ben@example.org": 250, "leo@example.org": 250, "mia@example.com": 250},
+        "other in smtpd_sender_restrictions has anna@example.com x",
+        files=other_values,
+        relay_recipient_maps="lmdb:{maps}/other",
+        smtpd_sender_restrictions=FORM_C.replace("/relay_recipients", "/other"),
+    ),
+    Row(
+        "form A",
+        {KNOWN: 250, UNKNOWN: 450, OTHER: 550, FOREIGN: 554, "gone@example.org": 450},
+        "450 (in doubt: ",
+        IN_DOUBT,
+        {"smtpd_recipient_restrictions": f"{DOUBT}, reject_unauth_destination"},
+    ),
+    Row(
+        "form A: a bare table",
+        {KNOWN: 250, UNKNOWN: 450, OTHER: 550, FOREIGN: 554},
+        files=IN_DOUBT,
+        parameters={"smtpd_recipient_restrictions": "lmdb:{maps}/doubt, reject_unauth_destination"},
+    ),
+    Row(
+        "form A: the doubt table is gone",
+        {KNOWN: 451, UNKNOWN: 451, FOREIGN: 554},
+        "maps/doubt",
+        no_doubt,
+        {"smtpd_recipient_restrictions": f"{DOUBT}, reject_unauth_destination"},
+    ),
+    Row(
+        "form A: nobody is rejected",
+        {UNKNOWN: 250},
+        files=IN_DOUBT,
+        parameters={
+            "smtpd_recipient_restrictions": f"{DOUBT}, reject_unauth_destination",
+            "smtpd_reject_unlisted_recipient": "no",
+        },
+    ),
 )
 
 
@@ -196,6 +343,7 @@ def fixture_running() -> Iterator[Backup]:
     made.publish()
     made.add(*MORE, "postmaster@xn--bcher-kva.example")
     made.configure("relay_domains", ["example.com", "example.org", "bücher.example"])
+    made.configure("doubt_map", f"lmdb:{made.postfix.map_path.with_name('doubt')}")
     made.sync()
     with made.postfix:
         yield made

@@ -18,6 +18,7 @@ from syncagent.postfix.rcpt_answer import Smtpd
 from syncagent.postfix.table import Target
 from syncagent.state import history
 from syncagent.state.database import ledger_errors, reading
+from syncagent.state.doubts import Doubts
 from syncagent.state.snapshot import escape, rejects_of, unescape
 from syncagent.sync.removals import HOLD
 from syncagent.values.types import Domain
@@ -60,7 +61,8 @@ class Explanation(Struct, frozen=True, kw_only=True):
     ``published`` is true if the live map has it, ``since`` the time from which it has it, 0 if unknown. ``said`` are
     the entries of the sources, ``reasons`` sentences that explain the map's state, ``happened`` the recorded changes
     with their times, ``asked`` the keys of smtpd(8) and ``verdict`` its predicted answer to RCPT TO. ``history_since``
-    is the time of the first recorded run, 0 if there is none.
+    is the time of the first recorded run, 0 if there is none. ``doubts`` are sentences that say why unknown recipients
+    of its domain, or the address itself, are in doubt.
     """
 
     spelled: str
@@ -73,6 +75,7 @@ class Explanation(Struct, frozen=True, kw_only=True):
     asked: tuple[Lookup, ...]
     verdict: str
     history_since: float
+    doubts: tuple[str, ...] = ()
 
 
 def explain(config: Config, spelled: str) -> Explanation:
@@ -88,8 +91,9 @@ def explain(config: Config, spelled: str) -> Explanation:
     with reading(config.state.directory) as ledger:
         snapshots = _snapshots(ledger)
         finished, holds, first = ledger.finished, ledger.holds, ledger.first_time()
+        doubts = Doubts.read(config, ledger)
     config = _with_domains(config, finished)
-    smtpd, sent = _smtpd(config), _as_sent(spelled, address)
+    smtpd, sent = _smtpd(config, doubts), _as_sent(spelled, address)
     said: tuple[SourceEntry, ...] = ()
     covering = tuple(_by_base(snapshots, smtpd.without_extension(address)))
     if address:
@@ -117,6 +121,7 @@ def explain(config: Config, spelled: str) -> Explanation:
         asked=asked,
         verdict=_verdict(smtpd, sent),
         history_since=first,
+        doubts=tuple(doubts.sentences(address, frozenset(config.postfix.relay_domains))) if address else (),
     )
 
 
@@ -153,10 +158,11 @@ def _with_domains(config: Config, finished: Finished | None) -> Config:
     return replace(config, postfix=replace(config.postfix, relay_domains=tuple(names)))
 
 
-def _smtpd(config: Config) -> Smtpd:
+def _smtpd(config: Config, doubts: Doubts) -> Smtpd:
     """Return the smtpd whose main.cf is in postfix.config_directory."""
     domain = min(config.postfix.relay_domains, default="example.invalid")
-    return Smtpd(LivePostfix(config.postfix.config_directory, lambda: unused_address(domain)), config.postfix.map)
+    live = LivePostfix(config.postfix.config_directory, lambda: unused_address(domain))
+    return Smtpd(live, config.postfix.map, config.postfix.doubt_map, doubts.why)
 
 
 def _said(snapshots: dict[str, Path], address: str) -> tuple[SourceEntry, ...]:

@@ -34,6 +34,11 @@ PARAMETERS = (
     *("receive_override_options", "transport_maps"),
 )
 """Parameters that `check` evaluates. An override of one of these in master.cf is a finding."""
+OF_DOUBT = (
+    *("smtpd_client_restrictions", "smtpd_helo_restrictions", "smtpd_sender_restrictions"),
+    *("smtpd_data_restrictions", "smtpd_end_of_data_restrictions", "smtpd_delay_reject", "access_map_defer_code"),
+)
+"""Parameters that `check` evaluates where a doubt table is in use, besides ``PARAMETERS``."""
 TABLES = (
     *("relay_recipient_maps", "relay_domains", "mydestination", "virtual_alias_domains", "virtual_mailbox_domains"),
     *("recipient_canonical_maps", "canonical_maps", "virtual_alias_maps", "transport_maps"),
@@ -74,7 +79,7 @@ class LivePostfix:
     @cached_property
     def values(self) -> dict[str, str]:
         """The values of the parameters, with ``$name`` expanded; empty if postconf(1) fails."""
-        return self._parameters("-x", *PARAMETERS, *_RECIPIENT_PARAMETERS)
+        return self._parameters("-x", *PARAMETERS, *_RECIPIENT_PARAMETERS, *OF_DOUBT)
 
     @cached_property
     def migration_level(self) -> str:

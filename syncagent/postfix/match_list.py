@@ -50,12 +50,15 @@ def _hits(live: LivePostfix, pattern: str, keys: Iterable[str]) -> Iterable[str]
 
 
 def _keys(live: LivePostfix, name: str, domain: str) -> list[str]:
-    """Return the lookup keys of a domain: the domain, and for relay_domains its parents.
+    """Return the lookup keys of a domain: the domain, and for relay_domains its parents."""
+    return with_parents(live, name, domain) if name == "relay_domains" else [domain]
 
-    The parents have a leading dot unless parent_domain_matches_subdomains has relay_domains.
+
+def with_parents(live: LivePostfix, name: str, domain: str) -> list[str]:
+    """Return the lookup keys of a domain where ``name`` matches subdomains: the domain, then its parents.
+
+    The parents have a leading dot unless parent_domain_matches_subdomains has ``name``.
     """
-    if name != "relay_domains":
-        return [domain]
     labels = domain.split(".")
     parents = [".".join(labels[at:]) for at in range(1, len(labels))]
     by_name = name in live.listed("parent_domain_matches_subdomains")

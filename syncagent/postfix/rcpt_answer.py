@@ -1,26 +1,27 @@
 """Predict smtpd's answer to RCPT TO from main.cf. Rules: ADDRESS_CLASS_README, and smtpd_check.c in Postfix's source.
 
-The settings for domains and recipients are evaluated in smtpd's order. Other restrictions, policy services, transports
-and milters can also reject or accept a recipient; they are not evaluated.
+The settings for domains and recipients are evaluated in smtpd's order; of the restrictions, check_recipient_access and
+reject_unlisted_recipient. Other restrictions, policy services, transports and milters can also reject or accept a
+recipient; they are not evaluated.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from syncagent import addresses as normalise
 from syncagent.postfix import restrictions
 from syncagent.postfix.commands import Cause, CommandError
 from syncagent.postfix.live import patterns_of, without_exclamation
-from syncagent.postfix.match_list import matches
+from syncagent.postfix.match_list import matches, with_parents
 from syncagent.postfix.table import is_same_table
 from syncagent.values.types import TableName
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from syncagent.postfix.live import LivePostfix
     from syncagent.values.types import MapName
@@ -36,14 +37,36 @@ _CLASSES = (
 _BEFORE = ("recipient_canonical_maps", "canonical_maps", "virtual_alias_maps")
 _REGULAR_EXPRESSIONS = ("regexp", "pcre")
 _ROUTED = re.compile(r"[%!@]")
+_TAKEN = "250"
+
+
+def _no_reason(key: str) -> str:
+    return f"the doubt table has {key}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A reply to RCPT TO: its code and the reason; ``doubt`` is why it is 450 instead of 550, if it is for that."""
+
+    code: str
+    why: str
+    doubt: str = ""
+
+
+_PASSED = Answer(_TAKEN, "")
 
 
 @dataclass
 class Smtpd:
-    """The smtpd of this host as main.cf configures it. ``map`` is the table of recipients that syncagent publishes."""
+    """The smtpd of this host as main.cf configures it. ``map`` is the table of recipients that syncagent publishes.
+
+    ``doubt`` is the doubt table, None if there is none. ``in_doubt`` returns why this table has a key.
+    """
 
     live: LivePostfix
     map: MapName
+    doubt: MapName | None = None
+    in_doubt: Callable[[str], str] = field(default=_no_reason)
 
     @property
     def _own(self) -> frozenset[str]:
@@ -82,37 +105,125 @@ class Smtpd:
             why = "; ".join(map(str, self.live.main.notes)) or "postconf printed nothing"
             return f"cannot query Postfix: {why}"
         try:
-            code, why = self._answer(recipient)
+            answer = self._answer(recipient)
         except CommandError as error:
             if error.cause is Cause.PERMISSION and os.geteuid():  # Postfix opens its tables as root
                 return f"cannot query Postfix as this user: {error}"
-            code, why = "451", f"a lookup fails, in {error}"
-        if self.live.values.get("soft_bounce") == "yes" and code.startswith("5"):
-            code, why = f"4{code[1:]}", f"{why} (soft_bounce)"
-        unless = ", if nothing else refuses it" if code == "250" else ""
-        return f"Postfix answers {code}{unless}: {why}"
+            answer = Answer("451", f"a lookup fails, in {error}")
+        if self.live.values.get("soft_bounce") == "yes" and answer.code.startswith("5"):
+            answer = replace(answer, code=f"4{answer.code[1:]}", why=f"{answer.why} (soft_bounce)")
+        unless = ", if nothing else refuses it" if answer.code == _TAKEN else ""
+        doubt = f" (in doubt: {answer.doubt})" if answer.doubt else ""
+        return f"Postfix answers {answer.code}{doubt}{unless}: {answer.why}"
 
-    def _answer(self, recipient: str) -> tuple[str, str]:
-        """Return the reply code and the reason. Raises CommandError if a lookup fails."""
+    def _answer(self, recipient: str) -> Answer:
+        """Return the reply. Raises CommandError if a lookup fails."""
         live, (local, _, domain) = self.live, recipient.rpartition("@")
         if local.startswith("-") and live.values.get("allow_min_user") != "yes":
-            return "501", "a local part may not begin with - (allow_min_user)"
-        address_class = next((row for row in _CLASSES if self._matches(row[0], domain)), None)
+            return Answer("501", "a local part may not begin with - (allow_min_user)")
+        for name in (*restrictions.EARLIER, restrictions.SENDER) if restrictions.is_delayed(live) else ():
+            refusal, _ = self._by_list(name, recipient)
+            if refusal:
+                return refusal
         denied = live.values.get("relay_domains_reject_code", "554")
-        if address_class is None:
-            return denied, f"relay access denied: {domain} is not in {_RELAY}, nor a domain of this host's own"
+        if self._address_class(domain) is None:
+            text = f"relay access denied: {domain} is not in {_RELAY}, nor a domain of this host's own"
+            return Answer(denied, text)
         if _ROUTED.search(local) and live.values.get("allow_untrusted_routing") != "yes":
-            return denied, "relay access denied: sender-specified routing (allow_untrusted_routing)"
+            return Answer(denied, "relay access denied: sender-specified routing (allow_untrusted_routing)")
+        doubt = ""
+        for name in restrictions.LISTS:
+            refusal, doubt = self._by_list(name, recipient, doubt)
+            if refusal:
+                return refusal
+        return self._softened(self._unlisted(recipient), doubt)
+
+    def _by_list(self, name: str, recipient: str, doubt: str = "") -> tuple[Answer | None, str]:
+        """Return a list's refusal of the recipient, None if there is none; and why later refusals are 450, or "".
+
+        ``doubt`` is why they were so before. Raises CommandError if a lookup fails.
+        """
+        for rule in restrictions.rules(self.live, name):
+            does, answer = ("dunno", _PASSED) if rule.only_warns else self._of_rule(name, rule, recipient)
+            if does == "ok":
+                break
+            if does == "defer_if_reject":
+                doubt = doubt or answer.doubt
+            elif does != "dunno":
+                return self._softened(answer, doubt), doubt
+        return None, doubt
+
+    def _of_rule(self, name: str, rule: restrictions.Rule, recipient: str) -> tuple[str, Answer]:
+        """Return what a restriction of a list does, as ``restrictions.action``, and the reply if it refuses.
+
+        Raises CommandError if a lookup fails.
+        """
+        if rule.name == "permit":
+            return "ok", _PASSED
+        if rule.name == restrictions.UNLISTED:
+            answer = self._unlisted(recipient)
+            return ("dunno" if answer.code == _TAKEN else answer.code), answer
+        key, value = ("", "")
+        if rule.name == restrictions.RECIPIENT_ACCESS:
+            key, value = self._access(name, rule.argument, recipient)
+        if not key:
+            return "dunno", _PASSED
+        does = restrictions.action(value)
+        code = {"unknown": "451"}.get(does, does)
+        return does, Answer(code, f"{rule.argument} in {name} has {key} {value}", self._reason(rule.argument, key))
+
+    def _softened(self, answer: Answer, doubt: str) -> Answer:
+        """Return the reply, with another code instead of 5xx if the recipient is in doubt."""
+        if not doubt or not answer.code.startswith("5"):
+            return replace(answer, doubt="")
+        return Answer(self.live.values.get("access_map_defer_code", "450"), answer.why, doubt)
+
+    def _reason(self, table: str, key: str) -> str:
+        ours = self.doubt is not None and is_same_table(table, self.doubt)
+        return self.in_doubt(key) if ours else f"{table} has {key}"
+
+    def _access(self, name: str, table: str, recipient: str) -> tuple[str, str]:
+        """Return the first key of a recipient that an access table has, with its value; empty if there is none.
+
+        Raises CommandError if the lookup fails.
+        """
+        keys = list(dict.fromkeys(self._access_keys(recipient)))
+        whole_only = TableName.parse(table).type in _REGULAR_EXPRESSIONS
+        hits = self._look_up(name, table, keys[:1] if whole_only else keys)
+        return next(((key, hits[key]) for key in keys if key in hits), ("", ""))
+
+    def _access_keys(self, recipient: str) -> Iterator[str]:
+        """Yield the keys that smtpd looks up in an access table, in its order (access(5))."""
+        addresses = [recipient, *filter(None, [self.without_extension(recipient)])]
+        domain = recipient.rpartition("@")[2]
+        yield from addresses
+        yield from with_parents(self.live, "smtpd_access_maps", domain)
+        yield from (f"{address.rpartition('@')[0]}@" for address in addresses)
+
+    def _address_class(self, domain: str) -> tuple[str, str, str] | None:
+        """Return the address class of a domain, None for a foreign one. Raises CommandError if a lookup fails."""
+        return next((row for row in _CLASSES if self._matches(row[0], domain)), None)
+
+    def _unlisted(self, recipient: str) -> Answer:
+        """Return the reply of reject_unlisted_recipient. It does not refuse those of foreign domains.
+
+        Raises CommandError if a lookup fails.
+        """
+        live = self.live
         bypass = next(restrictions.bypasses(live), None)
         if bypass:
-            return "250", f"{bypass.parameter}: {bypass.text}"
+            return Answer(_TAKEN, f"{bypass.parameter}: {bypass.text}")
+        address_class = self._address_class(recipient.rpartition("@")[2])
+        if address_class is None:
+            return Answer(_TAKEN, "its domain is foreign")
         name, maps, code = address_class
         keys = list(self._keys(recipient, local=name == "mydestination"))
         for before in _BEFORE:
             table = self._table(before, keys) if before != maps else ""
             if table:
-                return "250", f"{before} has it ({table}), before {maps} is asked"
-        return self._of_class(recipient, keys, maps, live.values.get(code, "550"), "" if name == _RELAY else name)
+                return Answer(_TAKEN, f"{before} has it ({table}), before {maps} is asked")
+        reject = live.values.get(code, "550")
+        return Answer(*self._of_class(recipient, keys, maps, reject, "" if name == _RELAY else name))
 
     def _of_class(self, recipient: str, keys: list[str], maps: str, code: str, other: str) -> tuple[str, str]:
         """Return the reply code and the reason according to the recipient tables ``maps`` of an address class.

@@ -165,6 +165,11 @@ def doubt_reason(doubt: Doubt) -> str:
     return f"{_DOUBTS[doubt.kind](doubt.subject)}{end}"
 
 
+def doubt_since(doubt: Doubt) -> str:
+    """Return why a domain is in doubt, and since when."""
+    return f"{doubt_reason(doubt)}, since {moment(doubt.since)}" if doubt.since else doubt_reason(doubt)
+
+
 def _doubt_of_hold(kind: str) -> str:
     return "the removal of the relay domain is held" if kind == "domain" else f"removals are held: {kind}"
 

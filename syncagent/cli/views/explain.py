@@ -36,6 +36,8 @@ def show(one: Explanation) -> None:
             ("KEY", "THE MAP SAYS"),
             [(printable(asked.key), asked.found or asked.trouble or "nothing") for asked in one.asked],
         )
+    for doubt in one.doubts:
+        print(printable(doubt))
     print(one.verdict)
 
 
