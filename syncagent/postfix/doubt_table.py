@@ -21,6 +21,7 @@ from syncagent.files import atomic, pipeline
 from syncagent.postfix import publish
 from syncagent.postfix.table import Identities, TableSettings, Target, publish_step
 from syncagent.postfix.table_text import Rendering
+from syncagent.postfix.verify import text_keys
 from syncagent.values.types import INDEX_SUFFIX, MapName
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Files:
     # --- the mark of the switch
 
     def mark(self) -> Mark | None:
-        """Return the mark of the switch, None if there is none. One that cannot be read counts as of now, ``dead``."""
+        """Return the mark of the switch, None if there is none. One that is empty or unreadable is ``dead``, at 0."""
         try:
             words = atomic.read_foreign_text(self._mark, _MOST, "replace").split()
         except (FileNotFoundError, NotADirectoryError):
@@ -117,7 +118,7 @@ class Files:
         """
         text, index, mark = self.everything.path, Path(f"{self.everything.path}{SUFFIX}"), self.mark()
         if mark is None or mark.why == "failed":
-            atomic.write_whole(self._mark, f"{now:.0f} failed\n".encode(), 0o644)
+            self._write_mark(f"{now:.0f} failed\n")
         if not index.exists():
             return mark is not None and self.index.exists()
         index.replace(self.index)
@@ -125,6 +126,14 @@ class Files:
             text.replace(self.name.path)
         atomic.fsync_directory(self.directory)
         return True
+
+    def _write_mark(self, text: str) -> None:
+        """Write the mark; on a full disk an empty one, or none: to switch matters more."""
+        try:
+            atomic.write_whole(self._mark, text.encode(), 0o644)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._mark.touch(0o644)
 
     @property
     def index(self) -> Path:
@@ -165,6 +174,18 @@ class Files:
         """True if the switch, when it runs, puts every domain in doubt."""
         written, limit = self.alive()
         return not written or not -_AHEAD <= now - written <= limit
+
+    def ran_before(self) -> bool:
+        """True if a run has completed since the table was first made."""
+        return bool(self._runs())
+
+    def lines(self) -> tuple[list[str], list[str]]:
+        """Return the domains and the addresses in the text of the table; none if it cannot be read."""
+        with contextlib.suppress(OSError):
+            keys = [key.decode(errors="replace").strip() for key in text_keys(self.name.path)]
+            names = [key for key in keys if not key.startswith((".", PROBE))]
+            return [name for name in names if "@" not in name], [name for name in names if "@" in name]
+        return [], []
 
     def _runs(self) -> list[float]:
         with contextlib.suppress(ValueError):

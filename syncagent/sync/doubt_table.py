@@ -98,6 +98,18 @@ class DoubtTable(NoDoubtTable):
         self._addresses = state.doubtful()
         self._mark = self.files.mark()
         self._events: list[Event] = []
+        if self._record.identities is None and self.files.ran_before():
+            self._take_over()
+
+    def _take_over(self) -> None:
+        """Keep what the table has in doubt for another postfix.doubt_removed: the state that knew why is lost."""
+        now, until = self._run.now, self._run.now + self._config.postfix.doubt_removed
+        domains, addresses = self.files.lines()
+        rows = [(address, address.rpartition("@")[2], now, until) for address in addresses]
+        self._state.add_doubtful(rows)
+        self._addresses = rows
+        kept = tuple(Doubt(domain, "removed", since=now, seen=now, until=until) for domain in domains)
+        self._record = replace(self._record, doubts=doubt.widened((), kept))
 
     # --- widening
 

@@ -1,0 +1,101 @@
+"""Doubt that must outlive a fault: a run that is killed, a state that is lost, a full disk. Real runs, a real postmap."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.scenario import HOUR, MINUTE, people
+from tests.test_doubt import Backup
+
+_NOWHERE = """
+import resource, sys
+from pathlib import Path
+from syncagent.postfix.doubt_table import Files
+from syncagent.values.types import MapName
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+print(Files(MapName.parse(sys.argv[1])).switch_all(float(sys.argv[2])))
+"""
+"""Switch while no file can be written, as on a full disk."""
+
+
+def _killed(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_killed_after_a_catch_all_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its domain stays in doubt for doubt_removed, although that run was not recorded."""
+    mx = Backup(tmp_path)
+    mx.catch_all = ["example.com"]
+    mx.write("corp", people(20) | {"@example.com"})
+    mx.settled()
+    mx.write("corp", people(20))
+    holds = [hold.id for hold in mx.sync(code=65).plan.holds]
+    monkeypatch.setattr("syncagent.sync.record.published", _killed)
+    mx._by_own_clock(mx.now, ("approve", *holds), 130)
+    monkeypatch.undo()
+    assert mx.published() == people(20)
+    for _ in range(3):
+        mx.wait(HOUR)
+        mx.sync(code=None)
+        assert mx.in_doubt() == {"example.com"}
+    mx.wait(73 * HOUR)
+    mx.sync(code=None)
+    assert mx.in_doubt() == set()
+
+
+def test_the_state_is_lost(tmp_path: Path) -> None:
+    """The addresses in the table stay in doubt for another doubt_removed: only the state knew until when."""
+    mx = Backup(tmp_path)
+    mx.write("corp", people(20))
+    mx.settled()
+    mx.write("corp", people(19))
+    mx.sync()
+    assert mx.in_doubt() == {"user019@example.com"}
+    mx.lose_ledger()
+    for _ in range(3):
+        mx.wait(HOUR)
+        mx.sync(code=None)
+        assert mx.in_doubt() >= {"user019@example.com"}
+    mx.wait(73 * HOUR)
+    mx.sync(code=None)
+    assert mx.in_doubt() == set()
+
+
+def test_the_state_is_lost_while_a_domain_is_in_doubt(tmp_path: Path) -> None:
+    """Nobody knows the reason any more: it stays in doubt for doubt_removed."""
+    mx = Backup(tmp_path)
+    mx.catch_all = ["example.com"]
+    mx.limits["removed_percent"] = 100
+    mx.write("corp", people(20) | {"@example.com"})
+    mx.settled()
+    mx.write("corp", people(20))
+    mx.approve(*(hold.id for hold in mx.sync(code=65).plan.holds))
+    assert mx.in_doubt() == {"example.com"}
+    shutil.rmtree(mx.state)
+    for _ in range(3):
+        mx.wait(HOUR)
+        mx.sync(code=None)
+        assert mx.in_doubt() == {"example.com"}
+    mx.wait(73 * HOUR)
+    mx.sync(code=None)
+    assert mx.in_doubt() == set()
+
+
+def test_switched_on_a_full_disk(tmp_path: Path) -> None:
+    """After a failed run, every domain is put in doubt where not one octet can be written."""
+    mx = Backup(tmp_path)
+    mx.write("corp", people(20))
+    mx.settled()
+    command = [sys.executable, "-c", _NOWHERE, f"lmdb:{mx.doubt}", f"{mx.now:.0f}"]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "True\n"
+    assert mx.in_doubt() == {"example.com"}
+    assert mx.files.mark() is not None
+    mx.wait(6 * MINUTE)
+    mx.sync(code=None)
+    mx.wait(6 * MINUTE)
+    mx.sync(code=None)
+    assert mx.in_doubt() == set()
+    assert mx.files.mark() is None
