@@ -32,7 +32,7 @@ def syncagent(
     if config is not None:
         command += ["--config", str(config)]
     command += [str(arg) for arg in args]
-    environment = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED} | dict(env or {})
+    environment = _environment() | dict(env or {})
     try:
         done = (_warm if warm.can_run(environment) else _cold)(command, environment, cwd, timeout)
     except subprocess.TimeoutExpired as late:
@@ -44,6 +44,19 @@ def syncagent(
             f"{_shown(command)} exited {done.returncode}, not {check}\n{_printed(done.stdout, done.stderr)}"
         )
     return done
+
+
+def syncagent_within(memory: int, *args: str | Path, config: Path) -> subprocess.CompletedProcess[str]:
+    """Run `syncagent --config FILE ARGS…` with so many octets of address space; what it leaves running is killed."""
+    command = [sys.executable, "-m", "syncagent", "--config", str(config), *map(str, args)]
+    try:
+        return _warm(command, _environment(), None, PATIENCE, memory)
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"{_shown(command)} had not ended after {PATIENCE} s") from None
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
 
 
 def _cold(
@@ -63,9 +76,9 @@ def _cold(
 
 
 def _warm(
-    command: list[str], env: Mapping[str, str], cwd: Path | None, timeout: float
+    command: list[str], env: Mapping[str, str], cwd: Path | None, timeout: float, memory: int = 0
 ) -> subprocess.CompletedProcess[str]:
-    ended = _program().run(command[3:], env, cwd, timeout)
+    ended = _program().run(command[3:], env, cwd, timeout, memory)
     stdout, stderr = (
         stream.decode("utf-8", "backslashreplace").replace("\r\n", "\n").replace("\r", "\n")
         for stream in (ended.stdout, ended.stderr)

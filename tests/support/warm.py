@@ -6,10 +6,12 @@ other does: nothing of it is left for the next one. Whatever Python reads when i
 ``can_run`` says which requests that suits.
 """
 
+import contextlib
 import gc
 import importlib
 import json
 import os
+import resource
 import runpy
 import select
 import signal
@@ -18,7 +20,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -73,13 +74,24 @@ class Warm:
                 cwd=ROOT,
             )
 
-    def run(self, args: Sequence[str], env: Mapping[str, str], cwd: Path | None, timeout: float) -> Ended:
-        """Run `syncagent ARGS…`. Raises TimeoutExpired, once it is killed, if it takes longer."""
+    def run(
+        self, args: Sequence[str], env: Mapping[str, str], cwd: Path | None, timeout: float, memory: int = 0
+    ) -> Ended:
+        """Run `syncagent ARGS…`. Raises TimeoutExpired, once it is killed, if it takes longer.
+
+        ``memory``: octets of address space that it has. It is in a session of its own then, which ends with it.
+        """
         with _pipe() as out, _pipe() as err, open("/dev/null", "rb") as null:  # noqa: PTH123 - a device
             told, tells = socket.socketpair()
             with told:
                 with tells:
-                    request = {"args": list(args), "env": dict(env), "cwd": str(cwd or Path.cwd()), "umask": _umask()}
+                    request = {
+                        "args": list(args),
+                        "env": dict(env),
+                        "cwd": str(cwd or Path.cwd()),
+                        "umask": _umask(),
+                        "memory": memory,
+                    }
                     fds = [null.fileno(), out.write, err.write, tells.fileno()]
                     socket.send_fds(self._ours, [json.dumps(request).encode()], fds)
                 out.close_write()
@@ -109,7 +121,7 @@ class _Pipe:
             self._close(fd)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _pipe() -> Iterator[_Pipe]:
     pipe = _Pipe()
     try:
@@ -132,9 +144,7 @@ def _ended(told: socket.socket, out: int, err: int, args: Sequence[str], timeout
     while waiting:
         ready, _, _ = select.select(list(waiting), [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
-            pid = held[told.fileno()].split()
-            if pid:
-                os.kill(int(pid[0]), signal.SIGKILL)
+            _kill(held[told.fileno()])
             raise subprocess.TimeoutExpired(["syncagent", *args], timeout, bytes(held[out]), bytes(held[err]))
         for fd in ready:
             octets = os.read(fd, 1 << 16)
@@ -143,6 +153,13 @@ def _ended(told: socket.socket, out: int, err: int, args: Sequence[str], timeout
                 waiting.discard(fd)
     _, status = held[told.fileno()].split()
     return Ended(os.waitstatus_to_exitcode(int(status)), bytes(held[out]), bytes(held[err]))
+
+
+def _kill(told: bytearray) -> None:
+    """Kill a process by what was told of it so far."""
+    for pid in map(int, told.split()[:1]):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _serve(control: socket.socket) -> tuple[bytes, list[int]]:
@@ -169,6 +186,9 @@ def _watched(request: bytes, fds: list[int]) -> tuple[bytes, list[int]]:
         os.close(fd)
     os.write(tells, f"{pid} ".encode())
     _, status = os.waitpid(pid, 0)
+    if json.loads(request)["memory"]:
+        with contextlib.suppress(ProcessLookupError):  # what it left in its session
+            os.killpg(pid, signal.SIGKILL)
     os.write(tells, str(status).encode())
     os._exit(0)
 
@@ -191,6 +211,9 @@ def _become(request: bytes, streams: list[int]) -> None:
     os.environ.update(wanted["env"])
     os.chdir(wanted["cwd"])
     os.umask(wanted["umask"])
+    if wanted["memory"]:
+        os.setsid()
+        resource.setrlimit(resource.RLIMIT_AS, (wanted["memory"], wanted["memory"]))
     sys.argv = ["syncagent", *wanted["args"]]
     sys.path[0] = wanted["cwd"]
     runpy.run_module("syncagent", run_name="__main__", alter_sys=True)
