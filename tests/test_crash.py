@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -307,8 +307,8 @@ def test_the_clock_steps_back_between_the_renames(map_type: str, point: Point | 
     mx.converges(OLD)
 
 
-SIZE, ROUNDS = 200_000, 3
-MANY_OLD, MANY_NEW = range(SIZE), range(SIZE // 20, SIZE + SIZE // 20)
+SIZE, ROUNDS = 40_000, 4
+PROOF_SIZE, PROOF_ROUNDS = 200_000, 40
 
 
 @pytest.fixture(params=TYPES)
@@ -322,26 +322,43 @@ def live(request: pytest.FixtureRequest) -> Iterator[PrivatePostfix]:
 @pytest.mark.timeout(3600)
 def test_killed_at_random_instants_under_a_live_smtpd(live: PrivatePostfix, tmp_path: Path) -> None:
     """Clients that ask without a pause for recipients of both lists hear 250 and nothing else, whenever the kill is."""
-    old, new = ({f"u{number}@example.com" for number in numbers} for numbers in (MANY_OLD, MANY_NEW))
+    _killed_at_random_instants(live, tmp_path, SIZE, ROUNDS)
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(0)
+def test_killed_at_many_random_instants_under_a_live_smtpd(
+    live: PrivatePostfix, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """The same with a longer list, and many more kills."""
+    answers = _killed_at_random_instants(live, tmp_path, PROOF_SIZE, PROOF_ROUNDS)
+    record_property("figures", f"{PROOF_ROUNDS} kills, {PROOF_SIZE} addresses, {answers} answers, each 250")
+
+
+def _killed_at_random_instants(live: PrivatePostfix, tmp_path: Path, size: int, rounds: int) -> int:
+    """Kill so many runs, each in its part of the time that a run takes; return how many answers the clients had."""
+    numbers = range(size), range(size // 20, size + size // 20)
+    old, new = ({f"u{number}@example.com" for number in part} for part in numbers)
+    in_both = range(numbers[1].start, numbers[0].stop)
     mx = Crashing(tmp_path, (live.relay_recipient_maps or "").partition(":")[0], old)
     mx.map, mx.known = live.map_path, old | new
     began = time.monotonic()
     mx.here()
     takes = time.monotonic() - began
     live.reload()  # an smtpd that once found no map goes on without it
-    assert live.verdict("u20000@example.com").code == 250
+    assert live.verdict(f"u{in_both[0]}@example.com").code == 250
     answers: list[tuple[str, int]] = []
     over = threading.Event()
-    clients = [threading.Thread(target=_ask, args=(live.port, seed, over, answers)) for seed in (1, 2)]
+    clients = [threading.Thread(target=_ask, args=(live.port, seed, in_both, over, answers)) for seed in (1, 2)]
     for client in clients:
         client.start()
     dice = random.Random(SEED)  # noqa: S311 - not for secrets
     killed = 0
     try:
-        while killed < ROUNDS:
+        while killed < rounds:
             following = new if mx.published() == old else old
             mx.write("corp", following)
-            ended = mx.killed_after(takes * (killed + dice.random()) / ROUNDS)
+            ended = mx.killed_after(takes * (killed + dice.random()) / rounds)
             if ended is None:
                 killed += 1
             else:
@@ -355,14 +372,15 @@ def test_killed_at_random_instants_under_a_live_smtpd(live: PrivatePostfix, tmp_
             client.join(PATIENCE)
     assert len(answers) > 50, "the clients asked all the while"
     assert {code for _, code in answers} == {250}, [answer for answer in answers if answer[1] != 250][:5]
+    return len(answers)
 
 
-def _ask(port: int, seed: int, over: threading.Event, answers: list[tuple[str, int]]) -> None:
+def _ask(port: int, seed: int, numbers: range, over: threading.Event, answers: list[tuple[str, int]]) -> None:
     dice = random.Random(seed)  # noqa: S311 - not for secrets
     while not over.is_set():
         with Client(port) as client:
             for _ in range(50):
-                address = f"u{dice.randrange(MANY_NEW.start, MANY_OLD.stop)}@example.com"
+                address = f"u{dice.choice(numbers)}@example.com"
                 answers.append((address, client.verdict(address).code))
                 if over.wait(0.002):
                     break

@@ -1,6 +1,5 @@
 """A FIFO, a socket, a device, a directory or a huge file in a file's place: refused by name, never waited for."""
 
-import contextlib
 import os
 import shutil
 import signal
@@ -29,10 +28,9 @@ from tests.support.agent import Agent
 from tests.support.authority import Authority
 from tests.support.need import need_postmap
 from tests.support.postmap import minimal_config
-from tests.support.run import syncagent
+from tests.support.programs import PATIENCE
+from tests.support.run import syncagent, syncagent_within
 
-SECONDS = 30.0
-"""How long a child may take: one that waits for a FIFO takes for ever."""
 MEMORY = 2_000_000
 """Kilobytes of address space that a child has: one that reads a device or a huge file to its end runs out."""
 HUGE = 10 << 30
@@ -77,7 +75,6 @@ url = "https://127.0.0.1:9"
 token_file = "./token"
 """
 NAMED_THERE = {"recipe.toml", "token", "ca.pem", "client.pem"}
-LIMITED = f'ulimit -v {MEMORY}; exec "$@"'
 
 
 def _listen(path: Path) -> None:
@@ -227,33 +224,10 @@ def replaced(mx: Path, file: str, kind: str) -> Path:
     return path
 
 
-def started(mx: Path, verb: str) -> subprocess.Popen[str]:
-    """Start a verb with its memory limited."""
+def run(mx: Path, verb: str) -> subprocess.CompletedProcess[str]:
+    """Run a verb with its memory limited; it has to end by itself."""
     words = [str(mx / "fixture.json") if word == "FIXTURE" else word for word in VERBS.get(verb, (verb,))]
-    program = [sys.executable, "-m", "syncagent", "--config", str(mx / "syncagent.toml"), *words]
-    return subprocess.Popen(
-        ["/bin/sh", "-c", LIMITED, "sh", *program],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="backslashreplace",
-        start_new_session=True,
-    )
-
-
-def printed(children: dict[str, subprocess.Popen[str]]) -> dict[str, str]:
-    """Return what each child printed; each has to end by itself."""
-    try:
-        return {verb: child.communicate(timeout=SECONDS)[0] for verb, child in children.items()}
-    except subprocess.TimeoutExpired as late:
-        left = [verb for verb, child in children.items() if child.poll() is None]
-        raise AssertionError(f"still running after {SECONDS:g} s: {', '.join(left)}") from late
-    finally:
-        for child in children.values():
-            with contextlib.suppress(ProcessLookupError):  # Postfix's programs, which wait as well, go with it
-                os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
+    return syncagent_within(MEMORY << 10, *words, config=mx / "syncagent.toml")
 
 
 CASES = [
@@ -267,11 +241,12 @@ CASES = [
 def test_it_is_refused_by_name(mx: Path, row: Row, kind: str) -> None:
     """Every verb ends, with its own exit status, and says which file it is and what stands there."""
     path = replaced(mx, row.file, kind)
-    children = {verb: started(mx, verb) for verb in (*row.named, *row.ends)}
-    said = printed(children)
+    said = {}
     for verb, code in {**row.named, **row.ends}.items():
+        done = run(mx, verb)
+        said[verb] = done.stdout + done.stderr
         assert "Traceback" not in said[verb], said[verb]
-        assert code in {None, children[verb].returncode}, said[verb]
+        assert code in {None, done.returncode}, said[verb]
     for verb in row.named:
         assert str(path) in said[verb], said[verb]
         assert MAKERS[kind][1] in said[verb], said[verb]
@@ -283,12 +258,12 @@ def test_standard_input_as_configuration(mx: Path) -> None:
     config = mx / "syncagent.toml"
     command = [sys.executable, "-m", "syncagent", "--config", "/dev/stdin", "plan"]
     with config.open("rb") as given:
-        done = subprocess.run(command, stdin=given, capture_output=True, timeout=SECONDS, check=False)
+        done = subprocess.run(command, stdin=given, capture_output=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stderr is not None
         try:
-            assert child.wait(SECONDS) == 78  # though its standard input stays open
+            assert child.wait(PATIENCE) == 78  # though its standard input stays open
         finally:
             child.kill()
         said = child.stderr.read()
@@ -345,7 +320,7 @@ def test_a_lease_is_waited_for(tmp_path: Path) -> None:
         assert holder.stdout.readline() == b"held\n"
         assert files.read_foreign(path, 1000) == b"anna@example.com\n"
         assert holder.stdout.readline() == b"asked\n"
-        assert holder.wait(SECONDS) == 0
+        assert holder.wait(PATIENCE) == 0
 
 
 def test_what_is_read_is_limited(tmp_path: Path) -> None:
@@ -398,7 +373,7 @@ def test_check_waits_for_no_list_of_main_cf(mx: Path) -> None:
         for name, spelled in lists.items():
             os.mkfifo(mx / f"{name}.fifo")
             main_cf.write(f"{name} = {spelled.format(mx / f'{name}.fifo')}\n")
-    said = printed({"check": started(mx, "check"), "explain": started(mx, "explain")})
+    said = {verb: (done := run(mx, verb)).stdout + done.stderr for verb in ("check", "explain")}
     for name in lists:
         assert f"{mx / name}.fifo" in said["check"]
     assert said["check"].count("it is a FIFO") >= len(lists)
@@ -415,5 +390,5 @@ def test_init_waits_for_no_table(tmp_path: Path, table: str) -> None:
     with (directory / "main.cf").open("a") as main_cf:
         main_cf.write(f"relay_domains = {table.format(tmp_path / 'domains')}\n")
     command = ("init", "--config-directory", str(directory), "--domain", "example.com")
-    said = syncagent(*command, config=tmp_path / "syncagent.toml", timeout=SECONDS, check=0).stdout
+    said = syncagent(*command, config=tmp_path / "syncagent.toml", check=0).stdout
     assert "which cannot be listed" in said

@@ -1,11 +1,14 @@
 """Running the real program as its user would."""
 
+import atexit
+import functools
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests.support import warm
 from tests.support.programs import PATIENCE
 
 # What the surroundings of a test run must not tell the program.
@@ -22,25 +25,16 @@ def syncagent(
 ) -> subprocess.CompletedProcess[str]:
     """Run `syncagent [--config FILE] ARGS…` in a child process and capture what it prints.
 
-    `env` adds to the environment of the test run; `check` is the exit code that the test asserts.
+    `env` adds to the environment of the test run; `check` is the exit code that the test asserts. The process is forked
+    from one that has imported the program's modules, unless the environment changes how Python starts.
     """
     command = [sys.executable, "-m", "syncagent"]
     if config is not None:
         command += ["--config", str(config)]
     command += [str(arg) for arg in args]
-    surroundings = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+    environment = _environment() | dict(env or {})
     try:
-        done = subprocess.run(
-            command,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="backslashreplace",
-            timeout=timeout,
-            env=surroundings | dict(env or {}),
-            cwd=cwd,
-        )
+        done = (_warm if warm.can_run(environment) else _cold)(command, environment, cwd, timeout)
     except subprocess.TimeoutExpired as late:
         raise AssertionError(
             f"{_shown(command)} had not ended after {timeout} s\n{_printed(late.stdout, late.stderr)}"
@@ -50,6 +44,53 @@ def syncagent(
             f"{_shown(command)} exited {done.returncode}, not {check}\n{_printed(done.stdout, done.stderr)}"
         )
     return done
+
+
+def syncagent_within(memory: int, *args: str | Path, config: Path) -> subprocess.CompletedProcess[str]:
+    """Run `syncagent --config FILE ARGS…` with so many octets of address space; what it leaves running is killed."""
+    command = [sys.executable, "-m", "syncagent", "--config", str(config), *map(str, args)]
+    try:
+        return _warm(command, _environment(), None, PATIENCE, memory)
+    except subprocess.TimeoutExpired:
+        raise AssertionError(f"{_shown(command)} had not ended after {PATIENCE} s") from None
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+
+
+def _cold(
+    command: list[str], env: Mapping[str, str], cwd: Path | None, timeout: float
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="backslashreplace",
+        timeout=timeout,
+        env=env,
+        cwd=cwd,
+    )
+
+
+def _warm(
+    command: list[str], env: Mapping[str, str], cwd: Path | None, timeout: float, memory: int = 0
+) -> subprocess.CompletedProcess[str]:
+    ended = _program().run(command[3:], env, cwd, timeout, memory)
+    stdout, stderr = (
+        stream.decode("utf-8", "backslashreplace").replace("\r\n", "\n").replace("\r", "\n")
+        for stream in (ended.stdout, ended.stderr)
+    )
+    return subprocess.CompletedProcess(command, ended.returncode, stdout, stderr)
+
+
+@functools.cache
+def _program() -> warm.Warm:
+    program = warm.Warm()
+    atexit.register(program.close)
+    return program
 
 
 def _shown(command: list[str]) -> str:
