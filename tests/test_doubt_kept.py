@@ -1,4 +1,4 @@
-"""Doubt that outlives what knew of it: a state that is lost, a mark that cannot be written, a full disk, a second run."""
+"""Doubt that outlives a fault: a run that is killed, a state that is lost, a full disk. Real runs, a real postmap."""
 
 import shutil
 import subprocess
