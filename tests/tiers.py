@@ -18,6 +18,7 @@ SLOW: tuple[str, ...] = (
     "test_crash.py",
     "test_disk.py",
     "test_domains.py",
+    "test_doubt_boot.py",
     "test_doubt_switch.py",
     "test_explain.py",
     "test_guard_scenarios.py",
