@@ -71,8 +71,9 @@ class Context:
 
     @cached_property
     def tables(self) -> tuple[MapName, ...]:
-        """The tables that syncagent publishes: the map, and postfix.domains_map if set."""
-        return tuple(filter(None, (self.config.postfix.map, self.config.postfix.domains_map)))
+        """The tables that syncagent publishes: the map, and postfix.domains_map and postfix.doubt_map if set."""
+        postfix = self.config.postfix
+        return tuple(filter(None, (postfix.map, postfix.domains_map, postfix.doubt_map)))
 
     def target(self, table: MapName) -> Target:
         """Return the files of a table that syncagent publishes."""
