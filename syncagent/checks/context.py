@@ -19,6 +19,8 @@ from syncagent.postfix import commands
 from syncagent.postfix.live import TABLES, LivePostfix, patterns_of, unused_address, without_exclamation
 from syncagent.postfix.table import Target, is_same_file, is_same_table
 from syncagent.postfix.table_stats import TableStats
+from syncagent.state.database import reading
+from syncagent.state.doubts import Doubts
 from syncagent.sync import tables
 from syncagent.values.types import INDEX_SUFFIX, TableName
 
@@ -78,6 +80,12 @@ class Context:
     def target(self, table: MapName) -> Target:
         """Return the files of a table that syncagent publishes."""
         return Target(self.config.postfix.settings(table))
+
+    @cached_property
+    def doubts(self) -> Doubts:
+        """The recorded reasons of the doubt table. Raises LedgerError if the state cannot be read."""
+        with reading(self.config.state.directory) as ledger:
+            return Doubts.read(self.config, ledger)
 
     @cached_property
     def names_the_map(self) -> bool:

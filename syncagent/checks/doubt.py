@@ -6,6 +6,7 @@ doubt table, and reject_unlisted_recipient, whose 550 becomes 450 for what is in
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from syncagent.model import Doubt
 from syncagent.postfix import doubt_table, restrictions
 from syncagent.postfix.commands import CommandError
 from syncagent.postfix.doubt_table import Files
+from syncagent.postfix.match_list import with_parents
 from syncagent.postfix.restrictions import EARLIER, LATER, LISTS, RECIPIENT_ACCESS, SENDER, UNLISTED
 from syncagent.postfix.table import is_same_file, is_same_table
 from syncagent.postfix.verify import text_keys
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from syncagent.values.types import MapName
 
 SWITCH = "/opt/syncagent/libexec/doubt-switch.sh"
+PROBED = "probe"
+"""The end of smtpd's reply to the probe."""
 _UNSEEN = 900.0
 """Seconds without a run of the switch that are an error."""
 _SHOWN = 25
@@ -396,6 +400,59 @@ def is_in_force(context: Context) -> Iterator[Finding]:
     if failure:
         text = f"it could not be published: {failure}; removals are held, and what is newly in doubt gets 550"
         yield error(str(doubt), text, context.sync)
+
+
+# --- what the running smtpd must answer
+
+
+def code(context: Context) -> str:
+    """Return the reply code for what is in doubt."""
+    return context.live.values.get("access_map_defer_code", "450")
+
+
+def _in_use(context: Context) -> Lines | None:
+    """Return the restrictions of main.cf if the doubt table takes effect by them."""
+    doubt = context.config.postfix.doubt_map
+    lines = Lines.of(context, doubt) if doubt else None
+    return lines if lines and lines.list and (lines.delayed or lines.list != SENDER) else None
+
+
+def live_reason(context: Context, domain: str) -> str:
+    """Return why a relay domain is in doubt by the live table; "" if it is not, or if main.cf does not ask the table.
+
+    Raises CommandError if postconf(1) cannot expand a restriction class.
+    """
+    lines = _in_use(context)
+    if lines is None:
+        return ""
+    keys = with_parents(context.live, "smtpd_access_maps", domain)
+    with contextlib.suppress(CommandError):  # doubt-is-published reports a table that cannot be asked
+        there = context.live.look_up(str(lines.doubt), keys)
+        return next((context.doubts.why(key) for key in keys if key in there), "")
+    return ""
+
+
+def probe(context: Context) -> str:
+    """Return the address by which to ask the doubt table; "" if it has none, or if main.cf does not ask the table.
+
+    Raises CommandError if postconf(1) cannot expand a restriction class.
+    """
+    lines = _in_use(context)
+    if lines is None:
+        return ""
+    with contextlib.suppress(OSError):  # doubt-is-published reports it
+        for key in text_keys(context.target(lines.doubt).text):
+            if key.startswith(doubt_table.PROBE.encode()):
+                return key[:-1].decode(errors="replace")
+    return ""
+
+
+def permits_own_networks(context: Context) -> bool:
+    """True if permit_mynetworks comes before the doubt table is asked, in the same list."""
+    lines = _in_use(context)
+    return lines is not None and (
+        "permit_mynetworks" in {rule.name for name, rule in lines.before() if name == lines.list}
+    )
 
 
 # --- the lag
