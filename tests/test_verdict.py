@@ -71,7 +71,16 @@ def no_doubt(maps: Path) -> None:
 def other_values(maps: Path) -> None:
     """Write a map that another hand made, with values that are not OK."""
     IN_DOUBT(maps)
-    (maps / "other").write_text(f"{KNOWN} x\nben@example.org 1\nleo@example.org permit\nmia@example.com DUNNO\n")
+    values = {
+        KNOWN: "x",
+        "ben@example.org": "1",
+        "leo@example.org": "permit",
+        "mia@example.com": "DUNNO",
+        "z@example.com": "relay",
+        "n@example.com": "550",
+        "gone@example.org": "550 gone",
+    }
+    (maps / "other").write_text("".join(f"{address} {value}\n" for address, value in values.items()))
     postmap_build(maps.parent / "config", f"lmdb:{maps / 'other'}")
 
 
@@ -297,7 +306,15 @@ ROWS = (
     form_c("without its end", {UNKNOWN: 550}, smtpd_sender_restrictions=DOUBT),
     form_c(
         "the map has other values than OK",
-        {KNOWN: 451, "ben@example.org": 250, "leo@example.org": 250, "mia@example.com": 250},
+        {
+            KNOWN: 451,
+            "ben@example.org": 250,
+            "leo@example.org": 250,
+            "mia@example.com": 250,
+            "z@example.com": 250,
+            "n@example.com": 250,
+            "gone@example.org": 550,
+        },
         "other in smtpd_sender_restrictions has anna@example.com x",
         files=other_values,
         relay_recipient_maps="lmdb:{maps}/other",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncagent.checks import dns, local, postfix, relay, smtp, smtpd
+from syncagent.checks import dns, doubt, local, postfix, relay, smtp, smtpd
 from syncagent.checks.context import Context, Options
 from syncagent.checks.finding import Check, Finding, Needs, Person, Shell, error, skipped, warning
 from syncagent.errors import ExitCode, LayoutError, LedgerError, SyncagentError
@@ -52,7 +52,9 @@ def run(config: Config, options: Options) -> Checked:
     Nothing is written but temporary files.
     """
     context = Context(config, options)
-    findings = [finding for check in (_STATE, _SOURCES, *local.CHECKS) for finding in _run(check, context)]
+    findings = [
+        finding for check in (_STATE, _SOURCES, *local.CHECKS, *doubt.OF_SYNCAGENT) for finding in _run(check, context)
+    ]
     for check in _of_the_host(context):
         found = _run(check, context)
         findings += found if context.map_in_use else map(_left_to_do, found)
@@ -70,8 +72,8 @@ def refused(refusal: LayoutError) -> Checked:
 
 def registered() -> tuple[Check, ...]:
     """Return every check in the order of execution, those included that only some hosts run."""
-    of_the_host = (_MAIN_CF, _NO_POSTFIX, *postfix.CHECKS, *relay.CHECKS, *smtpd.CHECKS, _OFFLINE)
-    return (_STATE, _SOURCES, *local.CHECKS, *of_the_host, *dns.CHECKS, *smtp.CHECKS)
+    of_the_host = (_MAIN_CF, _NO_POSTFIX, *postfix.CHECKS, *relay.CHECKS, *smtpd.CHECKS, *doubt.CHECKS, _OFFLINE)
+    return (_STATE, _SOURCES, *local.CHECKS, *doubt.OF_SYNCAGENT, *of_the_host, *dns.CHECKS, *smtp.CHECKS)
 
 
 def _then(context: Context, findings: Iterable[Finding]) -> str:
@@ -132,7 +134,7 @@ def _of_the_host(context: Context) -> Iterator[Check]:
     if not context.live.values:
         yield _MAIN_CF if _has_main_cf(context) else _NO_POSTFIX
         return
-    yield from (*postfix.CHECKS, *relay.CHECKS, *smtpd.CHECKS)
+    yield from (*postfix.CHECKS, *relay.CHECKS, *smtpd.CHECKS, *doubt.CHECKS)
     if context.options.offline:
         yield _OFFLINE
     else:

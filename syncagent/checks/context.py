@@ -19,6 +19,8 @@ from syncagent.postfix import commands
 from syncagent.postfix.live import TABLES, LivePostfix, patterns_of, unused_address, without_exclamation
 from syncagent.postfix.table import Target, is_same_file, is_same_table
 from syncagent.postfix.table_stats import TableStats
+from syncagent.state.database import reading
+from syncagent.state.doubts import Doubts
 from syncagent.sync import tables
 from syncagent.values.types import INDEX_SUFFIX, TableName
 
@@ -71,12 +73,19 @@ class Context:
 
     @cached_property
     def tables(self) -> tuple[MapName, ...]:
-        """The tables that syncagent publishes: the map, and postfix.domains_map if set."""
-        return tuple(filter(None, (self.config.postfix.map, self.config.postfix.domains_map)))
+        """The tables that syncagent publishes: the map, and postfix.domains_map and postfix.doubt_map if set."""
+        postfix = self.config.postfix
+        return tuple(filter(None, (postfix.map, postfix.domains_map, postfix.doubt_map)))
 
     def target(self, table: MapName) -> Target:
         """Return the files of a table that syncagent publishes."""
         return Target(self.config.postfix.settings(table))
+
+    @cached_property
+    def doubts(self) -> Doubts:
+        """The recorded reasons of the doubt table. Raises LedgerError if the state cannot be read."""
+        with reading(self.config.state.directory) as ledger:
+            return Doubts.read(self.config, ledger)
 
     @cached_property
     def names_the_map(self) -> bool:

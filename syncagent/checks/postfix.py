@@ -155,17 +155,21 @@ def index_is_current(context: Context) -> Iterator[Finding]:
     """Compare the index of each table of syncagent with the table's text."""
     finished = context.ledger.finished if context.ledger else None
     first, second = context.config.postfix.map, context.config.postfix.domains_map
-    yield from _index(context, first, finished.identities if finished else None, asked=context.names_the_map)
+    yield from of_index(context, first, finished.identities if finished else None, asked=context.names_the_map)
     if second:
         named = any(is_same_table(entry, second) for entry in context.live.listed("relay_domains"))
-        yield from _index(context, second, finished.domain_identities if finished else None, asked=named)
+        yield from of_index(context, second, finished.domain_identities if finished else None, asked=named)
 
 
-def _index(context: Context, table: MapName, recorded: Identities | None, *, asked: bool) -> Iterator[Finding]:
+def of_index(
+    context: Context, table: MapName, recorded: Identities | None, *, asked: bool, who: str = "all"
+) -> Iterator[Finding]:
     """Yield an error if a table has no text or index, or if its index is older than its text or differs from it.
 
-    ``asked`` is true if main.cf names the table. The remedy for a missing text or index then includes a reload, since
-    a running Postfix process does not look for it again. Raises OSError if the text or index is not a regular file.
+    ``asked`` is true if main.cf names the table, ``who`` are then those who get 451 if it is missing. The remedy for a
+    missing text or index then includes a reload, since a running Postfix process does not look for it again.
+
+    Raises OSError if the text or index is not a regular file.
     """
     target = context.target(table)
     for path in (target.text, target.index(INDEX_SUFFIX[target.type])):
@@ -174,7 +178,7 @@ def _index(context: Context, table: MapName, recorded: Identities | None, *, ask
     if asked:
         again.append(replace(context.reload, when="then, since Postfix asks it:"))
     if not target.text.exists():
-        text = "nothing is published yet" + (", and Postfix asks it: all get 451" if asked else "")
+        text = "nothing is published yet" + (f", and Postfix asks it: {who} get 451" if asked else "")
         yield error(str(target.text), text, *again)
     elif target.type != "texthash":
         suffixes = dict.fromkeys((INDEX_SUFFIX[target.type], *INDEX_SUFFIX.values()))

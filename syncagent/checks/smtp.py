@@ -7,7 +7,7 @@ import smtplib
 from typing import TYPE_CHECKING, Self
 
 from syncagent import addresses as normalise
-from syncagent.checks import remedies
+from syncagent.checks import doubt, remedies
 from syncagent.checks.context import DEFAULT_RESTRICTIONS, server_name
 from syncagent.checks.finding import Check, Person, Shell, error, ok, skipped, warning
 from syncagent.errors import SyncagentError
@@ -96,7 +96,10 @@ class Dialogue:
 
 
 def verdicts(context: Context) -> Iterator[Finding]:
-    """Compare smtpd's replies with the map for at most 25 relay domains, and check that it relays no other domain."""
+    """Compare smtpd's replies with the map for at most 25 relay domains, and check that it relays no other domain.
+
+    If main.cf asks a doubt table, its probe must get 450, and so must unknown recipients of a domain in doubt.
+    """
     server = context.options.smtp or DEFAULT
     spelled = server_name(server)
     try:
@@ -108,6 +111,7 @@ def verdicts(context: Context) -> Iterator[Finding]:
                 yield from _unknown(context, dialogue, domain)
             if domains[_DOMAINS:]:
                 yield skipped(spelled, f"{len(domains) - _DOMAINS:,} more domains are not asked about")
+            yield from _probe(context, dialogue)
             yield from _foreign(context, dialogue)
     except NoDialogueError as failure:
         text = f"no dialogue with it: {failure}"
@@ -145,8 +149,13 @@ def _unknown(context: Context, dialogue: Dialogue, domain: str) -> Iterator[Find
     expected = int(context.live.values.get("unknown_relay_recipient_reject_code", "550"))
     if context.live.values.get("soft_bounce") == "yes" and expected >= _PERMANENT:
         expected -= 100
+    in_doubt = doubt.live_reason(context, domain)
     code, said = dialogue.verdict(unused_address(domain))
-    if code == expected:
+    if in_doubt and str(code) == doubt.code(context):
+        yield ok(domain, f"an unknown recipient gets {code}, since the domain is in doubt: {in_doubt}")
+    elif in_doubt and code >= _PERMANENT:
+        yield from _hard(context, dialogue, domain, f"an unknown recipient gets {code}, and the domain is in doubt")
+    elif code == expected:
         yield ok(domain, f"an unknown recipient gets {code}")
     elif code == _TAKEN and f"@{domain}" in map(str.casefold, context.published.catch_alls):
         yield ok(domain, "an unknown recipient is taken, since the map has a catch-all")
@@ -155,6 +164,33 @@ def _unknown(context: Context, dialogue: Dialogue, domain: str) -> Iterator[Find
         yield error(domain, text, context.reload)
     else:
         yield warning(domain, f"an unknown recipient gets {code} {said}, not {expected}", *_remedy(context, code, said))
+
+
+def _probe(context: Context, dialogue: Dialogue) -> Iterator[Finding]:
+    """Yield a finding for the reply to the probe of the doubt table: smtpd must find it there, and answer 450.
+
+    Raises NoDialogueError if the session fails.
+    """
+    address = doubt.probe(context)
+    if not address:
+        return
+    subject = str(context.config.postfix.doubt_map)
+    code, said = dialogue.verdict(address)
+    if str(code) == doubt.code(context) and said.rstrip().endswith(doubt.PROBED):
+        yield ok(subject, f"smtpd asks it: its probe {address} gets {code}")
+    elif code < _PERMANENT and "lookup" not in said and any(word in said.lower() for word in _STALE):
+        yield skipped(subject, f"its probe {address} gets {code} {said}, as every unknown recipient")
+    else:
+        yield from _hard(context, dialogue, subject, f"its probe {address} gets {code} {said}, not 450")
+
+
+def _hard(context: Context, dialogue: Dialogue, subject: str, text: str) -> Iterator[Finding]:
+    """Yield an error for a reply that is not that of doubt; "skipped" if smtpd permits this client before."""
+    if doubt.permits_own_networks(context) and mynetworks.has(context.live, dialogue.from_address):
+        why = f"asked from {dialogue.from_address}, which permit_mynetworks permits before the doubt table is asked"
+        yield skipped(subject, f"{text}; {why}")
+    else:
+        yield error(subject, f"{text}; is what is above in force?", context.sync, context.reload)
 
 
 def _remedy(context: Context, code: int, said: str) -> tuple[Step, ...]:

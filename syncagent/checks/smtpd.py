@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syncagent import addresses as normalise
-from syncagent.checks import postfix, relay, remedies
+from syncagent.checks import doubt, postfix, relay, remedies
 from syncagent.checks.context import DEFAULT_RESTRICTIONS, Context, needs_of
 from syncagent.checks.finding import Check, Person, Shell, error, skipped, warning
 from syncagent.errors import SyncagentError
 from syncagent.files import atomic as files
 from syncagent.postfix import commands, mynetworks, restrictions, table_text
 from syncagent.postfix.commands import CommandError
-from syncagent.postfix.live import PARAMETERS, unused_address
+from syncagent.postfix.live import OF_DOUBT, PARAMETERS, unused_address
 from syncagent.values.types import INDEX_SUFFIX, TableName
 
 if TYPE_CHECKING:
@@ -192,10 +192,11 @@ def nothing_is_overridden(context: Context) -> Iterator[Finding]:
     CommandError if postconf(1) fails.
     """
     services = _open_services(context)
+    judged = (*PARAMETERS, *(OF_DOUBT if context.config.postfix.doubt_map else ()))
     overrides: dict[str, dict[str, str]] = {}
     for place, value in commands.parameters(context.live.ask("postconf", "-xP")).items():
         service, _, name = place.rpartition("/")
-        if service in services and name in PARAMETERS and context.live.values.get(name) != value:
+        if service in services and name in judged and context.live.values.get(name) != value:
             overrides.setdefault(service, {})[name] = value
     there_already = _errors(context, {}) if overrides else {}
     for service, changed in overrides.items():
@@ -244,6 +245,7 @@ def _errors(context: Context, changed: dict[str, str]) -> dict[tuple[Find, str],
 _OF_THE_DIALOGUE: tuple[Find, ...] = (
     *(postfix.map_is_named, postfix.no_other_tables, relay.domains_are_relayed, relay.domains_are_of_one_class),
     *(unlisted_are_rejected, unknown_are_refused, nothing_accepts_before, relaying_is_closed, few_are_trusted),
+    *doubt.OF_THE_DIALOGUE,
 )
 """The checks of the settings that decide smtpd's reply to RCPT TO."""
 

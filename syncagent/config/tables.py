@@ -203,9 +203,9 @@ class Config(Struct, frozen=True, kw_only=True):
 
     def max_age(self, name: str) -> float:
         """Return the age at which a source's data is stale, in seconds."""
-        return self.schedule.max_age or max(_LEAST_MAX_AGE, 2 * self._longest_interval(name))
+        return self.schedule.max_age or max(_LEAST_MAX_AGE, 2 * self.longest_interval(name))
 
-    def _longest_interval(self, name: str) -> float:
+    def longest_interval(self, name: str) -> float:
         """Return the longest time between two fetches of a source, in seconds."""
         every, cron = self.every(name), self.schedule.cron
         return every if every is not None else cron.longest() if cron else 0.0

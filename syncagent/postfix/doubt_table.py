@@ -39,7 +39,8 @@ _RUNS = 6
 """Number of runs whose times ``alive`` keeps: those of the last five gaps."""
 _AHEAD = 600.0
 """Seconds that a time may be in the future before it counts as wrong."""
-_HEADER = b"# Written by syncagent: changes made here are lost. See doubt_map in syncagent.toml(5).\n"
+HEADER = b"# Written by syncagent: changes made here are lost. See doubt_map in syncagent.toml(5).\n"
+"""First line of the text."""
 _VALUE = b" DEFER_IF_REJECT 4.3.0 recipient list is being refreshed, please try again later\n"
 _PROBED = re.compile(rb"^(syncagent-doubt-probe@\S++) .*", re.MULTILINE)
 _LISTED = re.compile(rb"\t.*")
@@ -88,7 +89,7 @@ class Files:
         self.name = name
         self.directory = name.path.parent
         self.everything = MapName(name.type, self.directory / "doubt-all", f"{name.type}:{self.directory}/doubt-all")
-        self._alive, self._mark, self._by_hand, self._seen = (
+        self.alive_file, self.mark_file, self._by_hand, self._seen = (
             self.directory / file for file in ("alive", "doubt-switched", "by-hand", "doubt-switch-seen")
         )
 
@@ -97,7 +98,7 @@ class Files:
     def mark(self) -> Mark | None:
         """Return the mark of the switch, None if there is none. One that is empty or unreadable is ``dead``, at 0."""
         try:
-            words = atomic.read_foreign_text(self._mark, _MOST, "replace").split()
+            words = atomic.read_foreign_text(self.mark_file, _MOST, "replace").split()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError:
@@ -108,7 +109,7 @@ class Files:
 
     def remove_mark(self) -> None:
         """Remove the mark. Raises OSError."""
-        self._mark.unlink(missing_ok=True)
+        self.mark_file.unlink(missing_ok=True)
 
     def switch_all(self, now: float) -> bool:
         """Put every domain in doubt, as ``doubt-switch.sh`` does: rename the ready-made table over the table.
@@ -130,10 +131,10 @@ class Files:
     def _write_mark(self, text: str) -> None:
         """Write the mark; on a full disk an empty one, or none: to switch matters more."""
         try:
-            atomic.write_whole(self._mark, text.encode(), 0o644)
+            atomic.write_whole(self.mark_file, text.encode(), 0o644)
         except OSError:
             with contextlib.suppress(OSError):
-                self._mark.touch(0o644)
+                self.mark_file.touch(0o644)
 
     @property
     def index(self) -> Path:
@@ -160,7 +161,7 @@ class Files:
         limit = max(_LEAST_LIMIT, 3 * max(gaps, default=0.0)) if limit is None else limit
         listed = " ".join(f"{at:.0f}" for at in runs)
         text = f"written {now:.0f}\nlimit {limit:.0f}\nruns {listed}\n"
-        atomic.write_whole(self._alive, text.encode(), 0o644)
+        atomic.write_whole(self.alive_file, text.encode(), 0o644)
 
     def alive(self) -> tuple[float, float]:
         """Return when ``alive`` was written and its limit, both in seconds; (0, 0) if it cannot be read."""
@@ -169,6 +170,10 @@ class Files:
             return float(fields["written"][0]), float(fields["limit"][0])
         except (KeyError, IndexError, ValueError):
             return 0.0, 0.0
+
+    def longest_gap(self) -> float:
+        """Return the longest time between the last runs, in seconds; 0 if fewer than two are recorded."""
+        return max((after - before for before, after in itertools.pairwise(self._runs())), default=0.0)
 
     def is_dead(self, now: float) -> bool:
         """True if the switch, when it runs, puts every domain in doubt."""
@@ -194,7 +199,7 @@ class Files:
 
     def _fields(self) -> dict[str, list[str]]:
         try:
-            lines = atomic.read_foreign_text(self._alive, _MOST, "replace").splitlines()
+            lines = atomic.read_foreign_text(self.alive_file, _MOST, "replace").splitlines()
         except OSError:
             return {}
         return {words[0]: words[1:] for words in map(str.split, lines) if words}
@@ -251,7 +256,7 @@ def write(  # noqa: PLR0913 - all inputs of publishing
     ``sweep``: the caller has the lock, so that staging directories beside the table are left of killed runs. Returns
     the identities of the files. Raises PublishError.
     """
-    header = f"# doubt-all of {settings.name.path.name}\n".encode() if everything else _HEADER
+    header = f"# doubt-all of {settings.name.path.name}\n".encode() if everything else HEADER
     name = Files(settings.name).everything if everything else settings.name
     target = Target(TableSettings(name, settings.config_directory, settings.postmap_timeout, settings.reload))
     if sweep:

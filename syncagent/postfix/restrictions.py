@@ -141,10 +141,10 @@ def action(value: str) -> str:
     a list of restrictions, which is not evaluated; or ``unknown``: smtpd answers 451.
     """
     verb = value.split(maxsplit=1)[0].lower() if value.split() else ""
+    if verb in {"ok", "relay"} or value.strip().isdigit() or verb.startswith("permit"):
+        return "ok"
     if re.fullmatch(r"[45]\d\d", verb):
         return verb
-    if verb == "ok" or verb.isdigit() or verb.startswith("permit"):
-        return "ok"
     if verb == "defer_if_reject":
         return verb
     if verb in {"reject", "defer"}:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from syncagent.files import atomic as files
-from syncagent.postfix import table_text
+from syncagent.postfix import restrictions, table_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,8 @@ class TableStats:
 
     ``exists`` is false if there is no text. ``domains`` counts the keys by domain. ``catch_alls`` and ``extended``
     (``user+extension@domain``) have at most 200 addresses each, ``examples`` at most 3 a domain. ``postmasters`` are
-    the domains with a postmaster.
+    the domains with a postmaster. ``other_value`` is the first line whose value does not mean OK in an access table, as
+    KEY VALUE.
     """
 
     exists: bool
@@ -35,6 +36,7 @@ class TableStats:
     postmasters: set[str] = field(default_factory=set)
     extended: list[str] = field(default_factory=list)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    other_value: str = ""
 
     @classmethod
     def read(cls, text: Path) -> TableStats:
@@ -47,7 +49,9 @@ class TableStats:
         counts: Counter[bytes] = Counter()
         with file:
             for _, line in table_text.logical_lines(files.lines_of(file)):
-                key = (table_text.split(line) or (b"",))[0]
+                key, value = table_text.split(line) or (b"", b"")
+                if value.upper() != b"OK" and not stats.other_value and value:
+                    stats._add_value(key, value)
                 local, _, domain = key.rpartition(b"@")
                 counts[domain] += 1
                 if counts[domain] <= _EXAMPLES or not local or b"+" in local or local.lower() == b"postmaster":
@@ -55,6 +59,11 @@ class TableStats:
         for name, count in counts.items():
             stats.domains[name.decode(errors="replace").casefold()] += count
         return stats
+
+    def _add_value(self, key: bytes, value: bytes) -> None:
+        name, spelled = (part.decode(errors="replace") for part in (key, value))
+        if restrictions.action(spelled) != "ok":
+            self.other_value = f"{name} {spelled}"
 
     def _add(self, local: bytes, domain: bytes) -> None:
         name, spelled = (part.decode(errors="replace").casefold() for part in (domain, local))

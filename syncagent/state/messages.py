@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from syncagent.model import DoubtKind, Hold, Lack, Note, NoteKind, Reason, ReasonKind, Refusal
     from syncagent.state.doubt_groups import DoubtGroup
     from syncagent.state.doubt_status import DoubtStatus
+    from syncagent.state.lag import Lag
 
 EMPTY_MAP = "there is no recipient at all; an empty map refuses everybody, and is never published"
 _ALWAYS_HELD = "an empty map is never published"
@@ -288,6 +289,18 @@ def doubt_alarm(group: DoubtGroup) -> str:
 def doubt_not_in_force(table: str, error: str) -> str:
     """Return the message that the doubt table could not be published."""
     return f"the doubt table {table} is not in force, removals are held: {error}"
+
+
+def lag(domain: Lag) -> str:
+    """Return how long a new mailbox of a relay domain may be refused at most."""
+    if domain.seconds is None:
+        return "how long a new mailbox may be refused is not known: no agent runs, and there were not two runs yet"
+    if not domain.by_agent:
+        longest = spell_seconds(domain.seconds)
+        return f"a new mailbox may be refused for {longest}, the longest time between the last runs"
+    if not domain.seconds:
+        return f"a new mailbox may be refused for some seconds: source {domain.source} is watched"
+    return f"a new mailbox may be refused for {spell_seconds(domain.seconds)}, until source {domain.source} is asked"
 
 
 # --- the first line

@@ -11,6 +11,7 @@ import pytest
 from syncagent import checks
 from tests.checks import Backup, problems
 from tests.support.postmap import postmap_build, settle
+from tests.support.run import syncagent
 
 Deed = Callable[[Backup], object]
 
@@ -31,12 +32,18 @@ class Case:
     live: tuple[str, int, int] | None = None
 
 
+def beside(backup: Backup, name: str) -> Path:
+    """A file beside the map."""
+    return backup.postfix.map_path.with_name(name)
+
+
 def main_cf(**parameters: str | None) -> Deed:
-    """Set parameters of main.cf, MAP standing for the map."""
+    """Set parameters of main.cf, MAP standing for the map, DOUBT for the doubt table."""
 
     def deed(backup: Backup) -> None:
-        named = backup.postfix.relay_recipient_maps or ""
-        backup.postfix.set(**{name: value and value.replace("MAP", named) for name, value in parameters.items()})
+        named, doubt = backup.postfix.relay_recipient_maps or "", f"lmdb:{beside(backup, 'doubt')}"
+        values = {name: value and value.replace("MAP", named) for name, value in parameters.items()}
+        backup.postfix.set(**{name: value and value.replace("DOUBT", doubt) for name, value in values.items()})
 
     return deed
 
@@ -274,6 +281,60 @@ def unindexed(backup: Backup) -> None:
     (backup.postfix.directory / "domains.db").unlink()
 
 
+def configure_doubt(backup: Backup) -> None:
+    """Have a doubt table in the configuration, with example.com always in doubt."""
+    backup.configure("doubt_map", f"lmdb:{beside(backup, 'doubt')}")
+    backup.configure("doubt_always", ["example.com"])
+
+
+def doubtful(backup: Backup) -> None:
+    """Have a doubt table, with example.com in doubt, and a switch that runs; main.cf does not name it."""
+    configure_doubt(backup)
+    backup.sync()
+    seen(backup)
+
+
+def seen(backup: Backup) -> None:
+    """Have the switch run."""
+    beside(backup, "doubt-switch-seen").touch()
+
+
+def in_doubt(**parameters: str | None) -> Deed:
+    """Have a doubt table as main.cf is to ask it, then set parameters."""
+    lines = {"smtpd_sender_restrictions": FORM_C, "default_transport": "discard:", **parameters}
+    return both(doubtful, main_cf(**lines))
+
+
+def a_line_less(backup: Backup) -> None:
+    """Lose one form of an internationalised domain in the doubt table."""
+    text = beside(backup, "doubt")
+    lines = text.read_text().splitlines(keepends=True)
+    text.write_text("".join(line for line in lines if not line.startswith("bücher")))
+    postmap_build(backup.postfix.config_directory, f"lmdb:{text}")
+
+
+def values_by_hand(backup: Backup) -> None:
+    """Find a map that another hand wrote, with values that are not OK."""
+    backup.postfix.build_map(backup.postfix.map_path.read_text().replace(" OK", " x"))
+
+
+def forget_doubt(backup: Backup) -> None:
+    """Take the keys of the doubt table out of the configuration."""
+    lines = backup.file.read_text().splitlines(keepends=True)
+    backup.file.write_text("".join(line for line in lines if not line.startswith("doubt_")))
+
+
+def unpublishable(backup: Backup) -> None:
+    """Have a directory in the place of the other doubt table, and a run that fails for that."""
+    beside(backup, "doubt-all.lmdb").unlink()
+    beside(backup, "doubt-all.lmdb").mkdir()
+    syncagent("sync", config=backup.file, check=73)
+
+
+FORM_C = "check_recipient_access MAP, check_recipient_access DOUBT, reject_unlisted_recipient"
+ASKED = "check_recipient_access DOUBT"
+SENDER = "smtpd_sender_restrictions"
+NOBODY = "nobody@example.com"
 ERROR, WARNING = "error", "warning"
 TRUSTING = {
     "smtpd_relay_restrictions": "permit_mynetworks, reject_unauth_destination",
@@ -870,6 +931,221 @@ CASES: dict[str, Case] = {
         "smtpd_relay_restrictions",
         "postconf",
     ),
+    "the doubt table is not named": Case(
+        both(doubtful, main_cf(smtpd_sender_restrictions="reject_non_fqdn_sender, $own", own="reject_unlisted_sender")),
+        "doubt-is-asked",
+        ERROR,
+        "lmdb:",
+        "postconf",
+        live=(NOBODY, 550, 450),
+    ),
+    "the doubt table is not there yet": Case(
+        both(configure_doubt, seen),
+        "doubt-is-asked",
+        ERROR,
+        "lmdb:",
+        "syncagent",
+        live=(NOBODY, 550, 450),
+    ),
+    "the doubt table is asked of known recipients": Case(
+        in_doubt(smtpd_sender_restrictions=f"{ASKED}, reject_unlisted_recipient"),
+        "doubt-is-asked",
+        WARNING,
+        SENDER,
+        "postconf",
+        live=(NOBODY, 450, 450),
+    ),
+    "the doubt table is named with another type": Case(
+        in_doubt(smtpd_sender_restrictions=FORM_C.replace("DOUBT", "hash:$config_directory/../maps/doubt")),
+        "doubt-is-asked",
+        ERROR,
+        "lmdb:",
+        "postconf",
+        live=(NOBODY, 451, 450),
+    ),
+    "the doubt table by way of the proxy": Case(
+        in_doubt(smtpd_sender_restrictions=FORM_C.replace("DOUBT", "proxy:DOUBT")),
+        "doubt-is-asked",
+        ERROR,
+        "lmdb:",
+        "postconf",
+    ),
+    "the map by way of a proxy that may not open it": Case(
+        in_doubt(smtpd_sender_restrictions=FORM_C.replace("MAP", "proxy:MAP")),
+        "doubt-is-asked",
+        ERROR,
+        SENDER,
+        "postconf",
+    ),
+    "the map is asked with another type": Case(
+        in_doubt(smtpd_sender_restrictions=FORM_C.replace("MAP", "hash:$config_directory/../maps/relay_recipients")),
+        "doubt-is-asked",
+        ERROR,
+        SENDER,
+        "postconf",
+        live=("anna@example.com", 451, 250),
+    ),
+    "nothing rejects after the doubt table": Case(
+        in_doubt(smtpd_sender_restrictions=ASKED), "doubt-is-asked", ERROR, SENDER, "postconf", live=(NOBODY, 550, 450)
+    ),
+    "the doubt table is asked when it is too late": Case(
+        in_doubt(smtpd_sender_restrictions=f"check_recipient_access MAP, reject_unlisted_recipient, {ASKED}"),
+        "doubt-is-asked",
+        ERROR,
+        SENDER,
+        "postconf",
+        live=(NOBODY, 550, 450),
+    ),
+    "the doubt table is asked of the client": Case(
+        in_doubt(smtpd_sender_restrictions=None, smtpd_client_restrictions=f"{ASKED}, reject_unknown_client_hostname"),
+        "doubt-is-asked",
+        ERROR,
+        "smtpd_client_restrictions",
+        "postconf",
+    ),
+    "the doubt table is asked of the data as well": Case(
+        in_doubt(smtpd_data_restrictions=f"reject_unauth_pipelining, {ASKED}"),
+        "doubt-is-asked",
+        WARNING,
+        "smtpd_data_restrictions",
+        "postconf",
+    ),
+    "more after the lines of doubt": Case(
+        in_doubt(smtpd_sender_restrictions=f"{FORM_C}, check_sender_access inline:{{{{x@example.net=REJECT}}}}"),
+        "doubt-is-asked",
+        WARNING,
+        SENDER,
+        "postconf",
+        live=("anna@example.com", 250, 250),
+    ),
+    "senders are judged before there is a recipient": Case(
+        in_doubt(smtpd_delay_reject="no"),
+        "doubt-is-asked",
+        ERROR,
+        "smtpd_delay_reject",
+        "postconf",
+        live=(NOBODY, 550, 450),
+    ),
+    "doubt by the list for recipients": Case(
+        in_doubt(smtpd_sender_restrictions=None, smtpd_recipient_restrictions=f"{ASKED}, reject_unauth_destination"),
+        "doubt-is-asked",
+        WARNING,
+        "smtpd_recipient_restrictions",
+        "postconf",
+        live=(NOBODY, 450, 450),
+    ),
+    "a doubt table that nobody keeps current": Case(
+        both(in_doubt(), forget_doubt), "doubt-is-asked", ERROR, "lmdb:", "in ", live=(NOBODY, 450, 450)
+    ),
+    "doubt has another code": Case(
+        in_doubt(access_map_defer_code="550"),
+        "doubt-is-not-bypassed",
+        ERROR,
+        "access_map_defer_code",
+        "postconf",
+        live=(NOBODY, 550, 450),
+    ),
+    "unlisted ones are rejected before": Case(
+        in_doubt(smtpd_helo_restrictions="reject_invalid_helo_hostname, reject_unlisted_recipient"),
+        "doubt-is-not-bypassed",
+        ERROR,
+        "smtpd_helo_restrictions",
+        "postconf",
+        live=(NOBODY, 550, 450),
+    ),
+    "unlisted ones are rejected before, in the same list": Case(
+        in_doubt(smtpd_sender_restrictions=f"reject_unlisted_recipient {FORM_C}"),
+        "doubt-is-not-bypassed",
+        ERROR,
+        SENDER,
+        "postconf",
+        live=(NOBODY, 550, 450),
+    ),
+    "everybody is permitted before": Case(
+        in_doubt(smtpd_sender_restrictions=f"permit, {FORM_C}"),
+        "doubt-is-not-bypassed",
+        ERROR,
+        SENDER,
+        "# take permit out of",
+        also=main_cf(smtpd_sender_restrictions=FORM_C),
+        live=(NOBODY, 550, 450),
+    ),
+    "some are permitted before": Case(
+        in_doubt(smtpd_sender_restrictions=f"permit_mynetworks, {FORM_C}"),
+        "doubt-is-not-bypassed",
+        WARNING,
+        SENDER,
+        "# take permit_mynetworks out of",
+        also=main_cf(smtpd_sender_restrictions=FORM_C),
+    ),
+    "some are permitted before, by a table": Case(
+        both(
+            in_doubt(),
+            table("friends", "hash", "127.0.0.1 OK\n", smtpd_sender_restrictions="check_client_access TABLE, $lines"),
+            main_cf(lines=FORM_C),
+        ),
+        "doubt-is-not-bypassed",
+        WARNING,
+        SENDER,
+        "# take check_client_access hash:",
+        also=main_cf(smtpd_sender_restrictions=FORM_C),
+        live=(NOBODY, 550, 450),
+    ),
+    "the doubt table is missing": Case(
+        both(in_doubt(), lost("doubt"), lost("doubt", ".lmdb")),
+        "doubt-is-published",
+        ERROR,
+        "doubt",
+        "syncagent",
+        live=(NOBODY, 451, 450),
+    ),
+    "one form of an IDN domain in doubt": Case(
+        both(
+            in_doubt(relay_domains="example.com, example.org, bücher.example, xn--bcher-kva.example"),
+            settings(relay_domains=["example.com", "example.org", "bücher.example"], doubt_always=["bücher.example"]),
+            people("u@bücher.example", "postmaster@bücher.example"),
+            a_line_less,
+        ),
+        "doubt-is-published",
+        ERROR,
+        "xn--bcher-kva.example",
+        "syncagent",
+        live=("nobody@bücher.example", 550, 450),
+    ),
+    "the map has other values than OK": Case(
+        both(in_doubt(), values_by_hand),
+        "doubt-is-published",
+        ERROR,
+        "lmdb:",
+        "syncagent",
+        live=("anna@example.com", 451, 250),
+    ),
+    "doubt is left out by master.cf": Case(
+        both(in_doubt(), master_cf("smtpd_sender_restrictions=reject_non_fqdn_sender")),
+        "nothing-is-overridden",
+        ERROR,
+        SENDER,
+        "postconf",
+    ),
+    "the switch does not run": Case(
+        both(in_doubt(), lambda backup: beside(backup, "doubt-switch-seen").unlink()),
+        "doubt-switch",
+        ERROR,
+        "maps",
+        "# in /etc/cron.d/",
+        also=seen,
+    ),
+    "there is no sign of life": Case(
+        both(in_doubt(), lambda backup: beside(backup, "alive").unlink()), "doubt-switch", ERROR, "alive", "syncagent"
+    ),
+    "the doubt table cannot be published": Case(
+        both(in_doubt(), unpublishable),
+        "doubt-not-in-force",
+        ERROR,
+        "lmdb:",
+        "syncagent",
+        also=both(lambda backup: beside(backup, "doubt-all.lmdb").rmdir(), lost("doubt-switched")),
+    ),
     "a secret that others can read": Case(open_secret, "secrets-are-kept", ERROR, "notify.url_file", "chmod 600"),
     "the state lies open": Case(mode("state", 0o755), "state-is-ours", WARNING, "state", "chmod 750"),
     "everybody may write the map": Case(mode("map", 0o777), "paths-are-ours", ERROR, "maps", "chmod o-w"),
@@ -922,6 +1198,7 @@ ELSEWHERE = {
     "postmap-is-there": "the programs of this host stay",
     "no-postfix": "not a misconfiguration: test_run.test_no_postfix",
     "not-redirected": "takes a Postfix of 3.11 or later: test_run.test_hash_where_it_is_leaving",
+    "lag": "reports, and finds nothing wrong: test_doubt",
     "offline": "reports what was not to be asked: test_a_right_one",
     "mx-records": "takes a DNS server: the table of test_dns",
     "verdicts": "takes a running Postfix whose configuration is newer than it: test_smtp",
@@ -938,6 +1215,30 @@ def test_each_check_has_a_row() -> None:
 
 
 RIGHT: dict[str, Deed] = {
+    "a doubt table": in_doubt(),
+    "a doubt table beside restrictions of a host's own": both(
+        in_doubt(),
+        table(
+            "senders", "hash", "x@example.net REJECT\n", smtpd_sender_restrictions="check_sender_access TABLE $lines"
+        ),
+        main_cf(
+            lines=f"reject_unknown_sender_domain, check_policy_service {{ unix:private/x, timeout=10s }} {FORM_C}",
+            smtpd_client_restrictions="permit_mynetworks, reject_rbl_client bl.example.net",
+            smtpd_recipient_restrictions="reject_unauth_destination, reject_unlisted_recipient",
+        ),
+    ),
+    "a doubt table in a class": both(
+        in_doubt(smtpd_sender_restrictions="ours"), main_cf(smtpd_restriction_classes="ours", ours=FORM_C)
+    ),
+    "a doubt table where unlisted recipients are rejected by it alone": in_doubt(smtpd_reject_unlisted_recipient="no"),
+    "a doubt table by the list for recipients, as it must be": in_doubt(
+        smtpd_sender_restrictions=None,
+        smtpd_recipient_restrictions=f"{ASKED}, reject_unauth_destination",
+        smtpd_delay_reject="no",
+    ),
+    "a doubt table, and the map by way of the proxy": in_doubt(
+        smtpd_sender_restrictions=FORM_C.replace("MAP", "proxy:MAP"), relay_recipient_maps="proxy:MAP"
+    ),
     "relay_domains of a table, by a leading dot": both(
         people("u@sub.example.com"),
         table("domains", "hash", "example.com x\n.example.com x\nexample.org x\n", relay_domains="TABLE"),

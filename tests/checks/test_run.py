@@ -27,12 +27,14 @@ IDS = [
     *("remembered", "asked"),
     *("configuration", "secrets-are-kept", "state-is-ours", "paths-are-ours", "map-can-be-written"),
     *("tables-are-files", "lock-is-free", "postmap-is-there", "sources-answer"),
+    *("doubt-not-in-force", "doubt-switch", "lag"),
     *("main-cf-is-understood", "no-postfix"),
     *("map-is-named", "tables-can-be-asked", "no-other-tables", "type-is-there", "not-redirected", "index-is-current"),
     *("domains-are-relayed", "relayed-domains-are-ours", "domains-have-recipients", "recipients-are-relayed"),
     *("domains-are-of-one-class", "catch-alls-are-wanted", "domains-have-a-postmaster", "extensions-are-understood"),
     *("unlisted-are-rejected", "unknown-are-refused", "nothing-accepts-before", "local-recipients-are-known"),
     *("relaying-is-closed", "few-are-trusted", "no-mx-backup", "queue-lives-long", "nothing-is-overridden"),
+    *("doubt-is-asked", "doubt-is-not-bypassed", "doubt-is-published"),
     *("offline", "mx-records", "verdicts"),
 ]
 

@@ -1,0 +1,483 @@
+"""Checks of the doubt table: the restrictions of main.cf that ask it, the table, the switch, and the lag of domains.
+
+The restrictions are at the end of smtpd_sender_restrictions: the map, by which the list ends for known recipients, the
+doubt table, and reject_unlisted_recipient, whose 550 becomes 450 for what is in doubt (access(5), DEFER_IF_REJECT).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from syncagent import addresses as normalise
+from syncagent.checks.finding import Check, Needs, Person, Shell, error, ok, skipped, warning
+from syncagent.checks.postfix import of_index
+from syncagent.files import atomic as files
+from syncagent.model import Doubt
+from syncagent.postfix import doubt_table, restrictions
+from syncagent.postfix.commands import CommandError
+from syncagent.postfix.doubt_table import Files
+from syncagent.postfix.match_list import with_parents
+from syncagent.postfix.restrictions import EARLIER, LATER, LISTS, RECIPIENT_ACCESS, SENDER, UNLISTED
+from syncagent.postfix.table import is_same_file, is_same_table
+from syncagent.postfix.verify import text_keys
+from syncagent.state import lag, messages
+from syncagent.state.database import reading
+from syncagent.state.status import is_running
+from syncagent.values.types import TableName, spell_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from syncagent.checks.context import Context
+    from syncagent.checks.finding import Finding, Step
+    from syncagent.postfix.restrictions import Rule
+    from syncagent.values.types import MapName
+
+SWITCH = "/opt/syncagent/libexec/doubt-switch.sh"
+PROBED = "probe"
+"""The end of smtpd's reply to the probe."""
+_UNSEEN = 900.0
+"""Seconds without a run of the switch that are an error."""
+_SHOWN = 25
+_EVERY_LIST = (*EARLIER, SENDER, *LISTS, *LATER)
+"""The restriction lists in the order in which smtpd evaluates them."""
+_IN_VAIN = "unknown recipients get 550 even in doubt"
+_PERMITS = re.compile(r"\s(ok|permit\w*)(\s|$)", re.IGNORECASE | re.MULTILINE)
+_LISTABLE = ("hash", "btree", "lmdb", "dbm", "inline")
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The restrictions of main.cf, by list, and the two tables that they ask."""
+
+    rules: dict[str, list[Rule]]
+    map: MapName
+    doubt: MapName
+    delayed: bool
+
+    @classmethod
+    def of(cls, context: Context, doubt: MapName) -> Lines:
+        """Return the restrictions of main.cf. Raises CommandError if postconf(1) cannot expand a restriction class."""
+        rules = {name: restrictions.rules(context.live, name) for name in _EVERY_LIST}
+        return cls(rules, context.config.postfix.map, doubt, restrictions.is_delayed(context.live))
+
+    def asks(self, rule: Rule) -> bool:
+        """True if a restriction asks the doubt table, by any type."""
+        return rule.name == RECIPIENT_ACCESS and is_same_file(rule.argument, self.doubt)
+
+    def asks_the_map(self, rule: Rule) -> bool:
+        """True if a restriction asks the map, by any type."""
+        return rule.name == RECIPIENT_ACCESS and is_same_file(rule.argument, self.map)
+
+    @property
+    def places(self) -> list[tuple[str, Rule]]:
+        """The restrictions that ask the doubt table, with their lists."""
+        return [(name, rule) for name, rules in self.rules.items() for rule in rules if self.asks(rule)]
+
+    @property
+    def list(self) -> str:
+        """The list in which the doubt table takes effect; "" if there is none.
+
+        That is the list for senders if reject_unlisted_recipient follows there, else one of those for recipients.
+        """
+        sender = self.rules[SENDER]
+        at = next((at for at, rule in enumerate(sender) if self.asks(rule)), len(sender))
+        if any(rule.name == UNLISTED for rule in sender[at:]):
+            return SENDER
+        return next((name for name in LISTS if any(map(self.asks, self.rules[name]))), "")
+
+    def before(self) -> Iterator[tuple[str, Rule]]:
+        """Yield the restrictions that smtpd evaluates for a recipient before the doubt table takes effect."""
+        for name in _EVERY_LIST:
+            if not self.delayed and name in {*EARLIER, SENDER}:
+                continue
+            for rule in self.rules[name]:
+                if name == self.list and self.asks(rule):
+                    return
+                yield name, rule
+
+
+# --- the lines
+
+
+def is_asked(context: Context) -> Iterator[Finding]:
+    """Yield a finding if main.cf does not ask the doubt table as it should, or asks one that is nobody's.
+
+    Raises CommandError if postconf(1) cannot expand a restriction class.
+    """
+    doubt = context.config.postfix.doubt_map
+    if doubt is None:
+        yield from _of_nobody(context)
+        return
+    lines = Lines.of(context, doubt)
+    of_another_type = [(name, rule) for name, rule in lines.places if rule.argument != str(doubt)]
+    if not lines.places:
+        yield error(str(doubt), f"main.cf does not name it: {_IN_VAIN}", *_all_lines(context, lines))
+    elif of_another_type and not all(is_same_table(rule.argument, doubt) for _, rule in of_another_type):
+        name, rule = of_another_type[0]
+        text = f"{name} has {rule.argument}, but {doubt} is what is written: {_IN_VAIN}"
+        yield error(str(doubt), text, *_all_lines(context, lines))
+    elif any(rule.argument.startswith("proxy:") for _, rule in of_another_type):
+        text = "main.cf names it by way of proxy:, which notices a new table late, if it may open it at all"
+        yield error(str(doubt), text, *_all_lines(context, lines))
+    elif not lines.list:
+        name = lines.places[0][0]
+        text = f"the doubt table is asked there, but {UNLISTED} does not follow: {_IN_VAIN}"
+        yield error(name, text, *_all_lines(context, lines))
+    elif lines.list == SENDER:
+        yield from _in_order(context, lines)
+    else:
+        yield from _second_best(context, lines)
+
+
+def _of_nobody(context: Context) -> Iterator[Finding]:
+    """Yield an error for each doubt table in main.cf if postfix.doubt_map is not set: nobody keeps it current."""
+    for name in _EVERY_LIST:
+        rules = restrictions.rules(context.live, name)
+        for before, rule, after in zip(rules, rules[1:], [*rules[2:], None], strict=False):
+            middle = after is not None and after.name == UNLISTED and before.name == RECIPIENT_ACCESS
+            named_so = middle and is_same_file(before.argument, context.config.postfix.map)
+            if rule.name == RECIPIENT_ACCESS and (named_so or _is_written_by_us(rule.argument)):
+                table = TableName.parse(rule.argument)
+                text = f"{name} asks it as a doubt table, but postfix.doubt_map is not set: nobody keeps it current"
+                yield error(str(table), text, context.setting("doubt_map", f"lmdb:{table.rest}"), context.sync)
+
+
+def _is_written_by_us(table: str) -> bool:
+    """True if the text of a table is a doubt table of syncagent."""
+    path = TableName.parse(table).path
+    try:
+        with files.open_foreign(path or Path()) as file:
+            first = file.readline(len(doubt_table.HEADER))
+    except OSError:
+        return False
+    return first == doubt_table.HEADER or first.startswith(b"# doubt-all of ")
+
+
+def _in_order(context: Context, lines: Lines) -> Iterator[Finding]:
+    """Yield a finding for what is wrong with the three restrictions, which smtpd_sender_restrictions has."""
+    sender, remedy = lines.rules[SENDER], _all_lines(context, lines)
+    at = next(at for at, rule in enumerate(sender) if lines.asks(rule))
+    known = next((at for at, rule in enumerate(sender[:at]) if lines.asks_the_map(rule)), None)
+    if not lines.delayed:
+        text = f"no: senders are judged before there is a recipient, and the doubt table is not asked: {_IN_VAIN}"
+        by_recipients = _second_best_lines(context, lines, "or, where it must stay so,")
+        yield error("smtpd_delay_reject", text, context.postconf("smtpd_delay_reject", "yes"), by_recipients)
+    if known is None:
+        text = "the doubt table is asked for known recipients as well, which get 451 if it is missing or broken: {}"
+        yield warning(SENDER, text.format(f"{RECIPIENT_ACCESS} {lines.map} must come before it"), *remedy)
+    else:
+        yield from _map_is_right(context, lines, sender[known])
+        others = [rule.text for rule in sender[known:] if not _is_of_doubt(lines, rule)]
+        if others:
+            text = f"{', '.join(others)}: skipped for known recipients, since it comes after {sender[known].text}"
+            yield warning(SENDER, text, *remedy)
+    for name in (*EARLIER, *LISTS, *LATER):
+        if any(map(lines.asks, lines.rules[name])):
+            text = "the doubt table is asked there as well: later rejects of known recipients get 450"
+            yield warning(name, text, _without(context, lines, name))
+
+
+def _map_is_right(context: Context, lines: Lines, rule: Rule) -> Iterator[Finding]:
+    """Yield an error if the restriction that asks the map has another type, or a proxy: that may be refused."""
+    if not is_same_table(rule.argument, lines.map):
+        text = f"it has {rule.argument}, but {lines.map} is what is written: recipients may be missing there"
+        yield error(SENDER, text, *_all_lines(context, lines))
+    elif rule.argument.startswith("proxy:") and rule.argument not in context.live.listed("relay_recipient_maps"):
+        text = f"it has {rule.argument}, which proxy_read_maps does not permit: smtpd stops there"
+        yield error(SENDER, text, *_all_lines(context, lines))
+
+
+def _second_best(context: Context, lines: Lines) -> Iterator[Finding]:
+    """Yield a warning that the doubt table is asked in a list for recipients; "ok" if it has to be."""
+    if not lines.delayed:
+        yield ok(lines.list, "the doubt table is asked there, since smtpd_delay_reject is no")
+        return
+    text = (
+        f"the doubt table is asked there: if it is missing or broken, known recipients get 451 as well, and while a"
+        f" domain is in doubt, later rejects of its known recipients get 450; it belongs at the end of {SENDER}"
+    )
+    yield warning(lines.list, text, *_all_lines(context, lines))
+
+
+def is_not_bypassed(context: Context) -> Iterator[Finding]:
+    """Yield a finding for what takes effect before the doubt table, or makes another code of its 450.
+
+    Raises CommandError if postconf(1) cannot expand a restriction class.
+    """
+    doubt = context.config.postfix.doubt_map
+    lines = Lines.of(context, doubt) if doubt else None
+    if lines is None or not lines.list or (lines.list == SENDER and not lines.delayed):
+        return
+    code = context.live.values.get("access_map_defer_code", "450")
+    if not code.startswith("4"):
+        text = f"{code}: what is in doubt gets {code} instead of 450"
+        yield error("access_map_defer_code", text, context.postconf("access_map_defer_code", "450"))
+    for name, rule in lines.before():
+        if rule.only_warns:
+            continue
+        if rule.name == UNLISTED:
+            text = f"{UNLISTED} comes before the doubt table is asked: {_IN_VAIN}"
+            yield error(name, text, _without(context, lines, name))
+        elif name == lines.list and rule.name == "permit":
+            yield error(name, f"permit comes before the doubt table is asked: {_IN_VAIN}", _elsewhere(lines, rule))
+        elif name == lines.list and not lines.asks_the_map(rule) and _may_permit(context, rule):
+            text = f"{rule.text} comes before the doubt table is asked: {_IN_VAIN} from whom it permits"
+            yield warning(name, text, _elsewhere(lines, rule))
+
+
+def _elsewhere(lines: Lines, rule: Rule) -> Person:
+    return Person(text=f"take {rule.text} out of {rule.of_class or lines.list}: as a rule {EARLIER[0]} is its place")
+
+
+def _may_permit(context: Context, rule: Rule) -> bool:
+    """True if a restriction permits some clients or senders: by its name, or by a value of its access table."""
+    if rule.name.startswith("permit"):
+        return True
+    return rule.name.startswith("check_") and rule.name.endswith("_access") and _has_ok(context, rule.argument)
+
+
+def _has_ok(context: Context, table: str) -> bool:
+    """True if an access table has a value that permits, or if its values cannot be listed."""
+    name = TableName.parse(table)
+    try:
+        if name.type in _LISTABLE:
+            lines = context.live.ask("postmap", "-s", str(name)).splitlines()
+            return any(restrictions.action(line.partition("\t")[2]) == "ok" for line in lines)
+        if name.type in {"cidr", "pcre", "regexp", "texthash"}:
+            text = files.read_foreign_text(name.rest, files.MOST_OF_A_LIST, "replace").splitlines()
+            return any(_PERMITS.search(line) for line in text if not line.startswith("#"))
+    except (CommandError, OSError):
+        return True
+    return True
+
+
+# --- remedies
+
+
+def _all_lines(context: Context, lines: Lines) -> tuple[Step, ...]:
+    """Return the commands by which main.cf asks the doubt table in the right place, and nowhere else.
+
+    `sync` comes first until there is a table: an smtpd that starts without it answers 451 for a while.
+    """
+    there = context.target(lines.doubt).index(doubt_table.SUFFIX).exists()
+    inside = [rule for rule in lines.rules[SENDER] if rule.of_class and _is_of_doubt(lines, rule)]
+    others = [name for name in (*EARLIER, *LISTS, *LATER) if any(map(lines.asks, lines.rules[name]))]
+    delay = [] if lines.delayed or lines.list not in {"", SENDER} else [context.postconf("smtpd_delay_reject", "yes")]
+    return (
+        *([] if there else [context.sync]),
+        *(Person(text=f"take {rule.text} out of {rule.of_class}") for rule in inside),
+        _sender_list(context, lines),
+        *delay,
+        *(_without(context, lines, name) for name in others),
+    )
+
+
+def _is_of_doubt(lines: Lines, rule: Rule) -> bool:
+    return lines.asks(rule) or lines.asks_the_map(rule) or rule.name == UNLISTED
+
+
+def _sender_list(context: Context, lines: Lines) -> Shell:
+    """Return the command that puts the three restrictions at the end of smtpd_sender_restrictions; the others stay."""
+    kept = _kept(context, SENDER, [rule for rule in lines.rules[SENDER] if not _is_of_doubt(lines, rule)])
+    ours = (f"{RECIPIENT_ACCESS} {lines.map}", f"{RECIPIENT_ACCESS} {lines.doubt}", UNLISTED)
+    return context.postconf(SENDER, ", ".join([*kept, *ours]))
+
+
+def _second_best_lines(context: Context, lines: Lines, when: str) -> Shell:
+    name = LISTS[-1]
+    kept = _kept(context, name, [rule for rule in lines.rules[name] if not lines.asks(rule)])
+    command = context.postconf(name, ", ".join([f"{RECIPIENT_ACCESS} {lines.doubt}", *kept])).command
+    return Shell(command=command, when=when, needs=Needs.RELOAD)
+
+
+def _without(context: Context, lines: Lines, name: str) -> Step:
+    """Return the command that removes from a list what asks the doubt table, and what rejects before it is asked."""
+    if name == SENDER:
+        return _sender_list(context, lines)
+    gone = [rule for rule in lines.rules[name] if lines.asks(rule) or (rule.name == UNLISTED and name not in LATER)]
+    inside = next((rule for rule in gone if rule.of_class), None)
+    if inside:
+        return Person(text=f"take {inside.text} out of {inside.of_class}")
+    return context.postconf(name, ", ".join(_kept(context, name, [r for r in lines.rules[name] if r not in gone])))
+
+
+def _kept(context: Context, name: str, rules: Iterable[Rule]) -> list[str]:
+    """Return the text of these restrictions as main.cf spells them."""
+    raw = context.live.listed_raw(name)
+    return list(dict.fromkeys(" ".join(raw[rule.start : rule.stop]) for rule in rules))
+
+
+# --- the table
+
+
+def is_published(context: Context) -> Iterator[Finding]:
+    """Yield a finding if the doubt table is missing, not as its text, or lacks one form of an IDN domain.
+
+    Also if the map has values by which known recipients reach the doubt table. Raises OSError if a text cannot be
+    read, and CommandError if postconf(1) cannot expand a restriction class.
+    """
+    doubt = context.config.postfix.doubt_map
+    if doubt is None:
+        return
+    lines = Lines.of(context, doubt)
+    recorded = context.ledger.doubt.identities if context.ledger else None
+    yield from of_index(context, doubt, recorded, asked=bool(lines.places), who="unknown recipients")
+    for domain, form in _missing_forms(context.target(doubt).text):
+        yield error(domain, f"{doubt} has {form} in one form only: {_IN_VAIN} in the other one", context.sync)
+    if lines.list == SENDER and context.published.other_value:
+        text = f"it has {context.published.other_value!r}: by another value than OK, {SENDER} does not end there"
+        yield error(str(lines.map), f"{text}; the recipient gets 451, or what the doubt table says", context.sync)
+
+
+def _missing_forms(text: Path) -> Iterator[tuple[str, str]]:
+    """Yield each IDN domain of a doubt table that it has in one form only, with that form."""
+    try:
+        keys = {key[:-1].decode(errors="replace").casefold() for key in text_keys(text) if b"@" not in key}
+    except FileNotFoundError:
+        return
+    for key in sorted(keys):
+        domain = normalise.domain_or_same(key.removeprefix("."))
+        dot = "." if key.startswith(".") else ""
+        if not keys.issuperset(f"{dot}{form}" for form in map(str.casefold, normalise.renderings(domain))):
+            yield domain, key
+
+
+# --- the switch
+
+
+def switch(context: Context) -> Iterator[Finding]:
+    """Yield an error if the switch does not run, has fired or would fire, where main.cf names the doubt table.
+
+    Where there is no main.cf, as in a container of its own, the table is taken to be named. Raises CommandError if
+    postconf(1) cannot expand a restriction class.
+    """
+    doubt = context.config.postfix.doubt_map
+    if doubt is None or (context.live.values and not Lines.of(context, doubt).places):
+        return
+    beside, now = Files(doubt), time.time()
+    seen = beside.switch_seen()
+    if not -_UNSEEN <= now - seen <= _UNSEEN:
+        when = f"it last ran at {messages.moment(seen)}" if seen else "it never ran"
+        text = f"doubt-switch.sh does not run ({when}): should syncagent stop, unknown recipients go on getting 550"
+        yield error(str(beside.directory), text, *_switch_on(beside.directory))
+    if mark := beside.mark():
+        reason = messages.doubt_since(Doubt("*", mark.why, since=mark.at))
+        text = (
+            f"unknown recipients of every domain get 450: {reason}; it ends with a run in which every source is asked"
+        )
+        yield error(str(beside.mark_file), text, context.sync)
+    if beside.is_dead(now):
+        written, limit = beside.alive()
+        age = f"was written at {messages.moment(written)}, with a limit of {spell_seconds(limit)}" if written else ""
+        text = (
+            f"no sign of life: it {age or 'is missing, or cannot be read'}: doubt-switch.sh puts every domain in doubt"
+        )
+        yield error(str(beside.alive_file), text, context.sync)
+
+
+def _switch_on(directory: Path) -> Iterator[Step]:
+    """Yield the lines that have the switch run, under systemd or by cron."""
+    by_cron = f"in /etc/cron.d/syncagent-doubt: */5 * * * * root {SWITCH} {directory}"
+    at_boot = f"in /etc/cron.d/syncagent-doubt: @reboot root {SWITCH} {directory} --boot"
+    if not Path("/run/systemd/system").is_dir():
+        yield from (Person(text=text) for text in (by_cron, at_boot))
+        return
+    yield Shell(command="systemctl enable --now syncagent-doubt.timer")
+    yield Shell(command="systemctl enable syncagent-doubt-boot.service")
+    yield from (Person(text=text, when="or, by cron,") for text in (by_cron, at_boot))
+
+
+def is_in_force(context: Context) -> Iterator[Finding]:
+    """Yield an error if the last run could not publish the doubt table."""
+    doubt = context.config.postfix.doubt_map
+    failure = context.ledger.doubt.error if doubt and context.ledger else ""
+    if failure:
+        text = f"it could not be published: {failure}; removals are held, and what is newly in doubt gets 550"
+        yield error(str(doubt), text, context.sync)
+
+
+# --- what the running smtpd must answer
+
+
+def code(context: Context) -> str:
+    """Return the reply code for what is in doubt."""
+    return context.live.values.get("access_map_defer_code", "450")
+
+
+def _in_use(context: Context) -> Lines | None:
+    """Return the restrictions of main.cf if the doubt table takes effect by them."""
+    doubt = context.config.postfix.doubt_map
+    lines = Lines.of(context, doubt) if doubt else None
+    return lines if lines and lines.list and (lines.delayed or lines.list != SENDER) else None
+
+
+def live_reason(context: Context, domain: str) -> str:
+    """Return why a relay domain is in doubt by the live table; "" if it is not, or if main.cf does not ask the table.
+
+    Raises CommandError if postconf(1) cannot expand a restriction class.
+    """
+    lines = _in_use(context)
+    if lines is None:
+        return ""
+    keys = with_parents(context.live, "smtpd_access_maps", domain)
+    with contextlib.suppress(CommandError):  # doubt-is-published reports a table that cannot be asked
+        there = context.live.look_up(str(lines.doubt), keys)
+        return next((context.doubts.why(key) for key in keys if key in there), "")
+    return ""
+
+
+def probe(context: Context) -> str:
+    """Return the address by which to ask the doubt table; "" if it has none, or if main.cf does not ask the table.
+
+    Raises CommandError if postconf(1) cannot expand a restriction class.
+    """
+    lines = _in_use(context)
+    if lines is None:
+        return ""
+    with contextlib.suppress(OSError):  # doubt-is-published reports it
+        for key in text_keys(context.target(lines.doubt).text):
+            if key.startswith(doubt_table.PROBE.encode()):
+                return key[:-1].decode(errors="replace")
+    return ""
+
+
+def permits_own_networks(context: Context) -> bool:
+    """True if permit_mynetworks comes before the doubt table is asked, in the same list."""
+    lines = _in_use(context)
+    return lines is not None and (
+        "permit_mynetworks" in {rule.name for name, rule in lines.before() if name == lines.list}
+    )
+
+
+# --- the lag
+
+
+def lags(context: Context) -> Iterator[Finding]:
+    """Yield "ok" with the lag of each relay domain, of at most 25. Raises LedgerError if the state cannot be read."""
+    directory, doubt = context.config.state.directory, context.config.postfix.doubt_map
+    gap = None if is_running(directory) else Files(doubt).longest_gap() if doubt else 0.0
+    with reading(directory) as ledger:
+        found = lag.of_domains(context.config, ledger.concerns, context.scope, gap)
+    yield from (ok(one.domain, messages.lag(one)) for one in found[:_SHOWN])
+    if found[_SHOWN:]:
+        yield skipped("", f"{len(found) - _SHOWN:,} more domains are not listed")
+
+
+OF_THE_DIALOGUE: tuple[Callable[[Context], Iterator[Finding]], ...] = (is_asked, is_not_bypassed)
+"""The checks of the settings that decide whether smtpd asks the doubt table."""
+OF_SYNCAGENT = (
+    Check("doubt-not-in-force", "The last run published the doubt table, or there is none", is_in_force),
+    Check("doubt-switch", "The switch runs that puts every domain in doubt, or no doubt table is asked", switch),
+    Check("lag", "How long a new mailbox may be refused is known", lags),
+)
+CHECKS = (
+    Check("doubt-is-asked", "smtpd asks the doubt table in the right place, or there is none", is_asked),
+    Check("doubt-is-not-bypassed", "Nothing decides before the doubt table, or there is none", is_not_bypassed),
+    Check("doubt-is-published", "The doubt table is the index of its text, or there is none", is_published),
+)
