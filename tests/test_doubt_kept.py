@@ -1,4 +1,4 @@
-"""Doubt that outlives a fault: a run that is killed, a state that is lost, a full disk. Real runs, a real postmap."""
+"""Doubt that must outlive a fault: a run that is killed, a state that is lost, a full disk. Real runs and postmap."""
 
 import shutil
 import subprocess
