@@ -253,6 +253,7 @@ def test_five_thousand_domains_are_one_line(tmp_path: Path) -> None:
 def unpublishable(mx: Backup) -> Backup:
     """A backup MX whose doubt table cannot be published, since postmap fails."""
     mx.own_postmap()
+    mx.sync()
     mx.postmap_fails.touch()
     mx.break_source("corp")
     return mx

@@ -74,6 +74,7 @@ def values(mx: Station) -> dict[str, float]:
 
 def everything(desk: Desk) -> set[str]:
     """Have all there is to tell, and give the metrics' names."""
+    desk.scenario.postfix["doubt_map"] = f"lmdb:{desk.scenario.directory}/doubt"
     desk.scenario.write("corp", people(20))
     desk.run()
     assert isinstance(desk.scenario, Station)
@@ -339,6 +340,8 @@ SERIES = {
     'syncagent_held_removals{domain="example.com"}': "0x10 20x300",
     'syncagent_source_up{source="corp"}': "1x10 0x300",
     "syncagent_publish_failed": "0x10 1x300",
+    'syncagent_domain_doubt_seconds{domain="example.com"}': "0x10 60+60x600",
+    "syncagent_doubt_in_force": "1x10 0x300",
 }
 
 
@@ -361,6 +364,9 @@ def test_promtool(desk: Desk, mx: Station, tmp_path: Path) -> None:
         "SyncagentHeld": "132m",
         "SyncagentSourceFailing": "42m",
         "SyncagentPublishFailed": "22m",
+        "SyncagentDoubt": "77m",
+        "SyncagentDoubtLong": "497m",
+        "SyncagentDoubtNotInForce": "22m",
     }
     for rule in rules():
         summary = rule["annotations"].removeprefix("{summary: ").removesuffix("}").strip('"')

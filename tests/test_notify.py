@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncagent.agent import notify
-from syncagent.agent.notify import DeliveryError, deliver, event, news
+from syncagent.agent.notify import DeliveryError, deliver, event, news, repeated
 from syncagent.config.tables import Notify
 from syncagent.state.alarms import Alarm
 from syncagent.state.status import AGENT_FILE, LastRun, read_agent
@@ -68,6 +68,24 @@ def test_nothing_is_news_of_what_was_told(now: dict[str, Alarm]) -> None:
     assert news(now, now) == []
 
 
+def test_a_warning_that_becomes_an_error_is_told_again() -> None:
+    """As raised, once; an error that becomes a warning is no news."""
+    warning, error = (Alarm("doubt", "map", "in doubt", severity) for severity in ("warning", "error"))
+    assert news({warning.key: warning}, {error.key: error}) == [("raised", error)]
+    assert news({error.key: error}, {error.key: error}) == []
+    assert news({error.key: error}, {warning.key: warning}) == []
+
+
+def test_what_is_told_again_and_when() -> None:
+    """An alarm that repeats is told again once its time is over since it was told, or if that is in the future."""
+    alarm, once = Alarm("doubt", "empty", "in doubt", "warning", 100.0), HELD
+    both = {alarm.key: alarm, once.key: once}
+    for now, told in ((1000, False), (1099, False), (1100, True), (999, True)):
+        assert repeated(both, dict.fromkeys(both, 1000.0), both, now) == ([("raised", alarm)] if told else [])
+    assert repeated({}, {}, both, 5000) == [], "it was not told yet"
+    assert repeated(both, {}, both, 5000) == [("raised", alarm)], "nobody knows when"
+
+
 def test_the_event(monkeypatch: pytest.MonkeyPatch) -> None:
     """An event has all of it in words, and when, in UTC; one that is over says so."""
     monkeypatch.setattr("socket.gethostname", lambda: "mx2")
@@ -79,6 +97,7 @@ def test_the_event(monkeypatch: pytest.MonkeyPatch) -> None:
         "host": "mx2",
         "map": "lmdb:/map",
         "at": "2026-01-31T02:00:00+00:00",
+        "severity": "error",
     }
     assert event("recovered", STALE, "lmdb:/map", 0).text == "syncagent on mx2: over: data of source corp is 2h old"
 

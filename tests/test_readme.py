@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
@@ -16,10 +16,14 @@ import pytest
 from syncagent.agent.notify import Event
 from syncagent.checks import finding
 from syncagent.cli.main import command
+from syncagent.cli.views.status import doubt_lines
 from syncagent.config import load as config
 from syncagent.errors import ExitCode
+from syncagent.model import Doubt
 from syncagent.sources.http.recipe import validate
 from syncagent.sources.line_formats import FORMATS
+from syncagent.state.doubt_groups import grouped
+from syncagent.state.doubt_status import DoubtStatus
 from tests.support.authority import Authority
 from tests.support.need import need_postfix, need_program
 from tests.support.pages import PAGES, README, ROOT, Block, block, blocks, page, section
@@ -45,6 +49,7 @@ ONE_BY_ONE = {
     ("ldif", "dn: cn=module{0},cn=config"): "tests/sources/ldap/test_readme.py",
     ("ldif", "dn: uid=syncagent,cn=sysaccounts,"): "nothing: it needs a real 389 Directory Server",
     ("text", "ok       sources-answer"): "test_what_check_prints",
+    ("text", "doubt: all 5,000"): "test_the_lines_about_doubt",
     ("text", "trigger ─▶ fetch"): "nothing: a drawing",
     ("text", "errors, addresses ◀─ model"): "test_the_order_of_imports",
 }
@@ -256,7 +261,7 @@ def _alert_rules(shown: Block, _: Path) -> list[str]:
     promtool = need_promtool()
     with ThrowawayHost() as host:
         host.run(f"ln -sf '{promtool}' /usr/local/bin/promtool")
-        assert "5 rules found" in [host.type(line, cwd=str(ROOT)) for line in shown.commands][-1]
+        assert "8 rules found" in [host.type(line, cwd=str(ROOT)) for line in shown.commands][-1]
         return host.typed
 
 
@@ -382,6 +387,33 @@ def test_the_event_shown() -> None:
     """The JSON of an event has the fields that are sent, in their order."""
     (shown,) = blocks("json", of="contrib/docs/monitoring.md")
     assert tuple(json.loads(shown.text)) == Event.__struct_fields__
+
+
+def test_the_lines_about_doubt() -> None:
+    """The example has what `status` prints of such a doubt, but for the times."""
+    (shown,) = blocks("text", of="contrib/docs/monitoring.md")
+    names, now = [f"d{number}.example" for number in range(5000)], 1e9
+    doubts = [Doubt(name, "source-failing", "corp", now) for name in names]
+    doubts += [Doubt("example.com", "hold", "percent", now, now, lingers_until=now)]
+    table = DoubtStatus(
+        table="lmdb:/doubt",
+        published=True,
+        groups=grouped(doubts, names),
+        ages={},
+        addresses=12,
+        addresses_until=now,
+        due=now,
+        switched=None,
+        switch_seen=now - 120,
+        alive_until=now,
+        error="",
+    )
+    assert _timeless(shown.text.splitlines()) == _timeless(doubt_lines(table, now))
+
+
+def _timeless(lines: Iterable[str]) -> list[str]:
+    """Return the lines without their times."""
+    return [re.sub(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8} \w+", "TIME", line) for line in lines]
 
 
 def test_what_check_prints() -> None:

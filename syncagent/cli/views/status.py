@@ -10,6 +10,8 @@ from syncagent.state import messages
 from syncagent.values.types import spell_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from syncagent.state.doubt_status import DoubtStatus
     from syncagent.state.status import Status
 
@@ -49,25 +51,25 @@ def show(status: Status) -> None:
     for hold in status.holds:
         if hold.waits:
             print(f"{messages.held(hold)} held until no source fails")
-    _doubt(status.doubt, now)
+    for line in doubt_lines(status.doubt, now):
+        print(line)
     for alarm in status.alarms:
         say(alarm.text)
 
 
-def _doubt(doubt: DoubtStatus | None, now: float) -> None:
-    """Print the domains in doubt with the reasons, the removed addresses in doubt, and the switch."""
+def doubt_lines(doubt: DoubtStatus | None, now: float) -> Iterator[str]:
+    """Yield the lines about the domains in doubt with the reasons, the removed addresses in doubt, and the switch."""
     if doubt is None:
-        print(messages.NO_DOUBT_TABLE)
+        yield messages.NO_DOUBT_TABLE
         return
-    for group in doubt.groups:
-        print(f"doubt: {messages.doubt_group(group)}")
+    yield from (f"doubt: {messages.doubt_group(group)}" for group in doubt.groups)
     if doubt.addresses:
-        print(f"doubt: {messages.doubt_of_removed(doubt.addresses, doubt.addresses_until)}")
+        yield f"doubt: {messages.doubt_of_removed(doubt.addresses, doubt.addresses_until)}"
     if not doubt.published:
-        print(f"doubt: {doubt.table} is not there yet: the first sync makes it")
+        yield f"doubt: {doubt.table} is not there yet: the first sync makes it"
     elif not doubt.groups:
-        print("doubt: of no domain; unknown recipients get 550")
-    print(f"doubt switch: {messages.switch(doubt, now)}")
+        yield "doubt: of no domain; unknown recipients get 550"
+    yield f"doubt switch: {messages.switch(doubt, now)}"
 
 
 def show_json(status: Status) -> None:
