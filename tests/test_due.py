@@ -28,7 +28,7 @@ from syncagent.sync import run as sync_module
 from syncagent.values.cron import Cron
 from tests.scenario import HOUR, MINUTE, START, Scenario, people
 from tests.support.fetching import Says, fails, whole
-from tests.support.programs import wait_until
+from tests.support.programs import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from syncagent.config.tables import SourceConfig
@@ -245,7 +245,7 @@ def test_a_fetch_that_was_given_up_on_blocks_its_own_source(runs: Runs) -> None:
     release = threading.Event()
 
     def hang(request: Request) -> Answer:
-        if not release.wait(30):
+        if not release.wait(PATIENCE):
             return Answer()
         return whole(*people(10, first=100))(request)
 

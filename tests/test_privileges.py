@@ -434,7 +434,7 @@ def test_metrics_go_where_root_looked(place: Path) -> None:
     directory(theirs / "textfile", NOBODY)
     assert not exported(place, theirs / "textfile").stderr
     assert [path.name for path in (theirs / "textfile").iterdir()] == ["syncagent.prom"]
-    assert as_user(NOBODY, f"cd {theirs} && mv textfile t && ln -s {secret.parent} textfile").wait(20) == 0
+    assert as_user(NOBODY, f"cd {theirs} && mv textfile t && ln -s {secret.parent} textfile").wait(PATIENCE) == 0
     assert (
         f"root does not follow the symbolic link of nobody: '{theirs}/textfile'"
         in exported(place, theirs / "textfile").stderr

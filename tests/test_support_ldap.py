@@ -59,14 +59,14 @@ def _connected(  # noqa: PLR0913  # what ldap3 is told differs from test to test
     tls: ldap3.Tls | None = None,
     starttls: bool = False,
     external: bool = False,
-    receive_timeout: int = 5,
+    receive_timeout: int = 60,
 ) -> Iterator[ldap3.Connection]:
     """Connect and bind as the sync account, and close the socket in the end, which ldap3 does not after an error."""
     who = {"user": SYNC, "password": password}
     if external:
         who = {"authentication": ldap3.SASL, "sasl_mechanism": "EXTERNAL", "sasl_credentials": ""}
     connection = ldap3.Connection(
-        ldap3.Server(url, tls=tls, get_info=ldap3.NONE, connect_timeout=5),
+        ldap3.Server(url, tls=tls, get_info=ldap3.NONE, connect_timeout=60),
         raise_exceptions=True,
         auto_range=False,
         auto_referrals=False,

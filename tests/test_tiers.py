@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests import proof
-from tests.support.programs import allowed
+from tests.support.programs import PATIENCE
 from tests.tiers import SLOW, is_slow
 
 ROOT = Path(__file__).parent.parent
@@ -66,7 +66,7 @@ def test_begun_in_the_background() -> None:
     ignoring = (
         "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
     )
-    options = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", f"timeout={allowed(30)}", interrupted]
+    options = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", f"timeout={PATIENCE}", interrupted]
     command = [sys.executable, "-c", ignoring, sys.executable, *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

@@ -14,8 +14,8 @@ from tests.support.need import need_postmap
 from tests.support.postmap import postmap_keys
 from tests.support.run import syncagent
 
-URGENT = 15.0
-"""Seconds: the ceiling for what takes three."""
+URGENT = 60.0
+"""Seconds: the ceiling for what takes three, and an hour where nothing but the schedule makes it happen."""
 
 
 class Station(Scenario):

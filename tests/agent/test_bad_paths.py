@@ -181,7 +181,7 @@ class TestADeadMount:
             all_else_works(mx, agent, NEW)
             alive = [at for at, line in agent.systemd.told[told:] if line == "WATCHDOG=1"]
             assert len(alive) >= 6
-            assert max(after - before for before, after in pairwise(alive)) < 3
+            assert max(after - before for before, after in pairwise(alive)) < allowed(3)
             mark = agent.mark
             now.unlink()
             write(mx, "mount/sub/other", MORE)

@@ -22,7 +22,7 @@ from tests.support.postmap import (
     settle,
     write_parameters,
 )
-from tests.support.programs import PATIENCE, ProgramError, allowed, wait_until
+from tests.support.programs import PATIENCE, ProgramError, scaled, wait_until
 from tests.support.service import Service
 from tests.support.smtp import Client, SmtpError, Verdict
 
@@ -253,7 +253,7 @@ class PrivatePostfix(Service):
     def _answers(self) -> bool:
         """Whether smtpd greets and takes EHLO."""
         try:
-            with Client(self.port, timeout=allowed(1)):
+            with Client(self.port, timeout=scaled(1)):
                 return True
         except SmtpError:
             return False
@@ -263,7 +263,7 @@ class PrivatePostfix(Service):
         running = self.processes()
         for pid in self._named("master"):
             _signal(pid, signal.SIGTERM)
-        if not wait_until(lambda: not self._left(running), allowed(_BEFORE_KILL_SECONDS)):
+        if not wait_until(lambda: not self._left(running), scaled(_BEFORE_KILL_SECONDS)):
             for pid in self.processes():
                 _signal(pid, signal.SIGKILL)
             if not wait_until(lambda: not self._left(running)):

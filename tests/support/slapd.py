@@ -14,7 +14,7 @@ from typing import Any, TypedDict, Unpack
 from tests.support.authority import Authority
 from tests.support.need import need, need_program
 from tests.support.ports import free_ports
-from tests.support.programs import PATIENCE, ProgramError, allowed, wait_until
+from tests.support.programs import PATIENCE, ProgramError, scaled, wait_until
 from tests.support.service import Service
 
 SUFFIX = "dc=example,dc=com"
@@ -269,7 +269,7 @@ class Slapd(Service):
         One is `SRCH base="…" scope=2 deref=0 filter="…" attr=mail err=0 nentries=3`.
         """
         # slapd may log a result a little after it has sent it; only a persistent search never has one.
-        wait_until(lambda: all(" err=" in search for search in self._searches()), allowed(_LOG_SECONDS))
+        wait_until(lambda: all(" err=" in search for search in self._searches()), scaled(_LOG_SECONDS))
         return self._searches()
 
     def forget_operations(self) -> None:

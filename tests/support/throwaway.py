@@ -115,7 +115,7 @@ class ThrowawayHost:
     def verdict(self, address: str) -> int:
         """Return the code of smtpd's answer to RCPT TO."""
         script = (
-            "import smtplib\nclient = smtplib.SMTP('127.0.0.1', timeout=30)\nclient.ehlo()\nclient.mail('')\n"
+            "import smtplib\nclient = smtplib.SMTP('127.0.0.1', timeout=180)\nclient.ehlo()\nclient.mail('')\n"
             f"print(client.rcpt({address!r})[0])\n"
         )
         return int(self.run(f"'{sys.executable}' -", stdin=script))

@@ -17,7 +17,7 @@ from syncagent.sync.fetch import REFUSED_FOR
 from syncagent.values.types import Size
 from tests.sources.http import TOKEN, Asked, addresses, ended, secret
 from tests.support.authority import Authority
-from tests.support.programs import allowed, wait_until
+from tests.support.programs import PATIENCE, allowed, wait_until
 from tests.support.scripted_http import Asked as Request
 from tests.support.scripted_http import Part, ScriptedHTTP, answer
 
@@ -190,8 +190,8 @@ def test_a_short_wait_is_waited(status: int, server: ScriptedHTTP, tmp_path: Pat
 
 def test_patience_ends_with_the_deadline(server: ScriptedHTTP, tmp_path: Path) -> None:
     """Who would have to wait beyond the deadline does not wait at all."""
-    server.routes["/list"] = lambda _: answer(status=429, retry_after="20")
-    asked = Asked(tmp_path, f"{server.url}/list", deadline=5)
+    server.routes["/list"] = lambda _: answer(status=429, retry_after="2000")
+    asked = Asked(tmp_path, f"{server.url}/list", deadline=1000)
     began = time.monotonic()
     assert "answers 429" in asked.fetch().report.error
     assert time.monotonic() - began < allowed(4)
@@ -315,7 +315,7 @@ def test_a_head_that_never_ends(server: ScriptedHTTP, tmp_path: Path) -> None:
     asked = Asked(tmp_path, f"{server.url}/list", deadline=1)
     server.routes["/list"] = trickle
     assert "deadline" in asked.fetch().report.error
-    assert asked.configured.free.acquire(timeout=5), "its thread came to its end"
+    assert asked.configured.free.acquire(timeout=PATIENCE), "its thread came to its end"
     asked.configured.free.release()
     server.routes["/list"] = lambda _: answer(LIST)
     asked.whole()

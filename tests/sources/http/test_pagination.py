@@ -14,6 +14,7 @@ from syncagent.sources.http.recipe.pagination import same_origin
 from tests.sources.http import TOKEN, Asked, addresses, config, secret
 from tests.sources.http.primary import BEARER, LOGIN, PAGE, RECIPE, WHOLE, Asking, Mend, asking, over_tls, recipe, user
 from tests.support.authority import Authority
+from tests.support.programs import PATIENCE
 from tests.support.scripted_http import Asked as Request
 from tests.support.scripted_http import Handler, Part, ScriptedHTTP, answer
 
@@ -404,7 +405,7 @@ def test_the_deadline_holds_between_pages(tmp_path: Path) -> None:
             one.server.routes[f"/aliases/{number}"] = lambda _: [json_of([])]
         one.fails(TEMPORARY, "deadline")
         count = len(server.asked)
-        assert one.asked.configured.free.acquire(timeout=2)
+        assert one.asked.configured.free.acquire(timeout=PATIENCE)
         assert len(server.asked) <= count + 2
 
 
