@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,22 +19,29 @@ from syncagent.config import tables
 from syncagent.errors import ExitCode
 from syncagent.postfix import main_cf as mainconf
 from syncagent.values.types import Domain, MapName
-from tests.support.need import need_postfix
+from tests.support.clock import clock_at
+from tests.support.need import need, need_postfix
 from tests.support.postfix import PrivatePostfix, available_map_types
-from tests.support.postmap import postmap_build, run_postfix, settle
-from tests.support.programs import PATIENCE, find_program
+from tests.support.postmap import postmap_build, postmap_keys, run_postfix, settle
+from tests.support.programs import PATIENCE, find_program, wait_until
 from tests.support.run import syncagent
 from tests.support.terminal import Terminal
+from tests.support.throwaway import ThrowawayHost
 
 Begin = Callable[..., PrivatePostfix]
 PROGRAM = (sys.executable, "-m", "syncagent")
 DEFAULT = "lmdb:/var/lib/syncagent/relay_recipients"
+DOUBT = "lmdb:/var/lib/syncagent/doubt"
 
 
 @pytest.fixture
 def postfix() -> Iterator[Begin]:
     """Give what makes a Postfix with these parameters in main.cf, not running, gone after the test."""
     need_postfix("lmdb")
+    need(
+        "a host on which syncagent is not installed, since init makes the doubt table",
+        not Path(DOUBT[5:]).parent.exists(),
+    )
     made: list[PrivatePostfix] = []
 
     def make(**parameters: str | None) -> PrivatePostfix:
@@ -66,6 +74,12 @@ def commands(said: str, *programs: str) -> list[str]:
     return [line.strip() for line in left.splitlines() if line.startswith(tuple(f"  {name} " for name in programs))]
 
 
+def lines_of_doubt(table: str, doubt: str) -> list[str]:
+    """Return the words of the three restrictions by which smtpd asks the doubt table."""
+    access = "check_recipient_access"
+    return [access, table, access, doubt, "reject_unlisted_recipient"]
+
+
 def typed(line: str) -> None:
     """Do as a line says, in a shell."""
     program, rest = line.split(maxsplit=1)
@@ -95,12 +109,13 @@ def test_on_a_fresh_postfix(postfix: Begin) -> None:
     assert f"# in {file}, replace example.com" in said
     lines = commands(said, "postconf")
     assert [line.partition("-e ")[2].partition(" =")[0].strip("'") for line in lines] == [
-        "unknown_relay_recipient_reject_code",
         "relay_recipient_maps",
+        "smtpd_sender_restrictions",
     ], "the example domain is not to be typed into main.cf"
     for line in lines:
         typed(line)
     assert parameter(here, "relay_recipient_maps") == [DEFAULT]
+    assert parameter(here, "smtpd_sender_restrictions") == lines_of_doubt(DEFAULT, DOUBT)
     assert parameter(here, "relay_domains") == []
 
 
@@ -156,7 +171,7 @@ def test_many_domains_are_a_line_each(postfix: Begin) -> None:
 
 
 MAPS = [
-    ("hash:/etc/postfix/relay_recipients", "hash:/etc/postfix/relay_recipients", ""),
+    ("hash:/nowhere/x/relay_recipients", "hash:/nowhere/x/relay_recipients", ""),
     ("proxy:btree:/var/lib/x/r", "proxy:btree:/var/lib/x/r", ""),
     ("texthash:/var/lib/x/r", "texthash:/var/lib/x/r", ""),
     (
@@ -181,9 +196,12 @@ def test_the_table_that_is_in_force(now: str, kept: str, told: str, postfix: Beg
     assert told in said
     assert ("note: relay_recipient_maps" in said) is bool(told)
     lines = commands(said, "postconf")
-    assert bool(lines) is (kept == DEFAULT)
+    assert any(" 'relay_recipient_maps = " in line for line in lines) is (kept == DEFAULT)
+    assert len(lines) == 1 + (kept == DEFAULT)
     for line in lines:
         typed(line)
+    beside = kept.rpartition(":")[2].rpartition("/")[0]
+    assert parameter(here, "smtpd_sender_restrictions") == lines_of_doubt(kept, f"lmdb:{beside}/doubt")
     assert kept in parameter(here, "relay_recipient_maps")
     if kept == DEFAULT:
         assert parameter(here, "relay_recipient_maps") == [DEFAULT]
@@ -205,6 +223,7 @@ def test_domains_by_flag(postfix: Begin) -> None:
     read = config.load(file).postfix
     assert read.relay_domains == ("sub.example.org", "xn--bcher-kva.example")
     assert read.map.spelled == "hash:/m/r s"
+    assert "note: /m/r s: a list of main.cf cannot name it" in said
     assert "note: example.net, example.org: in relay_domains in main.cf, but not in the configuration" in said
     for line in commands(said, "postconf"):
         typed(line)
@@ -232,11 +251,17 @@ def test_a_type_that_is_not_here(postfix: Begin) -> None:
 
 
 def test_where_lmdb_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without lmdb the table is of the next type that this Postfix has."""
+    """Without lmdb the table is of the next type that this Postfix has; 450 in the first week is for a person to do."""
     monkeypatch.setattr(
         mainconf.MainConf, "read", lambda _: mainconf.MainConf(tmp_path, types=frozenset({"cdb", "hash"}))
     )
-    assert init.look(tmp_path / "x.toml", None).map.spelled == "hash:/var/lib/syncagent/relay_recipients"
+    start = init.look(tmp_path / "x.toml", None)
+    assert start.map.spelled == "hash:/var/lib/syncagent/relay_recipients"
+    said = "\n".join(init.write(start))
+    assert "note: no lmdb tables here: unknown recipients get 550 even in doubt: apt-get install postfix-lmdb" in said
+    assert "-e 'unknown_relay_recipient_reject_code = 450'" in said
+    assert "smtpd_sender_restrictions" not in said
+    assert config.load(tmp_path / "x.toml").postfix.doubt_map is None
 
 
 def test_without_postfix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,6 +330,103 @@ def test_done_as_it_says(postfix: Begin) -> None:
     assert problems(file) == {"relayed-domains-are-ours"}, "as it said: a relay domain that the configuration lacks"
     typed(f"postconf -c {here.config_directory} -e 'relay_domains = example.com'")
     assert problems(file) == set()
+
+
+SENDERS = {
+    "stock": ("", []),
+    "others": (
+        "reject_non_fqdn_sender check_sender_access inline:{{bad@example.net=REJECT}}, permit",
+        ["reject_non_fqdn_sender", "check_sender_access", "inline:{{bad@example.net=REJECT}}"],
+    ),
+    "refused before": (
+        "reject_unlisted_recipient, warn_if_reject reject_unlisted_recipient,reject_non_fqdn_sender",
+        ["reject_non_fqdn_sender"],
+    ),
+}
+"""smtpd_sender_restrictions as a host has them, and what of them stays before the three lines."""
+
+
+@pytest.mark.parametrize("kind", SENDERS)
+def test_the_doubt_table_is_made_first(kind: str, postfix: Begin) -> None:
+    """It is there before main.cf names it; typed in order, the steps make 450 of 550, until doubt_new is over."""
+    before, stay = SENDERS[kind]
+    own = {"smtpd_sender_restrictions": before} if before else {}
+    here = postfix(relay_domains="example.com", default_transport="discard:", **own)
+    place = here.directory / "maps"
+    place.mkdir()
+    umask = os.umask(0o077)
+    try:
+        file, said = begun(here, "--map", f"lmdb:{place}/relay_recipients")
+    finally:
+        os.umask(umask)
+    assert f"made lmdb:{place}/doubt: " in said
+    for name in ("doubt", "doubt.lmdb", "doubt-all", "doubt-all.lmdb"):
+        assert (place / name).stat().st_mode & 0o777 == 0o644, name
+    assert (place / "doubt-all").read_text().startswith("# doubt-all of doubt\n")
+    keys = {key.decode() for key in postmap_keys(here.config_directory, f"lmdb:{place}/doubt")}
+    assert {"example.com", ".example.com"} <= keys
+    file.write_text(file.read_text().replace('#directory = "/var/lib', f'directory = "{here.directory}/lib'))
+    file.with_name("recipients").write_text("info@example.com\n")
+    for line in commands(said, "syncagent", "postconf"):
+        if line.startswith("syncagent"):
+            syncagent(*line.split()[1:], *(["--offline"] if line.endswith(" check") else []), check=None)
+        else:
+            typed(line)
+    table = f"lmdb:{place}/relay_recipients"
+    assert parameter(here, "smtpd_sender_restrictions") == [*stay, *lines_of_doubt(table, f"lmdb:{place}/doubt")]
+    here.start()
+    assert asked(here) == [250, 450, 554]
+    again = syncagent(
+        "init", "--config-directory", here.config_directory, config=file.with_name("again.toml"), check=73
+    )
+    assert "recipients exists already" in again.stderr
+    file.with_name("recipients").rename(file.with_name("kept"))
+    again = syncagent("init", "--config-directory", here.config_directory, config=file.with_name("again.toml"), check=0)
+    assert not commands(again.stdout, "postconf"), "main.cf has it all"
+    file.with_name("kept").rename(file.with_name("recipients"))
+    for minutes in (0, 5):  # the first one writes the map anew, since main.cf was changed; no line is dropped with that
+        syncagent("sync", config=file, env=clock_at(time.time() + 8 * 86400 + 60 * minutes), check=0)
+    assert wait_until(lambda: asked(here) == [250, 550, 554])
+
+
+def asked(here: PrivatePostfix) -> list[int]:
+    """Return what smtpd answers to a known, an unknown and a foreign recipient."""
+    return [here.verdict(f"{name}").code for name in ("info@example.com", "nobody@example.com", "info@example.net")]
+
+
+@pytest.mark.parametrize("has_main_cf", [True, False])
+def test_on_a_stock_debian(has_main_cf: bool) -> None:  # noqa: FBT001 - a parameter of the test
+    """By root, the files in the agent's directory are the agent's; the steps, as they are, end with a right smtpd.
+
+    Postfix by itself defers foreign domains: defer_unauth_destination.
+    """
+    need_postfix("lmdb")
+    with ThrowawayHost() as host:
+        host.put_program()
+        host.put_master_cf()
+        main_cf = "/etc/postfix/main.cf"
+        host.run(
+            "useradd --system --home-dir /var/lib/syncagent --shell /usr/sbin/nologin syncagent\n"
+            "install -d -o syncagent -g syncagent -m 0755 /var/lib/syncagent\n"
+            f"ln -sf /opt/syncagent/bin/syncagent /usr/local/bin; rm -f {main_cf} /var/spool/postfix/pid/*\n"
+        )
+        if has_main_cf:
+            host.run(
+                f"cp /usr/share/postfix/main.cf.debian {main_cf}; touch -d '1 minute ago' {main_cf}; postfix start"
+            )
+        said = host.run("syncagent init --domain example.com --domain example.org </dev/null")
+        assert (f"made {DOUBT}" in said) is has_main_cf
+        assert ("  postfix start\n" in said) is not has_main_cf
+        if has_main_cf:
+            owners = host.run("stat -c '%U %a %n' /var/lib/syncagent/doubt*").splitlines()
+            assert len(owners) == 4
+            assert all(line.startswith("syncagent 644 ") for line in owners), owners
+        host.write("/etc/syncagent/recipients", "postmaster@example.org\ninfo@example.com\n")
+        for line in said.partition("To be done next")[2].splitlines()[1:]:
+            host.type(line.replace("syncagent check", "syncagent check --offline || test $? = 1"))
+        host.run("postconf -e mynetworks=; postfix reload")  # by itself it has 127.0.0.1, from where the test asks
+        known, unknown, foreign = "info@example.com", "nobody@example.org", "info@example.net"
+        assert wait_until(lambda: [host.verdict(name) for name in (known, unknown, foreign)] == [250, 450, 454])
 
 
 def problems(file: Path) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import tempfile
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING
 import click
 
 from syncagent import addresses as normalise
+from syncagent.cli import init_table
 from syncagent.config.tables import command
 from syncagent.errors import ExitCode, SyncagentError
+from syncagent.postfix import doubt_lines
 from syncagent.postfix.commands import create_main_cf
 from syncagent.postfix.main_cf import MainConf
 from syncagent.privileges import AGENT, has_agent
@@ -37,6 +40,9 @@ _TEXT = """\
 # The table to publish: TYPE:PATH, as in relay_recipient_maps in main.cf.
 map = {map}
 {domains}
+# While a list may lack somebody, unknown recipients of its domains get 450 ("try again") instead of 550, by this
+# table. smtpd_sender_restrictions in main.cf names it: see contrib/docs/doubt.md.
+{doubt}
 {config_directory}
 # Domains for which a source may report that every address is valid:
 #catch_all = [{first}]
@@ -101,6 +107,17 @@ class Start:
     domains: tuple[Domain, ...]
 
     @property
+    def doubt(self) -> MapName:
+        """Name of the doubt table, which is always lmdb: beside the map, whose directory is writable in any case."""
+        name = "doubt" if self.map.path.name != "doubt" else "doubt-table"
+        return MapName.parse(f"lmdb:{self.map.path.parent}/{name}".replace("//", "/"))
+
+    @property
+    def can_doubt(self) -> bool:
+        """True if this Postfix has lmdb tables, as far as is known."""
+        return not self.main.types or "lmdb" in self.main.types
+
+    @property
     def recipients(self) -> Path:
         """Path of the recipient list, the only source of a first configuration; it is beside the configuration."""
         return self.file.with_name(_RECIPIENTS)
@@ -162,14 +179,16 @@ def _parsed(spelled: str) -> MapName | None:
 
 
 def write(start: Start) -> Iterator[str]:
-    """Write the two files, then yield the lines to show: the paths, notes, and the commands to type next.
+    """Write the two files and the doubt table, then yield the lines to show: paths, notes, the commands to type next.
 
-    Raises InitError if a file exists already or cannot be written. Nothing is written before the first line is
-    requested.
+    Run by root, the process may become the owner of the table's directory. Raises InitError if a file exists already or
+    cannot be written. Nothing is written before the first line is requested.
     """
     _create({start.recipients: _NO_RECIPIENTS, start.file: configuration(start)})
     yield f"wrote {start.file}"
     yield f"wrote {start.recipients}"
+    if start.can_doubt and init_table.make(start.file, start.doubt):
+        yield f"made {start.doubt}: until the first sync, unknown recipients of every relay domain are in doubt"
     for note in (*start.main.notes, *_doubts(start)):
         yield f"note: {note}"
     yield "To be done next; none of it has been done:"
@@ -187,6 +206,7 @@ def configuration(start: Start) -> str:
     return _TEXT.format(
         origin=f" from what Postfix {version} reports" if version else ", without a Postfix to ask",
         map=_toml(start.map.spelled),
+        doubt=f"{'' if start.can_doubt else '#'}doubt_map = {_toml(start.doubt.spelled)}",
         domains=f"{_KNOWN if start.domains else _UNKNOWN}\nrelay_domains = [{listed}]",
         config_directory=f"# Where main.cf is:\n{usual}config_directory = {_toml(directory)}",
         first=_toml(first),
@@ -253,6 +273,7 @@ def _doubts(start: Start) -> Iterator[str]:
         yield f"this Postfix has no {kind} tables: {package}choose another type"
     elif types and "lmdb" not in types and not start.main.maps:
         yield f"no lmdb tables here, which are better: apt-get install postfix-lmdb and run init again, or keep {kind}"
+    yield from _obstacles_to_doubt(start)
     if start.map.path.parent == start.main.directory:
         yield f"{start.map.path.parent} belongs to root: only root can write there; {kind}:{_PLACE} is better"
     yield from _other_maps(start)
@@ -260,6 +281,17 @@ def _doubts(start: Start) -> Iterator[str]:
     if uncovered:
         text = "in relay_domains in main.cf, but not in the configuration: all their mail would be refused"
         yield f"{', '.join(uncovered)}: {text}"
+
+
+def _obstacles_to_doubt(start: Start) -> Iterator[str]:
+    """Yield notes on why smtpd cannot ask the doubt table."""
+    if not start.can_doubt:
+        remedy = f"apt-get install postfix-lmdb, then remove # before doubt_map in {start.file}"
+        yield f"no lmdb tables here: unknown recipients get 550 even in doubt: {remedy}"
+    elif _unlistable(start.map):
+        yield f"{start.map.path}: a list of main.cf cannot name it, for its white space or comma: choose another path"
+    elif not start.main.delays_reject:
+        yield f"smtpd_delay_reject is no: 450 in doubt needs {_postconf(start, 'smtpd_delay_reject', 'yes')}"
 
 
 def _other_maps(start: Start) -> Iterator[str]:
@@ -276,7 +308,8 @@ def _other_maps(start: Start) -> Iterator[str]:
 
 def _next(start: Start) -> Iterator[str]:
     """Yield the commands to type next. Steps that are not commands are shell comments."""
-    if create := create_main_cf(start.main.directory):
+    create = create_main_cf(start.main.directory)
+    if create:
         yield create
     if not start.domains:
         yield f"# in {start.file}, replace {_PLACEHOLDER}, which is only an example, by your domains"
@@ -288,9 +321,10 @@ def _next(start: Start) -> Iterator[str]:
     yield command(start.file, "sync")
     commands = list(_commands(start))
     if commands:
-        yield "# once the table is published:"
+        there = f" and {start.doubt.path}.lmdb is there, which sync makes first" if start.can_doubt else ""
+        yield f"# once the table is published{there}:"
         yield from commands
-        yield shlex.join(["postfix", *_at(start), "reload"])
+        yield shlex.join(["postfix", *_at(start), "start" if create else "reload"])
 
 
 def _commands(start: Start) -> Iterator[str]:
@@ -299,9 +333,11 @@ def _commands(start: Start) -> Iterator[str]:
     relay_recipient_maps precedes relay_domains: in between, a new relay domain would otherwise accept every recipient.
     """
     if start.map.spelled not in start.main.maps:
-        code = _postconf(start, "unknown_relay_recipient_reject_code", "450")
-        yield f"{code}  # for the first week: senders to missing recipients retry"
+        if not start.can_doubt:
+            code = _postconf(start, "unknown_relay_recipient_reject_code", "450")
+            yield f"{code}  # for the first week: senders to missing recipients retry"
         yield _postconf(start, "relay_recipient_maps", start.map.spelled)
+    yield from _sender_restrictions(start)
     if not start.domains and not start.main.spelled:
         yield f"# {_postconf(start, 'relay_domains', 'YOUR DOMAINS')}"
     forms = [form for domain in start.domains for form in dict.fromkeys((domain, normalise.u_labels(domain)))]
@@ -309,6 +345,20 @@ def _commands(start: Start) -> Iterator[str]:
     if missing:
         before = [start.main.spelled.rstrip(", ")] if start.main.spelled else []
         yield _postconf(start, "relay_domains", ", ".join([*before, *missing]))
+
+
+def _sender_restrictions(start: Start) -> Iterator[str]:
+    """Yield the postconf command by which smtpd asks the doubt table, unless main.cf has that already."""
+    before = start.main.sender_restrictions
+    if start.can_doubt and not _unlistable(start.map):
+        after = doubt_lines.with_doubt(before, start.map.spelled, start.doubt.spelled)
+        if after != before:
+            yield _postconf(start, doubt_lines.PARAMETER, after)
+
+
+def _unlistable(name: MapName) -> bool:
+    """True if a list of main.cf cannot have the name, since its path has white space or a comma."""
+    return bool(re.search(r"[\s,]", str(name.path)))
 
 
 def _postconf(start: Start, name: str, value: str) -> str:

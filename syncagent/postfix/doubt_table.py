@@ -148,6 +148,11 @@ class Files:
         except OSError:
             return 0.0
 
+    def paths(self) -> tuple[Path, ...]:
+        """Return the paths of text and index, of the table and of ``doubt-all``."""
+        texts = (self.name.path, self.everything.path)
+        return tuple(path for text in texts for path in (text, Path(f"{text}{SUFFIX}")))
+
     # --- the sign of life
 
     def touch(self, now: float, limit: float | None = None, *, ran: bool = False) -> None:
@@ -266,11 +271,14 @@ def write(  # noqa: PLR0913 - all inputs of publishing
     return publish.publish(target, lines, spool, report, _rendering(header))
 
 
-def write_without_lock(settings: TableSettings, keys: Iterable[bytes]) -> None:
-    """Publish a doubt table with these sorted keys, while a run may be under way. Raises PublishError."""
+def write_without_lock(settings: TableSettings, keys: Iterable[bytes], *, everything: bool = False) -> None:
+    """Publish a doubt table, or ``doubt-all``, with these sorted keys, while a run may be under way.
+
+    Raises PublishError.
+    """
     with publish_step("stage"), tempfile.TemporaryDirectory(prefix="syncagent-doubt-") as spool:
         lines = pipeline.write_plain(Path(spool, "keys"), keys)
-        write(settings, lines, Path(spool), lambda *_: None, sweep=False)
+        write(settings, lines, Path(spool), lambda *_: None, everything=everything, sweep=False)
 
 
 def fits(address: str) -> bool:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from syncagent.files import atomic as files
-from syncagent.postfix import commands, table_text
+from syncagent.postfix import commands, doubt_lines, table_text
 from syncagent.postfix.commands import CommandError
 from syncagent.values.types import INDEX_SUFFIX, Domain, TableName
 
 _SPACE = ", \t\r\n"
-_PARAMETERS = ("relay_recipient_maps", "relay_domains", "mydestination", "mail_version")
+_PARAMETERS = ("relay_recipient_maps", "relay_domains", "mydestination", "mail_version", "smtpd_delay_reject")
 
 
 class NoteKind(enum.Enum):
@@ -59,6 +59,10 @@ class MainConf:
     listed: frozenset[str] = frozenset()
     """The patterns of relay_domains in lower case, IDN not converted: Postfix does not convert it either."""
     spelled: str = ""
+    sender_restrictions: str = ""
+    """smtpd_sender_restrictions in one line, unexpanded; empty if main.cf does not set it."""
+    delays_reject: bool = True
+    """True unless smtpd_delay_reject is "no"."""
     notes: list[Note] = field(default_factory=list)
 
     @classmethod
@@ -83,6 +87,8 @@ class MainConf:
         self.maps = tuple(entries(values.get("relay_recipient_maps", "")))
         self.version = values.get("mail_version", "")
         self.spelled = " ".join(_output(self.directory, "postconf", "-nh", "relay_domains").split())
+        self.sender_restrictions = " ".join(_output(self.directory, "postconf", "-nh", doubt_lines.PARAMETER).split())
+        self.delays_reject = values.get("smtpd_delay_reject") != "no"
         self.types = frozenset(_output(self.directory, "postconf", "-m").split())
         own = {domain for entry in entries(values.get("mydestination", "")) for domain in self._domains_of(entry)}
         self._add_domains(entries(values.get("relay_domains", "")), own)

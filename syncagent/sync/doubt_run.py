@@ -25,17 +25,23 @@ def everything(config: Config, now: float, *, write: bool = True) -> None:
         return
     with contextlib.suppress(OSError, SyncagentError):
         if not Files(config.postfix.doubt_map).switch_all(now):
-            _build_all(config)
+            build_all(config)
 
 
-def _build_all(config: Config) -> None:
-    """Publish a doubt table with every relay domain, where no ready-made one is there."""
+def build_all(config: Config, *, ready_made: bool = False) -> None:
+    """Publish a doubt table with every relay domain. ``ready_made``: ``doubt-all`` as well, for the switch.
+
+    postfix.doubt_map must be set. Raises PublishError.
+    """
     postfix = config.postfix
     assert postfix.doubt_map is not None  # noqa: S101 - the caller checks it
     keys = doubt_table.keys(
         postfix.relay_domains, (), doubt_table.probe_domain(postfix.relay_domains, postfix.catch_all)
     )
-    doubt_table.write_without_lock(postfix.settings(postfix.doubt_map), keys)
+    settings = postfix.settings(postfix.doubt_map)
+    if ready_made:
+        doubt_table.write_without_lock(settings, keys, everything=True)
+    doubt_table.write_without_lock(settings, keys)
 
 
 def alive(config: Config, now: float, result: SyncResult, limit: float | None) -> SyncResult:
