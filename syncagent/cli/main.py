@@ -391,10 +391,11 @@ def explain(config_file: Path, address: str, *, as_json: bool) -> int:
 @JSON
 @click.pass_obj
 def history(config_file: Path, address: str | None, since: str, *, as_json: bool) -> int:
-    """Show the changes of the map, with their times and sources, and when doubt began and ended.
+    """Show the changes of the map with times and sources, and doubt.
 
-    Runs that changed nothing are not kept; a first import is one line. JSON has every change; otherwise the first
-    twenty of each run are shown. In JSON an event has the fields of a run, and its kind as `status`.
+    Of doubt, the times when it began and ended for a domain are shown, and when the switch fired. Runs that changed
+    nothing are not kept; a first import is one line. JSON has every change; otherwise the first twenty of each run are
+    shown. In JSON an event has the fields of a run, and its kind as `status`.
     """
     from syncagent import addresses as normalise
     from syncagent import privileges

@@ -137,7 +137,7 @@ def test_a_failure_leaves_the_last_list(name: str, server: ScriptedHTTP, tmp_pat
     asked = Asked(
         tmp_path,
         f"{server.url}/list",
-        deadline=6,
+        deadline=6 if failure.told == "deadline" else 60,
         foreign=failure.foreign,
         read_timeout=2,
         max_body=Size(8 << 20),
