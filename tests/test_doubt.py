@@ -245,6 +245,15 @@ def test_killed_after_the_map_was_narrowed(tmp_path: Path, monkeypatch: pytest.M
     assert all("example.com" in keys for keys in seen)
 
 
+def test_staging_directories_of_killed_runs_are_removed(mx: Backup) -> None:
+    """Those of both tables."""
+    left = [mx.directory / f".{name}.syncagent-abc" for name in ("doubt", "doubt-all")]
+    for directory in left:
+        directory.mkdir()
+    mx.sync()
+    assert not [directory for directory in left if directory.exists()]
+
+
 def _killed(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 

@@ -93,6 +93,11 @@ class Files:
             self.directory / file for file in ("alive", "doubt-switched", "by-hand", "doubt-switch-seen")
         )
 
+    @property
+    def tables(self) -> tuple[MapName, MapName]:
+        """The doubt table and the ready-made one beside it."""
+        return self.name, self.everything
+
     # --- the mark of the switch
 
     def mark(self) -> Mark | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from syncagent.errors import LedgerDamagedError, LockBusyError
 from syncagent.files import atomic, pipeline
 from syncagent.model import Note
+from syncagent.postfix.doubt_table import Files
 from syncagent.postfix.table import Target
 from syncagent.state.database import SPOOL, Ledger, ledger_errors
 
@@ -175,7 +176,8 @@ def sweep(directory: Path, postfix: Postfix) -> None:
     An OSError is ignored.
     """
     with contextlib.suppress(OSError, LockBusyError), atomic.locked(directory / LOCK, 0):
-        for name in filter(None, (postfix.map, postfix.domains_map, postfix.doubt_map)):
+        doubt = Files(postfix.doubt_map).tables if postfix.doubt_map else ()
+        for name in filter(None, (postfix.map, postfix.domains_map, *doubt)):
             Target(postfix.settings(name)).sweep()
         for left in directory.glob(f"{SPOOL}*"):
             shutil.rmtree(left, ignore_errors=True)

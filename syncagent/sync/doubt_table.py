@@ -98,6 +98,8 @@ class DoubtTable(NoDoubtTable):
         self._addresses = state.doubtful()
         self._mark = self.files.mark()
         self._events: list[Event] = []
+        for name in self.files.tables:
+            state.sweep(Target(config.postfix.settings(name)))
         if self._record.identities is None and self.files.ran_before():
             self._take_over()
 
