@@ -83,7 +83,9 @@ class Context:
 
     @cached_property
     def doubts(self) -> Doubts:
-        """The recorded reasons of the doubt table. Raises LedgerError if the state cannot be read."""
+        """The recorded reasons of the doubt table; none if the state cannot be read."""
+        if self.ledger is None:
+            return Doubts()
         with reading(self.config.state.directory) as ledger:
             return Doubts.read(self.config, ledger)
 
