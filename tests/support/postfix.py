@@ -150,6 +150,10 @@ class PrivatePostfix(Service):
         """As `stop`."""
         self.stop()
 
+    def kill(self) -> None:
+        """End all of its processes, to be started again."""
+        self._kill()
+
     def restart(self) -> None:
         """End all of its processes and start it again, on the same port."""
         self._kill()
