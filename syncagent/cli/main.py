@@ -288,6 +288,7 @@ def status(config_file: Path, *, as_json: bool) -> int:
 
     No source is asked, and the agent need not run. As a health check, the exit status is 75 if the data of a source is
     older than schedule.max_age, 73 if the last publishing failed, 65 if something is held for a person's approval.
+    It shows which domains are in doubt: their unknown recipients get 450, so that doubt by itself is 0.
     """
     from syncagent import privileges
     from syncagent.cli.views import status as view
@@ -391,10 +392,11 @@ def explain(config_file: Path, address: str, *, as_json: bool) -> int:
 @JSON
 @click.pass_obj
 def history(config_file: Path, address: str | None, since: str, *, as_json: bool) -> int:
-    """Show the changes of the map, with their times and sources, and when doubt began and ended.
+    """Show the changes of the map, with their times and sources.
 
     Runs that changed nothing are not kept; a first import is one line. JSON has every change; otherwise the first
-    twenty of each run are shown. In JSON an event has the fields of a run, and its kind as `status`.
+    twenty of each run are shown. Between the runs are events: when doubt began and ended. In JSON an event has the
+    fields of a run, and its kind as `status`.
     """
     from syncagent import addresses as normalise
     from syncagent import privileges
