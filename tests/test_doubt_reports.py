@@ -22,6 +22,7 @@ from syncagent.state.status import AGENT_FILE, AgentState, Status, read_agent
 from syncagent.values.types import MapName
 from tests.agent import Station
 from tests.scenario import HOUR, MINUTE, people
+from tests.support.agent import Agent
 from tests.support.programs import wait_until
 from tests.support.reporting import Desk
 
@@ -252,6 +253,40 @@ def test_five_thousand_domains_are_one_line(tmp_path: Path) -> None:
     assert "all 5,000 relay domains (source corp is failing); " in line
     (line,) = [line for line in mx.doubt_lines() if "source corp" in line]
     assert line.startswith("doubt: all 5,000 relay domains: source corp is failing, since ")
+    (line,) = lag_lines(mx)
+    assert line.startswith("lag: all 5,000 relay domains: a new mailbox may be refused for ")
+
+
+# --- the lag
+
+
+def lag_lines(mx: Backup) -> list[str]:
+    """Return the lines about the lag."""
+    return [line for line in mx.say("status").stdout.splitlines() if line.startswith("lag")]
+
+
+def test_the_lag_without_an_agent(mx: Backup) -> None:
+    """It is the longest time between the last runs, which are known where there is a doubt table."""
+    names = "example.com, example.org"
+    assert lag_lines(mx) == [
+        f"lag: {names}: a new mailbox may be refused for 20h, the longest time between the last runs"
+    ]
+    assert [(one.domain, round(one.seconds or 0)) for one in mx.status().lags] == [
+        ("example.com", 20 * HOUR),
+        ("example.org", 20 * HOUR),
+    ]
+    del mx.postfix["doubt_map"]
+    assert (lag_lines(mx), mx.status().lags) == ([], ())
+
+
+def test_the_lag_with_an_agent(mx: Backup) -> None:
+    """It is that of the slowest source of a domain: files are watched. Domains with the same lag are one line."""
+    with Agent(mx.configure(), env=mx.env):
+        assert lag_lines(mx) == [
+            "lag: example.com: a new mailbox may be refused for some seconds: source corp is watched",
+            "lag: example.org: a new mailbox may be refused for some seconds: source extra is watched",
+        ]
+    assert wait_until(lambda: not mx.status().running)
 
 
 # --- a table that cannot be published
