@@ -16,7 +16,7 @@ import pytest
 from syncagent.agent.notify import Event
 from syncagent.checks import finding
 from syncagent.cli.main import command
-from syncagent.cli.views.status import doubt_lines
+from syncagent.cli.views.status import doubt_lines, lag_lines
 from syncagent.config import load as config
 from syncagent.errors import ExitCode
 from syncagent.model import Doubt
@@ -24,6 +24,7 @@ from syncagent.sources.http.recipe import validate
 from syncagent.sources.line_formats import FORMATS
 from syncagent.state.doubt_groups import grouped
 from syncagent.state.doubt_status import DoubtStatus
+from syncagent.state.lag import Lag
 from tests.support.authority import Authority
 from tests.support.doubt import LIMIT, SCRIPT, DoubtHost
 from tests.support.need import need_postfix, need_program
@@ -472,7 +473,8 @@ def test_the_lines_about_doubt() -> None:
         alive_until=now,
         error="",
     )
-    assert _timeless(shown.text.splitlines()) == _timeless(doubt_lines(table, now))
+    lags = [Lag(name, "corp", 300.0, by_agent=True) for name in names]
+    assert _timeless(shown.text.splitlines()) == _timeless([*doubt_lines(table, now), *lag_lines(lags)])
 
 
 def _timeless(lines: Iterable[str]) -> list[str]:

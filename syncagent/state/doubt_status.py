@@ -65,6 +65,13 @@ class Recorded(NamedTuple):
     relay_domains: frozenset[str]
 
 
+def relay_domains_of(postfix: Postfix, ledger: Ledger) -> frozenset[str]:
+    """Return the relay domains: those of the configuration, and those that sources report, as last published."""
+    last = ledger.finished
+    names = (*map(str, postfix.relay_domains), *(last.domains if last else ()))
+    return frozenset(name for name in names if not name.startswith("."))
+
+
 def recorded(postfix: Postfix, ledger: Ledger, now: float) -> Recorded | None:
     """Return what is known of the doubt table, None if postfix.doubt_map is not set.
 
@@ -72,9 +79,7 @@ def recorded(postfix: Postfix, ledger: Ledger, now: float) -> Recorded | None:
     """
     if postfix.doubt_map is None:
         return None
-    files, last = Files(postfix.doubt_map), ledger.finished
-    names = (*map(str, postfix.relay_domains), *(last.domains if last else ()))
-    relay_domains = frozenset(name for name in names if not name.startswith("."))
+    files, relay_domains = Files(postfix.doubt_map), relay_domains_of(postfix, ledger)
     doubts = {doubt.key: doubt for doubt in (*_unrecorded(files, relay_domains, now), *ledger.doubt.doubts)}
     return Recorded(files, ledger.doubt, tuple(doubts.values()), ledger.doubtful(), relay_domains)
 

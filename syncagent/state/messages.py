@@ -198,14 +198,18 @@ _DOUBTS: dict[DoubtKind, Callable[[str], str]] = {
 NO_DOUBT_TABLE = "unknown recipients get 550 even in doubt: postfix.doubt_map is not set"
 
 
-def doubt_domains(group: DoubtGroup) -> str:
-    """Return the domains of a group: their names if there are few, ``all 5,000 relay domains``, or some of them."""
-    names = group.domains
+def some_domains(names: Sequence[str], *, every: bool) -> str:
+    """Return domains: their names if there are few, ``all 5,000 relay domains``, or some of them."""
     if len(names) <= _SHOWN:
         return ", ".join(names)
-    if group.every:
+    if every:
         return f"all {len(names):,} relay domains"
     return f"{', '.join(names[:_SHOWN])} and {counted(len(names) - _SHOWN, 'more domain')}"
+
+
+def doubt_domains(group: DoubtGroup) -> str:
+    """Return the domains of a group."""
+    return some_domains(group.domains, every=group.every)
 
 
 def doubt_reason_of(group: DoubtGroup) -> str:

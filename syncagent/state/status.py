@@ -14,15 +14,17 @@ from syncagent.errors import ExitCode, LockBusyError
 from syncagent.files import atomic
 from syncagent.model import DOMAIN_HOLD, Hold, SourceState
 from syncagent.state import alarms as conditions
-from syncagent.state import doubt_status, messages
+from syncagent.state import doubt_status, lag, messages
 from syncagent.state.alarms import Alarm
 from syncagent.state.database import reading
 from syncagent.state.doubt_groups import Causes
-from syncagent.state.doubt_status import DoubtStatus
+from syncagent.state.doubt_status import DoubtStatus, Recorded
+from syncagent.state.lag import Lag
 
 if TYPE_CHECKING:
     from syncagent.config.tables import Config
     from syncagent.model import Plan
+    from syncagent.state.database import Ledger
 
 AGENT_FILE, AGENT_LOCK = "agent.json", "agent.lock"
 
@@ -90,6 +92,8 @@ class Status(Struct, frozen=True, kw_only=True):
     agent: AgentState | None
     doubt: DoubtStatus | None = None
     """The doubt table, None if postfix.doubt_map is not set."""
+    lags: tuple[Lag, ...] = ()
+    """How long a new mailbox of each relay domain may be refused; none if it cannot be known."""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -115,11 +119,12 @@ def read(config: Config, now: float | None = None, agent: AgentState | None = No
     """
     now = time.time() if now is None else now
     directory = config.state.directory
+    running, own = is_running(directory), agent is not None
     with reading(directory) as ledger:
         finished, last_change, failure = ledger.finished, ledger.last_change(), ledger.standing_failure()
         states, holds = ledger.sources, tuple(ledger.holds.values())
         recorded = doubt_status.recorded(config.postfix, ledger, now)
-    running, own = is_running(directory), agent is not None
+        lags = _lags(config, ledger, recorded, by_agent=running or own)
     agent = agent or read_agent(directory)
     sources = tuple(_source(config, name, states.get(name, SourceState(name)), now) for name in config.sources)
     last = agent.last if agent else None
@@ -157,6 +162,7 @@ def read(config: Config, now: float | None = None, agent: AgentState | None = No
         running=running,
         agent=agent,
         doubt=doubt_status.of(recorded, causes, now) if recorded else None,
+        lags=lags,
     )
 
 
@@ -196,6 +202,14 @@ def _stale(config: Config, sources: tuple[SourceStatus, ...]) -> list[Alarm]:
 
 def _held(config: Config, holds: tuple[Hold, ...]) -> list[Alarm]:
     return [conditions.of_hold(hold, config.command("approve", hold.id)) for hold in holds if not hold.waits]
+
+
+def _lags(config: Config, ledger: Ledger, recorded: Recorded | None, *, by_agent: bool) -> tuple[Lag, ...]:
+    """Return the lag of each relay domain. Without an agent it is known by the times of runs beside the doubt table."""
+    if not by_agent and recorded is None:
+        return ()
+    gap = None if by_agent or recorded is None else recorded.files.longest_gap()
+    return lag.of_domains(config, ledger.concerns, doubt_status.relay_domains_of(config.postfix, ledger), gap)
 
 
 def _causes(config: Config, sources: tuple[SourceStatus, ...], holds: tuple[Hold, ...], plan: Plan | None) -> Causes:

@@ -10,9 +10,10 @@ from syncagent.state import messages
 from syncagent.values.types import spell_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from syncagent.state.doubt_status import DoubtStatus
+    from syncagent.state.lag import Lag
     from syncagent.state.status import Status
 
 
@@ -51,7 +52,7 @@ def show(status: Status) -> None:
     for hold in status.holds:
         if hold.waits:
             print(f"{messages.held(hold)} held until no source fails")
-    for line in doubt_lines(status.doubt, now):
+    for line in (*doubt_lines(status.doubt, now), *lag_lines(status.lags)):
         print(line)
     for alarm in status.alarms:
         say(alarm.text)
@@ -70,6 +71,15 @@ def doubt_lines(doubt: DoubtStatus | None, now: float) -> Iterator[str]:
     elif not doubt.groups:
         yield "doubt: of no domain; unknown recipients get 550"
     yield f"doubt switch: {messages.switch(doubt, now)}"
+
+
+def lag_lines(lags: Sequence[Lag]) -> Iterator[str]:
+    """Yield the lines about how long a new mailbox may be refused, one for all domains with the same lag."""
+    groups: dict[str, list[str]] = {}
+    for one in lags:
+        groups.setdefault(messages.lag(one), []).append(one.domain)
+    for text, domains in groups.items():
+        yield f"lag: {messages.some_domains(domains, every=len(domains) == len(lags))}: {text}"
 
 
 def show_json(status: Status) -> None:
