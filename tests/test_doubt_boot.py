@@ -1,108 +1,39 @@
 """The units of the dead man's switch under a real systemd, which boots them together with Debian's Postfix."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.boot import BOOT, SYSTEMD
-from tests.support.doubt import ALL, LIMIT, SCRIPT, TABLE
+from tests.support.debian import RELEASES, Debian, debian
+from tests.support.doubt import ALL, DIRECTORY, FORM_C, LIMIT, SCRIPT, TABLE, UNITS, DoubtHost
 from tests.support.need import need, need_postfix
 from tests.support.programs import PATIENCE, wait_until
 from tests.support.throwaway import CRON_PATH, ThrowawayHost
 
-UNITS = Path(__file__).parent.parent / "contrib" / "systemd"
-DIRECTORY = "/var/lib/syncagent"
-FORM_C = f"""\
-relay_domains = example.com
-relay_recipient_maps = lmdb:{DIRECTORY}/relay_recipients
-smtpd_sender_restrictions = check_recipient_access lmdb:{DIRECTORY}/relay_recipients,
-    check_recipient_access lmdb:{DIRECTORY}/doubt, reject_unlisted_recipient
-"""
-
-
-class Host:
-    """A throw-away host with a Postfix that asks the table of doubt, syncagent's directory, and the units in /sd."""
-
-    def __init__(self, host: ThrowawayHost) -> None:
-        self.host = host
-        host.start_postfix()
-        host.run(
-            f"postfix stop; mkdir {DIRECTORY}; postconf -X relay_domains; cat >>/etc/postfix/main.cf", stdin=FORM_C
-        )
-        host.run("id -u syncagent 2>/dev/null || useradd --system --home-dir / --shell /usr/sbin/nologin syncagent")
-        host.write("/opt/syncagent/libexec/doubt-switch.sh", SCRIPT.read_text(encoding="utf-8"), mode="0755")
-        self.table("relay_recipients", "known@example.com OK\n")
-        self.publish()
-        for unit in UNITS.glob("syncagent-doubt*"):
-            host.write(f"/sd/{unit.name}", unit.read_text(encoding="utf-8"))
-        host.run(
-            "mkdir -p /sd/sysinit.target.wants && ln -s ../syncagent-doubt-boot.service /sd/sysinit.target.wants\n"
-            "cp /usr/lib/systemd/system/postfix*.service /sd\n"
-            "/usr/lib/systemd/system-generators/postfix-instance-generator /sd /sd /sd"
-        )
-
-    def table(self, name: str, text: str) -> None:
-        """Build a table in syncagent's directory, all of which is the user's."""
-        path = f"{DIRECTORY}/{name}"
-        self.host.write(path, text)
-        self.host.run(f"postmap lmdb:{path}; chown -R syncagent: {DIRECTORY}")
-
-    def publish(self, age: int = 0) -> None:
-        """Write all that syncagent writes, and `alive` as of so many seconds ago; no domain is in doubt."""
-        self.table("doubt", TABLE)
-        self.table("doubt-all", ALL)
-        self.host.run(
-            f"rm -f {DIRECTORY}/doubt-switched; touch -d '1 minute ago' {DIRECTORY}/doubt-all*\n"
-            f'printf "written %s\\nlimit {LIMIT}\\n" $(($(date +%s) - {age})) >{DIRECTORY}/alive'
-        )
-
-    def boot(self, *units: str) -> None:
-        """Boot it."""
-        self.host.run(BOOT + " ".join(["boot", *units]))
-
-    def booted(self, command: str) -> str:
-        """Run a command beside that systemd."""
-        return self.host.run(f"{BOOT} booted {command}")
-
-    def ran(self, unit: str) -> tuple[int, int]:
-        """Return when a unit began to start, and when that was done: microseconds."""
-        shown = self.booted(f"systemctl show {unit} -p InactiveExitTimestampMonotonic -p ActiveEnterTimestampMonotonic")
-        began, done = (int(line.partition("=")[2]) for line in sorted(shown.splitlines(), reverse=True))
-        return began, done
-
-    @property
-    def mark(self) -> list[str]:
-        """The word of the mark, and its owner."""
-        return self.host.run(
-            f"cd {DIRECTORY}; [ ! -e doubt-switched ] || {{ cut -d' ' -f2 doubt-switched; stat -c %U doubt-switched; }}"
-        ).split()
-
-    def codes(self) -> list[int]:
-        """Return what smtpd answers to a known, an unknown and a foreign recipient."""
-        asked = ("known@example.com", "unknown@example.com", "anybody@example.net")
-        return [self.host.verdict(address) for address in asked]
-
 
 @pytest.fixture
-def host() -> Iterator[Host]:
+def host() -> Iterator[DoubtHost]:
     """Yield one that has not booted."""
     need_postfix("lmdb")
     need("systemd", Path(SYSTEMD).exists())
     with ThrowawayHost() as throwaway:
         mounted = throwaway.run("mkdir /tmp/try; mount -t cgroup2 none /tmp/try && umount /tmp/try && echo yes || true")
         need("control groups (version 2) that can be mounted", mounted)
-        made = Host(throwaway)
+        made = DoubtHost(throwaway)
+        made.put_units()
         try:
             yield made
         finally:
             throwaway.run(f"{BOOT} [ ! -e /booted ] || end_boot")
 
 
-def test_boot(host: Host) -> None:
+def test_boot(host: DoubtHost) -> None:
     """Before Postfix answers anybody, the table is switched, by the owner of the directory; once in a boot."""
     host.boot("postfix.service")
-    assert wait_until(lambda: host.host.run("postfix status 2>&1 && echo runs || true").endswith("runs\n"), pause=0.1)
+    assert wait_until(host.postfix_runs, pause=0.1)
     assert host.codes() == [250, 450, 554]
     assert host.mark == ["boot", "syncagent"]
     switched, postfix = host.ran("syncagent-doubt-boot.service"), host.ran("postfix@-.service")
@@ -115,7 +46,7 @@ def test_boot(host: Host) -> None:
     assert host.host.run(f"ls {DIRECTORY}/doubt-all.lmdb")
 
 
-def test_boot_without_a_table(host: Host) -> None:
+def test_boot_without_a_table(host: DoubtHost) -> None:
     """Where syncagent has published nothing, the unit is passed over, and no error."""
     host.host.run(f"rm {DIRECTORY}/doubt-all*")
     host.boot()
@@ -123,7 +54,7 @@ def test_boot_without_a_table(host: Host) -> None:
     assert host.booted("systemctl --failed --no-legend --plain") == ""
 
 
-def test_the_timer(host: Host) -> None:
+def test_the_timer(host: DoubtHost) -> None:
     """In its sandbox the service becomes the owner and switches once syncagent is dead; it says so in the journal."""
     host.host.write("/sd/syncagent-doubt.timer.d/often.conf", "[Timer]\nOnBootSec=0\nOnUnitInactiveSec=1s\n")
     host.boot("syncagent-doubt.timer", "postfix.service")
@@ -142,7 +73,7 @@ def test_the_timer(host: Host) -> None:
     assert host.booted("systemctl --failed --no-legend --plain") == ""
 
 
-def test_the_sandbox_is_in_force(host: Host) -> None:
+def test_the_sandbox_is_in_force(host: DoubtHost) -> None:
     """Nothing but the directory of the unit can be written to, by root's own directory as well."""
     host.host.run(f"cp -a {DIRECTORY} /srv/doubt; rm /srv/doubt/alive; chown -R root: /srv/doubt")
     elsewhere = "[Service]\nExecStart=\nExecStart=/opt/syncagent/libexec/doubt-switch.sh /srv/doubt\n"
@@ -156,7 +87,7 @@ def test_the_sandbox_is_in_force(host: Host) -> None:
     assert host.host.run("ls /srv/doubt/doubt-switched")
 
 
-def test_syslog(host: Host) -> None:
+def test_syslog(host: DoubtHost) -> None:
     """Under cron it writes nothing to be sent as mail: the line is in syslog, with the facility of mail."""
     host.boot()
     host.publish(age=LIMIT + 5)
@@ -168,3 +99,78 @@ def test_syslog(host: Host) -> None:
         return host.booted("journalctl --no-pager -o cat -p err -t doubt-switch SYSLOG_FACILITY=2").splitlines()
 
     assert wait_until(lambda: len(logged()) == 1, PATIENCE, pause=0.1), logged()
+
+
+# --- on Debian 12 and 13
+
+STARTS_POSTFIX = re.compile(r"^ExecStart\w*=.*\b(?:postfix|postmulti)\b.*\bstart", re.MULTILINE)
+ASK = r"""
+codes() {
+    exec 3<>/dev/tcp/127.0.0.1/25
+    for line in '' 'HELO client.example.net' 'MAIL FROM:<>' 'RCPT TO:<known@example.com>' \
+        'RCPT TO:<unknown@example.com>' 'RCPT TO:<anybody@example.net>'; do
+        [ ! "$line" ] || printf '%s\r\n' "$line" >&3
+        read -r code rest <&3
+        case $line in RCPT*) printf '%s ' "$code" ;; esac
+    done
+}
+"""
+"""bash: print the codes of the answers to a known, an unknown and a foreign recipient."""
+
+
+def _prepare(host: Debian) -> None:
+    """Install Postfix, the table of doubt and the units, and enable them."""
+    host.works("echo 'postfix postfix/main_mailer_type select No configuration' | debconf-set-selections")
+    host.works("apt-get install --no-install-recommends postfix postfix-lmdb systemd")
+    host.works(f"useradd --system syncagent; mkdir -p {DIRECTORY} /opt/syncagent/libexec /sd/sysinit.target.wants")
+    files = {
+        "/etc/postfix/main.cf": f"compatibility_level = 3.6\nmydestination =\ninet_interfaces = 127.0.0.1\n"
+        f"smtpd_relay_restrictions = reject_unauth_destination\n{FORM_C}",
+        "/opt/syncagent/libexec/doubt-switch.sh": SCRIPT.read_text("utf-8"),
+        f"{DIRECTORY}/relay_recipients": "known@example.com OK\n",
+        f"{DIRECTORY}/doubt": TABLE,
+        f"{DIRECTORY}/doubt-all": ALL,
+        **{f"/sd/{unit.name}": unit.read_text("utf-8") for unit in UNITS.glob("syncagent-doubt*")},
+    }
+    for path, text in files.items():
+        (host.root / path.lstrip("/")).write_text(text, "utf-8")
+    host.works("chmod 0755 /opt/syncagent/libexec/doubt-switch.sh; touch -d '1 minute ago' /etc/postfix/main.cf")
+    host.works(f"cd {DIRECTORY}; for name in relay_recipients doubt doubt-all; do postmap lmdb:$name; done")
+    host.works(f"chown -R syncagent: {DIRECTORY}; touch -d '1 minute ago' {DIRECTORY}/doubt-all*")
+    host.works(
+        "ln -s ../syncagent-doubt-boot.service /sd/sysinit.target.wants; cp /usr/lib/systemd/system/postfix* /sd"
+    )
+    host.works("for each in /usr/lib/systemd/system-generators/postfix*; do [ ! -x $each ] || $each /sd /sd /sd; done")
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("release", RELEASES)
+def test_debian(release: str, record_property: Callable[[str, object], None]) -> None:
+    """Each unit that starts Postfix comes after the switch: by the unit files, and when it boots for real."""
+    with debian(release) as host:
+        _prepare(host)
+        units = [unit for unit in (host.root / "usr/lib/systemd/system").glob("*.service") if not unit.is_symlink()]
+        starting = {unit.name: text for unit in units if STARTS_POSTFIX.search(text := unit.read_text("utf-8"))}
+        assert starting
+        for name, text in starting.items():
+            assert not re.search(r"^(DefaultDependencies|Before=.*sysinit)", text, re.MULTILINE), name
+        instance = "postfix@-" if "postfix@.service" in starting else "postfix"
+        host.works("systemd-analyze verify --man=no /sd/syncagent-doubt*")
+        times = "systemctl show -P {1}TimestampMonotonic {0}.service"
+        said = host.works(
+            f"{BOOT}\nboot postfix.service\n"
+            f"booted {times.format('syncagent-doubt-boot', 'ActiveEnter')}\n"
+            f"booted {times.format(instance, 'InactiveExit')}\n"
+            f"tries=600; until postfix status 2>/dev/null; do sleep 0.1; tries=$((tries - 1)); [ $tries != 0 ]; done\n"
+            f"cat {DIRECTORY}/doubt-switched; bash -c '{ASK} codes'\n"
+            f"mv {DIRECTORY}/doubt {DIRECTORY}/doubt-all; cp -p {DIRECTORY}/doubt.lmdb {DIRECTORY}/doubt-all.lmdb\n"
+            f"booted systemctl restart postfix.service; ls {DIRECTORY}/doubt-all.lmdb >&2\n"
+            "end_boot",
+            network=False,
+        )
+        switched, postfix, mark, codes, *_ = said.splitlines()
+        assert 0 < int(switched) < int(postfix)
+        assert mark.endswith(" boot")
+        assert codes.split()[:3] == ["250", "450", "554"]
+        record_property("figures", f"{', '.join(starting)} after the switch; 450 in the first session")

@@ -25,9 +25,10 @@ from syncagent.sources.line_formats import FORMATS
 from syncagent.state.doubt_groups import grouped
 from syncagent.state.doubt_status import DoubtStatus
 from tests.support.authority import Authority
+from tests.support.doubt import LIMIT, SCRIPT, DoubtHost
 from tests.support.need import need_postfix, need_program
 from tests.support.pages import PAGES, README, ROOT, Block, block, blocks, page, section
-from tests.support.programs import PATIENCE
+from tests.support.programs import PATIENCE, wait_until
 from tests.support.promtool import need_promtool
 from tests.support.run import syncagent
 from tests.support.throwaway import CRON_PATH, ThrowawayHost
@@ -43,6 +44,10 @@ BY_LANGUAGE = {
 ONE_BY_ONE = {
     ("fish", "syncagent completion fish | source"): "test_completion_of_fish",
     ("cron", "*/5 * * * *  syncagent  /usr/local/bin/syncagent sync --quiet"): "test_the_cron_line",
+    (
+        "cron",
+        "*/5 * * * *  syncagent  /opt/syncagent/libexec/doubt-switch.sh /var/lib/syncagent",
+    ): "test_the_cron_lines_of_the_switch",
     ("json", '{"event": "raised", "kind": "stale", "subject": "corp",'): "test_the_event_shown",
     ("json", "{"): "test_commands, with the recipe before it",
     ("slapd.conf", "access to attrs=entry,"): "tests/sources/ldap/test_readme.py",
@@ -71,6 +76,8 @@ NOT_RUN = {
     "systemctl kill --kill-whom=main -s USR1 syncagent": "likewise",
     "systemctl disable --now syncagent.service": "likewise",
     "systemctl enable --now syncagent-sync.timer": "likewise",
+    "systemctl enable --now syncagent-doubt.timer": "likewise; tests/test_doubt_boot.py boots what it enables",
+    "systemctl enable syncagent-doubt-boot.service": "likewise; tests/test_doubt_boot.py boots what it enables",
     "systemd-run --pipe --wait -p User=syncagent"
     " -p LoadCredential=corp:/etc/syncagent/credentials/corp syncagent check": "likewise",
 }
@@ -303,12 +310,32 @@ def _recipe(shown: Block, tmp_path: Path) -> list[str]:
     return shown.commands
 
 
+def _container(shown: Block, _: Path) -> list[str]:
+    """Postfix starts with the table switched; what syncagent publishes then is in force until it is dead."""
+    need_postfix("lmdb")
+    with ThrowawayHost() as host:
+        doubt = DoubtHost(host, owner="54321")  # nobody's number there
+        host.write("/usr/local/libexec/doubt-switch.sh", SCRIPT.read_text(encoding="utf-8"), mode="0755")
+        assert "sleep 300;" in shown.text
+        host.write("/entrypoint", shown.text.replace("sleep 300;", "sleep 1;"))
+        host.run("exec setsid sh /entrypoint </dev/null >/log 2>&1 &")
+        assert wait_until(doubt.postfix_runs, pause=0.1)
+        assert (doubt.mark, doubt.codes()) == (["boot", "UNKNOWN"], [250, 450, 554])
+        doubt.publish()
+        assert wait_until(lambda: doubt.codes() == [250, 550, 554], pause=0.1)
+        doubt.publish(age=LIMIT + 5)
+        assert wait_until(lambda: doubt.mark == ["dead", "UNKNOWN"], pause=0.1)
+        assert doubt.codes() == [250, 450, 554]
+        return shown.commands
+
+
 RUN: dict[str, Callable[[Block, Path], list[str]]] = {
     "make demo": _the_two_commands,
     "apt-get install postfix-lmdb python3-venv": _install,
     "cp --no-clobber": _main_cf,
     "runuser -u syncagent -- syncagent check": _quick_start,
     "postconf -X unknown_relay_recipient_reject_code": _first_week,
+    "/usr/local/libexec/doubt-switch.sh /var/lib/syncagent --boot": _container,
     "{ cat list;": _end_line,
     "openssl x509": _key_usage,
     "install -d -o syncagent -g syncagent -m 0700 /etc/syncagent/credentials": _secret,
@@ -333,12 +360,36 @@ def test_commands(shown: Block, tmp_path: Path) -> None:
 
 def test_the_cron_line() -> None:
     """The line does its work as cron runs it: with /bin/sh, as its user, without the PATH of a login."""
-    ((*_, user, job),) = (one.text.rstrip("\n").split(maxsplit=6) for one in blocks("cron"))
+    ((*_, user, job),) = (one.text.rstrip("\n").split(maxsplit=6) for one in blocks("cron", of=README))
     with _published() as host:
         host.write("/etc/syncagent/recipients", RECIPIENTS + "new@example.com\n")
         as_cron = f"exec /usr/sbin/runuser -u {user} -- /usr/bin/env SHELL=/bin/sh PATH={CRON_PATH} /bin/sh -c '{job}'"
         assert host.run(as_cron, path=CRON_PATH) == "", "--quiet prints nothing while all is well"
         assert host.verdict("new@example.com") == 250
+
+
+def test_the_cron_lines_of_the_switch() -> None:
+    """As cron runs them, as their user: the first switches once syncagent is dead, the second in any case."""
+    need_postfix("lmdb")
+    (shown,) = blocks("cron", of="contrib/docs/operations.md")
+    regular, boot = shown.text.splitlines()
+    assert regular.split()[:5] == ["*/5", "*", "*", "*", "*"]
+    assert boot.split()[0] == "@reboot"
+    with ThrowawayHost() as host:
+        doubt = DoubtHost(host)
+
+        def cron(line: str, fields: int) -> str:
+            *_, user, job = line.split(maxsplit=fields)
+            shell = f"/usr/bin/env SHELL=/bin/sh PATH={CRON_PATH} /bin/sh -c '{job}'"
+            return host.run(f"exec /usr/sbin/runuser -u {user} -- {shell}", path=CRON_PATH)
+
+        assert cron(regular, 6) == ""
+        assert doubt.mark == []
+        cron(boot, 2)
+        assert doubt.mark == ["boot", "syncagent"]
+        doubt.publish(age=LIMIT + 5)
+        cron(regular, 6)
+        assert doubt.mark == ["dead", "syncagent"]
 
 
 def test_completion_of_fish() -> None:
@@ -370,14 +421,27 @@ def test_configurations(shown: Block, tmp_path: Path) -> None:
     config.load(file)
 
 
-@pytest.mark.parametrize("unit", ["syncagent.service", "syncagent-sync.service"])
-@pytest.mark.parametrize("shown", blocks("ini"), ids=lambda shown: shown.name)
+AGENT_UNITS = ("syncagent.service", "syncagent-sync.service")
+
+
+def _drop_ins() -> Iterator[tuple[Block, str]]:
+    """Yield each drop-in with the units that it is for."""
+    for shown in blocks("ini"):
+        if "doubt-switch.sh" in shown.text:
+            yield shown, "syncagent-doubt-boot.service" if "--boot" in shown.text else "syncagent-doubt.service"
+        else:
+            yield from ((shown, unit) for unit in AGENT_UNITS)
+
+
+@pytest.mark.parametrize(("shown", "unit"), list(_drop_ins()), ids=lambda given: getattr(given, "name", given))
 def test_drop_ins(shown: Block, unit: str, tmp_path: Path) -> None:
     """What `systemctl edit` is to be given passes `systemd-analyze verify`, with each of the units."""
-    text = (ROOT / "contrib" / "systemd" / unit).read_text(encoding="utf-8")
-    (tmp_path / unit).write_text(text.replace("/opt/syncagent/bin/syncagent", "/bin/true"), encoding="utf-8")
     (tmp_path / f"{unit}.d").mkdir()
-    (tmp_path / f"{unit}.d" / "override.conf").write_text(shown.text, encoding="utf-8")
+    for file, text in (
+        (tmp_path / unit, (ROOT / "contrib" / "systemd" / unit).read_text(encoding="utf-8")),
+        (tmp_path / f"{unit}.d" / "override.conf", shown.text),
+    ):
+        file.write_text(re.sub(r"/opt/syncagent/\S+", "/bin/true", text), encoding="utf-8")
     words = [need_program("systemd-analyze"), "verify", "--man=no", str(tmp_path / unit)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

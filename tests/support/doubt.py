@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.support.boot import BOOT
 from tests.support.pages import ROOT
 from tests.support.postmap import minimal_config, postmap_build, postmap_query
 from tests.support.programs import PATIENCE
+from tests.support.throwaway import ThrowawayHost
 
 SCRIPT = ROOT / "contrib" / "doubt-switch.sh"
 VALUE = "DEFER_IF_REJECT 4.3.0 recipient list is being refreshed, please try again later"
@@ -18,6 +20,14 @@ PROBE = "syncagent-doubt-probe@example.com DEFER_IF_REJECT 4.3.0 probe\n"
 TABLE = "# Written by syncagent: changes made here are lost.\n" + PROBE
 ALL = f"# doubt-all of doubt\nexample.com {VALUE}\n.example.com {VALUE}\n" + PROBE
 LIMIT = 900
+UNITS = ROOT / "contrib" / "systemd"
+DIRECTORY = "/var/lib/syncagent"
+FORM_C = f"""\
+relay_domains = example.com
+relay_recipient_maps = lmdb:{DIRECTORY}/relay_recipients
+smtpd_sender_restrictions = check_recipient_access lmdb:{DIRECTORY}/relay_recipients,
+    check_recipient_access lmdb:{DIRECTORY}/doubt, reject_unlisted_recipient
+"""
 
 
 class Ran(NamedTuple):
@@ -123,3 +133,76 @@ def run_switch(*arguments: str, script: Path = SCRIPT, before: Sequence[str] = (
             os.close(writer)
         code = process.wait(PATIENCE)
         return Ran(code, said.read())
+
+
+class DoubtHost:
+    """A throw-away host with a Postfix that asks the table of doubt, and syncagent's directory."""
+
+    def __init__(self, host: ThrowawayHost, *, owner: str = "syncagent") -> None:
+        """Prepare it; nothing of it runs."""
+        self.host = host
+        self.owner = owner
+        host.start_postfix()
+        host.run(
+            f"postfix stop; mkdir {DIRECTORY}; postconf -X relay_domains; cat >>/etc/postfix/main.cf", stdin=FORM_C
+        )
+        host.run("id -u syncagent 2>/dev/null || useradd --system --home-dir / --shell /usr/sbin/nologin syncagent")
+        host.write("/opt/syncagent/libexec/doubt-switch.sh", SCRIPT.read_text(encoding="utf-8"), mode="0755")
+        self.table("relay_recipients", "known@example.com OK\n")
+        self.publish()
+
+    def put_units(self) -> None:
+        """Put the units where `boot` takes them from, enabled, and Debian's of Postfix."""
+        host = self.host
+        for unit in UNITS.glob("syncagent-doubt*"):
+            host.write(f"/sd/{unit.name}", unit.read_text(encoding="utf-8"))
+        host.run(
+            "mkdir -p /sd/sysinit.target.wants && ln -s ../syncagent-doubt-boot.service /sd/sysinit.target.wants\n"
+            "cp /usr/lib/systemd/system/postfix*.service /sd\n"
+            "/usr/lib/systemd/system-generators/postfix-instance-generator /sd /sd /sd"
+        )
+
+    def table(self, name: str, text: str) -> None:
+        """Build a table in syncagent's directory, all of which is the user's."""
+        path = f"{DIRECTORY}/{name}"
+        self.host.write(path, text)
+        self.host.run(f"postmap lmdb:{path}; chown -R {self.owner} {DIRECTORY}")
+
+    def publish(self, age: int = 0) -> None:
+        """Write all that syncagent writes, and `alive` as of so many seconds ago; no domain is in doubt."""
+        self.table("doubt", TABLE)
+        self.table("doubt-all", ALL)
+        self.host.run(
+            f"rm -f {DIRECTORY}/doubt-switched; touch -d '1 minute ago' {DIRECTORY}/doubt-all*\n"
+            f'printf "written %s\\nlimit {LIMIT}\\n" $(($(date +%s) - {age})) >{DIRECTORY}/alive'
+        )
+
+    def boot(self, *units: str) -> None:
+        """Boot it."""
+        self.host.run(BOOT + " ".join(["boot", *units]))
+
+    def booted(self, command: str) -> str:
+        """Run a command beside that systemd."""
+        return self.host.run(f"{BOOT} booted {command}")
+
+    def ran(self, unit: str) -> tuple[int, int]:
+        """Return when a unit began to start, and when that was done: microseconds."""
+        shown = self.booted(f"systemctl show {unit} -p InactiveExitTimestampMonotonic -p ActiveEnterTimestampMonotonic")
+        began, done = (int(line.partition("=")[2]) for line in sorted(shown.splitlines(), reverse=True))
+        return began, done
+
+    @property
+    def mark(self) -> list[str]:
+        """The word of the mark, and its owner."""
+        return self.host.run(
+            f"cd {DIRECTORY}; [ ! -e doubt-switched ] || {{ cut -d' ' -f2 doubt-switched; stat -c %U doubt-switched; }}"
+        ).split()
+
+    def postfix_runs(self) -> bool:
+        """True if Postfix runs."""
+        return self.host.run("postfix status 2>&1 && echo runs || true").endswith("runs\n")
+
+    def codes(self) -> list[int]:
+        """Return what smtpd answers to a known, an unknown and a foreign recipient."""
+        asked = ("known@example.com", "unknown@example.com", "anybody@example.net")
+        return [self.host.verdict(address) for address in asked]
