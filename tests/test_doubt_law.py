@@ -51,7 +51,11 @@ def test_widening_drops_nothing(recorded: list[Doubt], found: list[Doubt]) -> No
 
 @given(_lists, _lists, st.sets(st.sampled_from(DOMAINS)), _times, st.booleans())
 def test_narrowing_drops_no_true_reason(
-    recorded: list[Doubt], found: list[Doubt], domains: set[str], now: float, all_asked: bool  # noqa: FBT001 - drawn
+    recorded: list[Doubt],
+    found: list[Doubt],
+    domains: set[str],
+    now: float,
+    all_asked: bool,  # noqa: FBT001 - drawn
 ) -> None:
     """What is true stays while its domain is in a table, and what has an end stays until then."""
     standing = doubt.widened(recorded, found)
