@@ -20,6 +20,7 @@ from syncagent.errors import ExitCode
 from syncagent.postfix import main_cf as mainconf
 from syncagent.values.types import Domain, MapName
 from tests.support.clock import clock_at
+from tests.support.doubt import run_switch
 from tests.support.need import need, need_postfix
 from tests.support.postfix import PrivatePostfix, available_map_types
 from tests.support.postmap import postmap_build, postmap_keys, run_postfix, settle
@@ -327,6 +328,9 @@ def test_done_as_it_says(postfix: Begin) -> None:
     here.start()
     assert here.verdict("info@example.com").code == 250
     assert here.verdict("nobody@example.com").code == 450
+    assert problems(file) == {"relayed-domains-are-ours", "doubt-switch"}, "as it said: what is still to be done"
+    assert "# then start the agent, and the switch that answers 450 should it stop" in said
+    run_switch(str(here.directory / "var"))
     assert problems(file) == {"relayed-domains-are-ours"}, "as it said: a relay domain that the configuration lacks"
     typed(f"postconf -c {here.config_directory} -e 'relay_domains = example.com'")
     assert problems(file) == set()

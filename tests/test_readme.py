@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from syncagent.cli.views.status import doubt_lines, lag_lines
 from syncagent.config import load as config
 from syncagent.errors import ExitCode
 from syncagent.model import Doubt
+from syncagent.postfix.doubt_lines import restrictions
 from syncagent.sources.http.recipe import validate
 from syncagent.sources.line_formats import FORMATS
 from syncagent.state.doubt_groups import grouped
@@ -44,7 +46,7 @@ BY_LANGUAGE = {
 
 ONE_BY_ONE = {
     ("fish", "syncagent completion fish | source"): "test_completion_of_fish",
-    ("cron", "*/5 * * * *  syncagent  /usr/local/bin/syncagent sync --quiet"): "test_the_cron_line",
+    ("cron", "*/5 * * * *  syncagent  /usr/local/bin/syncagent sync --quiet"): "test_the_cron_lines",
     (
         "cron",
         "*/5 * * * *  syncagent  /opt/syncagent/libexec/doubt-switch.sh /var/lib/syncagent",
@@ -56,6 +58,8 @@ ONE_BY_ONE = {
     ("ldif", "dn: uid=syncagent,cn=sysaccounts,"): "nothing: it needs a real 389 Directory Server",
     ("text", "ok       sources-answer"): "test_what_check_prints",
     ("text", "doubt: all 5,000"): "test_the_lines_about_doubt",
+    ("text", "450 4.3.0 <nobody@example.com>"): "test_the_reply_in_doubt",
+    ("main.cf", "smtpd_sender_restrictions = "): "test_the_lines_of_main_cf",
     ("text", "trigger ─▶ fetch"): "nothing: a drawing",
     ("text", "errors, addresses ◀─ model"): "test_the_order_of_imports",
 }
@@ -208,14 +212,32 @@ def _quick_start(shown: Block, _: Path) -> list[str]:
         return [line for line in host.typed if line in shown.commands]
 
 
-def _first_week(shown: Block, _: Path) -> list[str]:
-    """After the first week unknown recipients are refused for good."""
+def _doubt_by_hand(shown: Block, _: Path) -> list[str]:
+    """Each line does what it says, by root: domains are in doubt, are shown, and are not in doubt any more."""
     with _published() as host:
+        file = "/etc/syncagent/syncagent.toml"
+        host.write(file, host.run(f"cat {file}").replace("relay_domains", 'doubt_new = "0s"\nrelay_domains', 1))
+        host.run("rm -r /var/lib/syncagent/state; runuser -u syncagent -- syncagent sync")
+        host.typed.clear()
+        for line in shown.commands:
+            said = host.type(line)
+            assert ("put in doubt by hand" in said) is not line.endswith("--clear"), said
+        assert "by hand" not in host.run("syncagent doubt")
+        return host.typed
+
+
+def _without_doubt_table(shown: Block, _: Path) -> list[str]:
+    """Without the doubt table in main.cf, unknown recipients get 450 from all of Postfix by the first command."""
+    with _published() as host:
+        host.run("postconf -X smtpd_sender_restrictions")
+        is_end = "-X" in shown.commands[0]
+        host.run("postconf -e unknown_relay_recipient_reject_code=450; postfix reload" if is_end else "postfix reload")
+        assert host.verdict("nobody@example.org") == (450 if is_end else 550)
         host.typed.clear()
         for line in shown.commands:
             host.type(line)
         assert host.verdict("info@example.org") == 250
-        assert host.verdict("nobody@example.org") == 550
+        assert host.verdict("nobody@example.org") == (550 if is_end else 450)
         return host.typed
 
 
@@ -335,7 +357,10 @@ RUN: dict[str, Callable[[Block, Path], list[str]]] = {
     "apt-get install postfix-lmdb python3-venv": _install,
     "cp --no-clobber": _main_cf,
     "runuser -u syncagent -- syncagent check": _quick_start,
-    "postconf -X unknown_relay_recipient_reject_code": _first_week,
+    "postconf -e 'unknown_relay_recipient_reject_code = 450'": _without_doubt_table,
+    "postconf -X unknown_relay_recipient_reject_code": _without_doubt_table,
+    "syncagent doubt --all --for 4h": _doubt_by_hand,
+    "syncagent doubt example.com --for 4h": _doubt_by_hand,
     "/usr/local/libexec/doubt-switch.sh /var/lib/syncagent --boot": _container,
     "{ cat list;": _end_line,
     "openssl x509": _key_usage,
@@ -359,14 +384,44 @@ def test_commands(shown: Block, tmp_path: Path) -> None:
         assert run(shown, tmp_path) == left
 
 
-def test_the_cron_line() -> None:
-    """The line does its work as cron runs it: with /bin/sh, as its user, without the PATH of a login."""
-    ((*_, user, job),) = (one.text.rstrip("\n").split(maxsplit=6) for one in blocks("cron", of=README))
+def _as_cron(host: ThrowawayHost, line: str) -> str:
+    """Run the job of a line in /etc/cron.d as cron does, as its user; return what cron would send."""
+    *_, user, job = line.split(maxsplit=2 if line.startswith("@") else 6)
+    shell = f"/usr/bin/env SHELL=/bin/sh PATH={CRON_PATH} /bin/sh -c '{job}'"
+    return host.run(f"exec /usr/sbin/runuser -u {user} -- {shell}", path=CRON_PATH)
+
+
+def test_the_cron_lines() -> None:
+    """They do their work as cron runs them: with /bin/sh, as their user, without the PATH of a login."""
+    sync, switch, boot = blocks("cron", of=README)[0].text.splitlines()
     with _published() as host:
+        host.write("/opt/syncagent/libexec/doubt-switch.sh", SCRIPT.read_text(encoding="utf-8"), mode="0755")
         host.write("/etc/syncagent/recipients", RECIPIENTS + "new@example.com\n")
-        as_cron = f"exec /usr/sbin/runuser -u {user} -- /usr/bin/env SHELL=/bin/sh PATH={CRON_PATH} /bin/sh -c '{job}'"
-        assert host.run(as_cron, path=CRON_PATH) == "", "--quiet prints nothing while all is well"
+        assert _as_cron(host, sync) == "", "--quiet prints nothing while all is well"
         assert host.verdict("new@example.com") == 250
+        assert _as_cron(host, switch) == ""
+        host.run("test ! -e /var/lib/syncagent/doubt-switched")
+        assert _as_cron(host, boot) == ""
+        assert host.run("cut -d ' ' -f 2 /var/lib/syncagent/doubt-switched") == "boot\n"
+        assert [host.verdict(name) for name in ("info@example.org", "nobody@example.org")] == [250, 450]
+
+
+def test_the_reply_in_doubt() -> None:
+    """What smtpd says to an unknown recipient is what the page has."""
+    (shown,) = blocks("text", of="contrib/docs/doubt.md")
+    with _published() as host:
+        script = "import smtplib\nclient = smtplib.SMTP('127.0.0.1')\nclient.ehlo()\nclient.mail('')\n"
+        asking = f"{script}print(*map(str, client.rcpt('nobody@example.com')))\n"
+        code, said = host.run(f"'{sys.executable}' -", stdin=asking).split(" ", 1)
+        assert shown.text.strip() == f"{code} {ast.literal_eval(said).decode()}"
+
+
+def test_the_lines_of_main_cf() -> None:
+    """They are those that `init` prints, and those of the README's quick start."""
+    (shown,) = blocks("main.cf")
+    ours = restrictions("lmdb:/var/lib/syncagent/relay_recipients", "lmdb:/var/lib/syncagent/doubt")
+    assert [line.strip().rstrip(",") for line in shown.text.splitlines()[1:]] == list(ours)
+    assert f"postconf -e 'smtpd_sender_restrictions = {', '.join(ours)}'" in page(README)
 
 
 def test_the_cron_lines_of_the_switch() -> None:
@@ -378,18 +433,12 @@ def test_the_cron_lines_of_the_switch() -> None:
     assert boot.split()[0] == "@reboot"
     with ThrowawayHost() as host:
         doubt = DoubtHost(host)
-
-        def cron(line: str, fields: int) -> str:
-            *_, user, job = line.split(maxsplit=fields)
-            shell = f"/usr/bin/env SHELL=/bin/sh PATH={CRON_PATH} /bin/sh -c '{job}'"
-            return host.run(f"exec /usr/sbin/runuser -u {user} -- {shell}", path=CRON_PATH)
-
-        assert cron(regular, 6) == ""
+        assert _as_cron(host, regular) == ""
         assert doubt.mark == []
-        cron(boot, 2)
+        _as_cron(host, boot)
         assert doubt.mark == ["boot", "syncagent"]
         doubt.publish(age=LIMIT + 5)
-        cron(regular, 6)
+        _as_cron(host, regular)
         assert doubt.mark == ["dead", "syncagent"]
 
 

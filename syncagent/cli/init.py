@@ -325,6 +325,8 @@ def _next(start: Start) -> Iterator[str]:
         yield f"# once the table is published{there}:"
         yield from commands
         yield shlex.join(["postfix", *_at(start), "start" if create else "reload"])
+    switch = ", and the switch that answers 450 should it stop" if start.can_doubt else ""
+    yield f"# then start the agent{switch}: contrib/docs/operations.md"
 
 
 def _commands(start: Start) -> Iterator[str]:
