@@ -288,6 +288,7 @@ def status(config_file: Path, *, as_json: bool) -> int:
 
     No source is asked, and the agent need not run. As a health check, the exit status is 75 if the data of a source is
     older than schedule.max_age, 73 if the last publishing failed, 65 if something is held for a person's approval.
+    It shows which domains are in doubt: their unknown recipients get 450, so that doubt by itself is 0.
     """
     from syncagent import privileges
     from syncagent.cli.views import status as view
