@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from syncagent.model import SyncResult
 from tests.scenario import HOUR, START, Scenario, people
@@ -22,6 +29,8 @@ SOURCES = ("corp", "branch", "extra")
 DOMAINS = ("example.com", "example.org")
 POOL = sorted(people(24) | people(12, "example.org"))
 FLOOR, PERCENT = 3, 10.0
+MANY, LONG = 1000, 40
+"""Sequences, and steps of each, in `make proof`."""
 
 POINTS = (
     Point("syncagent.state.database:Ledger.prepare", "after"),
@@ -308,3 +317,14 @@ TestMachine.settings = settings(
     suppress_health_check=list(HealthCheck),
     derandomize=True,
 )
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(0)
+def test_many_more_sequences(record_property: Callable[[str, object], None]) -> None:
+    """The same with more and longer sequences, other ones in each run; a failure prints how to repeat it."""
+    long = settings(
+        TestMachine.settings, max_examples=MANY, stateful_step_count=LONG, derandomize=False, print_blob=True
+    )
+    run_state_machine_as_test(Machine, settings=long)
+    record_property("figures", f"{MANY} sequences of up to {LONG} steps")
