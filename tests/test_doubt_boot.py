@@ -105,15 +105,14 @@ def test_syslog(host: DoubtHost) -> None:
 
 STARTS_POSTFIX = re.compile(r"^ExecStart\w*=.*\b(?:postfix|postmulti)\b.*\bstart", re.MULTILINE)
 ASK = r"""
-codes() {
-    exec 3<>/dev/tcp/127.0.0.1/25
-    for line in '' 'HELO client.example.net' 'MAIL FROM:<>' 'RCPT TO:<known@example.com>' \
-        'RCPT TO:<unknown@example.com>' 'RCPT TO:<anybody@example.net>'; do
-        [ ! "$line" ] || printf '%s\r\n' "$line" >&3
-        read -r code rest <&3
-        case $line in RCPT*) printf '%s ' "$code" ;; esac
-    done
-}
+exec 3<>/dev/tcp/127.0.0.1/25
+for line in '' 'HELO client.example.net' 'MAIL FROM:<>' 'RCPT TO:<known@example.com>' \
+    'RCPT TO:<unknown@example.com>' 'RCPT TO:<anybody@example.net>'; do
+    [ ! "$line" ] || printf '%s\r\n' "$line" >&3
+    read -r code rest <&3
+    case $line in RCPT*) printf '%s ' "$code" ;; esac
+done
+echo
 """
 """bash: print the codes of the answers to a known, an unknown and a foreign recipient."""
 
@@ -126,6 +125,7 @@ def _prepare(host: Debian) -> None:
     files = {
         "/etc/postfix/main.cf": f"compatibility_level = 3.6\nmydestination =\ninet_interfaces = 127.0.0.1\n"
         f"smtpd_relay_restrictions = reject_unauth_destination\n{FORM_C}",
+        "/ask": ASK,
         "/opt/syncagent/libexec/doubt-switch.sh": SCRIPT.read_text("utf-8"),
         f"{DIRECTORY}/relay_recipients": "known@example.com OK\n",
         f"{DIRECTORY}/doubt": TABLE,
@@ -163,9 +163,9 @@ def test_debian(release: str, record_property: Callable[[str, object], None]) ->
             f"booted {times.format('syncagent-doubt-boot', 'ActiveEnter')}\n"
             f"booted {times.format(instance, 'InactiveExit')}\n"
             f"tries=600; until postfix status 2>/dev/null; do sleep 0.1; tries=$((tries - 1)); [ $tries != 0 ]; done\n"
-            f"cat {DIRECTORY}/doubt-switched; bash -c '{ASK} codes'\n"
+            f"cat {DIRECTORY}/doubt-switched; bash /ask\n"
             f"mv {DIRECTORY}/doubt {DIRECTORY}/doubt-all; cp -p {DIRECTORY}/doubt.lmdb {DIRECTORY}/doubt-all.lmdb\n"
-            f"booted systemctl restart postfix.service; ls {DIRECTORY}/doubt-all.lmdb >&2\n"
+            f"booted systemctl restart postfix.service; ls {DIRECTORY}/doubt-all.lmdb\n"
             "end_boot",
             network=False,
         )

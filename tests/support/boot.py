@@ -22,7 +22,7 @@ boot() {  # boot UNIT...: start these, with systemd's own targets, its journal, 
     mount -t cgroup2 none /tmp/cgroup
     group=$(mktemp -d /tmp/cgroup/boot-XXXXXX)
     sh -ec 'echo 0 >"$1/cgroup.procs"; shift; exec "$@"' sh "$group" \
-        unshare --pid --mount --cgroup --fork --kill-child sh -ec '
+        unshare --pid --mount --propagation unchanged --cgroup --fork --kill-child sh -ec '
             mount -t proc proc /proc
             mount -t sysfs -o ro sysfs /sys
             mount -t cgroup2 none /sys/fs/cgroup
@@ -40,7 +40,9 @@ boot() {  # boot UNIT...: start these, with systemd's own targets, its journal, 
             ln -s /proc/self/fd /tmp/dev/fd
             ln -s /proc/self/fd/0 /tmp/dev/stdin
             mount --rbind /tmp/dev /dev
-            exec env -i container=other SYSTEMD_UNIT_PATH=/sd PATH=/usr/sbin:/usr/bin:/sbin:/bin \
+            mkdir /tmp/root
+            mount --rbind / /tmp/root  # systemd wants its root to be a mount
+            exec chroot /tmp/root env -i container=other SYSTEMD_UNIT_PATH=/sd PATH=/usr/sbin:/usr/bin:/sbin:/bin \
                 /usr/lib/systemd/systemd --system --unit=multi-user.target --show-status=no
         ' </dev/null >/boot.log 2>&1 &
     echo "$! $group" >/booted
