@@ -87,7 +87,7 @@ enter() {
     fi
 }
 
-# death: print why syncagent counts as dead; nothing if it is alive.
+# death: print why syncagent counts as dead; nothing if it is alive. Lines below the first two are not for this.
 death() {
     alive=$(head_of alive)
     [ "$alive" ] || {

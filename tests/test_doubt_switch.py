@@ -123,6 +123,14 @@ def test_alive(doubt: DoubtDirectory, age: int) -> None:
     assert seen.stat().st_mtime > 1
 
 
+def test_lines_of_a_later_version(doubt: DoubtDirectory) -> None:
+    """What stands in `alive` below its two lines is no reason to switch: the script may be older than syncagent."""
+    with (doubt.path / "alive").open("a", encoding="ascii") as alive:
+        alive.write("runs 1 2 3 4 5\nlater 1\n")
+    assert switch(doubt.path) == (0, "")
+    assert not doubt.in_doubt
+
+
 def test_boot(doubt: DoubtDirectory) -> None:
     """With --boot it switches in any case; what looks every five minutes was not seen by that."""
     ran = switch(doubt.path, "--boot")
