@@ -401,8 +401,12 @@ def switch(context: Context) -> Iterator[Finding]:
 
 def _switch_on(directory: Path) -> Iterator[Step]:
     """Yield the lines that have the switch run, under systemd or by cron."""
-    by_cron = f"in /etc/cron.d/syncagent-doubt: */5 * * * * root {SWITCH} {directory}"
-    at_boot = f"in /etc/cron.d/syncagent-doubt: @reboot root {SWITCH} {directory} --boot"
+    try:
+        user = directory.owner()
+    except (OSError, KeyError):
+        user = "root"  # the switch then becomes the owner of the directory
+    by_cron = f"in /etc/cron.d/syncagent-doubt: */5 * * * * {user} {SWITCH} {directory}"
+    at_boot = f"in /etc/cron.d/syncagent-doubt: @reboot {user} {SWITCH} {directory} --boot"
     if not Path("/run/systemd/system").is_dir():
         yield from (Person(text=text) for text in (by_cron, at_boot))
         return
