@@ -18,7 +18,7 @@ from syncagent.checks.finding import Check, Needs, Person, Shell, error, ok, ski
 from syncagent.checks.postfix import of_index
 from syncagent.files import atomic as files
 from syncagent.model import Doubt
-from syncagent.postfix import doubt_table, restrictions
+from syncagent.postfix import doubt_lines, doubt_table, restrictions
 from syncagent.postfix.commands import CommandError
 from syncagent.postfix.doubt_table import Files
 from syncagent.postfix.match_list import with_parents
@@ -139,13 +139,19 @@ def _of_nobody(context: Context) -> Iterator[Finding]:
     """Yield an error for each doubt table in main.cf if postfix.doubt_map is not set: nobody keeps it current."""
     for name in _EVERY_LIST:
         rules = restrictions.rules(context.live, name)
-        for before, rule, after in zip(rules, rules[1:], [*rules[2:], None], strict=False):
-            middle = after is not None and after.name == UNLISTED and before.name == RECIPIENT_ACCESS
-            named_so = middle and is_same_file(before.argument, context.config.postfix.map)
-            if rule.name == RECIPIENT_ACCESS and (named_so or _is_written_by_us(rule.argument)):
+        for at, rule in enumerate(rules):
+            around = rules[max(at - 1, 0) : at + 2]
+            if rule.name == RECIPIENT_ACCESS and (_in_the_middle(context, around) or _is_written_by_us(rule.argument)):
                 table = TableName.parse(rule.argument)
                 text = f"{name} asks it as a doubt table, but postfix.doubt_map is not set: nobody keeps it current"
                 yield error(str(table), text, context.setting("doubt_map", f"lmdb:{table.rest}"), context.sync)
+
+
+def _in_the_middle(context: Context, rules: list[Rule]) -> bool:
+    """True if these restrictions are as those of a doubt table: the map, a table, and reject_unlisted_recipient."""
+    if [rule.name for rule in rules] != [RECIPIENT_ACCESS, RECIPIENT_ACCESS, UNLISTED]:
+        return False
+    return is_same_file(rules[0].argument, context.config.postfix.map)
 
 
 def _is_written_by_us(table: str) -> bool:
@@ -169,8 +175,8 @@ def _in_order(context: Context, lines: Lines) -> Iterator[Finding]:
         by_recipients = _second_best_lines(context, lines, "or, where it must stay so,")
         yield error("smtpd_delay_reject", text, context.postconf("smtpd_delay_reject", "yes"), by_recipients)
     if known is None:
-        text = "the doubt table is asked for known recipients as well, which get 451 if it is missing or broken: {}"
-        yield warning(SENDER, text.format(f"{RECIPIENT_ACCESS} {lines.map} must come before it"), *remedy)
+        text = f"{RECIPIENT_ACCESS} {lines.map} does not come before the doubt table: if that is missing or broken,"
+        yield warning(SENDER, f"{text} known recipients get 451 as well", *remedy)
     else:
         yield from _map_is_right(context, lines, sender[known])
         others = [rule.text for rule in sender[known:] if not _is_of_doubt(lines, rule)]
@@ -225,7 +231,9 @@ def is_not_bypassed(context: Context) -> Iterator[Finding]:
             text = f"{UNLISTED} comes before the doubt table is asked: {_IN_VAIN}"
             yield error(name, text, _without(context, lines, name))
         elif name == lines.list and rule.name == "permit":
-            yield error(name, f"permit comes before the doubt table is asked: {_IN_VAIN}", _elsewhere(lines, rule))
+            last = rule.start == max(other.start for other in _of_the_host(lines, name)) and not rule.of_class
+            remedy = _without(context, lines, name) if last and name == SENDER else _elsewhere(lines, rule)
+            yield error(name, f"permit comes before the doubt table is asked: {_IN_VAIN}", remedy)
         elif name == lines.list and not lines.asks_the_map(rule) and _may_permit(context, rule):
             text = f"{rule.text} comes before the doubt table is asked: {_IN_VAIN} from whom it permits"
             yield warning(name, text, _elsewhere(lines, rule))
@@ -266,7 +274,8 @@ def _all_lines(context: Context, lines: Lines) -> tuple[Step, ...]:
     `sync` comes first until there is a table: an smtpd that starts without it answers 451 for a while.
     """
     there = context.target(lines.doubt).index(doubt_table.SUFFIX).exists()
-    inside = [rule for rule in lines.rules[SENDER] if rule.of_class and _is_of_doubt(lines, rule)]
+    classes = {rule.of_class for rule in _of_the_host(lines, SENDER)} - {""}
+    inside = [rule for rule in lines.rules[SENDER] if rule.of_class in classes and _is_of_doubt(lines, rule)]
     others = [name for name in (*EARLIER, *LISTS, *LATER) if any(map(lines.asks, lines.rules[name]))]
     delay = [] if lines.delayed or lines.list not in {"", SENDER} else [context.postconf("smtpd_delay_reject", "yes")]
     return (
@@ -282,11 +291,20 @@ def _is_of_doubt(lines: Lines, rule: Rule) -> bool:
     return lines.asks(rule) or lines.asks_the_map(rule) or rule.name == UNLISTED
 
 
+def _of_the_host(lines: Lines, name: str) -> list[Rule]:
+    """Return the restrictions of a list that are not those of the doubt table."""
+    return [rule for rule in lines.rules[name] if not _is_of_doubt(lines, rule)]
+
+
 def _sender_list(context: Context, lines: Lines) -> Shell:
-    """Return the command that puts the three restrictions at the end of smtpd_sender_restrictions; the others stay."""
-    kept = _kept(context, SENDER, [rule for rule in lines.rules[SENDER] if not _is_of_doubt(lines, rule)])
-    ours = (f"{RECIPIENT_ACCESS} {lines.map}", f"{RECIPIENT_ACCESS} {lines.doubt}", UNLISTED)
-    return context.postconf(SENDER, ", ".join([*kept, *ours]))
+    """Return the command that puts the three restrictions at the end of smtpd_sender_restrictions.
+
+    The others stay, but for ``permit`` at their end: at its own end a list permits as well.
+    """
+    kept = _kept(context, SENDER, _of_the_host(lines, SENDER))
+    if kept[-1:] and kept[-1].lower() == "permit":
+        kept.pop()
+    return context.postconf(SENDER, ", ".join([*kept, *doubt_lines.restrictions(str(lines.map), str(lines.doubt))]))
 
 
 def _second_best_lines(context: Context, lines: Lines, when: str) -> Shell:
@@ -383,8 +401,12 @@ def switch(context: Context) -> Iterator[Finding]:
 
 def _switch_on(directory: Path) -> Iterator[Step]:
     """Yield the lines that have the switch run, under systemd or by cron."""
-    by_cron = f"in /etc/cron.d/syncagent-doubt: */5 * * * * root {SWITCH} {directory}"
-    at_boot = f"in /etc/cron.d/syncagent-doubt: @reboot root {SWITCH} {directory} --boot"
+    try:
+        user = directory.owner()
+    except (OSError, KeyError):
+        user = "root"  # the switch then becomes the owner of the directory
+    by_cron = f"in /etc/cron.d/syncagent-doubt: */5 * * * * {user} {SWITCH} {directory}"
+    at_boot = f"in /etc/cron.d/syncagent-doubt: @reboot {user} {SWITCH} {directory} --boot"
     if not Path("/run/systemd/system").is_dir():
         yield from (Person(text=text) for text in (by_cron, at_boot))
         return

@@ -1037,6 +1037,19 @@ CASES: dict[str, Case] = {
     "a doubt table that nobody keeps current": Case(
         both(in_doubt(), forget_doubt), "doubt-is-asked", ERROR, "lmdb:", "in ", live=(NOBODY, 450, 450)
     ),
+    "a doubt table that nobody keeps current, by the list for recipients": Case(
+        both(
+            in_doubt(
+                smtpd_sender_restrictions=None, smtpd_recipient_restrictions=f"{ASKED}, reject_unauth_destination"
+            ),
+            forget_doubt,
+        ),
+        "doubt-is-asked",
+        ERROR,
+        "lmdb:",
+        "in ",
+        live=(NOBODY, 450, 450),
+    ),
     "doubt has another code": Case(
         in_doubt(access_map_defer_code="550"),
         "doubt-is-not-bypassed",
@@ -1062,7 +1075,15 @@ CASES: dict[str, Case] = {
         live=(NOBODY, 550, 450),
     ),
     "everybody is permitted before": Case(
-        in_doubt(smtpd_sender_restrictions=f"permit, {FORM_C}"),
+        in_doubt(smtpd_sender_restrictions=f"reject_non_fqdn_sender, permit, {FORM_C}"),
+        "doubt-is-not-bypassed",
+        ERROR,
+        SENDER,
+        "postconf",
+        live=(NOBODY, 550, 450),
+    ),
+    "everybody is permitted before, and more": Case(
+        in_doubt(smtpd_sender_restrictions=f"permit, reject_non_fqdn_sender, {FORM_C}"),
         "doubt-is-not-bypassed",
         ERROR,
         SENDER,
