@@ -267,14 +267,14 @@ def lag_lines(mx: Backup) -> list[str]:
 
 def test_the_lag_without_an_agent(mx: Backup) -> None:
     """It is the longest time between the last runs, which are known where there is a doubt table."""
-    names = "example.com, example.org"
-    assert lag_lines(mx) == [
-        f"lag: {names}: a new mailbox may be refused for 20h, the longest time between the last runs"
-    ]
-    assert [(one.domain, round(one.seconds or 0)) for one in mx.status().lags] == [
-        ("example.com", 20 * HOUR),
-        ("example.org", 20 * HOUR),
-    ]
+    (line,) = lag_lines(mx)
+    assert re.fullmatch(
+        r"lag: example\.com, example\.org: a new mailbox may be refused for 20h\w*, the longest time between the last runs",
+        line,
+    )
+    lags = mx.status().lags
+    assert [one.domain for one in lags] == ["example.com", "example.org"]
+    assert [one.seconds for one in lags] == pytest.approx([20 * HOUR] * 2, abs=MINUTE)
     del mx.postfix["doubt_map"]
     assert (lag_lines(mx), mx.status().lags) == ([], ())
 
