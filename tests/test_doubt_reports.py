@@ -268,10 +268,8 @@ def lag_lines(mx: Backup) -> list[str]:
 def test_the_lag_without_an_agent(mx: Backup) -> None:
     """It is the longest time between the last runs, which are known where there is a doubt table."""
     (line,) = lag_lines(mx)
-    assert re.fullmatch(
-        r"lag: example\.com, example\.org: a new mailbox may be refused for 20h\w*, the longest time between the last runs",
-        line,
-    )
+    assert line.startswith("lag: example.com, example.org: a new mailbox may be refused for 20h")
+    assert line.endswith(", the longest time between the last runs")
     lags = mx.status().lags
     assert [one.domain for one in lags] == ["example.com", "example.org"]
     assert [one.seconds for one in lags] == pytest.approx([20 * HOUR] * 2, abs=MINUTE)
