@@ -344,6 +344,14 @@ def test_a_stale_source_is_told_as_stale(failing: Backup) -> None:
     assert set(kinds(status)) == {"stale"}
 
 
+def test_a_first_run_that_lacks_something(tmp_path: Path) -> None:
+    """That nothing is published yet is one alarm, however long it lasts: not also that every domain is empty."""
+    mx = Backup(tmp_path)
+    mx.relay_domains.append("example.net")
+    mx.at(2 * HOUR, HELD)
+    assert kinds(mx.status(HELD)) == ["incomplete"]
+
+
 def test_removals_that_wait_for_another_source(tmp_path: Path) -> None:
     """They need nobody, but their domain is in doubt: that is told after an hour."""
     mx = Backup(tmp_path)
