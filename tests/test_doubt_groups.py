@@ -94,6 +94,11 @@ def test_what_lasts_is_repeated_weekly(kind: DoubtKind) -> None:
     assert ages([Doubt("example.com", kind, "corp", NOW - HOUR)], QUIET, NOW) == {}
 
 
+def test_nothing_is_published_yet() -> None:
+    """Then every domain is empty, which the alarm `incomplete` says already."""
+    assert of(Doubt("example.com", "empty"), 30 * HOUR, Causes(stale_at={}, published=False)) == []
+
+
 def test_a_held_catch_all_has_its_own_alarm() -> None:
     """The alarm `catch-all` says what to do; another source's unlisted recipients are another thing."""
     causes = Causes(stale_at={}, catch_alls={("example.com", "corp")})

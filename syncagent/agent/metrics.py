@@ -70,11 +70,12 @@ def _registry(status: Status) -> CollectorRegistry:
     entries = {name: float(source.entries) for name, source in sources.items()}
     by("source", "source_entries", "Entries in the source's last whole answer.", entries)
     if status.doubt:
-        names = sorted(status.doubt.domains.union(status.domains))
-        in_doubt = {name: float(name in status.doubt.domains) for name in names}
+        doubtful, ages = status.doubt.domains, status.doubt.ages
+        names = sorted(doubtful.union(status.domains))
+        in_doubt = {name: float(name in doubtful) for name in names}
         by("domain", "domain_in_doubt", "Whether unknown recipients of the domain get 450 instead of 550.", in_doubt)
-        ages = {name: status.doubt.ages.get(name, 0.0) for name in names}
-        by("domain", "domain_doubt_seconds", "How long the domain has been in doubt by a failure.", ages)
+        seconds = {name: ages.get(name, 0.0) for name in names}
+        by("domain", "domain_doubt_seconds", "How long the domain has been in doubt by a failure.", seconds)
         gauge("doubt_in_force", "Whether the doubt table is as the last run wants it.", status.doubt.in_force)
         seen = status.doubt.switch_seen
         gauge("doubt_switch_seen_timestamp_seconds", "When doubt-switch.sh last ran.", seen)

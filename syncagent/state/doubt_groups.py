@@ -52,12 +52,14 @@ class Causes:
     """Causes of doubt that have an alarm of their own.
 
     ``stale_at`` maps each failing source to the time at which its data counts as stale. ``held`` are the domains with a
-    hold that needs a person. ``catch_alls`` are (domain, source) of the held catch-alls.
+    hold that needs a person. ``catch_alls`` are (domain, source) of the held catch-alls. ``published``: there is a map;
+    otherwise that nothing is published is an alarm.
     """
 
     stale_at: Mapping[str, float]
     held: Collection[str] = ()
     catch_alls: Collection[tuple[str, str]] = ()
+    published: bool = True
 
 
 def grouped(doubts: Iterable[Doubt], relay_domains: Collection[str]) -> tuple[DoubtGroup, ...]:
@@ -107,7 +109,9 @@ def _stale_late(doubt: Doubt, stale_at: Iterable[float]) -> bool:
 
 def is_lasting(doubt: Doubt, causes: Causes) -> bool:
     """True if a doubt stands until a person changes something, and is told again and again."""
-    return doubt.kind in _LASTING and not doubt.lingers_until and (doubt.domain, doubt.subject) not in causes.catch_alls
+    if doubt.lingers_until or (doubt.kind == "empty" and not causes.published):
+        return False
+    return doubt.kind in _LASTING and (doubt.domain, doubt.subject) not in causes.catch_alls
 
 
 def age(doubt: Doubt, now: float) -> float:

@@ -222,6 +222,7 @@ def _causes(config: Config, sources: tuple[SourceStatus, ...], holds: tuple[Hold
         },
         held={hold.domain.removeprefix(DOMAIN_HOLD) for hold in holds if not hold.waits},
         catch_alls={(domain, source) for domain, names in (plan.unlisted if plan else {}).items() for source in names},
+        published=plan is not None,
     )
 
 
