@@ -18,7 +18,7 @@ from syncagent.checks.finding import Check, Needs, Person, Shell, error, ok, ski
 from syncagent.checks.postfix import of_index
 from syncagent.files import atomic as files
 from syncagent.model import Doubt
-from syncagent.postfix import doubt_table, restrictions
+from syncagent.postfix import doubt_lines, doubt_table, restrictions
 from syncagent.postfix.commands import CommandError
 from syncagent.postfix.doubt_table import Files
 from syncagent.postfix.match_list import with_parents
@@ -284,9 +284,8 @@ def _is_of_doubt(lines: Lines, rule: Rule) -> bool:
 
 def _sender_list(context: Context, lines: Lines) -> Shell:
     """Return the command that puts the three restrictions at the end of smtpd_sender_restrictions; the others stay."""
-    kept = _kept(context, SENDER, [rule for rule in lines.rules[SENDER] if not _is_of_doubt(lines, rule)])
-    ours = (f"{RECIPIENT_ACCESS} {lines.map}", f"{RECIPIENT_ACCESS} {lines.doubt}", UNLISTED)
-    return context.postconf(SENDER, ", ".join([*kept, *ours]))
+    value = " ".join(context.live.listed_raw(SENDER))
+    return context.postconf(SENDER, doubt_lines.with_doubt(value, lines.map, lines.doubt))
 
 
 def _second_best_lines(context: Context, lines: Lines, when: str) -> Shell:
