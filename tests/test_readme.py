@@ -20,13 +20,14 @@ from syncagent.cli.main import command
 from syncagent.cli.views.status import doubt_lines, lag_lines
 from syncagent.config import load as config
 from syncagent.errors import ExitCode
-from syncagent.model import Doubt
+from syncagent.model import Doubt, DoubtKind
 from syncagent.postfix.doubt_lines import restrictions
 from syncagent.sources.http.recipe import validate
 from syncagent.sources.line_formats import FORMATS
 from syncagent.state.doubt_groups import grouped
 from syncagent.state.doubt_status import DoubtStatus
 from syncagent.state.lag import Lag
+from syncagent.values.types import MapName
 from tests.support.authority import Authority
 from tests.support.doubt import LIMIT, SCRIPT, DoubtHost
 from tests.support.need import need_postfix, need_program
@@ -215,9 +216,6 @@ def _quick_start(shown: Block, _: Path) -> list[str]:
 def _doubt_by_hand(shown: Block, _: Path) -> list[str]:
     """Each line does what it says, by root: domains are in doubt, are shown, and are not in doubt any more."""
     with _published() as host:
-        file = "/etc/syncagent/syncagent.toml"
-        host.write(file, host.run(f"cat {file}").replace("relay_domains", 'doubt_new = "0s"\nrelay_domains', 1))
-        host.run("rm -r /var/lib/syncagent/state; runuser -u syncagent -- syncagent sync")
         host.typed.clear()
         for line in shown.commands:
             said = host.type(line)
@@ -419,7 +417,8 @@ def test_the_reply_in_doubt() -> None:
 def test_the_lines_of_main_cf() -> None:
     """They are those that `init` prints, and those of the README's quick start."""
     (shown,) = blocks("main.cf")
-    ours = restrictions("lmdb:/var/lib/syncagent/relay_recipients", "lmdb:/var/lib/syncagent/doubt")
+    names = [MapName.parse(f"lmdb:/var/lib/syncagent/{name}") for name in ("relay_recipients", "doubt")]
+    ours = restrictions(*names)
     assert [line.strip().rstrip(",") for line in shown.text.splitlines()[1:]] == list(ours)
     assert f"postconf -e 'smtpd_sender_restrictions = {', '.join(ours)}'" in page(README)
 
@@ -607,6 +606,14 @@ def test_every_shipped_recipe_has_its_row_and_its_example() -> None:
         row = rf"^\| \[`{name}`\]\(#\S+\) \| .*(?:token_file|password_file).* \| .+ \|$"
         assert re.search(row, text, re.MULTILINE), name
         assert any(f'recipe = "{name}"' in one.text for one in blocks("toml", of="contrib/docs/sources-http.md")), name
+
+
+def test_every_reason_of_doubt_has_its_row() -> None:
+    """The page on doubt says of each reason when it begins and ends, and names no other."""
+    rows = re.findall(
+        r"^\| (`[a-z`, -]+`) \|", section("contrib/docs/doubt.md", "## When a domain is in doubt"), re.MULTILINE
+    )
+    assert sorted(re.findall(r"`([a-z-]+)`", " ".join(rows))) == sorted(get_args(DoubtKind))
 
 
 def test_every_file_format_has_its_row() -> None:
