@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from syncagent.sync import doubt
 from tests.scenario import HOUR, MINUTE, people
 from tests.test_doubt import Backup
 
@@ -99,3 +100,72 @@ def test_switched_on_a_full_disk(tmp_path: Path) -> None:
     mx.sync(code=None)
     assert mx.in_doubt() == set()
     assert mx.files.mark() is None
+
+
+def test_no_line_is_dropped_by_the_run_that_renamed_the_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long that run took: a smtpd that starts just then may have the old map, and would have the new table."""
+    mx = Backup(tmp_path, "corp", "extra", relay_domains=("example.com", "example.org"))
+    mx.write("corp", people(20))
+    mx.write("extra", people(5, "example.org"))
+    mx.settled()
+    mx.break_source("extra")
+    mx.sync(code=75)
+    mx.write("extra", people(6, "example.org"))
+    mx.wait(HOUR)
+    monkeypatch.setattr(doubt, "COVERED", 0.001)  # as if the run took longer than a minute until it renamed the map
+    mx.sync()
+    assert mx.in_doubt() == {"example.org"}
+    monkeypatch.undo()
+    mx.wait(HOUR)
+    mx.sync()
+    assert mx.in_doubt() == set()
+
+
+def test_doubt_ends_although_every_run_changes_the_map(tmp_path: Path) -> None:
+    """What was over before the run of the map before may go; a recipient that comes back just now may not."""
+    mx = Backup(tmp_path, "corp", "extra", relay_domains=("example.com", "example.org"))
+    mx.postfix["doubt_removed"] = "2h"
+    mx.write("corp", people(20))
+    mx.write("extra", people(5, "example.org"))
+    mx.settled()
+    mx.write("corp", people(18))
+    mx.sync()
+    mx.break_source("extra")
+    mx.sync(code=75)
+    assert mx.in_doubt() == {"example.org", "user018@example.com", "user019@example.com"}
+    for number in range(6, 10):
+        mx.write("extra", people(number, "example.org"))
+        mx.wait(10 * MINUTE)
+        mx.sync()
+    assert mx.in_doubt() == {"user018@example.com", "user019@example.com"}
+    mx.write("extra", people(10, "example.org"))
+    mx.wait(2 * HOUR)
+    mx.sync()
+    assert mx.in_doubt() == {"user018@example.com", "user019@example.com"}
+    mx.write("corp", people(19))
+    mx.wait(10 * MINUTE)
+    mx.sync()
+    assert mx.in_doubt() == {"user018@example.com"}, "it is in the map for less than a minute"
+    mx.write("extra", people(11, "example.org"))
+    mx.wait(10 * MINUTE)
+    mx.sync()
+    assert mx.in_doubt() == set()
+
+
+def test_the_switch_ends_although_every_run_changes_the_map(tmp_path: Path) -> None:
+    """Its doubt ends with the run after the first one in which every source was asked; then it can begin anew."""
+    mx = Backup(tmp_path)
+    mx.write("corp", people(20))
+    mx.settled()
+    for count in (21, 24):
+        for name in ("doubt-all.lmdb", "doubt-all"):
+            (mx.directory / name).replace(mx.directory / name.replace("doubt-all", "doubt"))
+        (mx.directory / "doubt-switched").write_text(f"{mx.now:.0f} dead\n", encoding="ascii")
+        left = []
+        for number in range(count, count + 3):
+            mx.write("corp", people(number))
+            mx.wait(10 * MINUTE)
+            mx.sync()
+            left.append(mx.in_doubt())
+        assert left == [{"example.com"}, set(), set()]
+        assert mx.files.mark() is None

@@ -49,25 +49,23 @@ def test_widening_drops_nothing(recorded: list[Doubt], found: list[Doubt]) -> No
     assert doubt.widened(after.values(), found) == tuple(after[key] for key in sorted(after)), "twice is as once"
 
 
-@given(_lists, _lists, st.sets(st.sampled_from(DOMAINS)), _times, st.booleans())
+@given(_lists, _lists, st.sets(st.sampled_from(DOMAINS)), _times, _times)
 def test_narrowing_drops_no_true_reason(
-    recorded: list[Doubt],
-    found: list[Doubt],
-    domains: set[str],
-    now: float,
-    all_asked: bool,  # noqa: FBT001 - drawn
+    recorded: list[Doubt], found: list[Doubt], domains: set[str], now: float, by: float
 ) -> None:
     """What is true stays while its domain is in a table, and what has an end stays until then."""
-    standing = doubt.widened(recorded, found)
-    after = _keys(doubt.narrowed(standing, found, domains, now, all_asked=all_asked))
+    standing, by = doubt.widened(recorded, found), min(now, by)
+    after = _keys(doubt.narrowed(standing, found, domains, now, by))
     assert after <= _keys(standing)
     for one in standing:
         if one.key in _true(found) and one.domain in domains:
             assert one.key in after
         if one.until > now:
             assert one.key in after
-        if one.kind in {"dead", "boot"} and not all_asked and one.domain in domains:
-            assert one.key in after
+        if one.kind in {"dead", "boot"} and one.domain in domains:
+            assert one.key in after, "until every source was asked"
+        if one.until > by or (by <= one.seen <= now and one.domain in domains and one.kind in _BY_STATE):
+            assert one.key in after, "the run of the map in use had this reason"
 
 
 @given(_times, _times, _times)
@@ -93,13 +91,12 @@ def test_the_end_is_never_too_early(  # noqa: PLR0913, PLR0917 - all that the en
     found = [one for number, one in enumerate(standing) if number in true]
     covered, last = min(covered, NOW), min(last, NOW)
     end = doubt.ends(standing, found, addresses, covered, last)
-    by_run = {"dead", "boot"}  # they end with a run that asks every source
-    lingers = [one for one in standing if one.until or (one.key not in _true(found) and one.kind not in by_run)]
+    lingers = [one for one in standing if one.until or one.key not in _true(found)]
     assert (end is None) == (not lingers and not addresses)
     now = NOW + wait
     if end is not None and now < end and doubt.may_narrow(covered, last, now):
         later = [one for one in found if not one.until or one.until > now]
-        assert doubt.narrowed(standing, later, DOMAINS, now, all_asked=False) == tuple(standing)
+        assert doubt.narrowed(standing, later, DOMAINS, now, now) == tuple(standing)
         assert all(until > now for until in addresses)
 
 
@@ -119,7 +116,7 @@ class _Record:
 
     def __init__(self) -> None:
         self.standing: tuple[Doubt, ...] = ()
-        self.covered = self.narrowed = 0.0
+        self.covered = self.covering = self.narrowed = 0.0
         self.drops: list[float] = []
 
     def run(self, now: float, failing: Iterable[tuple[str, str]], *, renames: bool) -> None:
@@ -128,10 +125,12 @@ class _Record:
         found = tuple(one for one in found if one.kind != "empty")
         self.standing = doubt.widened(self.standing, found)
         before = self.standing
+        covered, by = self.covered, now
         if renames:
-            self.covered = now + 1
-        if doubt.may_narrow(self.covered, self.narrowed, now):
-            self.standing = doubt.narrowed(self.standing, found, DOMAINS, now, all_asked=True)
+            self.covered, self.covering, by = now + 100, now, self.covering
+        self.standing = doubt.asked(self.standing, now)
+        if doubt.may_narrow(covered, self.narrowed, now):
+            self.standing = doubt.narrowed(self.standing, found, DOMAINS, now, by)
         if doubt.lines(self.standing) < doubt.lines(before):
             self.narrowed = now
             self.drops.append(now)

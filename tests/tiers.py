@@ -19,6 +19,8 @@ SLOW: tuple[str, ...] = (
     "test_disk.py",
     "test_domains.py",
     "test_doubt_boot.py",
+    "test_doubt_kept.py",
+    "test_doubt_law.py",
     "test_doubt_switch.py",
     "test_explain.py",
     "test_guard_scenarios.py",

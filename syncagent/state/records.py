@@ -76,8 +76,9 @@ class DoubtRecord(Struct, frozen=True):
     """The doubt table as last published, and the reasons for the domains in it. Times are in seconds since the epoch.
 
     ``lines`` and ``everything`` are the SHA-256 of the keys of the table and of ``doubt-all``. ``covered``: when the
-    table of recipients was last renamed. ``narrowed``: when a line was last dropped. ``due``: when the next line falls
-    due, None if none does by itself. ``error``: why the table could not be published; "" if it is in force.
+    table of recipients was last renamed, ``covering`` the start of that run. ``narrowed``: when a line was last
+    dropped. ``due``: when the next line falls due, None if none does by itself. ``error``: why the table could not be
+    published; "" if it is in force.
     """
 
     doubts: tuple[Doubt, ...] = ()
@@ -86,6 +87,7 @@ class DoubtRecord(Struct, frozen=True):
     everything: str = ""
     everything_identities: Identities | None = None
     covered: float = 0.0
+    covering: float = 0.0
     narrowed: float = 0.0
     due: float | None = None
     error: str = ""

@@ -162,48 +162,60 @@ def widened(recorded: Iterable[Doubt], found: Iterable[Doubt]) -> tuple[Doubt, .
 
 
 def _end(old: Doubt, new: Doubt) -> float:
-    """Return the later end of two. A person's entry has the end that the person gave it last."""
-    return new.until if new.kind == "by-hand" else max(old.until, new.until)
+    """Return the later end of two. A person's entry has the end that the person gave it last.
+
+    The end of a switch's doubt (see ``asked``) does not hold for a switch that fired later.
+    """
+    if new.kind == "by-hand" or (new.kind in _AT_ONCE and new.seen > old.until):
+        return new.until
+    return max(old.until, new.until)
+
+
+def asked(standing: Iterable[Doubt], now: float) -> tuple[Doubt, ...]:
+    """Return the reasons after a run in which every source was asked: the doubt of the switch has its end now."""
+    return tuple(
+        replace(doubt, until=now) if doubt.kind in _AT_ONCE and not doubt.until else doubt for doubt in standing
+    )
 
 
 def may_narrow(covered: float, narrowed: float, now: float) -> bool:
     """True if a run that started at ``now`` may drop lines.
 
-    ``covered`` is the time at which the recipients' table was last renamed: sessions that were open then have ended or
-    use the new table. ``narrowed`` is the time at which a line was last dropped. Times further in the future than the
-    wait do not count: the clock was set.
+    ``covered`` is the time at which the recipients' table was last renamed before the run: sessions that were open then
+    have ended or use the new table. ``narrowed`` is the time at which a line was last dropped. Times further in the
+    future than the wait do not count: the clock was set.
     """
     return all(not -wait <= now - moment < wait for moment, wait in ((covered, COVERED), (narrowed, APART)))
 
 
-def is_over(doubt: Doubt, now: float, *, all_asked: bool) -> bool:
+def is_over(doubt: Doubt, now: float, by: float) -> bool:
     """True if the line of a reason that is not true any more may be dropped.
 
-    ``all_asked``: every source was asked in this run.
+    ``by`` is the start of the run of the table of recipients that smtpd has used for a minute: the reason must have
+    been over in that run. It is ``now`` if this run did not rename the table.
     """
     if doubt.kind == "by-hand":
         return True
     if doubt.until:
-        return now >= doubt.until
+        return by >= doubt.until
     if doubt.kind in _AT_ONCE:
-        return all_asked
-    return now >= doubt.seen + LINGERS or doubt.seen > now + LINGERS
+        return False
+    return doubt.seen > now + LINGERS or (now >= doubt.seen + LINGERS and by > doubt.seen)
 
 
 def narrowed(
-    standing: Iterable[Doubt], found: Collection[Doubt], domains: Collection[str], now: float, *, all_asked: bool
+    standing: Iterable[Doubt], found: Collection[Doubt], domains: Collection[str], now: float, by: float
 ) -> tuple[Doubt, ...]:
     """Return the reasons that stand after narrowing.
 
     Dropped are those that are not ``found`` in this run and are over, and those of domains that are in no table any
-    more (``domains`` are those that are).
+    more (``domains`` are those that are). For ``by`` see ``is_over``.
     """
     true = {doubt.key for doubt in found if doubt.kind not in MARKED}
     return tuple(
         doubt
         for doubt in standing
-        if (doubt.key in true or not is_over(doubt, now, all_asked=all_asked))
-        and (doubt.domain in domains or doubt.until)
+        if (doubt.key in true or not is_over(doubt, now, by)) and (doubt.domain in domains or doubt.until)
     )
 
 

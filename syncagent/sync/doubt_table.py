@@ -22,6 +22,7 @@ from syncagent.sync import doubt, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from syncagent.config.tables import Config
     from syncagent.model import Hold, SyncResult
@@ -100,6 +101,8 @@ class DoubtTable(NoDoubtTable):
         self._events: list[Event] = []
         for name in self.files.tables:
             state.sweep(Target(config.postfix.settings(name)))
+        self._added: Path | None = None
+        self._covered, self._covers = self._record.covered, run.now
         if self._record.identities is None and self.files.ran_before():
             self._take_over()
 
@@ -135,6 +138,7 @@ class DoubtTable(NoDoubtTable):
 
     def cover(self, decision: Decision) -> bool:
         """Put the recipients that the run removes in doubt, before it removes them. True if the table is in force."""
+        self._added = decision.diff.added
         now, until = self._run.now, self._run.now + self._config.postfix.doubt_removed
         already = Counter(domain for _, domain, _, _ in self._addresses)
         removed = _removed_by_domain(decision, self._config.postfix.exclude, already)
@@ -152,7 +156,9 @@ class DoubtTable(NoDoubtTable):
 
     def renamed(self) -> None:
         """Record that the table of recipients was renamed just now."""
-        self._record = replace(self._record, covered=self._run.now + time.monotonic() - self._run.started)
+        run = self._run
+        self._covers = self._record.covering
+        self._record = replace(self._record, covered=run.now + time.monotonic() - run.started, covering=run.now)
 
     def finish(self, result: SyncResult, *, all_asked: bool) -> SyncResult:
         """Narrow as far as that is due at the end of a run that completed. Return the result with the doubt in force.
@@ -164,17 +170,22 @@ class DoubtTable(NoDoubtTable):
             self._facts = dataclasses.replace(self._facts, by_hand=self._by_hand())  # a person may have been meanwhile
             found = doubt.current(self._facts, now)
             standing = doubt.widened(record.doubts, found)
-            if doubt.may_narrow(record.covered, record.narrowed, now):
+            standing = doubt.asked(standing, now) if all_asked else standing
+            if doubt.may_narrow(self._covered, record.narrowed, now):
                 tables = {*self._facts.domains, *self._facts.held}
-                standing = doubt.narrowed(standing, found, tables, now, all_asked=all_asked)
-                self._drop_addresses(now)
+                standing = doubt.narrowed(standing, found, tables, now, self._covers)
+                self._drop_addresses(self._covers)
             self._replace(standing)
         self._end_switch()
         return self.stand(result)
 
-    def _drop_addresses(self, now: float) -> None:
-        """Leave out the single addresses whose doubt has ended."""
-        self._addresses = [address for address in self._addresses if address[3] > now]
+    def _drop_addresses(self, by: float) -> None:
+        """Leave out the single addresses whose doubt had ended ``by`` then, but for those that come back just now."""
+        over = {address for address, _, _, until in self._addresses if until <= by}
+        if over and self._added and by != self._run.now:
+            with self._added.open("rb") as lines:
+                over -= {line[:-1].partition(b"\t")[0].decode() for line in lines}
+        self._addresses = [address for address in self._addresses if address[0] not in over]
 
     def _replace(self, standing: tuple[Doubt, ...]) -> None:
         """Publish the table with the reasons that stand, and record the time if it has fewer lines."""

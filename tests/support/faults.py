@@ -317,6 +317,7 @@ def configuration_broken(month: Month) -> None:
 def state_unreadable(month: Month) -> None:
     """Its state directory is no directory for a while: every domain is in doubt at once."""
     host, away = month.host, month.host.tables / "state.away"
+    host.oracle.disturb()
     host.state.rename(away)
     host.state.write_text("not a directory")
     _stops(month, lambda: host.run("sync"))
@@ -358,6 +359,7 @@ def disk_full(month: Month) -> None:
         postmap_fails(month)
         return
     filler = host.tables / "filler"
+    host.oracle.disturb()
     _something_changes(month)
     _fill(filler)
     host.say(f"the disk is full: {filler.stat().st_size} octets")
@@ -383,6 +385,7 @@ def postmap_fails(month: Month) -> None:
     """No table can be built."""
     host = month.host
     host.postmap_fails.touch()
+    host.oracle.disturb()
     for _ in range(2):
         _something_changes(month)
         host.clock.step(2 * MINUTE)

@@ -620,10 +620,12 @@ class Month:
             host.say(text)
             action()
         for _ in range(6):
-            host.clock.step(max(15 * MINUTE, host.clock.latest - host.clock.now + MINUTE))
-            host.run("sync")
+            host.clock.step(max(HOUR, host.clock.latest - host.clock.now + MINUTE))
+            done = host.run("sync")
             if ids := host.holds():
                 self.approve(ids)
+            elif done.code == 0 and host.in_map() == set().union(*host.sources.listed.values()):
+                break
         host.oracle.disturb()
         for _ in range(_CALM + 2):
             host.clock.step(10 * MINUTE)
