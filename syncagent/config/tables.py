@@ -210,7 +210,7 @@ class Config(Struct, frozen=True, kw_only=True):
     def longest_interval(self, name: str) -> float:
         """Return the longest time between two fetches of a source, in seconds."""
         every, cron = self.every(name), self.schedule.cron
-        return every if every is not None else cron.longest() if cron else 0.0
+        return float(every) if every is not None else cron.longest() if cron else 0.0
 
     @property
     def digest(self) -> str:

@@ -41,7 +41,7 @@ def of_domains(
     for name in config.sources:
         seconds = _interval(config, name) if gap is None else gap or None
         for domain in _concerned(config, name, concerns(name), scope):
-            lag = Lag(domain, name, seconds, gap is None)
+            lag = Lag(str(domain), name, seconds, gap is None)
             if domain not in slowest or _rank(lag) > _rank(slowest[domain]):
                 slowest[domain] = lag
     return tuple(slowest[domain] for domain in sorted(slowest))
