@@ -401,6 +401,8 @@ def test_doubt_by_hand(mx: Backup) -> None:
     mx.say("doubt", "--all")
     assert mx.in_doubt() == {"example.com"}
     assert "example.com" in mx.say("doubt").stdout
+    mx.say("doubt", "example.com", "--clear")
+    assert mx.in_doubt() == set(), "one of all"
     mx.say("doubt", "example.net", code=64)
     mx.say("doubt", "--clear", code=64)
 

@@ -13,7 +13,10 @@ from msgspec import Struct
 
 from syncagent.errors import ConfigError, Problem
 from syncagent.model import Doubt
+from syncagent.state import doubt_status
 from syncagent.state.database import reading
+from syncagent.state.doubt_groups import Causes
+from syncagent.state.doubt_status import DoubtStatus
 from syncagent.sync.doubt import ALL
 
 if TYPE_CHECKING:
@@ -33,14 +36,10 @@ class Request:
 
 
 class Shown(Struct, frozen=True):
-    """The doubt that stands, and the number of single addresses in doubt.
+    """The doubt that stands, as `status` shows it. ``pending``: the next run ends what was cleared."""
 
-    ``pending``: another run has the lock, and the next run ends what was cleared.
-    """
-
+    doubt: DoubtStatus
     doubts: tuple[Doubt, ...]
-    addresses: int
-    error: str = ""
     pending: bool = False
 
 
@@ -54,18 +53,19 @@ def carry_out(config: Config, request: Request) -> Shown:
         text = 'is not set, so that there is no doubt table: add doubt_map = "lmdb:/var/lib/syncagent/doubt"'
         raise ConfigError([Problem(str(config.file), None, "postfix.doubt_map", text)])
     _check(config, request)
-    pending = False
+    pending, now = False, time.time()
     if request.domains or request.is_all:
         from syncagent.postfix.doubt_table import ByHand
         from syncagent.sync import by_hand
 
-        now = time.time()
         names = (ALL,) if request.is_all else tuple(map(str, request.domains))
         until = now + request.length if request.length else 0.0
         entries = [] if request.clear else [ByHand(name, until, request.who, now) for name in names]
         pending = not by_hand.change(config, entries, names if request.clear else (), now)
     with reading(config.state.directory) as ledger:
-        return Shown(ledger.doubt.doubts, len(ledger.doubtful()), ledger.doubt.error, pending)
+        known = doubt_status.recorded(config.postfix, ledger, now)
+        assert known is not None  # noqa: S101 - postfix.doubt_map is set
+        return Shown(doubt_status.of(known, Causes({}), now), known.doubts, pending)
 
 
 def _check(config: Config, request: Request) -> None:

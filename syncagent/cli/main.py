@@ -240,18 +240,18 @@ def doubt(  # noqa: PLR0913 - the options of the verb
     """
     from syncagent import privileges
     from syncagent.cli import doubt as by_hand
-    from syncagent.cli.output import say
+    from syncagent.cli import output
     from syncagent.cli.views import doubt as view
 
     config, who = _load(config_file), by_hand.person()
     for note in privileges.become_least_owner(config):
-        say(note)
+        output.say(note)
     request = by_hand.Request(tuple(domains), is_all=is_all, length=length, clear=clear, who=who)
     shown = by_hand.carry_out(config, request)
     if as_json:
-        view.as_json(shown)
+        output.structure(shown)
     else:
-        view.shown(shown)
+        view.show(shown)
     return ExitCode.OK
 
 

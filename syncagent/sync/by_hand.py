@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from syncagent.errors import LockBusyError
@@ -9,6 +10,8 @@ from syncagent.postfix import doubt_table
 from syncagent.postfix.doubt_table import Files
 from syncagent.postfix.table import publish_step
 from syncagent.postfix.verify import text_keys
+from syncagent.state.database import reading
+from syncagent.state.doubt_status import relay_domains_of
 from syncagent.state.opened import open_state
 from syncagent.state.records import Event
 from syncagent.sync import doubt
@@ -34,8 +37,11 @@ def change(config: Config, entries: Sequence[ByHand], cleared: Collection[str], 
     """
     assert config.postfix.doubt_map is not None  # noqa: S101 - the caller checks it
     files = Files(config.postfix.doubt_map)
+    with reading(config.state.directory) as ledger:
+        relay_domains = relay_domains_of(config.postfix, ledger)
     with publish_step("write by-hand"):
-        files.write_by_hand(_merged(files.by_hand(), entries, cleared, now))
+        old = _spelled_out(files.by_hand(), relay_domains) if {*cleared} - {doubt.ALL} else files.by_hand()
+        files.write_by_hand(_merged(old, entries, cleared, now))
     try:
         with open_state(config.state.directory, write=True, lock_timeout=_WAIT) as state:
             run = Run(new_run_id(), now, str(config.postfix.map), state.notes)
@@ -45,6 +51,17 @@ def change(config: Config, entries: Sequence[ByHand], cleared: Collection[str], 
             _add_without_lock(config, files, entries)
         return not cleared
     return True
+
+
+def _spelled_out(entries: Iterable[ByHand], relay_domains: Iterable[str]) -> list[ByHand]:
+    """Return the entries with one for each relay domain in place of one for all, so that a single one can be ended.
+
+    Those that a person made for a domain come last.
+    """
+    listed = list(entries)
+    whole = [entry for entry in listed if entry.domain == doubt.ALL]
+    spelled = [replace(entry, domain=domain) for entry in whole for domain in sorted(relay_domains)]
+    return [*spelled, *(entry for entry in listed if entry.domain != doubt.ALL)]
 
 
 def _merged(old: Iterable[ByHand], entries: Iterable[ByHand], cleared: Collection[str], now: float) -> Iterable[ByHand]:
