@@ -13,6 +13,8 @@ from syncagent.postfix.restrictions import RECIPIENT_ACCESS, SENDER, UNLISTED, p
 from syncagent.postfix.table import is_same_file, is_same_table
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from syncagent.postfix.restrictions import Rule
     from syncagent.values.types import MapName
 
@@ -22,20 +24,24 @@ def restrictions(recipients: MapName, doubt: MapName) -> tuple[str, str, str]:
     return f"{RECIPIENT_ACCESS} {recipients}", f"{RECIPIENT_ACCESS} {doubt}", UNLISTED
 
 
-def with_doubt(value: str, recipients: MapName, doubt: MapName) -> str:
+def with_doubt(value: str, recipients: MapName, doubt: MapName, spelled: Sequence[str] = ()) -> str:
     """Return the value of smtpd_sender_restrictions with the three restrictions as its last ones.
 
-    A value that ends with them is returned as it is. Where they are elsewhere in the list they are moved. ``permit`` at
-    the end is left out: it would end the list before them, and a list that comes to its end permits as well.
+    A value that has them at its end alone is returned as it is. Where they are elsewhere in the list they are moved.
+    ``permit`` at the end is left out: it would end the list before them, and a list that comes to its end permits as
+    well. ``spelled`` are the entries of the list as main.cf spells them, if ``value`` has ``$name`` expanded.
     """
     listed, ours = entries(value), restrictions(recipients, doubt)
+    words = spelled or listed
     rules = list(parsed(listed, SENDER))
-    if _are_there(rules[-len(ours) :], recipients, ours):
-        return value
     others = [rule for rule in rules if not _is_of_doubt(rule, recipients, doubt)]
+    permits = bool(others) and others[-1].name == "permit"
+    alone = len(others) + len(ours) == len(rules) and not permits
+    if alone and _are_there(rules[-len(ours) :], recipients, ours):
+        return " ".join(spelled) if spelled else value
     while others and others[-1].name == "permit":
         others.pop()
-    return ", ".join([*(" ".join(listed[rule.start : rule.stop]) for rule in others), *ours])
+    return ", ".join([*(" ".join(words[rule.start : rule.stop]) for rule in others), *ours])
 
 
 def _are_there(last: list[Rule], recipients: MapName, ours: tuple[str, ...]) -> bool:
