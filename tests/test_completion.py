@@ -25,6 +25,7 @@ CASES = [
     ("syncagent recipe test mailc", "syncagent recipe test mailcow"),
     ("syncagent recipe test ./li", "syncagent recipe test ./list"),
     ("syncagent approve ", "syncagent approve {hold}"),
+    ("syncagent doubt ex", "syncagent doubt example.com"),
     ("syncagent completion z", "syncagent completion zsh"),
 ]
 

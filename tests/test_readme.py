@@ -215,9 +215,6 @@ def _quick_start(shown: Block, _: Path) -> list[str]:
 def _doubt_by_hand(shown: Block, _: Path) -> list[str]:
     """Each line does what it says, by root: domains are in doubt, are shown, and are not in doubt any more."""
     with _published() as host:
-        file = "/etc/syncagent/syncagent.toml"
-        host.write(file, host.run(f"cat {file}").replace("relay_domains", 'doubt_new = "0s"\nrelay_domains', 1))
-        host.run("rm -r /var/lib/syncagent/state; runuser -u syncagent -- syncagent sync")
         host.typed.clear()
         for line in shown.commands:
             said = host.type(line)

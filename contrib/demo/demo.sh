@@ -74,5 +74,6 @@ if command -v postmap >/dev/null; then
 else
     echo "The map is texthash: and was searched as text: there is no Postfix here (package postfix) to ask."
 fi
+echo "With postfix.doubt_map, unknown recipients get 450 instead of 550 while something is in doubt: contrib/docs/doubt.md."
 echo "Everything is in $demo to look at. Change $demo/recipients and sync again:"
 echo "  $(command -v syncagent) --config $config sync"

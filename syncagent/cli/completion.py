@@ -1,4 +1,4 @@
-"""Shell completion: the scripts that click generates, and candidates for hold IDs and recipes."""
+"""Shell completion: the scripts that click generates, and candidates for hold IDs, domains and recipes."""
 
 from __future__ import annotations
 
@@ -42,6 +42,17 @@ def holds(config_file: Path, incomplete: str) -> list[CompletionItem]:
                 for hold in ledger.holds.values()
                 if hold.approvable and hold.id.startswith(incomplete)
             ]
+    return []
+
+
+def domains(config_file: Path, incomplete: str) -> list[CompletionItem]:
+    """Return the relay domains of the configuration that begin with ``incomplete``; none if it cannot be read."""
+    from syncagent.config import load as config
+    from syncagent.errors import SyncagentError
+
+    with contextlib.suppress(SyncagentError, OSError):
+        names = config.load(config_file).postfix.relay_domains
+        return [CompletionItem(name) for name in names if name.startswith(incomplete)]
     return []
 
 

@@ -20,6 +20,7 @@ from syncagent.cli.options import (
     Verb,
     Verbs,
     VerbWithAddress,
+    complete_domains,
     complete_holds,
     complete_recipes,
     duration,
@@ -92,7 +93,7 @@ def command(context: click.Context, config_file: Path) -> None:
     table through Postfix.
 
     Doubt never removes an address: if a source fails, its recipients stay, and a complete but suspicious answer adds
-    recipients and removes none.
+    recipients and removes none. With postfix.doubt_map, unknown recipients meanwhile get 450 instead of 550.
     """
     context.obj = config_file
 
@@ -187,7 +188,7 @@ def sync(config_file: Path, lock_timeout: float, *, accept_incomplete: bool, qui
     "--now",
     "leave_now",
     is_flag=True,
-    help="Remove an approved relay domain at once, without postfix.doubt_removed in which its recipients get 450.",
+    help="Let an approved relay domain leave at once, without the time (postfix.doubt_removed) with 450.",
 )
 @JSON
 @LOCK
@@ -198,6 +199,9 @@ def approve(config_file: Path, ids: tuple[str, ...], lock_timeout: float, *, lea
     Each ID is that of a hold, as shown by plan and sync. Only addresses and domains that were held under that ID and
     are still missing are removed; later removals have an ID of their own. A hold because of a missing canary cannot be
     approved.
+
+    With postfix.doubt_map, a relay domain loses its recipients first. It leaves relay_domains after
+    postfix.doubt_removed; until then they get 450.
     """
     from syncagent.sync.run import Options
 
@@ -205,7 +209,9 @@ def approve(config_file: Path, ids: tuple[str, ...], lock_timeout: float, *, lea
 
 
 @command.command()
-@click.argument("domains", metavar="[DOMAIN]...", nargs=-1, callback=typed("read_domains"))
+@click.argument(
+    "domains", metavar="[DOMAIN]...", nargs=-1, callback=typed("read_domains"), shell_complete=complete_domains
+)
 @click.option("--all", "is_all", is_flag=True, help="Every relay domain.")
 @click.option("--for", "length", metavar="TIME", callback=duration, help="End it after this time, such as 4h or 2d.")
 @click.option("--clear", is_flag=True, help="End what was begun by hand; other reasons stay.")
@@ -222,12 +228,14 @@ def doubt(  # noqa: PLR0913 - the options of the verb
 ) -> int:
     """Answer 450 instead of 550 to unknown recipients of domains.
 
-    Senders then try again, for a day or more, instead of giving up. Use it before maintenance of the primary, or when
-    a list may be wrong. It needs postfix.doubt_map and the lines in main.cf that `check` shows. Without DOMAIN and
-    --all, the domains that are in doubt now are shown with their reasons; nothing is changed.
+    Senders then try again, for half a day or more, instead of giving up. Use it before maintenance of the primary, or
+    when a list may be wrong. Without DOMAIN and --all, nothing is changed: the domains that are in doubt are shown, by
+    hand or for other reasons.
 
-    It is in force at once, without a reload: if a run has the lock for over 5 seconds, the table is written beside it.
-    With --clear, 550 is back at once where no other reason stands.
+    It is in force at once; no source is asked and Postfix is not reloaded. If another run has the lock for more than 5
+    seconds, the table is written beside it. With --clear, 550 is back at once where no other reason stands.
+
+    It needs postfix.doubt_map, and the lines in main.cf that `check` shows.
     """
     from syncagent import privileges
     from syncagent.cli import doubt as by_hand

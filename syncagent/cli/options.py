@@ -124,6 +124,13 @@ def complete_holds(context: click.Context, _argument: click.Parameter, incomplet
     return completing.holds(context.obj or context.find_root().params["config_file"], incomplete)
 
 
+def complete_domains(context: click.Context, _argument: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the relay domains that begin with ``incomplete``, for a shell."""
+    from syncagent.cli import completion as completing
+
+    return completing.domains(context.obj or context.find_root().params["config_file"], incomplete)
+
+
 def complete_recipes(_context: click.Context, _argument: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the shipped recipes that begin with ``incomplete``, for a shell; without any, it completes a path."""
     from syncagent.cli import completion as completing

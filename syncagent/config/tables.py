@@ -43,15 +43,17 @@ class Postfix(Struct, frozen=True, kw_only=True):
     exclude: tuple[Address, ...] = ()
     """Addresses, or whole domains as @domain, that are never published."""
     doubt_map: MapName | None = None
-    """A table, always lmdb, by which unknown recipients get 450 instead of 550 while their domain is in doubt."""
+    """An access table, always lmdb, by which unknown recipients get 450 instead of 550 while something is in doubt; for
+    smtpd_sender_restrictions in main.cf, with the lines that `syncagent check` shows."""
     doubt_new: Duration = Duration(7 * 86400)
-    """How long a relay domain is in doubt after it was first published; "0s": not at all."""
+    """How long a relay domain is in doubt from its first publication on; "0s": not at all."""
     doubt_removed: Duration = Duration(72 * 3600)
-    """How long a removed address, a domain that lost a catch-all, and a leaving domain are in doubt."""
+    """How long a removed address, a domain that lost a catch-all, and a domain that leaves are in doubt."""
     doubt_always: tuple[Domain, ...] = ()
     """Relay domains that are always in doubt: their unknown recipients never get 550."""
     doubt_dead: Duration | None = None
-    """Time without a sign of life after which doubt-switch.sh puts all domains in doubt; see syncagent(8)."""
+    """How long syncagent may be silent until doubt-switch.sh puts all domains in doubt; unless set 15m for the agent,
+    else 1h, or three times the longest gap between the last runs if that is longer."""
     config_directory: Path = Path("/etc/postfix")
     """The directory of main.cf."""
     reload: bool = True

@@ -94,9 +94,10 @@ class Common(Struct, frozen=True, kw_only=True):
     every: Duration | None = None
     """How often the agent fetches it; as schedule.every or schedule.cron say unless set."""
     relay_domains: tuple[Domain, ...] = ()
-    """Relay domains that are in doubt while this source fails, besides those that it has or had recipients of."""
+    """Relay domains that are in doubt while this source fails, besides those in which it has or had recipients."""
     unlisted: Literal["doubt", "refuse"] = "doubt"
-    """What to do where it has recipients that it cannot list, as by a held catch-all or a pattern: see doubt_map."""
+    """What unknown recipients get where it has recipients that it does not list (a held catch-all, a pattern): 450 by
+    "doubt", 550 by "refuse"."""
 
 
 NOT_FETCHED = ("relay_domains", "unlisted")
