@@ -17,6 +17,7 @@ from syncagent.cli import init
 from syncagent.config import load as config
 from syncagent.config import tables
 from syncagent.errors import ExitCode
+from syncagent.postfix import doubt_lines
 from syncagent.postfix import main_cf as mainconf
 from syncagent.values.types import Domain, MapName
 from tests.support.clock import clock_at
@@ -202,7 +203,9 @@ def test_the_table_that_is_in_force(now: str, kept: str, told: str, postfix: Beg
     for line in lines:
         typed(line)
     beside = kept.rpartition(":")[2].rpartition("/")[0]
-    assert parameter(here, "smtpd_sender_restrictions") == lines_of_doubt(kept, f"lmdb:{beside}/doubt")
+    assert parameter(here, "smtpd_sender_restrictions") == lines_of_doubt(
+        kept.removeprefix("proxy:"), f"lmdb:{beside}/doubt"
+    )
     assert kept in parameter(here, "relay_recipient_maps")
     if kept == DEFAULT:
         assert parameter(here, "relay_recipient_maps") == [DEFAULT]
@@ -391,6 +394,41 @@ def test_the_doubt_table_is_made_first(kind: str, postfix: Begin) -> None:
     for minutes in (0, 5):  # the first one writes the map anew, since main.cf was changed; no line is dropped with that
         syncagent("sync", config=file, env=clock_at(time.time() + 8 * 86400 + 60 * minutes), check=0)
     assert wait_until(lambda: asked(here) == [250, 550, 554])
+
+
+@pytest.mark.parametrize(
+    ("before", "stay"),
+    [
+        ("", ""),
+        ("permit", ""),
+        (
+            "reject_non_fqdn_sender reject_unknown_sender_domain,permit",
+            "reject_non_fqdn_sender, reject_unknown_sender_domain",
+        ),
+        ("hash:/etc/postfix/senders", "hash:/etc/postfix/senders"),
+        (
+            "$ours, check_sender_access inline:{{a@b.example = REJECT}}",
+            "$ours, check_sender_access inline:{{a@b.example = REJECT}}",
+        ),
+        ("warn_if_reject reject_unlisted_recipient, reject_rbl_client dnsbl.test", "reject_rbl_client dnsbl.test"),
+        (
+            "reject_x, permit, check_recipient_access lmdb:/m/r, check_recipient_access lmdb:/m/doubt, "
+            "reject_unlisted_recipient",
+            "reject_x",
+        ),
+        (
+            "check_recipient_access lmdb:/m/doubt check_recipient_access hash:/m/r,check_recipient_access hash:/m/s",
+            "check_recipient_access hash:/m/s",
+        ),
+    ],
+)
+def test_the_three_restrictions_are_the_last(before: str, stay: str) -> None:
+    """What a list has otherwise stays before them as it is spelled; a second time nothing is changed."""
+    names = MapName.parse("lmdb:/m/r"), MapName.parse("lmdb:/m/doubt")
+    after = doubt_lines.with_doubt(before, *names)
+    assert after == ", ".join(filter(None, [stay, *doubt_lines.restrictions(*names)]))
+    for same in (after, after.replace(", ", ",\n  "), f"{after},", after.replace("lmdb:/m/r", "proxy:lmdb:/m/r")):
+        assert doubt_lines.with_doubt(same, *names) == same
 
 
 def asked(here: PrivatePostfix) -> list[int]:

@@ -27,6 +27,7 @@ from syncagent.sources.line_formats import FORMATS
 from syncagent.state.doubt_groups import grouped
 from syncagent.state.doubt_status import DoubtStatus
 from syncagent.state.lag import Lag
+from syncagent.values.types import MapName
 from tests.support.authority import Authority
 from tests.support.doubt import LIMIT, SCRIPT, DoubtHost
 from tests.support.need import need_postfix, need_program
@@ -416,7 +417,8 @@ def test_the_reply_in_doubt() -> None:
 def test_the_lines_of_main_cf() -> None:
     """They are those that `init` prints, and those of the README's quick start."""
     (shown,) = blocks("main.cf")
-    ours = restrictions("lmdb:/var/lib/syncagent/relay_recipients", "lmdb:/var/lib/syncagent/doubt")
+    names = [MapName.parse(f"lmdb:/var/lib/syncagent/{name}") for name in ("relay_recipients", "doubt")]
+    ours = restrictions(*names)
     assert [line.strip().rstrip(",") for line in shown.text.splitlines()[1:]] == list(ours)
     assert f"postconf -e 'smtpd_sender_restrictions = {', '.join(ours)}'" in page(README)
 

@@ -301,10 +301,8 @@ def _sender_list(context: Context, lines: Lines) -> Shell:
 
     The others stay, but for ``permit`` at their end: at its own end a list permits as well.
     """
-    kept = _kept(context, SENDER, _of_the_host(lines, SENDER))
-    if kept[-1:] and kept[-1].lower() == "permit":
-        kept.pop()
-    return context.postconf(SENDER, ", ".join([*kept, *doubt_lines.restrictions(str(lines.map), str(lines.doubt))]))
+    value = " ".join(context.live.listed_raw(SENDER))
+    return context.postconf(SENDER, doubt_lines.with_doubt(value, lines.map, lines.doubt))
 
 
 def _second_best_lines(context: Context, lines: Lines, when: str) -> Shell:

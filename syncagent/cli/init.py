@@ -20,6 +20,7 @@ from syncagent.errors import ExitCode, SyncagentError
 from syncagent.postfix import doubt_lines
 from syncagent.postfix.commands import create_main_cf
 from syncagent.postfix.main_cf import MainConf
+from syncagent.postfix.restrictions import SENDER
 from syncagent.privileges import AGENT, has_agent
 from syncagent.values.types import INDEX_SUFFIX, Domain, MapName
 
@@ -353,9 +354,9 @@ def _sender_restrictions(start: Start) -> Iterator[str]:
     """Yield the postconf command by which smtpd asks the doubt table, unless main.cf has that already."""
     before = start.main.sender_restrictions
     if start.can_doubt and not _unlistable(start.map):
-        after = doubt_lines.with_doubt(before, start.map.spelled, start.doubt.spelled)
+        after = doubt_lines.with_doubt(before, start.map, start.doubt)
         if after != before:
-            yield _postconf(start, doubt_lines.PARAMETER, after)
+            yield _postconf(start, SENDER, after)
 
 
 def _unlistable(name: MapName) -> bool:

@@ -6,38 +6,47 @@ the doubt table, then reject_unlisted_recipient, whose 550 the doubt table turns
 
 from __future__ import annotations
 
-import re
+from typing import TYPE_CHECKING
 
-PARAMETER = "smtpd_sender_restrictions"
-_UNLISTED = "reject_unlisted_recipient"
-_PERMIT = re.compile(r"(?:^|[\s,]+)permit[\s,]*$", re.IGNORECASE)
+from syncagent.postfix.main_cf import entries
+from syncagent.postfix.restrictions import RECIPIENT_ACCESS, SENDER, UNLISTED, parsed
+from syncagent.postfix.table import is_same_file, is_same_table
+
+if TYPE_CHECKING:
+    from syncagent.postfix.restrictions import Rule
+    from syncagent.values.types import MapName
 
 
-def restrictions(recipients: str, doubt: str) -> tuple[str, str, str]:
-    """Return the three restrictions, in their order, for two tables as main.cf names them."""
-    return f"check_recipient_access {recipients}", f"check_recipient_access {doubt}", _UNLISTED
+def restrictions(recipients: MapName, doubt: MapName) -> tuple[str, str, str]:
+    """Return the three restrictions, in their order. They ask the tables without proxymap(8), which may refuse it."""
+    return f"{RECIPIENT_ACCESS} {recipients}", f"{RECIPIENT_ACCESS} {doubt}", UNLISTED
 
 
-def with_doubt(value: str, recipients: str, doubt: str) -> str:
+def with_doubt(value: str, recipients: MapName, doubt: MapName) -> str:
     """Return the value of smtpd_sender_restrictions with the three restrictions as its last ones.
 
-    A value that ends with them is returned as it is. Where they are elsewhere in the list they are moved. ``permit`` at
+    A value that ends so is returned as it is. Where they are elsewhere in the list they are moved. ``permit`` at
     the end is left out: it would end the list before them, and a list that comes to its end permits as well.
     """
-    ours = restrictions(recipients, doubt)
-    if re.search(rf"(?:^|[\s,]){_spaced(' '.join(ours))}[\s,]*$", value):
+    listed, ours = entries(value), restrictions(recipients, doubt)
+    rules = list(parsed(listed, SENDER))
+    before, last = rules[: -len(ours)], rules[-len(ours) :]
+    if _are_there(last, recipients, ours) and not (before and before[-1].name == "permit"):
         return value
-    rest = _PERMIT.sub("", _without(value, recipients, doubt).rstrip(" \t\n,"))
-    return ", ".join(filter(None, (rest, *ours)))
+    others = [rule for rule in rules if not _is_of_doubt(rule, recipients, doubt)]
+    while others and others[-1].name == "permit":
+        others.pop()
+    return ", ".join([*(" ".join(listed[rule.start : rule.stop]) for rule in others), *ours])
 
 
-def _without(value: str, recipients: str, doubt: str) -> str:
-    """Return the value without the three restrictions, wherever they are in it."""
-    tables = "|".join(map(re.escape, (recipients, doubt)))
-    rule = rf"(?:check_recipient_access[\s,]+(?:{tables})|{_UNLISTED})"
-    return re.sub(rf"(?<![^\s,])(?:warn_if_reject[\s,]+)*{rule}(?![^\s,])[\s,]*", "", value)
+def _are_there(last: list[Rule], recipients: MapName, ours: tuple[str, ...]) -> bool:
+    """True if the last rules of a list are the three restrictions; the first one may name its table with ``proxy:``."""
+    if any(rule.only_warns for rule in last) or [rule.text for rule in last[1:]] != list(ours[1:]):
+        return False
+    return last[0].name == RECIPIENT_ACCESS and is_same_table(last[0].argument, recipients)
 
 
-def _spaced(text: str) -> str:
-    """Return a pattern for words that are separated by white space or commas, as in lists of main.cf."""
-    return r"[\s,]+".join(map(re.escape, text.split()))
+def _is_of_doubt(rule: Rule, recipients: MapName, doubt: MapName) -> bool:
+    tables = (recipients, doubt)
+    asks = rule.name == RECIPIENT_ACCESS and any(is_same_file(rule.argument, table) for table in tables)
+    return asks or rule.name == UNLISTED

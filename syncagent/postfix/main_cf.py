@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from syncagent.files import atomic as files
-from syncagent.postfix import commands, doubt_lines, table_text
+from syncagent.postfix import commands, table_text
 from syncagent.postfix.commands import CommandError
 from syncagent.values.types import INDEX_SUFFIX, Domain, TableName
 
@@ -86,12 +86,16 @@ class MainConf:
         values = commands.parameters(stdout)
         self.maps = tuple(entries(values.get("relay_recipient_maps", "")))
         self.version = values.get("mail_version", "")
-        self.spelled = " ".join(_output(self.directory, "postconf", "-nh", "relay_domains").split())
-        self.sender_restrictions = " ".join(_output(self.directory, "postconf", "-nh", doubt_lines.PARAMETER).split())
+        self.spelled = self._set("relay_domains")
+        self.sender_restrictions = self._set("smtpd_sender_restrictions")
         self.delays_reject = values.get("smtpd_delay_reject") != "no"
         self.types = frozenset(_output(self.directory, "postconf", "-m").split())
         own = {domain for entry in entries(values.get("mydestination", "")) for domain in self._domains_of(entry)}
         self._add_domains(entries(values.get("relay_domains", "")), own)
+
+    def _set(self, name: str) -> str:
+        """Return the value that main.cf sets for a parameter, in one line, unexpanded; "" if it sets none."""
+        return " ".join(_output(self.directory, "postconf", "-nh", name).split())
 
     def _domains_of(self, entry: str) -> list[Domain]:
         return [domain for pattern in self._patterns(entry) or () if (domain := _domain(pattern))]

@@ -102,19 +102,19 @@ def rules(live: LivePostfix, name: str) -> list[Rule]:
     Raises CommandError if postconf(1) cannot expand a class.
     """
     classes, listed = set(live.listed("smtpd_restriction_classes")), live.listed(name)
-    bare = _BARE_TABLES.get(name, "")
     found: list[Rule] = []
-    for rule in _parsed(listed, bare):
+    for rule in parsed(listed, name):
         if listed[rule.start] in classes:
-            inner = _parsed(entries(live.ask("postconf", "-xh", listed[rule.start])), bare)
+            inner = parsed(entries(live.ask("postconf", "-xh", listed[rule.start])), name)
             found += (replace(one, start=rule.start, stop=rule.stop, of_class=listed[rule.start]) for one in inner)
         else:
             found.append(rule)
     return found
 
 
-def _parsed(listed: list[str], bare: str) -> Iterator[Rule]:
-    """Yield the restrictions that the entries of a list are. ``bare`` is what a table alone stands for."""
+def parsed(listed: list[str], name: str) -> Iterator[Rule]:
+    """Yield the restrictions that the entries of the list ``name`` are; restriction classes are not expanded."""
+    bare = _BARE_TABLES.get(name, "")
     at, begin, warns = 0, 0, False
     while at < len(listed):
         word = listed[at].lower()
