@@ -20,7 +20,7 @@ from syncagent.cli.main import command
 from syncagent.cli.views.status import doubt_lines, lag_lines
 from syncagent.config import load as config
 from syncagent.errors import ExitCode
-from syncagent.model import Doubt
+from syncagent.model import Doubt, DoubtKind
 from syncagent.postfix.doubt_lines import restrictions
 from syncagent.sources.http.recipe import validate
 from syncagent.sources.line_formats import FORMATS
@@ -606,6 +606,14 @@ def test_every_shipped_recipe_has_its_row_and_its_example() -> None:
         row = rf"^\| \[`{name}`\]\(#\S+\) \| .*(?:token_file|password_file).* \| .+ \|$"
         assert re.search(row, text, re.MULTILINE), name
         assert any(f'recipe = "{name}"' in one.text for one in blocks("toml", of="contrib/docs/sources-http.md")), name
+
+
+def test_every_reason_of_doubt_has_its_row() -> None:
+    """The page on doubt says of each reason when it begins and ends, and names no other."""
+    rows = re.findall(
+        r"^\| (`[a-z`, -]+`) \|", section("contrib/docs/doubt.md", "## When a domain is in doubt"), re.MULTILINE
+    )
+    assert sorted(re.findall(r"`([a-z-]+)`", " ".join(rows))) == sorted(get_args(DoubtKind))
 
 
 def test_every_file_format_has_its_row() -> None:
