@@ -431,6 +431,31 @@ def test_the_three_restrictions_are_the_last(before: str, stay: str) -> None:
         assert doubt_lines.with_doubt(same, *names) == same
 
 
+def test_root_writes_nothing_in_the_directory_of_another(postfix: Begin) -> None:
+    """Where its owner may not write the state directory, no table is made: root does not do it by path."""
+    here = postfix(relay_domains="example.com")
+    place = here.directory / "maps"
+    place.mkdir()
+    os.chown(place, 65534, 65534)
+    file, said = begun(here, "--map", f"lmdb:{place}/relay_recipients")
+    assert list(place.iterdir()) == []
+    assert "made " not in said
+    assert file.stat().st_uid == 0
+
+
+@pytest.mark.parametrize("name", ["doubt", "doubt.lmdb", "doubt-all"])
+def test_a_doubt_table_that_is_there_stays(name: str, postfix: Begin) -> None:
+    """Whatever has the name of one of its files is not replaced by init."""
+    here = postfix(relay_domains="example.com")
+    place = here.directory / "maps"
+    place.mkdir()
+    (place / name).write_text("mine")
+    _, said = begun(here, "--map", f"lmdb:{place}/relay_recipients")
+    assert [path.name for path in place.iterdir()] == [name]
+    assert (place / name).read_text() == "mine"
+    assert ("made " in said) is False
+
+
 def asked(here: PrivatePostfix) -> list[int]:
     """Return what smtpd answers to a known, an unknown and a foreign recipient."""
     return [here.verdict(f"{name}").code for name in ("info@example.com", "nobody@example.com", "info@example.net")]

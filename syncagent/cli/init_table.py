@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 def make(file: Path, name: MapName) -> bool:
-    """Publish the doubt table of the configuration ``file``, with every relay domain in doubt. True if it exists then.
+    """Publish the doubt table of the configuration ``file``, with every relay domain in doubt. True if that was done.
 
     A file that exists is not replaced. Run by root, the process becomes the owner of the directory first. Where the
     table cannot be made, as in a directory that does not exist yet, the first sync makes it.
     """
     files = Files(name)
     if any(os.path.lexists(path) for path in files.paths()):
-        return files.index.exists()
+        return False
     if name.path.parent.is_dir() and tool("postmap"):
         with contextlib.suppress(OSError, SyncagentError):
             _publish(file)

@@ -127,8 +127,9 @@ def init(
     """Write a first configuration, from what postconf says.
 
     The configuration is written to --config FILE, with an empty list of recipients beside it; a missing directory is
-    created. Put addresses into the list, or configure other sources: until then a sync publishes nothing. The commands
-    to type next, such as postconf lines, are shown and not run. No file is ever overwritten.
+    created. Put addresses into the list, or configure other sources: until then a sync publishes nothing. The doubt
+    table is made beside the map, if that directory exists: it must be there before main.cf names it. The commands to
+    type next, such as postconf lines, are shown and not run. No file is ever overwritten.
 
     On a terminal it asks for map and domains, unless --map or --domain is given. Postfix need not be installed.
     """
