@@ -412,6 +412,10 @@ def test_the_doubt_table_is_made_first(kind: str, postfix: Begin) -> None:
         ),
         ("warn_if_reject reject_unlisted_recipient, reject_rbl_client dnsbl.test", "reject_rbl_client dnsbl.test"),
         (
+            "permit, check_recipient_access lmdb:/m/r, check_recipient_access lmdb:/m/doubt, reject_unlisted_recipient",
+            "",
+        ),
+        (
             "check_recipient_access lmdb:/m/doubt check_recipient_access hash:/m/r,check_recipient_access hash:/m/s",
             "check_recipient_access hash:/m/s",
         ),
