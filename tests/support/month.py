@@ -428,7 +428,8 @@ class Host:
         self.oracle.running = True
         done = run_stepped(self.directory, "--config", str(self.config), *words, at=at, env=env, python=python)
         self.oracle.running = False
-        self._account(done, before)
+        if args[0] in {"sync", "approve"}:
+            self._account(done, before)
         self.say(f"{' '.join(args)}: {done.code} {self._outcome()} {done.stderr.strip()[-200:]}")
         if asks:
             self.probe()
