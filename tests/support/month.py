@@ -38,6 +38,8 @@ LINGERS = 5 * MINUTE
 LEAST_LIMIT = HOUR
 _BY_RUN = ("dead", "boot", "failed")
 """Faults that any run ends that does not fail itself."""
+UNSETTLED = "leaving: what a restoration brought back"
+"""A fault that puts nothing in doubt for sure, but removals or domains may be held."""
 FOREIGN = "nobody@elsewhere.example.net"
 LF = b"\n"
 ALL = frozenset({"*"})
@@ -480,6 +482,13 @@ class Host:
                 self.oracle.domains[domain] = at
                 del self._coming[domain]
 
+    def forget_domains(self) -> None:
+        """Claim nothing of domains that a restored table lacks, until a run has published it anew."""
+        lines = (self.tables / "relay_domains").read_text("utf-8").splitlines()
+        there = {line.partition(" ")[0] for line in lines}
+        for domain in self.oracle.domains.keys() - there:
+            self._coming[domain] = self.oracle.domains.pop(domain)
+
     def leaving(self) -> set[str]:
         """Return the domains that the source no longer reports and that were not let go long ago."""
         return {domain for fault in self.oracle.faults if fault.name.startswith("leaving") for domain in fault.domains}
@@ -625,7 +634,9 @@ class Month:
             done = host.run("sync")
             if ids := host.holds():
                 self.approve(ids)
-            elif done.code == 0 and host.in_map() == set().union(*host.sources.listed.values()):
+                continue
+            host.mend(UNSETTLED)
+            if done.code == 0 and host.in_map() == set().union(*host.sources.listed.values()):
                 break
         host.oracle.disturb()
         for _ in range(_CALM + 2):
