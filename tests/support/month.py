@@ -40,6 +40,9 @@ _BY_RUN = ("dead", "boot", "failed")
 """Faults that any run ends that does not fail itself."""
 UNSETTLED = "leaving: what a restoration brought back"
 """A fault that puts nothing in doubt for sure, but removals or domains may be held."""
+FAILED = "an approval failed"
+_HELD = ("lost many", "has odd lines")
+"""Ends of the names of the faults whose holds a person may approve."""
 FOREIGN = "nobody@elsewhere.example.net"
 LF = b"\n"
 ALL = frozenset({"*"})
@@ -635,7 +638,7 @@ class Month:
             if ids := host.holds():
                 self.approve(ids)
                 continue
-            host.mend(UNSETTLED)
+            host.mend(UNSETTLED, FAILED)
             if done.code == 0 and host.in_map() == set().union(*host.sources.listed.values()):
                 break
         host.oracle.disturb()
@@ -650,7 +653,10 @@ class Month:
         host = self.host
         listed = set().union(*host.sources.listed.values())
         host.oracle.drop(host.in_map() - listed - host.oracle.core)
-        host.run("approve", *ids)
+        held = [fault.name for fault in host.oracle.faults if fault.name.endswith(_HELD)]
+        host.mend(*held)
+        if host.run("approve", *ids).code not in {0, 65, 75}:
+            host.fault(FAILED, ())
 
     def _copy(self) -> None:
         """Keep a copy of the host's tables and state, one a day."""
