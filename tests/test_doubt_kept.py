@@ -4,10 +4,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from syncagent.sync import doubt
+from syncagent.config.load import load
+from syncagent.postfix import doubt_table
+from syncagent.postfix.doubt_table import ByHand
+from syncagent.sync import by_hand, doubt
+from syncagent.sync.doubt_table import DoubtTable
 from tests.scenario import HOUR, MINUTE, people
 from tests.test_doubt import Backup
 
@@ -169,3 +174,35 @@ def test_the_switch_ends_although_every_run_changes_the_map(tmp_path: Path) -> N
             left.append(mx.in_doubt())
         assert left == [{"example.com"}, set(), set()]
         assert mx.files.mark() is None
+
+
+def test_by_hand_in_the_middle_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a person puts in doubt while a run is under way stays in doubt at each table that the run writes."""
+    mx = Backup(tmp_path, "corp", relay_domains=("example.com", "example.org"))
+    mx.limits["removed_percent"] = 100
+    mx.write("corp", people(20) | people(20, "example.org"))
+    mx.settled()
+    mx.write("corp", people(20) | people(15, "example.org"))
+    config, seen = load(mx.configure()), []
+    entry = ByHand("example.com", 0.0, "anna", mx.now)
+    before = DoubtTable.before
+    write = doubt_table.write
+
+    def with_a_person(*args: Any, **options: Any) -> bool:  # noqa: ANN401 - those of before()
+        in_force = before(*args, **options)
+        mx.files.write_by_hand([entry])
+        by_hand._add_without_lock(config, mx.files, [entry])
+        assert mx.in_doubt() == {"example.com"}
+        return in_force
+
+    def watched(*args: Any, **options: Any) -> object:  # noqa: ANN401 - those of write()
+        written = write(*args, **options)
+        seen.append(mx.in_doubt())
+        return written
+
+    monkeypatch.setattr(DoubtTable, "before", with_a_person)
+    monkeypatch.setattr(doubt_table, "write", watched)
+    mx.sync()
+    assert len(seen) > 1
+    assert all("example.com" in keys for keys in seen)
+    assert mx.in_doubt() >= {"example.com", "user019@example.org"}

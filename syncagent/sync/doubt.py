@@ -152,6 +152,13 @@ def current(facts: Facts, now: float) -> tuple[Doubt, ...]:
     return tuple(found.values())
 
 
+def by_hand(
+    domains: tuple[str, ...], entries: Sequence[tuple[str, str, float, float]], now: float
+) -> tuple[Doubt, ...]:
+    """Return the reasons that persons gave, as ``current`` does. ``entries`` are as in ``Facts.by_hand``."""
+    return tuple(one for one in current(Facts(domains, by_hand=entries), now) if one.kind == "by-hand")
+
+
 def widened(recorded: Iterable[Doubt], found: Iterable[Doubt]) -> tuple[Doubt, ...]:
     """Return the recorded reasons and those found in this run. Nothing is dropped; the earlier ``since`` is kept."""
     rows = {doubt.key: doubt for doubt in recorded}

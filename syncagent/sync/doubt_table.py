@@ -225,11 +225,8 @@ class DoubtTable(NoDoubtTable):
         """Publish the recorded doubt with the present entries of persons. Raises PublishError."""
         last = self._state.finished
         names = (*map(str, self._config.postfix.relay_domains), *(last.domains if last else ()))
-        facts = doubt.Facts(tuple(dict.fromkeys(names)), by_hand=self._by_hand())
-        self._facts = facts
-        others = tuple(one for one in self._record.doubts if one.kind != "by-hand")
-        hand = [one for one in doubt.current(facts, self._run.now) if one.kind == "by-hand"]
-        self._publish(doubt.widened(others, hand))
+        self._facts = doubt.Facts(tuple(dict.fromkeys(names)), by_hand=self._by_hand())
+        self._publish(tuple(one for one in self._record.doubts if one.kind != "by-hand"))
         self._state.save_doubt(self._record)
         self._state.record_events([*events, *self._changes()])
         if self._record.error:
@@ -240,9 +237,10 @@ class DoubtTable(NoDoubtTable):
     def _publish(self, doubts: tuple[Doubt, ...]) -> bool:
         """Publish the table with these reasons, unless it is so already. True if it is in force.
 
-        An error is recorded.
+        What a person put in doubt since the run began is added. An error is recorded.
         """
         record = self._record
+        doubts = doubt.widened(doubts, doubt.by_hand(self._facts.domains, self._by_hand(), self._run.now))
         try:
             everything, all_lines = self._write_everything()
             identities, lines = self._write_table(doubts)

@@ -274,3 +274,47 @@ def test_killed_between_its_renames_it_finishes_later(host: _Host, tmp_path: Pat
     assert not (tmp_path / "doubt-all").exists()
     assert (tmp_path / "doubt").read_text(encoding="utf-8").startswith("# doubt-all of doubt\n")
     _restored(host)
+
+
+SPELLED = {
+    "plain@example.com": "plain@example.com",
+    "Upper.Case@Example.COM": "upper.CASE@example.com",
+    '"john doe"@example.com': '"john doe"@example.com',
+    '"needless"@example.com': "needless@example.com",
+    '"a\\"b"@example.com': '"a\\"b"@example.com',
+    "back\\slash@example.com": '"back\\\\slash"@example.com',
+    "in#side@example.com": "in#side@example.com",
+    "-lead@sub.example.com": "lead@sub.example.com",
+    "üser@example.com": "ÜSER@example.com",
+    "Straße@example.com": "strasse@example.com",
+    "user@bücher.example": "user@xn--bcher-kva.example",
+    "other@xn--bcher-kva.example": "other@bücher.example",
+    "u@www.bücher.example": "u@www.xn--bcher-kva.example",
+}
+"""Addresses as a source spells them, and as RCPT TO has them; the one that begins with a hyphen is never accepted."""
+_NEVER = {"-lead@sub.example.com"}
+
+
+def test_removed_addresses_of_every_spelling(tmp_path: Path) -> None:
+    """What the map had as its keys is deferred when it is removed, and so are both forms of a domain in doubt."""
+    domains = ["example.com", "bücher.example"]
+    mx = Backup(tmp_path, "corp", "extra", relay_domains=tuple(domains))
+    mx.limits["removed_percent"] = 100
+    mx.write("corp", people(30))
+    mx.write("extra", {"last@bücher.example", *SPELLED})
+    mx._run("sync", code=None)
+    mx.wait(2 * HOUR)
+    mx._run("sync", code=None)
+    asked = [spelled for address, spelled in SPELLED.items() if address not in _NEVER]
+    unknown = ["nobody@example.com", "nobody@sub.example.com", "nobody@bücher.example", "nobody@xn--bcher-kva.example"]
+    with _smtpd(tmp_path, [*domains, "xn--bcher-kva.example"]) as postfix:
+        assert set(_codes(postfix, *asked)) == {KNOWN}
+        assert set(_codes(postfix, *unknown)) == {UNKNOWN}
+        mx.write("extra", {"last@bücher.example"})
+        mx._run("sync", code=None)
+        assert dict(zip(asked, _codes(postfix, *asked), strict=True)) == dict.fromkeys(asked, DEFERRED)
+        assert set(_codes(postfix, *unknown)) == {UNKNOWN}
+        mx.break_source("extra")
+        mx._run("sync", code=None)
+        assert dict(zip(unknown, _codes(postfix, *unknown), strict=True)) == dict.fromkeys(unknown, DEFERRED)
+        assert _codes(postfix, "last@bücher.example", "a@elsewhere.example") == [KNOWN, FOREIGN]

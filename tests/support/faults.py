@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from tests.support.month import ALL, HOUR, MINUTE, SOURCES, Host, Month
+from tests.support.month import ALL, CONFIGURED, HOUR, MINUTE, SOURCES, UNSETTLED, Host, Month
 
+_BY_HAND = "by hand"
 _GARBAGE = "\x01\x02 no list of recipients at all \x03\n" * 20
 
 
@@ -246,6 +247,26 @@ def _may_go(month: Month, domain: str) -> None:
     month.after(70, f"{domain} is gone", gone)
 
 
+def doubt_by_hand(month: Month) -> None:
+    """A person puts a domain in doubt, and ends that."""
+    host = month.host
+    domain = month.random.choice(CONFIGURED)
+    name = f"{_BY_HAND} {domain}"
+    if host.stands(name):
+        return
+    host.oracle.disturb()
+    done = host.run("doubt", domain, "--for", "6h")
+    assert done.code == 0, done
+    host.fault(name, {domain}, seen=True)
+
+    def clear() -> None:
+        if host.stands(name):
+            host.mend(name)
+            host.run("doubt", domain, "--clear")
+
+    month.after(month.random.uniform(0.5, 3), f"{domain} is cleared", clear)
+
+
 # --- syncagent
 
 
@@ -345,9 +366,9 @@ def state_restored(month: Month) -> None:
 def _begin_again(month: Month) -> None:
     """Run after the state changed; a person lets go what is held by it."""
     host = month.host
-    host.oracle.disturb()
+    host.fault(UNSETTLED, ())
     host.run("sync")
-    if not host.oracle.faults and host.last.get("plan") and (ids := host.holds()):
+    if len(host.oracle.faults) == 1 and host.last.get("plan") and (ids := host.holds()):
         month.approve(ids)
     month.look()
 
@@ -422,6 +443,8 @@ def rebooted(month: Month) -> None:
     host.say(f"restored {'with' if with_state else 'without'} the state")
     if with_state:
         host.oracle.forget(host.in_map())
+    host.forget_domains()
+    host.mend(*(fault.name for fault in host.oracle.faults if fault.name.startswith(_BY_HAND)))
     host.finished_at = host.finished_at[:1]
     host.switch("--boot", asks=False)
     host.postfix.start()
@@ -475,6 +498,7 @@ EVENTS: tuple[Callable[[Month], None], ...] = (
     postmap_fails,
     rebooted,
     domain_leaves,
+    doubt_by_hand,
     source_is_directory,
     state_restored,
     clock_goes_back,
