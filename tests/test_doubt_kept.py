@@ -206,3 +206,62 @@ def test_by_hand_in_the_middle_of_a_run(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(seen) > 1
     assert all("example.com" in keys for keys in seen)
     assert mx.in_doubt() >= {"example.com", "user019@example.org"}
+
+
+_GONE = {"b@example.com", "üser@example.com", "c@xn--bcher-kva.example", "c@bücher.example"}
+
+
+def _with_removed(directory: Path) -> Backup:
+    """Return a backup MX with three removed addresses in doubt, of domains that a source reports or that are IDN."""
+    mx = Backup(directory, relay_domains=("example.com", "bücher.example"))
+    mx.limits["removed_percent"] = 100
+    mx.postfix |= {"domains_map": f"lmdb:{directory}/domains", "allow_domains": ["*.org"]}
+    head = "# domains: example.com, example.org, bücher.example\na@example.com\na@example.org\na@bücher.example\n"
+    mx.file("corp").write_text(f"{head}b@example.com\nüser@example.com\nc@bücher.example\n", "utf-8")
+    mx._run("sync", code=0)
+    mx.wait(2 * HOUR)
+    mx._run("sync", code=0)
+    mx.file("corp").write_text(head, "utf-8")
+    mx._run("sync", code=0)
+    assert mx.in_doubt() == _GONE
+    return mx
+
+
+def test_a_failed_run_drops_nothing_without_doubt_all(tmp_path: Path) -> None:
+    """Where the ready-made table is missing, a table is made of the present lines and of every domain."""
+    mx = _with_removed(tmp_path)
+    for name in ("doubt-all", "doubt-all.lmdb"):
+        (tmp_path / name).unlink()
+    mx.state.rename(tmp_path / "away")
+    mx.state.write_text("no directory")
+    mx.say("sync", code=73)
+    assert mx.in_doubt() == _GONE | {"example.com", "example.org", "bücher.example", "xn--bcher-kva.example"}
+    assert mx.files.mark() is not None
+
+
+def test_doubt_by_hand_without_the_lock_drops_nothing(tmp_path: Path) -> None:
+    """The lines that the table has stay, in every spelling."""
+    mx = _with_removed(tmp_path)
+    there, both = set(_GONE), {"bücher.example", "xn--bcher-kva.example"}
+    for domain, keys in {
+        "bücher.example": both,
+        "example.com": {"example.com"},
+        "example.org": {"example.org"},
+    }.items():
+        entry = ByHand(domain, 0.0, "anna", mx.now)
+        by_hand._add_without_lock(load(mx.configure()), mx.files, [entry])
+        there |= keys
+        assert mx.in_doubt() == there
+
+
+def test_the_state_is_lost_with_addresses_of_every_spelling(tmp_path: Path) -> None:
+    """Each stays in doubt once, by the keys that it had."""
+    mx = _with_removed(tmp_path)
+    mx.lose_ledger()
+    for _ in range(2):
+        mx.wait(HOUR)
+        mx._run("sync", code=0)
+        assert mx.in_doubt() >= _GONE
+    mx.wait(73 * HOUR)
+    mx._run("sync", code=0)
+    assert mx.in_doubt() == set()

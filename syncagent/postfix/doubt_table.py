@@ -282,7 +282,7 @@ def write_without_lock(settings: TableSettings, keys: Iterable[bytes], *, everyt
     Raises PublishError.
     """
     with publish_step("stage"), tempfile.TemporaryDirectory(prefix="syncagent-doubt-") as spool:
-        lines = pipeline.write_plain(Path(spool, "keys"), keys)
+        lines = pipeline.write_plain(Path(spool, "doubt-keys"), keys)  # "keys" is a file of publish()
         write(settings, lines, Path(spool), lambda *_: None, everything=everything, sweep=False)
 
 

@@ -85,5 +85,5 @@ def _add_without_lock(config: Config, files: Files, entries: Iterable[ByHand]) -
     domains = config.postfix.relay_domains if doubt.ALL in names else names
     added = doubt_table.keys(domains, (), "")
     with publish_step("read the doubt table"):
-        there = [key for key in text_keys(files.name.path) if key.isascii()]
+        there = list(text_keys(files.name.path))
     doubt_table.write_without_lock(config.postfix.settings(files.name), sorted({*there, *added}))

@@ -9,6 +9,7 @@ from syncagent.errors import SyncagentError
 from syncagent.postfix import doubt_table
 from syncagent.postfix.doubt_table import Files
 from syncagent.sync import outcome
+from syncagent.sync.tables import in_text
 
 if TYPE_CHECKING:
     from syncagent.config.tables import Config
@@ -29,19 +30,26 @@ def everything(config: Config, now: float, *, write: bool = True) -> None:
 
 
 def build_all(config: Config, *, ready_made: bool = False) -> None:
-    """Publish a doubt table with every relay domain. ``ready_made``: ``doubt-all`` as well, for the switch.
+    """Publish a doubt table with every relay domain, and with the lines that it has. Needs no state.
 
-    postfix.doubt_map must be set. Raises PublishError.
+    ``ready_made``: ``doubt-all`` as well, for the switch. postfix.doubt_map must be set. Raises PublishError.
     """
     postfix = config.postfix
     assert postfix.doubt_map is not None  # noqa: S101 - the caller checks it
-    keys = doubt_table.keys(
-        postfix.relay_domains, (), doubt_table.probe_domain(postfix.relay_domains, postfix.catch_all)
-    )
+    domains, addresses = Files(postfix.doubt_map).lines()
+    names = {*map(str, postfix.relay_domains), *_published_domains(config), *domains}
+    keys = doubt_table.keys(names, addresses, doubt_table.probe_domain(postfix.relay_domains, postfix.catch_all))
     settings = postfix.settings(postfix.doubt_map)
     if ready_made:
         doubt_table.write_without_lock(settings, keys, everything=True)
     doubt_table.write_without_lock(settings, keys)
+
+
+def _published_domains(config: Config) -> frozenset[str]:
+    """Return the domains in the table of domains; none if there is no such table, or if it cannot be read."""
+    with contextlib.suppress(OSError):
+        return in_text(config.postfix.domains_map.path) if config.postfix.domains_map else frozenset()
+    return frozenset()
 
 
 def alive(config: Config, now: float, result: SyncResult, limit: float | None) -> SyncResult:
