@@ -404,7 +404,8 @@ class Host:
 
     def _doubt_is_over(self, address: str) -> bool:
         """True if a removed address may not be in doubt by itself any more."""
-        return self.clock.now > self.oracle.gone[address] + REMOVED + 3 * HOUR
+        last = (self.finished_at or [0.0])[-2:][0]  # only a run drops a line
+        return last > self.oracle.gone[address] + REMOVED + 3 * HOUR
 
     def _kind(self, address: str, claimed: frozenset[str]) -> str:
         if address == FOREIGN:
