@@ -45,6 +45,7 @@ def _short(month: Month) -> None:
     month.settle()
 
 
+@pytest.mark.timeout(3600)
 def test_days_of_faults() -> None:
     """The short form: each kind of fault once, within some days."""
     month = _run("lmdb", 2 * HOUR, _short)
