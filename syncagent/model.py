@@ -15,6 +15,9 @@ from syncagent.errors import FailureKind
 Entry = tuple[str, str, str]
 """An entry of a source: address as spelled, the source's key (a line number, an entryUUID, an ID of an API), label."""
 
+CLOCK_SET = 1_577_836_800
+"""2020-01-01 in seconds since the epoch. An earlier time comes from a clock that was not set yet."""
+
 SAMPLE = 20
 """Maximum number of addresses or rejects in each sample of a result."""
 

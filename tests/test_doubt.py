@@ -446,3 +446,141 @@ def test_the_verb_needs_a_doubt_map(tmp_path: Path) -> None:
     mx = Scenario(tmp_path)
     done = mx.say("doubt", "--all", code=78)
     assert "postfix.doubt_map" in done.stderr
+
+
+# --- what may not end a doubt, or begin one
+
+
+@pytest.mark.parametrize("why_switched", ["dead", "boot", "failed"])
+def test_by_hand_ends_no_doubt_of_the_switch(tmp_path: Path, why_switched: str) -> None:
+    """A person who puts a domain in doubt, or ends that, does not end what the switch began for all."""
+    mx = Backup(tmp_path, relay_domains=("example.com", "example.org"))
+    mx.write("corp", people(3) | people(3, "example.org"))
+    mx.settled()
+    assert mx.files.switch_all(mx.now)
+    mx.files.mark_file.write_text(f"{mx.now:.0f} {why_switched}\n", encoding="ascii")
+    for args in (["example.org"], ["example.org", "--clear"], ["--all", "--clear"]):
+        mx.say("doubt", *args)
+        assert mx.in_doubt() == {"example.com", "example.org"}, args
+
+
+def test_killed_after_the_run_was_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reasons are recorded before the tables are: a new domain and many removed addresses stay in doubt."""
+    mx = Backup(tmp_path, relay_domains=("example.com", "example.net"))
+    mx.limits["removed_percent"] = 100
+    mx.write("corp", {f"u{number}@example.com" for number in range(1500)} | people(2, "example.net"))
+    mx.settled()
+    mx.relay_domains.append("example.org")
+    mx.write("corp", people(1) | people(1, "example.org") | people(2, "example.net"))
+    monkeypatch.setattr("syncagent.sync.doubt_table.DoubtTable.finish", _killed)
+    mx._by_own_clock(mx.now, ("sync",), 130)
+    monkeypatch.undo()
+    for minutes in (1, 20):
+        mx.wait(minutes * MINUTE)
+        mx.sync()
+        assert {"example.com", "example.org"} <= mx.in_doubt(), minutes
+
+
+def test_all_domains_without_the_lock(tmp_path: Path) -> None:
+    """Those that a source reports, too, and removed addresses that are not ASCII stay."""
+    mx = Backup(tmp_path, relay_domains=("example.com",))
+    mx.write("corp", people(20) | {"müller@example.com"})
+    mx.settled()
+    mx.write("corp", people(20))
+    mx.sync()
+    mx.relay_domains = ["example.com", "example.org"]
+    mx.write("corp", people(20) | people(1, "example.org"))
+    mx.sync()
+    mx.relay_domains = ["example.com"]
+    with atomic.locked(mx.state / "sync.lock", 0):
+        mx.say("doubt", "--all")
+    assert mx.in_doubt() == {"example.com", "example.org", "müller@example.com"}
+
+
+def test_a_plan_is_no_sign_of_life(mx: Backup) -> None:
+    """A monitoring that runs `plan` must not keep the switch from firing."""
+    before = mx.files.alive_file.read_bytes()
+    mx.say("plan")
+    assert mx.files.alive_file.read_bytes() == before
+
+
+def test_a_wrong_clock_or_a_long_rest_does_not_disable_the_switch(mx: Backup) -> None:
+    """Times before 2020 do not count, and the limit is three days at most."""
+    for day in (0, 1):
+        mx.files.touch(946_684_800 + day, ran=True)
+    mx.files.touch(mx.now, ran=True)
+    assert mx.files.alive()[1] == HOUR
+    mx.files.touch(mx.now + 300 * DAY, ran=True)
+    assert mx.files.alive()[1] == 3 * DAY
+
+
+def test_each_doubt_table_has_a_directory_of_its_own(mx: Backup) -> None:
+    """The switch moves one table for each directory."""
+    mx.postfix["doubt_map"] = f"lmdb:{mx.directory}/second"
+    result = mx.sync(code=CANNOT_PUBLISH)
+    assert "the doubt table doubt is there too: each needs a directory of its own" in result.doubt_error
+
+
+def test_a_clock_that_was_ahead(mx: Backup) -> None:
+    """What was recorded by it ends as if it had begun when the clock was right again."""
+    mx.wait(365 * DAY)
+    mx.write("corp", people(19))
+    mx.sync()
+    mx.wait(-365 * DAY)
+    mx.sync()
+    mx.wait(71 * HOUR)
+    mx.sync()
+    assert "user019@example.com" in mx.in_doubt()
+    mx.wait(2 * HOUR)
+    mx.sync()
+    mx.wait(6 * MINUTE)
+    mx.sync()
+    assert mx.in_doubt() == set()
+
+
+@pytest.mark.parametrize("until", ["inf", "nan", "1e300", "99999999999999", "-1", "soon"])
+def test_a_line_by_hand_that_cannot_be_read(mx: Backup, until: str) -> None:
+    """Every domain is in doubt, and nothing fails."""
+    (mx.directory / "by-hand").write_text(f"example.com\t{until}\troot\t0\n", encoding="utf-8")
+    mx.sync()
+    assert mx.in_doubt() == {"example.com"}
+    mx.say("status", code=FAILING)  # its clock is not that of the runs
+    (mx.directory / "by-hand").unlink()
+    mx.wait(2 * MINUTE)
+    mx.sync()
+    assert mx.in_doubt() == set()
+
+
+def test_a_line_by_hand_for_a_foreign_domain(mx: Backup) -> None:
+    """It is left out: smtpd would answer 450 for domains that are not ours."""
+    (mx.directory / "by-hand").write_text("com\t0\troot\t0\nexample.net\t0\troot\t0\n", encoding="utf-8")
+    mx.sync()
+    assert mx.in_doubt() == set()
+
+
+def test_names_by_hand_are_printable(mx: Backup) -> None:
+    """A name may come from another hand."""
+    (mx.directory / "by-hand").write_text("example.com\t0\t\x1b]0;x\x07\t0\n", encoding="utf-8")
+    for verb in ("status", "doubt"):
+        assert "\x1b" not in mx.say(verb, code=None).stdout
+    mx.say("doubt", "example.com", "--for", "9999999d", code=64)
+
+
+def test_a_mark_with_an_impossible_time(mx: Backup) -> None:
+    """It is of now, and ends as another."""
+    mx.files.mark_file.write_text("999999999999999999999999999999 dead\n", encoding="ascii")
+    mx.sync()
+    mx.wait(2 * MINUTE)
+    mx.sync()
+    assert mx.files.mark() is None
+    mx.say("history")
+    mx.say("status", code=FAILING)  # its clock is not that of the runs
+
+
+def test_a_mark_that_cannot_be_removed(mx: Backup) -> None:
+    """It is told, and the map is as it should be."""
+    mx.files.mark_file.mkdir()
+    mx.wait(2 * MINUTE)
+    result = mx.sync(code=CANNOT_PUBLISH)
+    assert "the mark of the switch cannot be removed" in result.doubt_error
+    assert result.status == "unchanged"

@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncagent.config.tables import DomainLimits, Limits, Postfix
-from syncagent.model import Counts, Hold, Lack, Reason, SourceReport
+from syncagent.model import CLOCK_SET, Counts, Hold, Lack, Reason, SourceReport
 from syncagent.state import messages
 from syncagent.sync.guard import evaluate, first_run, hold_id
 from syncagent.sync.removals import (
-    CLOCK_SET,
     GRACE,
     HOLD,
     DomainCounter,

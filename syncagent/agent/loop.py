@@ -120,7 +120,7 @@ class _Agent:
         with contextlib.suppress(queue.Empty):
             while not tokens and not self.signals.stopping:
                 self.progress.passed(_SLACK)
-                self.doubt.sign_of_life(self.config)
+                self.doubt.look(self.config)
                 left = min(self.retries.wait(time.monotonic()), self.doubt.wait(time.time()))
                 if left <= 0:
                     break
@@ -198,7 +198,7 @@ class _Agent:
         deadlines = [float(source.common.deadline or DEADLINE) for source in self.config.sources.values()]
         slow = step in {"index", "read back", "compare"}
         self.progress.passed(_SLACK + (self.config.postfix.postmap_timeout if slow else max(deadlines)))
-        self.doubt.sign_of_life(self.config)
+        self.doubt.look(self.config)
 
     def _tell(self, run_id: str, started: float, result: SyncResult | None, error: str) -> None:
         self._passed("tell", 0)

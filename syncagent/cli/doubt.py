@@ -13,10 +13,12 @@ from msgspec import Struct
 
 from syncagent.errors import ConfigError, Problem
 from syncagent.model import Doubt
+from syncagent.postfix.doubt_table import ByHand
 from syncagent.state import doubt_status
 from syncagent.state.database import reading
 from syncagent.state.doubt_groups import Causes
 from syncagent.state.doubt_status import DoubtStatus
+from syncagent.sync import by_hand
 from syncagent.sync.doubt import ALL
 
 if TYPE_CHECKING:
@@ -55,9 +57,6 @@ def carry_out(config: Config, request: Request) -> Shown:
     _check(config, request)
     pending, now = False, time.time()
     if request.domains or request.is_all:
-        from syncagent.postfix.doubt_table import ByHand
-        from syncagent.sync import by_hand
-
         names = (ALL,) if request.is_all else tuple(map(str, request.domains))
         until = now + request.length if request.length else 0.0
         entries = [] if request.clear else [ByHand(name, until, request.who, now) for name in names]

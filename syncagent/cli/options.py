@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from click.shell_completion import CompletionItem
 
+_LONGEST = 3650 * 86400
+"""Longest time that a person may put a domain in doubt for, in seconds."""
 FILE = click.Path(readable=False, path_type=Path)
 """Type of a path. It is not examined while options are parsed: the error of opening it says more."""
 _SERVER = re.compile(r"(?:\[(?P<bracketed>[^][\s]+)\]|(?P<name>[^][:\s]+))(?::(?P<port>[0-9]{1,5}))?")
@@ -148,6 +150,6 @@ def duration(_context: click.Context, _option: click.Parameter, value: str | Non
         seconds = float(Duration.parse(value))
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
-    if not seconds:
-        raise click.BadParameter("expected a time of more than 0s")
+    if not 0 < seconds <= _LONGEST:
+        raise click.BadParameter(f"expected a time of more than 0s, and of {_LONGEST // 86400:.0f}d at most")
     return seconds

@@ -9,6 +9,7 @@ Beside the table are the files by which ``doubt-switch.sh`` puts every domain in
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import re
 import tempfile
@@ -17,7 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from syncagent import addresses as normalise
+from syncagent.errors import printable
 from syncagent.files import atomic, pipeline
+from syncagent.model import CLOCK_SET
 from syncagent.postfix import publish
 from syncagent.postfix.table import Identities, TableSettings, Target, publish_step
 from syncagent.postfix.table_text import Rendering
@@ -33,14 +36,19 @@ PROBE = "syncagent-doubt-probe@"
 LIMIT_OF_AGENT = 900.0
 """Seconds without a sign of life after which an agent counts as dead."""
 _LEAST_LIMIT = 3600.0
+_MOST_LIMIT = 3 * 86400.0
 _MOST = 1 << 20
 """Maximum size in octets of the small files beside the table."""
+_LONGEST_NAME = 64
+"""Number of characters that are shown of the name of a person."""
 _RUNS = 6
 """Number of runs whose times ``alive`` keeps: those of the last five gaps."""
 _AHEAD = 600.0
 """Seconds that a time may be in the future before it counts as wrong."""
 HEADER = b"# Written by syncagent: changes made here are lost. See doubt_map in syncagent.toml(5).\n"
 """First line of the text."""
+ALL_HEADER = "# doubt-all of "
+"""The first line of ``doubt-all``, without the name of the table that it is for."""
 _VALUE = b" DEFER_IF_REJECT 4.3.0 recipient list is being refreshed, please try again later\n"
 _PROBED = re.compile(rb"^(syncagent-doubt-probe@\S++) .*", re.MULTILINE)
 _LISTED = re.compile(rb"\t.*")
@@ -109,7 +117,7 @@ class Files:
         except OSError:
             return Mark(0.0, "dead")
         why = words[1] if len(words) > 1 else ""
-        at = float(words[0]) if words and words[0].isascii() and words[0].isdigit() else 0.0
+        at = _moment(words[0]) if words else 0.0
         return Mark(at, "boot" if why == "boot" else "failed" if why == "failed" else "dead")
 
     def remove_mark(self) -> None:
@@ -163,12 +171,12 @@ class Files:
     def touch(self, now: float, limit: float | None = None, *, ran: bool = False) -> None:
         """Write ``alive``: the time, and the limit in seconds after which syncagent counts as dead.
 
-        Without ``limit`` it is three times the longest gap between the last six runs, but 1 h at least. ``ran``: a
-        run ends. Raises OSError.
+        Without ``limit`` it is three times the longest gap between the last six runs, but 1 h at least and 3 days at
+        most: a host that was off is no reason to wait for weeks. ``ran``: a run ends. Raises OSError.
         """
         runs = [*(at for at in self._runs() if at <= now), now][-_RUNS:] if ran else self._runs()
         gaps = [after - before for before, after in itertools.pairwise(runs)]
-        limit = max(_LEAST_LIMIT, 3 * max(gaps, default=0.0)) if limit is None else limit
+        limit = min(max(_LEAST_LIMIT, 3 * max(gaps, default=0.0)), _MOST_LIMIT) if limit is None else limit
         listed = " ".join(f"{at:.0f}" for at in runs)
         text = f"written {now:.0f}\nlimit {limit:.0f}\nruns {listed}\n"
         atomic.write_whole(self.alive_file, text.encode(), 0o644)
@@ -203,9 +211,8 @@ class Files:
         return [], []
 
     def _runs(self) -> list[float]:
-        with contextlib.suppress(ValueError):
-            return [float(at) for at in self._fields().get("runs", ())]
-        return []
+        times = map(_moment, self._fields().get("runs", ()))
+        return [at for at in times if at >= CLOCK_SET]
 
     def _fields(self) -> dict[str, list[str]]:
         try:
@@ -233,9 +240,16 @@ def _by_hand(line: str) -> ByHand:
     domain, until, who, since = [*line.split("\t"), "", "", "", ""][:4]
     try:
         name = domain if domain == "*" else normalise.canonical_domain(domain.strip())
-        return ByHand(name, float(until or 0), who, float(since or 0))
-    except ValueError:
+    except normalise.UnusableError:
+        name = ""
+    if not name or (until not in {"", "0"} and not _moment(until)):
         return ByHand("*", 0.0, f"unreadable line {line[:40]!r}", 0.0)
+    return ByHand(name, _moment(until), printable(who, _LONGEST_NAME), _moment(since))
+
+
+def _moment(text: str) -> float:
+    """Return the seconds since the epoch that a text has in digits; 0 if it has none, or is no date before 9999."""
+    return float(text) if re.fullmatch(r"[0-9]{1,11}", text) else 0.0
 
 
 # --- publishing
@@ -266,14 +280,25 @@ def write(  # noqa: PLR0913 - all inputs of publishing
     ``sweep``: the caller has the lock, so that staging directories beside the table are left of killed runs. Returns
     the identities of the files. Raises PublishError.
     """
-    header = f"# doubt-all of {settings.name.path.name}\n".encode() if everything else HEADER
+    header = f"{ALL_HEADER}{settings.name.path.name}\n".encode() if everything else HEADER
     name = Files(settings.name).everything if everything else settings.name
     target = Target(TableSettings(name, settings.config_directory, settings.postmap_timeout, settings.reload))
     if sweep:
         target.sweep()
     with publish_step("stage"):
         target.named.parent.stat()
+        _check_owner(settings.name)
     return publish.publish(target, lines, spool, report, _rendering(header))
+
+
+def _check_owner(name: MapName) -> None:
+    """Raise UnfitFileError if another doubt table has its ``doubt-all`` in the same directory: the switch moves one."""
+    files = Files(name)
+    with contextlib.suppress(FileNotFoundError), atomic.open_foreign(files.everything.path) as text:
+        other = text.readline(_MOST).decode(errors="replace").removeprefix(ALL_HEADER).strip()
+        if other and other != name.path.name and "/" not in other and (files.directory / other).exists():
+            what = f"the doubt table {other} is there too: each needs a directory of its own"
+            raise atomic.UnfitFileError(errno.EEXIST, what, files.directory)
 
 
 def write_without_lock(settings: TableSettings, keys: Iterable[bytes], *, everything: bool = False) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from syncagent.config.tables import Config
 
 _OWN_DIRECTORIES = ("snapshots", "lists", "changes", "adopted")
-_OWN_FILES = ("state.db", "state.db-journal", "sync.lock", "agent.lock", "agent.json")
+_OWN_FILES = ("state.db", "state.db-journal", "sync.lock", "agent.lock", "doubt.lock", "agent.json")
 _POSTFIX_FILES = ("main.cf", "master.cf")
 """Files that control Postfix's programs: main.cf, for example, names their libraries (shlib_directory)."""
 

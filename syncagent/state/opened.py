@@ -16,13 +16,18 @@ from syncagent.postfix.table import Target
 from syncagent.state.database import SPOOL, Ledger, ledger_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from syncagent.config.tables import Postfix
     from syncagent.model import Hold, SourceState
+    from syncagent.postfix.table import TableSettings
     from syncagent.state.records import DomainRow, DoubtRecord, Event, Finished, RunRow
+    from syncagent.values.types import MapName
 
 LOCK = "sync.lock"
+DOUBT_LOCK = "doubt.lock"
+_WRITING = 60.0
+"""Seconds to wait for another process to write the doubt table or ``by-hand``."""
 
 
 class State(Ledger):
@@ -170,14 +175,34 @@ def _set_aside(directory: Path, damage: LedgerDamagedError, *, write: bool) -> t
         return tuple(ledger.notes)
 
 
+@contextlib.contextmanager
+def writing_doubt(directory: Path, timeout: float = _WRITING) -> Iterator[None]:
+    """Hold the lock under which the doubt table and ``by-hand`` are read and written, also without the lock of a run.
+
+    Raises LockBusyError after ``timeout`` seconds, and LedgerError if the state directory cannot be used.
+    """
+    with ledger_errors(directory):
+        directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+    with atomic.locked(directory / DOUBT_LOCK, timeout):
+        yield
+
+
+def sweep_doubt(directory: Path, name: MapName, settings: Callable[[MapName], TableSettings]) -> None:
+    """Remove the staging directories of killed runs beside the doubt table, unless another process writes it."""
+    with contextlib.suppress(LockBusyError), writing_doubt(directory, 0):
+        for table in Files(name).tables:
+            Target(settings(table)).sweep()
+
+
 def sweep(directory: Path, postfix: Postfix) -> None:
     """Remove staging and spool directories of interrupted runs. Do nothing if another run holds the lock.
 
     An OSError is ignored.
     """
     with contextlib.suppress(OSError, LockBusyError), atomic.locked(directory / LOCK, 0):
-        doubt = Files(postfix.doubt_map).tables if postfix.doubt_map else ()
-        for name in filter(None, (postfix.map, postfix.domains_map, *doubt)):
+        for name in filter(None, (postfix.map, postfix.domains_map)):
             Target(postfix.settings(name)).sweep()
+        if postfix.doubt_map:
+            sweep_doubt(directory, postfix.doubt_map, postfix.settings)
         for left in directory.glob(f"{SPOOL}*"):
             shutil.rmtree(left, ignore_errors=True)

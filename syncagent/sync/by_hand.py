@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,14 +13,15 @@ from syncagent.postfix.table import publish_step
 from syncagent.postfix.verify import text_keys
 from syncagent.state.database import reading
 from syncagent.state.doubt_status import relay_domains_of
-from syncagent.state.opened import open_state
+from syncagent.state.opened import open_state, writing_doubt
 from syncagent.state.records import Event
 from syncagent.sync import doubt
 from syncagent.sync.doubt_table import DoubtTable
 from syncagent.sync.run import Run, ignore, new_run_id
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from syncagent.config.tables import Config
     from syncagent.postfix.doubt_table import ByHand
@@ -39,7 +41,7 @@ def change(config: Config, entries: Sequence[ByHand], cleared: Collection[str], 
     files = Files(config.postfix.doubt_map)
     with reading(config.state.directory) as ledger:
         relay_domains = relay_domains_of(config.postfix, ledger)
-    with publish_step("write by-hand"):
+    with writing_doubt(config.state.directory), publish_step("write by-hand"):
         old = _spelled_out(files.by_hand(), relay_domains) if {*cleared} - {doubt.ALL} else files.by_hand()
         files.write_by_hand(_merged(old, entries, cleared, now))
     try:
@@ -81,9 +83,17 @@ def _events(entries: Iterable[ByHand], cleared: Iterable[str], now: float) -> li
 
 def _add_without_lock(config: Config, files: Files, entries: Iterable[ByHand]) -> None:
     """Add the lines of these entries to the present table, while another run has the lock."""
-    names = [entry.domain for entry in entries]
-    domains = config.postfix.relay_domains if doubt.ALL in names else names
-    added = doubt_table.keys(domains, (), "")
-    with publish_step("read the doubt table"):
-        there = list(text_keys(files.name.path))
-    doubt_table.write_without_lock(config.postfix.settings(files.name), sorted({*there, *added}))
+    names = {entry.domain for entry in entries}
+    added = {*doubt_table.keys(names - {doubt.ALL}, (), "")}
+    with writing_doubt(config.state.directory):
+        with publish_step("read the doubt table"):
+            if doubt.ALL in names:
+                added |= {*doubt_table.keys(config.postfix.relay_domains, (), ""), *_if_there(files.everything.path)}
+            there = {*text_keys(files.name.path)}
+        doubt_table.write_without_lock(config.postfix.settings(files.name), sorted(there | added))
+
+
+def _if_there(text: Path) -> Iterator[bytes]:
+    """Yield the keys of the text of ``doubt-all``; none if the switch has just renamed it."""
+    with contextlib.suppress(FileNotFoundError):
+        yield from text_keys(text)

@@ -122,8 +122,9 @@ def _always(facts: Facts) -> Iterator[Doubt]:
 
 
 def _by_hand(facts: Facts) -> Iterator[Doubt]:
+    ours = frozenset(facts.domains)
     for name, who, since, until in facts.by_hand:
-        for domain in facts.domains if name == ALL else (name,):
+        for domain in facts.domains if name == ALL else {name} & ours:
             yield Doubt(domain, "by-hand", who, since, 0.0, until)
 
 
@@ -150,6 +151,31 @@ def current(facts: Facts, now: float) -> tuple[Doubt, ...]:
             if not doubt.until or doubt.until > now:
                 found[doubt.key] = replace(doubt, since=doubt.since or now, seen=doubt.seen or now)
     return tuple(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Longest:
+    """The lengths in seconds of doubt that ends by time. What ends later was recorded by a clock that was ahead."""
+
+    new: float
+    removed: float
+
+    def of_doubts(self, doubts: Iterable[Doubt], now: float) -> tuple[Doubt, ...]:
+        """Return the doubts, none of which ends later than it could if it began now."""
+        longest = {"new": self.new, **dict.fromkeys(("removed", "catch-all-removed", "leaving"), self.removed)}
+        return tuple(
+            replace(doubt, until=now + longest[doubt.kind])
+            if doubt.kind in longest and doubt.until > now + longest[doubt.kind]
+            else doubt
+            for doubt in doubts
+        )
+
+    def of_addresses(
+        self, addresses: Iterable[tuple[str, str, float, float]], now: float
+    ) -> list[tuple[str, str, float, float]]:
+        """Return the removed addresses, likewise."""
+        last = now + self.removed
+        return [(address, domain, begun, min(until, last)) for address, domain, begun, until in addresses]
 
 
 def by_hand(

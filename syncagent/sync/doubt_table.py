@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from syncagent.addresses import within
-from syncagent.errors import PublishError
+from syncagent.errors import LockBusyError, PublishError
 from syncagent.files import pipeline
 from syncagent.model import DOMAIN_HOLD, Doubt
 from syncagent.postfix import doubt_table
 from syncagent.postfix.table import Target, publish_step
 from syncagent.state import snapshot
+from syncagent.state.opened import sweep_doubt, writing_doubt
 from syncagent.state.records import DoubtRecord, Event
 from syncagent.sync import doubt, outcome
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from syncagent.config.tables import Config
-    from syncagent.model import Hold, SyncResult
+    from syncagent.model import DoubtKind, Hold, SyncResult
     from syncagent.postfix.table import Identities
     from syncagent.state.opened import State
     from syncagent.state.records import Finished
@@ -92,15 +93,19 @@ class DoubtTable(NoDoubtTable):
         self._settings = config.postfix.settings(config.postfix.doubt_map)
         self._target = Target(self._settings)
         self.files = doubt_table.Files(config.postfix.doubt_map)
-        self._record: DoubtRecord = state.doubt
+        self._longest = doubt.Longest(config.postfix.doubt_new, config.postfix.doubt_removed)
+        doubts = self._longest.of_doubts(state.doubt.doubts, run.now)
+        self._record: DoubtRecord = replace(state.doubt, doubts=doubts)
         self._began = state.doubt.doubts
         self._facts = doubt.Facts(())
         self._scope: frozenset[str] = frozenset()
-        self._addresses = state.doubtful()
+        recorded = state.doubtful()
+        self._addresses = self._longest.of_addresses(recorded, run.now)
+        if self._addresses != recorded:
+            state.add_doubtful(self._addresses)
         self._mark = self.files.mark()
         self._events: list[Event] = []
-        for name in self.files.tables:
-            state.sweep(Target(config.postfix.settings(name)))
+        sweep_doubt(config.state.directory, config.postfix.doubt_map, config.postfix.settings)
         self._added: Path | None = None
         self._covered, self._covers = self._record.covered, run.now
         if self._record.identities is None and self.files.ran_before():
@@ -198,8 +203,11 @@ class DoubtTable(NoDoubtTable):
     def _end_switch(self) -> None:
         """Remove the mark of the switch once no line stands for it any more."""
         if self._mark and not self._record.error and not any(one.kind in doubt.MARKED for one in self._record.doubts):
-            with publish_step("remove the mark of the switch"):
+            try:
                 self.files.remove_mark()
+            except OSError as error:
+                text = f"the mark of the switch cannot be removed: {error.strerror}: {self.files.mark_file}"
+                self._record = replace(self._record, error=text)
 
     def stand(self, result: SyncResult) -> SyncResult:
         """Record the doubt table and its events. Return the result with the doubt that stands."""
@@ -225,10 +233,12 @@ class DoubtTable(NoDoubtTable):
         """Publish the recorded doubt with the present entries of persons. Raises PublishError."""
         last = self._state.finished
         names = (*map(str, self._config.postfix.relay_domains), *(last.domains if last else ()))
-        self._facts = doubt.Facts(tuple(dict.fromkeys(names)), by_hand=self._by_hand())
-        self._publish(tuple(one for one in self._record.doubts if one.kind != "by-hand"))
+        self._facts = doubt.Facts(tuple(dict.fromkeys(names)), by_hand=self._by_hand(), mark=self._mark_found())
+        marked = (one for one in doubt.current(self._facts, self._run.now) if one.kind in doubt.MARKED)
+        others = (one for one in self._record.doubts if one.kind != "by-hand")
+        self._publish(doubt.widened(others, marked))
         self._state.save_doubt(self._record)
-        self._state.record_events([*events, *self._changes()])
+        self._state.record_events([*self._events, *events, *self._changes()])
         if self._record.error:
             raise PublishError("doubt table", self._record.error)
 
@@ -237,14 +247,18 @@ class DoubtTable(NoDoubtTable):
     def _publish(self, doubts: tuple[Doubt, ...]) -> bool:
         """Publish the table with these reasons, unless it is so already. True if it is in force.
 
-        What a person put in doubt since the run began is added. An error is recorded.
+        What a person put in doubt since the run began is added. New reasons are recorded before they are published, so
+        that a run that is killed loses none. An error is recorded.
         """
         record = self._record
-        doubts = doubt.widened(doubts, doubt.by_hand(self._facts.domains, self._by_hand(), self._run.now))
         try:
-            everything, all_lines = self._write_everything()
-            identities, lines = self._write_table(doubts)
-        except PublishError as error:
+            with writing_doubt(self._state.directory):
+                doubts = doubt.widened(doubts, doubt.by_hand(self._facts.domains, self._by_hand(), self._run.now))
+                if {one.key for one in doubts} - {one.key for one in self._state.doubt.doubts}:
+                    self._state.save_doubt(replace(record, doubts=doubt.widened(record.doubts, doubts)))
+                everything, all_lines = self._write_everything()
+                identities, lines = self._write_table(doubts)
+        except (PublishError, LockBusyError) as error:
             self._record = replace(record, doubts=doubts, error=str(error))
             return False
         self._record = replace(
@@ -293,9 +307,6 @@ class DoubtTable(NoDoubtTable):
         postfix, names = self._config.postfix, _names(domains)
         sources = self._config.sources
         self._scope = scope = frozenset(names)
-        mark = (self._mark.why, self._mark.at or self._run.now) if self._mark else None
-        if mark and mark[0] not in {one.kind for one in self._began}:
-            self._events.append(Event(mark[1], "doubt-switch", mark[0]))
         return doubt.Facts(
             domains=names,
             failing=self._concerns(answer for answer in answers if answer.is_failing),
@@ -308,9 +319,18 @@ class DoubtTable(NoDoubtTable):
             always=frozenset(map(str, postfix.doubt_always)),
             by_hand=self._by_hand(),
             map_changed=map_changed,
-            mark=mark,
+            mark=self._mark_found(),
             leaving=domains.parting,
         )
+
+    def _mark_found(self) -> tuple[DoubtKind, float] | None:
+        """Return kind and time of the mark of the switch, None if there is none. A new one is an event."""
+        if self._mark is None:
+            return None
+        at = self._mark.at if 0 < self._mark.at <= self._run.now else self._run.now
+        if self._mark.why not in {one.kind for one in self._began}:
+            self._events.append(Event(at, "doubt-switch", self._mark.why))
+        return self._mark.why, at
 
     def _by_hand(self) -> list[tuple[str, str, float, float]]:
         """Return the entries of persons. If the file cannot be read, every domain is in doubt."""
@@ -352,11 +372,13 @@ class DoubtTable(NoDoubtTable):
 
     def _void_leaving(self, domains: Domains) -> None:
         """Treat the recipients of a domain that no longer leaves as those that were removed from it."""
-        doubts = tuple(
+        names = frozenset(_names(domains))
+        doubts = (
             replace(one, kind="removed") if one.kind == "leaving" and one.domain not in domains.parting else one
             for one in self._record.doubts
+            if one.kind != "leaving" or one.domain in names
         )
-        self._record = replace(self._record, doubts=doubts)
+        self._record = replace(self._record, doubts=tuple(doubts))
 
     def _new(self, guarded: Guarded) -> dict[str, float]:
         """Return the domains that are published for the first time, with the end of their doubt."""

@@ -14,6 +14,7 @@ from syncagent.model import SAMPLE
 from syncagent.state import snapshot
 from syncagent.state.records import DomainRow, Finished, Inputs, RunRow
 from syncagent.sync import fetch, outcome, removals
+from syncagent.sync.doubt import Longest
 from syncagent.sync.relay_domains import Parting
 from syncagent.values.types import Domain
 
@@ -42,9 +43,10 @@ def inputs(config: Config, domains: Domains, answers: Sequence[Fetched]) -> Inpu
     return Inputs(replace(config, postfix=postfix).digest, digests, fetch.failing(answers))
 
 
-def parting(postfix: Postfix, state: State, *, leave_now: bool) -> Parting:
+def parting(postfix: Postfix, state: State, now: float, *, leave_now: bool) -> Parting:
     """Return how long approved domains stay in the table: postfix.doubt_removed, if there is a doubt table."""
-    until = {doubt.domain: doubt.until for doubt in state.doubt.doubts if doubt.kind == "leaving"}
+    doubts = Longest(postfix.doubt_new, postfix.doubt_removed).of_doubts(state.doubt.doubts, now)
+    until = {doubt.domain: doubt.until for doubt in doubts if doubt.kind == "leaving"}
     stays = 0.0 if leave_now or postfix.doubt_map is None else float(postfix.doubt_removed)
     return Parting(until, stays)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from syncagent.model import Counts, DomainChange, Hold, Plan
+from syncagent.model import CLOCK_SET, Counts, DomainChange, Hold, Plan
 from syncagent.state import messages
 from syncagent.sync.guard import hold_id
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 GRACE = b"grace"
 HOLD = b"hold:"
-CLOCK_SET = 1_577_836_800
-"""2020-01-01 in seconds since the epoch. An earlier time comes from a clock that was not set yet."""
 
 
 @dataclass(frozen=True, slots=True)

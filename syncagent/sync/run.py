@@ -123,7 +123,7 @@ def run_once(
     if result.exit_code == ExitCode.CANNOT_PUBLISH:
         doubt_run.everything(config, clock(), write=options.write)
         return result
-    if result.status in {"published", "unchanged"}:
+    if options.write and result.status in {"published", "unchanged"}:
         return doubt_run.alive(config, clock(), result, alive_limit)
     return result
 
@@ -150,7 +150,7 @@ def sync_once(config: Config, options: Options, progress: Progress = ignore) -> 
         state.save_sources(answer.state for answer in answers)
         all_asked = options.due is None or options.due >= config.sources.keys()
         try:
-            parting = record.parting(config.postfix, state, leave_now=options.leave_now)
+            parting = record.parting(config.postfix, state, run.now, leave_now=options.leave_now)
             known = tables.known_domains()
             domains = relay_domains.decide(config.postfix, answers, known, state.holds, run, parting=parting)
             in_force = tables.doubt.before(answers, domains, map_changed=tables.recipients_changed())
