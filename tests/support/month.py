@@ -666,7 +666,10 @@ class Month:
         """Approve holds: what no source lists may be let go."""
         host = self.host
         listed = set().union(*host.sources.listed.values())
-        host.oracle.drop(host.in_map() - listed - host.oracle.core)
+        if not host.oracle.core <= listed:  # a person sees that these are not to go
+            host.fault(FAILED, ())
+            return
+        host.oracle.drop(host.in_map() - listed)
         held = [fault.name for fault in host.oracle.faults if fault.name.endswith(_HELD)]
         host.mend(*held)
         if host.run("approve", *ids).code not in {0, 65, 75}:
