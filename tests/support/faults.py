@@ -350,7 +350,7 @@ def state_unreadable(month: Month) -> None:
 def state_lost(month: Month) -> None:
     """Its state is gone."""
     host = month.host
-    host.oracle.lose_reasons()
+    host.oracle.lose_reasons(host.coming)
     shutil.rmtree(host.state)
     _begin_again(month)
 

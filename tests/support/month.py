@@ -169,10 +169,13 @@ class Oracle:
             if until != float("inf") and address not in published:
                 del self.claims[address]
 
-    def lose_reasons(self) -> None:
-        """Expect that the state is lost now: what is in doubt then stays so for as long as a removed address."""
-        for domain in self.domains:
-            if not self.certain(domain):
+    def lose_reasons(self, coming: Iterable[str]) -> None:
+        """Expect that the state is lost now: what is in doubt then stays so for as long as a removed address.
+
+        ``coming`` are domains that were published just now.
+        """
+        for domain in (*self.domains, *coming):
+            if domain not in self.domains or not self.certain(domain):
                 self.unsure[domain] = self.clock.now + REMOVED + 3 * HOUR
 
     def in_doubt(self) -> frozenset[str]:
@@ -344,7 +347,7 @@ class Host:
 
     def probe(self, *, whole: bool = False) -> None:
         """Ask in a new session and in the old one for known, removed, unknown and foreign recipients."""
-        if self._coming:
+        if self._coming and not self.oracle.running:
             self._relayed()
         claimed = self.oracle.claimed()
         picked = self._picked(claimed, whole=whole)
@@ -479,12 +482,22 @@ class Host:
             self.oracle.disturb()
 
     def _relayed(self) -> None:
-        """Count a new domain as ours once smtpd does: trivial-rewrite looks for a new table every ten seconds."""
+        """Count a new domain as ours once smtpd does.
+
+        Each process of trivial-rewrite looks for a new table of domains every ten seconds; a reload ends them all.
+        """
+        self.postfix.reload()
+        self.reopen()
         for domain, at in list(self._coming.items()):
             if self.postfix.verdict(self.unknown(domain)).code != 554:
                 self.say(f"{domain} is relayed")
                 self.oracle.domains[domain] = at
                 del self._coming[domain]
+
+    @property
+    def coming(self) -> tuple[str, ...]:
+        """The domains that were published and are not relayed yet."""
+        return tuple(self._coming)
 
     def forget_domains(self) -> None:
         """Claim nothing of domains that a restored table lacks, until a run has published it anew."""
@@ -653,7 +666,10 @@ class Month:
         """Approve holds: what no source lists may be let go."""
         host = self.host
         listed = set().union(*host.sources.listed.values())
-        host.oracle.drop(host.in_map() - listed - host.oracle.core)
+        if not host.oracle.core <= listed:  # a person sees that these are not to go
+            host.fault(FAILED, ())
+            return
+        host.oracle.drop(host.in_map() - listed)
         held = [fault.name for fault in host.oracle.faults if fault.name.endswith(_HELD)]
         host.mend(*held)
         if host.run("approve", *ids).code not in {0, 65, 75}:
