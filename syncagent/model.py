@@ -247,6 +247,7 @@ DoubtKind = Literal[
     "new",
     "catch-all-removed",
     "removed",
+    "state-lost",
     "leaving",
     "map",
     "failed",

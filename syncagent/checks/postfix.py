@@ -16,6 +16,7 @@ from syncagent.files import atomic, pipeline
 from syncagent.postfix.commands import tool
 from syncagent.postfix.live import TABLES, patterns_of, without_exclamation
 from syncagent.postfix.table import is_same_file, is_same_table
+from syncagent.postfix.table_text import listed_keys
 from syncagent.postfix.verify import ReadBack, text_keys
 from syncagent.values.types import INDEX_SUFFIX, MapName
 
@@ -209,7 +210,9 @@ def _differs(target: Target, index: Path, recorded: Identities | None) -> str:
         with pipeline.Sorter(spool) as sorter:
             sorter.feed(key.lower() for key in text_keys(target.text))
             keys = pipeline.write_plain(spool / "keys", sorter.finish())
-        read_back = ReadBack(target.type, target.named, spool, settings.config_directory, settings.postmap_timeout)
+        read_back = ReadBack(
+            target.type, target.named, spool, settings.config_directory, settings.postmap_timeout, listed_keys
+        )
         try:
             read_back.check(keys)
         except UnansweredError as unanswered:

@@ -23,7 +23,7 @@ from syncagent.files import atomic, pipeline
 from syncagent.model import CLOCK_SET
 from syncagent.postfix import publish
 from syncagent.postfix.table import Identities, TableSettings, Target, publish_step
-from syncagent.postfix.table_text import Rendering
+from syncagent.postfix.table_text import Rendering, listed_keys
 from syncagent.postfix.verify import text_keys
 from syncagent.values.types import INDEX_SUFFIX, MapName
 
@@ -51,7 +51,6 @@ ALL_HEADER = "# doubt-all of "
 """The first line of ``doubt-all``, without the name of the table that it is for."""
 _VALUE = b" DEFER_IF_REJECT 4.3.0 recipient list is being refreshed, please try again later\n"
 _PROBED = re.compile(rb"^(syncagent-doubt-probe@\S++) .*", re.MULTILINE)
-_LISTED = re.compile(rb"\t.*")
 
 
 def _render(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -61,7 +60,7 @@ def _render(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _rendering(header: bytes) -> Rendering:
-    return Rendering(header, _render, lambda lines: _LISTED.sub(b"", lines))
+    return Rendering(header, _render, listed_keys)
 
 
 @dataclass(frozen=True, slots=True)

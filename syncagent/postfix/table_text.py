@@ -23,6 +23,7 @@ HEADER = (
     b"# Written by syncagent: changes made here are lost. Add addresses to one of its sources, see syncagent.toml.\n"
 )
 _VALUE = b" OK\n"
+_LISTED_VALUE = re.compile(rb"\t.*")
 _SPACE = b" \t\v\f\r"
 _KEY = re.compile(rb'[^"\\ \t\v\f\r]*+(?:(?:\\.|"(?:[^"\\]|\\.)*+")[^"\\ \t\v\f\r]*+)*+', re.DOTALL)
 
@@ -44,6 +45,11 @@ def render(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yield chunks of the text without its header. The input has one address a line, in chunks of any size."""
     for chunk in chunks:
         yield chunk.replace(b"\n", _VALUE)
+
+
+def listed_keys(lines: bytes) -> bytes:
+    """Return the keys of ``postmap -s`` lines, ``KEY TAB VALUE``, whatever the values are."""
+    return _LISTED_VALUE.sub(b"", lines)
 
 
 RECIPIENTS = Rendering(HEADER, render, lambda lines: lines.replace(b"\tOK\n", b"\n"))

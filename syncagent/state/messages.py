@@ -161,9 +161,13 @@ def refusal(refused: Refusal) -> str:
 
 
 def doubt_reason(doubt: Doubt) -> str:
-    """Return why a domain is in doubt, with its end if it ends by time: ``source corp is failing``."""
-    end = f" (until {moment(doubt.until)})" if doubt.until else ""
-    return f"{_DOUBTS[doubt.kind](doubt.subject)}{end}"
+    """Return why a domain is in doubt, with its end if it ends by time: ``source corp is failing``.
+
+    ``over: `` comes first if the reason is not true any more, and its line is still in the table.
+    """
+    until = doubt.until or doubt.lingers_until
+    end = f" (until {moment(until)})" if until else ""
+    return f"{'over: ' if doubt.lingers_until else ''}{_DOUBTS[doubt.kind](doubt.subject)}{end}"
 
 
 def doubt_since(doubt: Doubt) -> str:
@@ -181,15 +185,16 @@ _DOUBTS: dict[DoubtKind, Callable[[str], str]] = {
     "hold": _doubt_of_hold,
     "canary": "the canary {} is in no source".format,
     "unlisted": "source {} has recipients here that it does not list".format,
-    "empty": "it has no recipient".format,
-    "new": "it was first published less than postfix.doubt_new ago".format,
-    "catch-all-removed": "its catch-all was removed".format,
-    "removed": "recipients of it were removed".format,
-    "leaving": "it is about to leave relay_domains".format,
+    "empty": "no recipient".format,
+    "new": "first published less than postfix.doubt_new ago".format,
+    "catch-all-removed": "the catch-all was removed".format,
+    "removed": "many recipients were removed".format,
+    "state-lost": "in doubt before the state was lost".format,
+    "leaving": "about to leave relay_domains".format,
     "map": "the map is not as syncagent published it".format,
     "failed": "a run of syncagent failed".format,
     "dead": "syncagent stopped running (doubt-switch.sh)".format,
-    "boot": "the host was started, and no run has asked every source since".format,
+    "boot": "the host was started, and no run has yet asked every source".format,
     "always": "postfix.doubt_always has it".format,
     "by-hand": "put in doubt by hand ({})".format,
 }
@@ -257,7 +262,8 @@ def switch(doubt: DoubtStatus, now: float) -> str:
     if doubt.switched:
         at = f" at {moment(doubt.switched.at)}" if doubt.switched.at else ""
         why = _SWITCHED[doubt.switched.why]
-        return f"fired{at}: {why}; every domain is in doubt until a run asks every source"
+        end = f", which can end it from {moment(doubt.due)} on" if doubt.due else ""
+        return f"fired{at}: {why}; every domain is in doubt until a run asks every source{end}"
     seen = f"last ran {spell_seconds(max(0, now - doubt.switch_seen))} ago" if doubt.switch_seen else "has never run"
     if not doubt.alive_until:
         return f"{seen}; syncagent counts as dead: no run has completed yet"
@@ -274,14 +280,19 @@ _EVENTS = {
 }
 
 
+def _detail(detail: str) -> str:
+    """Return the reason of a doubt in words, or the name of a person."""
+    kind, _, subject = detail.partition(" ")
+    return _DOUBTS[kind](subject) if kind in _DOUBTS else detail
+
+
 def event(kind: str, subject: str, detail: str) -> str:
     """Return the line of an event in the history: what happened, the domain, and the reason or the person."""
     if kind == "doubt-switch":
         return f"doubt begins: every domain ({_SWITCHED.get(subject, printable(subject))})"
-    if subject == "*" and kind in {"doubt-begins", "doubt-ends"}:  # the detail has the number of domains
-        return f"{_EVENTS[kind]}: {printable(detail)}"
-    domain = "every domain" if subject == "*" else printable(subject)
-    return f"{_EVENTS.get(kind, kind)}: {domain}{f' ({printable(detail)})' if detail else ''}"
+    of_many = "many domains" if kind in {"doubt-begins", "doubt-ends"} else "every domain"
+    domain = of_many if subject == "*" else printable(subject)
+    return f"{_EVENTS.get(kind, kind)}: {domain}{f' ({printable(_detail(detail))})' if detail else ''}"
 
 
 def doubt_alarm(group: DoubtGroup) -> str:

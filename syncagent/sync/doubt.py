@@ -162,7 +162,10 @@ class Longest:
 
     def of_doubts(self, doubts: Iterable[Doubt], now: float) -> tuple[Doubt, ...]:
         """Return the doubts, none of which ends later than it could if it began now."""
-        longest = {"new": self.new, **dict.fromkeys(("removed", "catch-all-removed", "leaving"), self.removed)}
+        longest = {
+            "new": self.new,
+            **dict.fromkeys(("removed", "state-lost", "catch-all-removed", "leaving"), self.removed),
+        }
         return tuple(
             replace(doubt, until=now + longest[doubt.kind])
             if doubt.kind in longest and doubt.until > now + longest[doubt.kind]
@@ -308,7 +311,8 @@ def lines(standing: Iterable[Doubt]) -> set[str]:
     return {doubt.domain for doubt in standing}
 
 
-def begun_and_ended(before: Iterable[Doubt], after: Iterable[Doubt]) -> tuple[list[str], list[str]]:
-    """Return the domains whose doubt begins and those whose doubt ends, both sorted."""
-    old, new = lines(before), lines(after)
-    return sorted(new - old), sorted(old - new)
+def begun_and_ended(before: Iterable[Doubt], after: Iterable[Doubt]) -> tuple[list[Doubt], list[Doubt]]:
+    """Return the reasons that begin and those whose line is dropped, both sorted."""
+    old, new = ({doubt.key: doubt for doubt in doubts} for doubts in (before, after))
+    begun, ended = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
+    return [new[key] for key in begun], [old[key] for key in ended]

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from syncagent.sync.run import Progress, Run
 
 _MANY_EVENTS = 100
-"""Number of domains up to which the history has an event for each domain whose doubt begins or ends."""
+"""Number of domains up to which the history has an event for each domain whose doubt begins or ends for a reason."""
 
 
 class NoDoubtTable:
@@ -118,7 +118,7 @@ class DoubtTable(NoDoubtTable):
         rows = [(address, address.rpartition("@")[2], now, until) for address in addresses]
         self._state.add_doubtful(rows)
         self._addresses = rows
-        kept = tuple(Doubt(domain, "removed", since=now, seen=now, until=until) for domain in domains)
+        kept = tuple(Doubt(domain, "state-lost", since=now, seen=now, until=until) for domain in domains)
         self._record = replace(self._record, doubts=doubt.widened((), kept))
 
     # --- widening
@@ -135,6 +135,9 @@ class DoubtTable(NoDoubtTable):
         """Widen by the reasons of the guard, by empty and new domains and held catch-alls. True if it is in force."""
         held = {domain: [reason.kind for reason in reasons] for domain, reasons in guarded.reasons.items()}
         held |= {domain: ["domain"] for domain in guarded.domains.held}
+        if self._state.finished is None:  # no map was in force: what is empty is known only now
+            others = (one for one in self._record.doubts if one.kind != "empty")
+            self._record = replace(self._record, doubts=tuple(others))
         failing = self._concerns(answer for answer in guarded.answers if answer.is_failing)
         self._facts = dataclasses.replace(
             self._facts, failing=failing, held=held, plan=guarded.plan, new=self._new(guarded)
@@ -221,13 +224,14 @@ class DoubtTable(NoDoubtTable):
         return outcome.with_doubt(result, record.doubts, due, record.error)
 
     def _changes(self) -> list[Event]:
-        """Return the events of the domains whose doubt began or ended in this run."""
+        """Return the events of the reasons that began, or whose lines were dropped, in this run.
+
+        Those of the mark have an event of their own when they begin.
+        """
         begun, ended = doubt.begun_and_ended(self._began, self._record.doubts)
-        kinds = {one.domain: one.kind for one in reversed(self._record.doubts)}
-        return [
-            *_events(self._run.now, "doubt-begins", begun, kinds),
-            *_events(self._run.now, "doubt-ends", ended, {}),
-        ]
+        begun = [one for one in begun if one.kind not in doubt.MARKED]
+        now = self._run.now
+        return [*_events(now, "doubt-begins", begun), *_events(now, "doubt-ends", ended)]
 
     def by_hand(self, events: Iterable[Event]) -> None:
         """Publish the recorded doubt with the present entries of persons. Raises PublishError."""
@@ -427,11 +431,17 @@ def _removed_by_domain(decision: Decision, excluded: Iterable[str], already: Cou
     return {domain: names for domain, names in removed.items() if names}
 
 
-def _events(now: float, kind: str, domains: Sequence[str], details: Mapping[str, str]) -> Iterator[Event]:
-    if len(domains) > _MANY_EVENTS:
-        yield Event(now, kind, doubt.ALL, f"{len(domains)} domains")
-    else:
-        yield from (Event(now, kind, domain, details.get(domain, "")) for domain in domains)
+def _events(now: float, kind: str, doubts: Sequence[Doubt]) -> Iterator[Event]:
+    """Yield an event for each reason, or a single one for a reason of very many domains."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for one in doubts:
+        reasons.setdefault((one.kind, one.subject), []).append(one.domain)
+    for (why, subject), domains in reasons.items():
+        detail = f"{why} {subject}".rstrip()
+        if len(domains) > _MANY_EVENTS:
+            yield Event(now, kind, doubt.ALL, detail)
+        else:
+            yield from (Event(now, kind, domain, detail) for domain in domains)
 
 
 def _digest(keys: Iterable[bytes]) -> str:

@@ -69,7 +69,7 @@ def doubt_lines(doubt: DoubtStatus | None, now: float) -> Iterator[str]:
     if not doubt.published:
         yield f"doubt: {doubt.table} is not there yet: the first sync makes it"
     elif not doubt.groups:
-        yield "doubt: of no domain; unknown recipients get 550"
+        yield "doubt: no domain is in doubt; unknown recipients get 550"
     yield f"doubt switch: {messages.switch(doubt, now)}"
 
 
