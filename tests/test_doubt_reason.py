@@ -15,12 +15,10 @@ REASONS = {
     Doubt("example.com", "hold", "domain"): "the removal of the relay domain is held",
     Doubt("example.com", "canary", "ceo@example.com"): "the canary ceo@example.com is in no source",
     Doubt("example.com", "unlisted", "corp"): "source corp has recipients here that it does not list",
-    Doubt("example.com", "empty"): "it has no recipient",
+    Doubt("example.com", "empty"): "no recipient",
     Doubt("example.com", "by-hand", "root"): "put in doubt by hand (root)",
     Doubt("example.com", "by-hand", "root", until=1e9): f"put in doubt by hand (root) (until {moment(1e9)})",
-    Doubt("example.com", "new", until=1e9): (
-        f"it was first published less than postfix.doubt_new ago (until {moment(1e9)})"
-    ),
+    Doubt("example.com", "new", until=1e9): (f"first published less than postfix.doubt_new ago (until {moment(1e9)})"),
 }
 
 

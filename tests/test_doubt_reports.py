@@ -135,7 +135,7 @@ def test_nothing_in_doubt(mx: Backup) -> None:
     written, limit = mx.files.alive()
     assert status.doubt.alive_until == written + limit > time.time()
     first, second = mx.doubt_lines()
-    assert first == "doubt: of no domain; unknown recipients get 550"
+    assert first == "doubt: no domain is in doubt; unknown recipients get 550"
     assert second.startswith("doubt switch: last ran 1m")
     assert second.endswith(f"; without a run syncagent counts as dead from {moment(written + limit)} on")
     assert mx.doubt_lines("sync") == []
@@ -563,7 +563,7 @@ def test_history_has_the_events(mx: Backup) -> None:
     found = [run for run in msgspec.json.decode(printed, type=list[Run]) if not run.run_id]
     assert [(run.status, run.subject, run.detail) for run in found if run.subject != "example.com"][:3] == [
         ("doubt-by-hand", "example.org", found[0].detail),
-        ("doubt-begins", "example.org", "by-hand"),
+        ("doubt-begins", "example.org", f"by-hand {found[0].detail}"),
         ("doubt-cleared", "example.org", ""),
     ]
     assert {(run.status, run.subject) for run in found} >= {
@@ -576,7 +576,7 @@ def test_history_has_the_events(mx: Backup) -> None:
     text = mx.say("history", "--since", "1h").stdout
     assert f"doubt by hand begins: example.org ({found[0].detail})\n" in text
     assert "doubt by hand ends: example.org\n" in text
-    assert "doubt begins: example.com (source-failing)\n" in text
+    assert "doubt begins: example.com (source corp is failing)\n" in text
     assert "doubt begins: every domain (syncagent had given no sign of life)\n" in text
 
 
