@@ -10,26 +10,24 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from syncagent.addresses import within
 from syncagent.errors import LockBusyError, PublishError
 from syncagent.files import pipeline
-from syncagent.model import DOMAIN_HOLD, Doubt
+from syncagent.model import Doubt
 from syncagent.postfix import doubt_table
 from syncagent.postfix.table import Target, publish_step
-from syncagent.state import snapshot
 from syncagent.state.opened import sweep_doubt, writing_doubt
 from syncagent.state.records import DoubtRecord, Event
-from syncagent.sync import doubt, outcome
+from syncagent.sync import doubt, doubt_facts, outcome
+from syncagent.sync.doubt_facts import Concerns
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from syncagent.config.tables import Config
-    from syncagent.model import DoubtKind, Hold, SyncResult
+    from syncagent.model import DoubtKind, SyncResult
     from syncagent.postfix.table import Identities
     from syncagent.state.opened import State
-    from syncagent.state.records import Finished
     from syncagent.sync.fetch import Fetched
     from syncagent.sync.plan import Decision, Guarded
     from syncagent.sync.relay_domains import Domains
@@ -98,7 +96,7 @@ class DoubtTable(NoDoubtTable):
         self._record: DoubtRecord = replace(state.doubt, doubts=doubts)
         self._began = state.doubt.doubts
         self._facts = doubt.Facts(())
-        self._scope: frozenset[str] = frozenset()
+        self._concerns = Concerns(config, state, run.now)
         recorded = state.doubtful()
         self._addresses = self._longest.of_addresses(recorded, run.now)
         if self._addresses != recorded:
@@ -125,23 +123,22 @@ class DoubtTable(NoDoubtTable):
 
     def before(self, answers: Sequence[Fetched], domains: Domains, *, map_changed: bool) -> bool:
         """Widen by what is known before the lists are compared. True if the table is in force."""
-        last = self._state.finished
-        self._save_concerns(answers)
+        self._concerns.save(answers)
         self._void_leaving(domains)
-        self._facts = self._facts_of(answers, domains, last, map_changed=map_changed)
+        hand, mark = self._by_hand(), self._mark_found()
+        facts = doubt_facts.before(self._concerns, answers, domains)
+        self._facts = dataclasses.replace(facts, by_hand=hand, mark=mark, map_changed=map_changed)
         return self._widen()
 
     def with_guard(self, guarded: Guarded) -> bool:
         """Widen by the reasons of the guard, by empty and new domains and held catch-alls. True if it is in force."""
-        held = {domain: [reason.kind for reason in reasons] for domain, reasons in guarded.reasons.items()}
-        held |= {domain: ["domain"] for domain in guarded.domains.held}
         if self._state.finished is None:  # no map was in force: what is empty is known only now
             others = (one for one in self._record.doubts if one.kind != "empty")
             self._record = replace(self._record, doubts=tuple(others))
-        failing = self._concerns(answer for answer in guarded.answers if answer.is_failing)
-        self._facts = dataclasses.replace(
-            self._facts, failing=failing, held=held, plan=guarded.plan, new=self._new(guarded)
-        )
+        until = self._run.now + self._config.postfix.doubt_new
+        new = doubt_facts.new(guarded, self._state.finished) if until > self._run.now else ()
+        facts = doubt_facts.with_guard(self._facts, guarded, self._concerns)
+        self._facts = dataclasses.replace(facts, new=dict.fromkeys(new, until))
         return self._widen()
 
     def cover(self, decision: Decision) -> bool:
@@ -303,30 +300,6 @@ class DoubtTable(NoDoubtTable):
         """Return the domain of the probe, "" if every domain has a catch-all."""
         return doubt_table.probe_domain(self._config.postfix.relay_domains, self._config.postfix.catch_all)
 
-    # --- facts
-
-    def _facts_of(
-        self, answers: Sequence[Fetched], domains: Domains, last: Finished | None, *, map_changed: bool
-    ) -> doubt.Facts:
-        postfix, names = self._config.postfix, _names(domains)
-        sources = self._config.sources
-        self._scope = scope = frozenset(names)
-        return doubt.Facts(
-            domains=names,
-            failing=self._concerns(answer for answer in answers if answer.is_failing),
-            stale=self._concerns(answer for answer in answers if not answer.is_failing and self._is_stale(answer)),
-            held=_held(self._state.holds.values()),
-            plan=last.plan if last else None,
-            unlisted={answer.report.name: _relayed(answer.state.unlisted, scope) for answer in answers},
-            refusing=frozenset(name for name, source in sources.items() if source.common.unlisted == "refuse"),
-            permitted=frozenset(postfix.catch_all),
-            always=frozenset(map(str, postfix.doubt_always)),
-            by_hand=self._by_hand(),
-            map_changed=map_changed,
-            mark=self._mark_found(),
-            leaving=domains.parting,
-        )
-
     def _mark_found(self) -> tuple[DoubtKind, float] | None:
         """Return kind and time of the mark of the switch, None if there is none. A new one is an event."""
         if self._mark is None:
@@ -344,73 +317,15 @@ class DoubtTable(NoDoubtTable):
             return [(doubt.ALL, f"by-hand cannot be read: {error.strerror}", self._run.now, 0.0)]
         return [(entry.domain, entry.who, entry.since, entry.until) for entry in entries]
 
-    def _is_stale(self, answer: Fetched) -> bool:
-        """True if the data of a source that does not fail is older than schedule.max_age, or from the future."""
-        return abs(self._run.now - answer.state.last_success) > self._config.max_age(answer.report.name)
-
-    def _concerns(self, answers: Iterable[Fetched]) -> dict[str, frozenset[str]]:
-        return {answer.report.name: self._concerned(answer, self._scope) for answer in answers}
-
-    def _concerned(self, answer: Fetched, scope: frozenset[str]) -> frozenset[str]:
-        """Return the relay domains that a source concerns.
-
-        They are those in which it has or had recipients, and those of its key ``relay_domains``; for a source that was
-        never whole and has no such key, all.
-        """
-        name = answer.report.name
-        named = frozenset(map(str, self._config.sources[name].common.relay_domains))
-        known = self._state.concerns(name)
-        if doubt.ALL in known or not (known or named or answer.state.last_success):
-            return scope
-        return (_relayed(known, scope) | named) & scope
-
-    def _save_concerns(self, answers: Sequence[Fetched]) -> None:
-        """Record the mail domains of each new answer, and of each source that has none recorded."""
-        for answer in answers:
-            name, path = answer.report.name, answer.snapshot
-            known = self._state.concerns(name)
-            if path is not None and (answer.report.state == "whole" or not known) and doubt.ALL not in known:
-                found = snapshot.mail_domains(path)
-                if found - known:
-                    self._state.save_concerns(name, found - known)
-
     def _void_leaving(self, domains: Domains) -> None:
         """Treat the recipients of a domain that no longer leaves as those that were removed from it."""
-        names = frozenset(_names(domains))
+        names = frozenset(doubt_facts.names(domains))
         doubts = (
             replace(one, kind="removed") if one.kind == "leaving" and one.domain not in domains.parting else one
             for one in self._record.doubts
             if one.kind != "leaving" or one.domain in names
         )
         self._record = replace(self._record, doubts=tuple(doubts))
-
-    def _new(self, guarded: Guarded) -> dict[str, float]:
-        """Return the domains that are published for the first time, with the end of their doubt."""
-        last = self._state.finished
-        known = {change.domain for change in last.plan.domains if change.after} if last else set()
-        until = self._run.now + self._config.postfix.doubt_new
-        first = [count.domain for count in guarded.counts if count.wanted and not count.before]
-        return {domain: until for domain in first if domain not in known and until > self._run.now}
-
-
-def _names(domains: Domains) -> tuple[str, ...]:
-    """Return the relay domains of a run, the leaving ones included, without keys such as ``.example.com``."""
-    names = dict.fromkeys((*domains.scope, *domains.known, *domains.parting))
-    return tuple(name for name in names if not name.startswith("."))
-
-
-def _relayed(mail_domains: Iterable[str], scope: frozenset[str]) -> frozenset[str]:
-    """Return the relay domains that cover these mail domains; ``ALL`` stands for all of them."""
-    names = frozenset(mail_domains)
-    return scope if doubt.ALL in names else frozenset(filter(None, (within(name, scope) for name in names)))
-
-
-def _held(holds: Iterable[Hold]) -> Mapping[str, Collection[str]]:
-    """Return the kinds of the reasons of the holds, by domain."""
-    held: dict[str, list[str]] = {}
-    for hold in holds:
-        held.setdefault(hold.domain.removeprefix(DOMAIN_HOLD), []).extend(reason.kind for reason in hold.reasons)
-    return held
 
 
 def _removed_by_domain(decision: Decision, excluded: Iterable[str], already: Counter[str]) -> dict[str, list[str]]:

@@ -1,0 +1,115 @@
+"""What a run knows about doubt: from the answers of sources, the recorded state, and the guard. See ``doubt.Facts``."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from syncagent.addresses import within
+from syncagent.model import DOMAIN_HOLD
+from syncagent.state import snapshot
+from syncagent.sync import doubt
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from syncagent.config.tables import Config
+    from syncagent.model import Hold
+    from syncagent.state.opened import State
+    from syncagent.state.records import Finished
+    from syncagent.sync.fetch import Fetched
+    from syncagent.sync.plan import Guarded
+    from syncagent.sync.relay_domains import Domains
+
+
+class Concerns:
+    """The relay domains that each source concerns, from the mail domains that are recorded of it."""
+
+    def __init__(self, config: Config, state: State, now: float) -> None:
+        """``now`` is the time of the run. Nothing is recorded yet."""
+        self.config, self.state, self._now = config, state, now
+
+    def save(self, answers: Sequence[Fetched]) -> None:
+        """Record the mail domains of each new answer, and of each source that has none recorded."""
+        for answer in answers:
+            name, path = answer.report.name, answer.snapshot
+            known = self.state.concerns(name)
+            if path is not None and (answer.report.state == "whole" or not known) and doubt.ALL not in known:
+                found = snapshot.mail_domains(path)
+                if found - known:
+                    self.state.save_concerns(name, found - known)
+
+    def of(self, answers: Iterable[Fetched], scope: frozenset[str]) -> dict[str, frozenset[str]]:
+        """Return the relay domains in ``scope`` that these sources concern, by the name of the source."""
+        return {answer.report.name: self._of_source(answer, scope) for answer in answers}
+
+    def _of_source(self, answer: Fetched, scope: frozenset[str]) -> frozenset[str]:
+        """Return the relay domains that a source concerns.
+
+        They are those in which it has or had recipients, and those of its key ``relay_domains``; for a source that was
+        never whole and has no such key, all.
+        """
+        name = answer.report.name
+        named = frozenset(map(str, self.config.sources[name].common.relay_domains))
+        known = self.state.concerns(name)
+        if doubt.ALL in known or not (known or named or answer.state.last_success):
+            return scope
+        return (_relayed(known, scope) | named) & scope
+
+    def is_stale(self, answer: Fetched) -> bool:
+        """True if the data of a source that does not fail is older than schedule.max_age, or from the future."""
+        age = abs(self._now - answer.state.last_success)
+        return not answer.is_failing and age > self.config.max_age(answer.report.name)
+
+
+def before(concerns: Concerns, answers: Sequence[Fetched], domains: Domains) -> doubt.Facts:
+    """Return what is known before the lists are compared: by answers, recorded holds and the last plan."""
+    config, state, scope = concerns.config, concerns.state, frozenset(names(domains))
+    refusing = (name for name, source in config.sources.items() if source.common.unlisted == "refuse")
+    return doubt.Facts(
+        domains=names(domains),
+        failing=concerns.of((answer for answer in answers if answer.is_failing), scope),
+        stale=concerns.of((answer for answer in answers if concerns.is_stale(answer)), scope),
+        held=_held(state.holds.values()),
+        plan=state.finished.plan if state.finished else None,
+        unlisted={answer.report.name: _relayed(answer.state.unlisted, scope) for answer in answers},
+        refusing=frozenset(refusing),
+        permitted=frozenset(config.postfix.catch_all),
+        always=frozenset(map(str, config.postfix.doubt_always)),
+        leaving=domains.parting,
+    )
+
+
+def with_guard(facts: doubt.Facts, guarded: Guarded, concerns: Concerns) -> doubt.Facts:
+    """Return the facts with those of this run's plan: held domains, and sources whose list was found damaged."""
+    held = {domain: [reason.kind for reason in reasons] for domain, reasons in guarded.reasons.items()}
+    held |= {domain: ["domain"] for domain in guarded.domains.held}
+    failing = concerns.of((answer for answer in guarded.answers if answer.is_failing), frozenset(facts.domains))
+    return dataclasses.replace(facts, failing=failing, held=held, plan=guarded.plan)
+
+
+def new(guarded: Guarded, last: Finished | None) -> list[str]:
+    """Return the domains that are published for the first time."""
+    known = {change.domain for change in last.plan.domains if change.after} if last else set()
+    first = (count.domain for count in guarded.counts if count.wanted and not count.before)
+    return [domain for domain in first if domain not in known]
+
+
+def names(domains: Domains) -> tuple[str, ...]:
+    """Return the relay domains of a run, the leaving ones included, without keys such as ``.example.com``."""
+    every = dict.fromkeys((*domains.scope, *domains.known, *domains.parting))
+    return tuple(name for name in every if not name.startswith("."))
+
+
+def _relayed(mail_domains: Iterable[str], scope: frozenset[str]) -> frozenset[str]:
+    """Return the relay domains that cover these mail domains; ``ALL`` stands for all of them."""
+    every = frozenset(mail_domains)
+    return scope if doubt.ALL in every else frozenset(filter(None, (within(name, scope) for name in every)))
+
+
+def _held(holds: Iterable[Hold]) -> Mapping[str, Collection[str]]:
+    """Return the kinds of the reasons of the holds, by domain."""
+    held: dict[str, list[str]] = {}
+    for hold in holds:
+        held.setdefault(hold.domain.removeprefix(DOMAIN_HOLD), []).extend(reason.kind for reason in hold.reasons)
+    return held
