@@ -11,7 +11,7 @@ from syncagent.model import ReasonKind, SyncResult
 from tests.scenario import Scenario, people, reasons
 from tests.support.pages import README, section
 
-HELD, FAILING = 65, 75
+HELD, CANNOT_PUBLISH, FAILING = 65, 73, 75
 KINDS: tuple[str, ...] = get_args(ReasonKind)
 
 
@@ -98,6 +98,17 @@ def _domain(directory: Path) -> SyncResult:
     return scenario.sync_unchecked(HELD)
 
 
+def _doubt(directory: Path) -> SyncResult:
+    scenario = _published(directory)
+    scenario.postfix["doubt_map"] = f"lmdb:{directory}/doubt"
+    scenario.sync()
+    for name in ("doubt", "doubt.lmdb"):
+        (directory / name).unlink()
+    (directory / "doubt").mkdir()
+    scenario.write("corp", people(99))
+    return scenario.sync(code=CANNOT_PUBLISH)
+
+
 SCENARIOS: dict[str, Callable[[Path], SyncResult]] = {
     "source-failing": _source_failing,
     "percent": _percent,
@@ -108,9 +119,10 @@ SCENARIOS: dict[str, Callable[[Path], SyncResult]] = {
     "empty-map": _empty_map,
     "rejects": _rejects,
     "domain": _domain,
+    "doubt": _doubt,
 }
 """By kind of reason: a backup MX where removals are held for it; its last run."""
-NEVER = {"canary", "empty-map"}
+NEVER = {"canary", "empty-map", "doubt"}
 """Kinds that no person may approve."""
 
 

@@ -299,7 +299,7 @@ def _of_the_host(lines: Lines, name: str) -> list[Rule]:
 def _sender_list(context: Context, lines: Lines) -> Shell:
     """Return the command that puts the three restrictions at the end of smtpd_sender_restrictions; the others stay."""
     value, spelled = " ".join(context.live.listed(SENDER)), context.live.listed_raw(SENDER)
-    return context.postconf(SENDER, doubt_lines.with_doubt(value, lines.map, lines.doubt, spelled))
+    return context.postconf(SENDER, doubt_lines.with_doubt(value, lines.map, lines.doubt, spelled, exact=True))
 
 
 def _second_best_lines(context: Context, lines: Lines, when: str) -> Shell:

@@ -24,12 +24,15 @@ def restrictions(recipients: MapName, doubt: MapName) -> tuple[str, str, str]:
     return f"{RECIPIENT_ACCESS} {recipients}", f"{RECIPIENT_ACCESS} {doubt}", UNLISTED
 
 
-def with_doubt(value: str, recipients: MapName, doubt: MapName, spelled: Sequence[str] = ()) -> str:
+def with_doubt(
+    value: str, recipients: MapName, doubt: MapName, spelled: Sequence[str] = (), *, exact: bool = False
+) -> str:
     """Return the value of smtpd_sender_restrictions with the three restrictions as its last ones.
 
     A value that has them at its end alone is returned as it is. Where they are elsewhere in the list they are moved.
     ``permit`` at the end is left out: it would end the list before them, and a list that comes to its end permits as
     well. ``spelled`` are the entries of the list as main.cf spells them, if ``value`` has ``$name`` expanded.
+    ``exact``: the three are written anew even if the first one only names its table with ``proxy:``.
     """
     listed, ours = entries(value), restrictions(recipients, doubt)
     words = spelled or listed
@@ -37,7 +40,8 @@ def with_doubt(value: str, recipients: MapName, doubt: MapName, spelled: Sequenc
     others = [rule for rule in rules if not _is_of_doubt(rule, recipients, doubt)]
     permits = bool(others) and others[-1].name == "permit"
     alone = len(others) + len(ours) == len(rules) and not permits
-    if alone and _are_there(rules[-len(ours) :], recipients, ours):
+    last = rules[-len(ours) :]
+    if alone and _are_there(last, recipients, ours) and not (exact and last[0].text != ours[0]):
         return " ".join(spelled) if spelled else value
     while others and others[-1].name == "permit":
         others.pop()
