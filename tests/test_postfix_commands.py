@@ -2,10 +2,12 @@
 
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from syncagent.files.pipeline import Process
 from syncagent.postfix import commands
 from syncagent.postfix.commands import Cause, CommandError
 from syncagent.postfix.live import LivePostfix
@@ -105,3 +107,19 @@ def test_a_table_name_is_split(text: str, kind: str, rest: str, path: str | None
     name = TableName.parse(text)
     assert (name.type, name.rest, str(name)) == (kind, rest, spelled)
     assert name.path == (Path(path) if path else None)
+
+
+def test_a_program_that_is_interrupted_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal between the start of a program and the return of the call leaves no process behind."""
+    begun, execute = [], subprocess.Popen._execute_child  # type: ignore[attr-defined]
+
+    def interrupted(self: subprocess.Popen[bytes], *args: object) -> None:
+        execute(self, *args)
+        begun.append(self.pid)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "_execute_child", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Process(["sleep", "3600"])
+    with pytest.raises(ProcessLookupError):
+        os.kill(begun[0], 0)

@@ -10,7 +10,7 @@ import os
 import subprocess
 import tempfile
 import threading
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from syncagent.addresses import MAX_LINE
 from syncagent.errors import DamagedError, LedgerError
@@ -23,6 +23,21 @@ CHUNK = 1 << 18
 SORT_BUFFER = "32M"
 NOTHING = subprocess.DEVNULL
 _C_LOCALE = {"LC_ALL": "C"}
+
+
+class Process(subprocess.Popen[bytes]):
+    """A process that is not left behind if a signal interrupts the call that starts it."""
+
+    def __init__(self, command: Sequence[str], **options: Any) -> None:  # noqa: ANN401 - those of Popen
+        """Start the command. Raises OSError if it cannot be started."""
+        self.pid, self.returncode = 0, None
+        try:
+            super().__init__(command, **options)
+        except BaseException:
+            if self.pid and self.returncode is None:  # started, and the exception came before it was returned
+                self.kill()
+                self.wait()
+            raise
 
 
 class Child:
@@ -44,9 +59,7 @@ class Child:
         self._name, self._good = command[0], good
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         environment = {**os.environ, **_C_LOCALE}
-        self.process = subprocess.Popen(
-            command, stdin=stdin, stdout=subprocess.PIPE, stderr=self._errors, env=environment
-        )
+        self.process = Process(command, stdin=stdin, stdout=subprocess.PIPE, stderr=self._errors, env=environment)
         self._timer = threading.Timer(limit, self.process.kill) if limit else None
         if self._timer:
             self._timer.daemon = True

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from syncagent.errors import SyncagentError
 from syncagent.files import atomic as files
+from syncagent.files.pipeline import Process
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -126,20 +127,25 @@ def run(
     if directory and (text := irregular_file(configuration_files(directory))):
         raise CommandError(text)
     try:
-        done = subprocess.run(
-            line,
-            input=b"" if stdin is None else stdin,
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-            env={**os.environ, "LC_ALL": "C"},
-        )
+        done = _completed(line, b"" if stdin is None else stdin, timeout)
     except subprocess.TimeoutExpired:
         raise CommandError(f"{program} did not end within {timeout:g}s", Cause.TIMEOUT) from None
     except OSError as error:
         raise CommandError(f"{program} could not be run: {error}") from error
     stdout, stderr = (output.decode(errors="backslashreplace") for output in (done.stdout, done.stderr))
     return Completed(program, done.returncode, stdout, stderr)
+
+
+def _completed(line: list[str], stdin: bytes, timeout: float) -> subprocess.CompletedProcess[bytes]:
+    """Return the completed process of a command line. Any exception kills it; raises subprocess.TimeoutExpired."""
+    pipe = subprocess.PIPE
+    with Process(line, stdin=pipe, stdout=pipe, stderr=pipe, env={**os.environ, "LC_ALL": "C"}) as process:
+        try:
+            stdout, stderr = process.communicate(stdin, timeout)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(line, process.returncode, stdout, stderr)
 
 
 def output(program: str, *args: str, directory: Path | None) -> str:
