@@ -119,8 +119,8 @@ def many_lost(month: Month) -> None:
     host.fault(f"{source} lost many", {domain})
     host.run("sync")
     if month.random.random() < 0.3:
-        _let_go(month, source)
-    else:
+        _let_go(month)
+    if host.stands(f"{source} lost many"):  # nobody could approve it, or would
         month.after(month.random.uniform(1, 30), f"{source} has them back", partial(_back, month, source, lost))
 
 
@@ -129,11 +129,11 @@ def _back(month: Month, source: str, lost: list[str]) -> None:
     month.host.mend(f"{source} lost many")
 
 
-def _let_go(month: Month, source: str) -> None:
+def _let_go(month: Month) -> None:
+    """Approve all that may be approved; a hold with a reason that nobody may overrule stands on."""
     host = month.host
     if host.last.get("plan") and (ids := host.holds()):
         month.approve(ids)
-    host.mend(f"{source} lost many")
 
 
 def domain_emptied(month: Month) -> None:

@@ -15,10 +15,10 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from tests.support.faketime import Clock
 from tests.support.need import need_postfix
@@ -38,8 +38,8 @@ LINGERS = 5 * MINUTE
 LEAST_LIMIT = HOUR
 _BY_RUN = ("dead", "boot", "failed")
 """Faults that any run ends that does not fail itself."""
-UNSETTLED = "leaving: what a restoration brought back"
-"""A fault that puts nothing in doubt for sure, but removals or domains may be held."""
+UNSETTLED = "restoration"
+"""A fault that puts nothing in doubt for sure, but something may be held until a run ends with nothing held."""
 FAILED = "an approval failed"
 _HELD = ("lost many", "has odd lines")
 """Ends of the names of the faults whose holds a person may approve."""
@@ -188,7 +188,9 @@ class Oracle:
     def certain(self, domain: str) -> bool:
         """True if nothing can be in doubt about a domain any more."""
         age = self.clock.now - self.domains[domain]
-        if any(domain in fault.domains for fault in self.faults) or self.unsure.get(domain, 0.0) > self.clock.now:
+        if any(domain in fault.domains or fault.name == UNSETTLED for fault in self.faults):
+            return False
+        if self.unsure.get(domain, 0.0) > self.clock.now:
             return False
         return self.calm_runs > _CALM and age > NEW + HOUR and self.clock.now >= self.clock.latest - 1
 
@@ -446,8 +448,14 @@ class Host:
 
     def _outcome(self) -> str:
         """Return the end of a run in words, for the protocol."""
-        told = (self.last.get(key) for key in ("status", "error", "doubt_error"))
+        told = [self.last.get(key) for key in ("status", "error", "doubt_error")]
+        told += [f"held {hold['domain']}: {[reason['kind'] for reason in hold['reasons']]}" for hold in self._held()]
         return "; ".join(str(value) for value in told if value)
+
+    def _held(self) -> list[dict[str, Any]]:
+        """Return what the last run held."""
+        plan = self.last.get("plan")
+        return plan["holds"] if isinstance(plan, dict) else []
 
     def _account(self, done: Done, before: frozenset[str]) -> None:
         """Learn from how a run ended."""
@@ -471,6 +479,8 @@ class Host:
         now = self.clock.now
         self.finished_at = [*(at for at in self.finished_at if at <= now), now]
         self.mend(*_BY_RUN)
+        if not self._held():
+            self.mend(UNSETTLED)
         if not self.oracle.faults and self.oracle.calm_runs > _CALM:
             assert done.code == 0, (done.stdout, done.stderr, self.oracle)
 
@@ -577,9 +587,12 @@ class Host:
 
     def holds(self) -> list[str]:
         """Return the IDs of the holds that a person may approve, by the last run."""
-        plan = self.last.get("plan")
-        assert isinstance(plan, dict), self.log[-5:]
-        return [hold["id"] for hold in plan["holds"] if all(reason["approvable"] for reason in hold["reasons"])]
+        assert isinstance(self.last.get("plan"), dict), self.log[-5:]
+        return [hold["id"] for hold in self._held() if all(reason["approvable"] for reason in hold["reasons"])]
+
+    def held_domains(self, ids: Collection[str]) -> set[str]:
+        """Return the domains of these holds, by the last run."""
+        return {hold["domain"] for hold in self._held() if hold["id"] in ids}
 
 
 Event = Callable[["Month"], None]
@@ -670,8 +683,9 @@ class Month:
             host.fault(FAILED, ())
             return
         host.oracle.drop(host.in_map() - listed)
-        held = [fault.name for fault in host.oracle.faults if fault.name.endswith(_HELD)]
-        host.mend(*held)
+        approved = host.held_domains(ids)
+        faults = [fault for fault in host.oracle.faults if fault.name.endswith(_HELD) and fault.domains <= approved]
+        host.mend(*(fault.name for fault in faults))
         if host.run("approve", *ids).code not in {0, 65, 75}:
             host.fault(FAILED, ())
 
