@@ -309,7 +309,7 @@ def doubt_not_in_force(table: str, error: str) -> str:
 def lag(domain: Lag) -> str:
     """Return how long a new mailbox of a relay domain may be refused at most."""
     if domain.seconds is None:
-        return "how long a new mailbox may be refused is not known: no agent runs, and no times of two runs are recorded"
+        return "how long a new mailbox may be refused is not known: no agent runs, and no two runs are recorded"
     if not domain.by_agent:
         longest = spell_seconds(domain.seconds)
         return f"a new mailbox may be refused for {longest}, the longest time between the last runs"
