@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from tests.support.month import ALL, CONFIGURED, HOUR, MINUTE, SOURCES, UNSETTLED, Host, Month
+from tests.support.month import ALL, CONFIGURED, HOUR, MINUTE, SOURCES, UNSETTLED, Host, Month, in_text
 
 _BY_HAND = "by hand"
 _GARBAGE = "\x01\x02 no list of recipients at all \x03\n" * 20
@@ -358,8 +358,10 @@ def state_lost(month: Month) -> None:
 def state_restored(month: Month) -> None:
     """Its state is one of some days ago."""
     host = month.host
-    _restored(host, month.old_copy(), ["state"])
+    copy = month.old_copy()
+    _restored(host, copy, ["state"])
     host.oracle.forget(host.in_map())  # the state does not know of what was removed since
+    host.oracle.remove_again(in_text(copy / "relay_recipients") - host.in_map())
     _begin_again(month)
 
 

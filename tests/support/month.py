@@ -61,6 +61,15 @@ def form_c(recipients: str, doubt: str) -> dict[str, str]:
     return {"smtpd_sender_restrictions": asked, "default_transport": "smtp"}
 
 
+def in_text(file: Path) -> frozenset[str]:
+    """Return the addresses in the text of a map; none if it cannot be read."""
+    try:
+        lines = file.read_text("utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(line.removesuffix(" OK") for line in lines if not line.startswith("#"))
+
+
 def _with_end(text: bytes) -> bytes:
     """Return a text with the line that ends a list over HTTP."""
     return text + f"# end {text.count(LF)} {hashlib.sha256(text).hexdigest()}\n".encode()
@@ -168,6 +177,10 @@ class Oracle:
         for address, until in list(self.claims.items()):
             if until != float("inf") and address not in published:
                 del self.claims[address]
+
+    def remove_again(self, addresses: Iterable[str]) -> None:
+        """Count these addresses as removed now: a restored state has them, and so the next run removes them."""
+        self.gone.update(dict.fromkeys(addresses, self.clock.now))
 
     def lose_reasons(self, coming: Iterable[str]) -> None:
         """Expect that the state is lost now: what is in doubt then stays so for as long as a removed address.
@@ -535,11 +548,7 @@ class Host:
 
     def in_map(self) -> frozenset[str]:
         """Return the addresses in the text of the map."""
-        try:
-            lines = (self.tables / "relay_recipients").read_text("utf-8").splitlines()
-        except OSError:
-            return frozenset()
-        return frozenset(line.removesuffix(" OK") for line in lines if not line.startswith("#"))
+        return in_text(self.tables / "relay_recipients")
 
     def switch(self, *args: str, asks: bool = True) -> None:
         """Run the switch by the simulated clock; learn that it must have fired."""
