@@ -259,7 +259,7 @@ ROWS = (
             "-a@example.com": 501,
             "a%b@example.com": 450,
         },
-        "Postfix answers 450 (in doubt: the doubt table has example.com): the map does not have it",
+        "Postfix answers 450 (in doubt: the doubt table has gone@example.org): the map does not have it",
         recipient_delimiter="+",
     ),
     form_c("nothing is in doubt", {KNOWN: 250, UNKNOWN: 550, FOREIGN: 554, "a%b@example.com": 550}, files=doubt()),
