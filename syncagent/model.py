@@ -18,6 +18,9 @@ Entry = tuple[str, str, str]
 CLOCK_SET = 1_577_836_800
 """2020-01-01 in seconds since the epoch. An earlier time comes from a clock that was not set yet."""
 
+ALL_DOMAINS = "*"
+"""In place of a mail domain or a relay domain: every one."""
+
 SAMPLE = 20
 """Maximum number of addresses or rejects in each sample of a result."""
 

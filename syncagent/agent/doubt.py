@@ -41,7 +41,7 @@ class DoubtWatch:
         return config.postfix.doubt_dead or LIMIT_OF_AGENT
 
     def look(self, config: Config) -> None:
-        """Give the sign of life, and look for a mark of the switch and for entries of persons that end.
+        """Write the sign of life, and look for a mark of the switch and for entries of persons that end.
 
         It is done once a minute, and sooner if postfix.doubt_dead is short.
         """

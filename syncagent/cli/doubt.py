@@ -12,14 +12,13 @@ import click
 from msgspec import Struct
 
 from syncagent.errors import ConfigError, Problem
-from syncagent.model import Doubt
+from syncagent.model import ALL_DOMAINS, Doubt
 from syncagent.postfix.doubt_table import ByHand
 from syncagent.state import doubt_status
 from syncagent.state.database import reading
 from syncagent.state.doubt_groups import Causes
 from syncagent.state.doubt_status import DoubtStatus
 from syncagent.sync import by_hand
-from syncagent.sync.doubt import ALL
 
 if TYPE_CHECKING:
     from syncagent.config.tables import Config
@@ -57,7 +56,7 @@ def carry_out(config: Config, request: Request) -> Shown:
     _check(config, request)
     pending, now = False, time.time()
     if request.domains or request.is_all:
-        names = (ALL,) if request.is_all else tuple(map(str, request.domains))
+        names = (ALL_DOMAINS,) if request.is_all else tuple(map(str, request.domains))
         until = now + request.length if request.length else 0.0
         entries = [] if request.clear else [ByHand(name, until, request.who, now) for name in names]
         pending = not by_hand.change(config, entries, names if request.clear else (), now)
@@ -76,8 +75,7 @@ def _check(config: Config, request: Request) -> None:
         raise click.UsageError("for which domains? Give DOMAIN... or --all")
     if request.domains:
         with reading(config.state.directory) as ledger:
-            published = ledger.finished.domains if ledger.finished else ()
-        known = {*config.postfix.relay_domains, *published}
+            known = doubt_status.relay_domains_of(config.postfix, ledger)
         foreign = [domain for domain in request.domains if domain not in known]
         if foreign:
             raise click.UsageError(f"not a relay domain: {', '.join(foreign)}")

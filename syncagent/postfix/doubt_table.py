@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from syncagent import addresses as normalise
 from syncagent.errors import printable
 from syncagent.files import atomic, pipeline
-from syncagent.model import CLOCK_SET
+from syncagent.model import ALL_DOMAINS, CLOCK_SET, Doubt
 from syncagent.postfix import publish
 from syncagent.postfix.table import Identities, TableSettings, Target, publish_step
 from syncagent.postfix.table_text import Rendering, listed_keys
@@ -50,7 +50,7 @@ HEADER = b"# Written by syncagent: changes made here are lost. See doubt_map in 
 ALL_HEADER = "# doubt-all of "
 """The first line of ``doubt-all``, without the name of the table that it is for."""
 _VALUE = b" DEFER_IF_REJECT 4.3.0 recipient list is being refreshed, please try again later\n"
-_PROBED = re.compile(rb"^(syncagent-doubt-probe@\S++) .*", re.MULTILINE)
+_PROBED = re.compile(rb"^(%b\S++) .*" % PROBE.encode(), re.MULTILINE)
 
 
 def _render(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -174,8 +174,7 @@ class Files:
         most: a host that was off is no reason to wait for weeks. ``ran``: a run ends. Raises OSError.
         """
         runs = [*(at for at in self._runs() if at <= now), now][-_RUNS:] if ran else self._runs()
-        gaps = [after - before for before, after in itertools.pairwise(runs)]
-        limit = min(max(_LEAST_LIMIT, 3 * max(gaps, default=0.0)), _MOST_LIMIT) if limit is None else limit
+        limit = min(max(_LEAST_LIMIT, 3 * _longest_gap(runs)), _MOST_LIMIT) if limit is None else limit
         listed = " ".join(f"{at:.0f}" for at in runs)
         text = f"written {now:.0f}\nlimit {limit:.0f}\nruns {listed}\n"
         atomic.write_whole(self.alive_file, text.encode(), 0o644)
@@ -190,7 +189,7 @@ class Files:
 
     def longest_gap(self) -> float:
         """Return the longest time between the last runs, in seconds; 0 if fewer than two are recorded."""
-        return max((after - before for before, after in itertools.pairwise(self._runs())), default=0.0)
+        return _longest_gap(self._runs())
 
     def is_dead(self, now: float) -> bool:
         """True if the switch, when it runs, puts every domain in doubt."""
@@ -230,19 +229,40 @@ class Files:
             return ()
         return tuple(_by_hand(line) for line in lines if line.strip() and not line.startswith("#"))
 
+    def of_persons(self, domains: Iterable[str], now: float) -> list[Doubt]:
+        """Return the doubts that persons began and that have not ended, of these relay domains.
+
+        If the file cannot be read, every one is in doubt.
+        """
+        try:
+            entries = self.by_hand()
+        except OSError as error:
+            entries = (ByHand(ALL_DOMAINS, 0.0, f"by-hand cannot be read: {error.strerror}", 0.0),)
+        ours = frozenset(domains)
+        return [
+            Doubt(domain, "by-hand", entry.who, entry.since, until=entry.until)
+            for entry in entries
+            if not entry.until or entry.until > now
+            for domain in (ours if entry.domain == ALL_DOMAINS else {entry.domain} & ours)
+        ]
+
     def write_by_hand(self, entries: Iterable[ByHand]) -> None:
         """Replace the file ``by-hand``. Raises OSError."""
         atomic.write_whole(self._by_hand, "".join(entry.line() for entry in entries).encode(), 0o644)
 
 
+def _longest_gap(runs: Iterable[float]) -> float:
+    return max((after - before for before, after in itertools.pairwise(runs)), default=0.0)
+
+
 def _by_hand(line: str) -> ByHand:
     domain, until, who, since = [*line.split("\t"), "", "", "", ""][:4]
     try:
-        name = domain if domain == "*" else normalise.canonical_domain(domain.strip())
+        name = domain if domain == ALL_DOMAINS else normalise.canonical_domain(domain.strip())
     except normalise.UnusableError:
         name = ""
     if not name or (until not in {"", "0"} and not _moment(until)):
-        return ByHand("*", 0.0, f"unreadable line {line[:40]!r}", 0.0)
+        return ByHand(ALL_DOMAINS, 0.0, f"unreadable line {line[:40]!r}", 0.0)
     return ByHand(name, _moment(until), printable(who, _LONGEST_NAME), _moment(since))
 
 

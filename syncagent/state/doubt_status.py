@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec import Struct
 
 from syncagent.model import Doubt
-from syncagent.postfix.doubt_table import ByHand, Files, Mark
+from syncagent.postfix.doubt_table import Files, Mark
 from syncagent.state import doubt_groups
 from syncagent.state.doubt_groups import DoubtGroup
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from syncagent.state.database import Ledger
     from syncagent.state.doubt_groups import Causes
     from syncagent.state.records import DoubtRecord
-
-_ALL = "*"
 
 
 class DoubtStatus(Struct, frozen=True, kw_only=True):
@@ -88,17 +86,7 @@ def _unrecorded(files: Files, relay_domains: Collection[str], now: float) -> Ite
     mark = files.mark()
     if mark:
         yield from (Doubt(domain, mark.why, since=mark.at) for domain in relay_domains)
-    for entry in _by_hand(files):
-        if not entry.until or entry.until > now:
-            for domain in relay_domains if entry.domain == _ALL else (entry.domain,):
-                yield Doubt(domain, "by-hand", entry.who, entry.since, until=entry.until)
-
-
-def _by_hand(files: Files) -> tuple[ByHand, ...]:
-    try:
-        return files.by_hand()
-    except OSError as error:  # a run then puts every domain in doubt
-        return (ByHand(_ALL, 0.0, f"by-hand cannot be read: {error.strerror}", 0.0),)
+    yield from files.of_persons(relay_domains, now)
 
 
 def of(known: Recorded, causes: Causes, now: float) -> DoubtStatus:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from syncagent import addresses as normalise
-from syncagent.model import Doubt
-from syncagent.postfix.doubt_table import PROBE, Files
-from syncagent.state import messages
+from syncagent.postfix.doubt_table import PROBE
+from syncagent.state import doubt_status, messages
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from syncagent.config.tables import Config
+    from syncagent.model import Doubt
     from syncagent.state.database import Ledger
 
 
@@ -21,27 +22,24 @@ if TYPE_CHECKING:
 class Doubts:
     """Why domains and addresses are in doubt.
 
-    ``reasons`` are those of domains, ``removed`` maps removed addresses to the begin and the end of their doubt.
-    ``mark`` is the reason for every domain if the switch has put it in doubt, and no run has finished since.
+    ``reasons`` are those of domains, those of the switch and of persons included that no run has recorded yet.
+    ``removed`` maps removed addresses to the begin and the end of their doubt.
     """
 
     reasons: tuple[Doubt, ...] = ()
     removed: Mapping[str, tuple[float, float]] | None = None
-    mark: Doubt | None = None
 
     @classmethod
     def read(cls, config: Config, ledger: Ledger) -> Doubts:
-        """Return the recorded reasons; none if postfix.doubt_map is not set. Raises LedgerError."""
-        if config.postfix.doubt_map is None:
+        """Return the reasons that stand; none if postfix.doubt_map is not set. Raises LedgerError."""
+        known = doubt_status.recorded(config.postfix, ledger, time.time())
+        if known is None:
             return cls()
-        mark = Files(config.postfix.doubt_map).mark()
-        removed = {address: (since, until) for address, _, since, until in ledger.doubtful()}
-        return cls(ledger.doubt.doubts, removed, Doubt("*", mark.why, since=mark.at) if mark else None)
+        return cls(known.doubts, {address: (since, until) for address, _, since, until in known.addresses})
 
     def of_domain(self, domain: str) -> list[Doubt]:
         """Return the reasons for which a relay domain is in doubt."""
-        reasons = [doubt for doubt in self.reasons if doubt.domain == domain]
-        return [*reasons, *([self.mark] if self.mark and self.mark.kind not in {one.kind for one in reasons} else [])]
+        return [doubt for doubt in self.reasons if doubt.domain == domain]
 
     def why(self, key: str) -> str:
         """Return why the doubt table has a key: a domain with or without a leading dot, or an address."""

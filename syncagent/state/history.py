@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from syncagent.files import atomic
+from syncagent.model import ALL_DOMAINS
 from syncagent.state.database import reading
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from syncagent.state.database import Ledger
     from syncagent.state.records import Event
 
-_ALL = "*"
 SHOWN = 20
 """Default number of changes shown of each run."""
 
@@ -83,7 +83,7 @@ def with_events(config: Config, since: float, address: str | None = None, *, sho
 
 def _concerns(event: Event, domain: str) -> bool:
     """True if an event is of a domain, of all domains, or of the switch."""
-    return event.subject in {domain, _ALL} or event.kind == "doubt-switch"
+    return event.subject in {domain, ALL_DOMAINS} or event.kind == "doubt-switch"
 
 
 def _event(event: Event) -> Run:

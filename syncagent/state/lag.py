@@ -6,15 +6,12 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from syncagent.addresses import within
+from syncagent.state import concerns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection
 
     from syncagent.config.tables import Config
-
-_ALL = "*"
-"""In place of a domain: every domain."""
 
 
 class Lag(Struct, frozen=True):
@@ -28,11 +25,11 @@ class Lag(Struct, frozen=True):
 
 
 def of_domains(
-    config: Config, concerns: Callable[[str], Collection[str]], domains: Collection[str], gap: float | None
+    config: Config, recorded: Callable[[str], Collection[str]], domains: Collection[str], gap: float | None
 ) -> tuple[Lag, ...]:
     """Return the lag of each relay domain, sorted by domain.
 
-    ``concerns`` returns the recorded mail domains of a source. A source that has none, and no key ``relay_domains``,
+    ``recorded`` returns the recorded mail domains of a source. A source that has none, and no key ``relay_domains``,
     counts for every domain. ``gap`` is the longest time between the last runs in seconds, 0 if it is not known; None
     if an agent runs, so that the intervals of the configuration apply.
     """
@@ -40,7 +37,7 @@ def of_domains(
     slowest: dict[str, Lag] = {}
     for name in config.sources:
         seconds = _interval(config, name) if gap is None else gap or None
-        for domain in _concerned(config, name, concerns(name), scope):
+        for domain in concerns.of_source(config, name, recorded(name), scope):
             lag = Lag(str(domain), name, seconds, gap is None)
             if domain not in slowest or _rank(lag) > _rank(slowest[domain]):
                 slowest[domain] = lag
@@ -53,12 +50,3 @@ def _rank(lag: Lag) -> float:
 
 def _interval(config: Config, name: str) -> float:
     return 0.0 if config.sources[name].watched else config.longest_interval(name)
-
-
-def _concerned(config: Config, name: str, recorded: Collection[str], scope: frozenset[str]) -> Iterator[str]:
-    """Yield the relay domains that a source concerns."""
-    named = frozenset(map(str, config.sources[name].common.relay_domains))
-    if _ALL in recorded or not (recorded or named):
-        yield from scope
-    else:
-        yield from (named | set(filter(None, (within(domain, scope) for domain in recorded)))) & scope

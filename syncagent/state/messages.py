@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from syncagent.errors import printable
-from syncagent.model import DOMAIN_HOLD, Doubt
+from syncagent.model import ALL_DOMAINS, DOMAIN_HOLD, Doubt
 from syncagent.values.types import spell_seconds
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ def event(kind: str, subject: str, detail: str) -> str:
     if kind == "doubt-switch":
         return f"doubt begins: every domain ({_SWITCHED.get(subject, printable(subject))})"
     of_many = "many domains" if kind in {"doubt-begins", "doubt-ends"} else "every domain"
-    domain = of_many if subject == "*" else printable(subject)
+    domain = of_many if subject == ALL_DOMAINS else printable(subject)
     return f"{_EVENTS.get(kind, kind)}: {domain}{f' ({printable(_detail(detail))})' if detail else ''}"
 
 

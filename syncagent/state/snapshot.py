@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from syncagent import addresses as normalise
 from syncagent.errors import FailureKind, LedgerError, SourceError
 from syncagent.files import atomic, pipeline, sorted_lines
-from syncagent.model import Reject, Snapshot
+from syncagent.model import ALL_DOMAINS, Reject, Snapshot
 from syncagent.state.incremental import Amendment
 
 if TYPE_CHECKING:
@@ -281,7 +281,7 @@ MOST_DOMAINS = 100_000
 
 
 def mail_domains(path: Path) -> frozenset[str]:
-    """Return the mail domains of a snapshot's addresses; only "*", for all domains, if there are over 100,000.
+    """Return the mail domains of a snapshot's addresses; only ``ALL_DOMAINS`` if there are over 100,000.
 
     Raises OSError or LedgerError if the file cannot be read.
     """
@@ -290,5 +290,5 @@ def mail_domains(path: Path) -> frozenset[str]:
         for batch in addresses(fields):
             domains.update([address.rpartition(b"@")[2] for address in batch])
             if len(domains) > MOST_DOMAINS:
-                return frozenset("*")
+                return frozenset({ALL_DOMAINS})
     return frozenset(domain.decode() for domain in domains)

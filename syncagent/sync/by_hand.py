@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from syncagent.errors import LockBusyError
+from syncagent.model import ALL_DOMAINS
 from syncagent.postfix import doubt_table
 from syncagent.postfix.doubt_table import Files
 from syncagent.postfix.table import publish_step
@@ -15,7 +16,6 @@ from syncagent.state.database import reading
 from syncagent.state.doubt_status import relay_domains_of
 from syncagent.state.opened import open_state, writing_doubt
 from syncagent.state.records import Event
-from syncagent.sync import doubt
 from syncagent.sync.doubt_table import DoubtTable
 from syncagent.sync.run import Run, ignore, new_run_id
 
@@ -42,7 +42,7 @@ def change(config: Config, entries: Sequence[ByHand], cleared: Collection[str], 
     with reading(config.state.directory) as ledger:
         relay_domains = relay_domains_of(config.postfix, ledger)
     with writing_doubt(config.state.directory), publish_step("write by-hand"):
-        old = _spelled_out(files.by_hand(), relay_domains) if {*cleared} - {doubt.ALL} else files.by_hand()
+        old = _spelled_out(files.by_hand(), relay_domains) if {*cleared} - {ALL_DOMAINS} else files.by_hand()
         files.write_by_hand(_merged(old, entries, cleared, now))
     try:
         with open_state(config.state.directory, write=True, lock_timeout=_WAIT) as state:
@@ -61,9 +61,9 @@ def _spelled_out(entries: Iterable[ByHand], relay_domains: Iterable[str]) -> lis
     Those that a person made for a domain come last.
     """
     listed = list(entries)
-    whole = [entry for entry in listed if entry.domain == doubt.ALL]
+    whole = [entry for entry in listed if entry.domain == ALL_DOMAINS]
     spelled = [replace(entry, domain=domain) for entry in whole for domain in sorted(relay_domains)]
-    return [*spelled, *(entry for entry in listed if entry.domain != doubt.ALL)]
+    return [*spelled, *(entry for entry in listed if entry.domain != ALL_DOMAINS)]
 
 
 def _merged(old: Iterable[ByHand], entries: Iterable[ByHand], cleared: Collection[str], now: float) -> Iterable[ByHand]:
@@ -71,7 +71,7 @@ def _merged(old: Iterable[ByHand], entries: Iterable[ByHand], cleared: Collectio
     stay = {
         entry.domain: entry
         for entry in old
-        if entry.domain not in cleared and doubt.ALL not in cleared and (not entry.until or entry.until > now)
+        if entry.domain not in cleared and ALL_DOMAINS not in cleared and (not entry.until or entry.until > now)
     }
     return {**stay, **{entry.domain: entry for entry in entries}}.values()
 
@@ -84,10 +84,10 @@ def _events(entries: Iterable[ByHand], cleared: Iterable[str], now: float) -> li
 def _add_without_lock(config: Config, files: Files, entries: Iterable[ByHand]) -> None:
     """Add the lines of these entries to the present table, while another run has the lock."""
     names = {entry.domain for entry in entries}
-    added = {*doubt_table.keys(names - {doubt.ALL}, (), "")}
+    added = {*doubt_table.keys(names - {ALL_DOMAINS}, (), "")}
     with writing_doubt(config.state.directory):
         with publish_step("read the doubt table"):
-            if doubt.ALL in names:
+            if ALL_DOMAINS in names:
                 added |= {*doubt_table.keys(config.postfix.relay_domains, (), ""), *_if_there(files.everything.path)}
             there = {*text_keys(files.name.path)}
         doubt_table.write_without_lock(config.postfix.settings(files.name), sorted(there | added))

@@ -26,8 +26,6 @@ LINGERS = 300.0
 """Seconds that a line stays after its reason was last true."""
 MOST_REMOVED = 1000
 """Number of removed addresses of a domain that are in doubt by themselves; beyond it the whole domain is."""
-ALL = "*"
-"""In place of a domain: every domain."""
 MARKED: frozenset[DoubtKind] = frozenset({"dead", "boot", "failed"})
 """Kinds that the mark of the switch stands for."""
 _AT_ONCE = frozenset({"dead", "boot"})
@@ -57,8 +55,7 @@ class Facts:
     refusing: frozenset[str] = frozenset()
     permitted: frozenset[str] = frozenset()
     always: frozenset[str] = frozenset()
-    by_hand: Sequence[tuple[str, str, float, float]] = ()
-    """(domain or ``ALL``, person, since, until) of each entry of a person."""
+    by_hand: Sequence[Doubt] = ()
     map_changed: bool = False
     mark: tuple[DoubtKind, float] | None = None
     new: Mapping[str, float] = field(default_factory=dict)
@@ -122,10 +119,7 @@ def _always(facts: Facts) -> Iterator[Doubt]:
 
 
 def _by_hand(facts: Facts) -> Iterator[Doubt]:
-    ours = frozenset(facts.domains)
-    for name, who, since, until in facts.by_hand:
-        for domain in facts.domains if name == ALL else {name} & ours:
-            yield Doubt(domain, "by-hand", who, since, 0.0, until)
+    yield from facts.by_hand
 
 
 RULES: tuple[Callable[[Facts], Iterator[Doubt]], ...] = (
@@ -145,12 +139,14 @@ RULES: tuple[Callable[[Facts], Iterator[Doubt]], ...] = (
 
 def current(facts: Facts, now: float) -> tuple[Doubt, ...]:
     """Return the reasons that are true now, each with ``seen``; ``since`` is now where it is not known otherwise."""
-    found = {}
-    for rule in RULES:
-        for doubt in rule(facts):
-            if not doubt.until or doubt.until > now:
-                found[doubt.key] = replace(doubt, since=doubt.since or now, seen=doubt.seen or now)
-    return tuple(found.values())
+    found = (doubt for rule in RULES for doubt in rule(facts) if not doubt.until or doubt.until > now)
+    return tuple({doubt.key: doubt for doubt in dated(found, now)}.values())
+
+
+def dated(doubts: Iterable[Doubt], now: float) -> Iterator[Doubt]:
+    """Yield the reasons as found now: with ``seen``, and with ``since`` where it is not known otherwise."""
+    for doubt in doubts:
+        yield replace(doubt, since=doubt.since or now, seen=doubt.seen or now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,13 +175,6 @@ class Longest:
         """Return the removed addresses, likewise."""
         last = now + self.removed
         return [(address, domain, begun, min(until, last)) for address, domain, begun, until in addresses]
-
-
-def by_hand(
-    domains: tuple[str, ...], entries: Sequence[tuple[str, str, float, float]], now: float
-) -> tuple[Doubt, ...]:
-    """Return the reasons that persons gave, as ``current`` does. ``entries`` are as in ``Facts.by_hand``."""
-    return tuple(one for one in current(Facts(domains, by_hand=entries), now) if one.kind == "by-hand")
 
 
 def widened(recorded: Iterable[Doubt], found: Iterable[Doubt]) -> tuple[Doubt, ...]:

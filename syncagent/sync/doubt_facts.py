@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from syncagent.addresses import within
-from syncagent.model import DOMAIN_HOLD
-from syncagent.state import snapshot
+from syncagent.model import ALL_DOMAINS, DOMAIN_HOLD
+from syncagent.state import concerns, snapshot
 from syncagent.sync import doubt
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class Concerns:
         for answer in answers:
             name, path = answer.report.name, answer.snapshot
             known = self.state.concerns(name)
-            if path is not None and (answer.report.state == "whole" or not known) and doubt.ALL not in known:
+            if path is not None and (answer.report.state == "whole" or not known) and ALL_DOMAINS not in known:
                 found = snapshot.mail_domains(path)
                 if found - known:
                     self.state.save_concerns(name, found - known)
@@ -44,17 +43,9 @@ class Concerns:
         return {answer.report.name: self._of_source(answer, scope) for answer in answers}
 
     def _of_source(self, answer: Fetched, scope: frozenset[str]) -> frozenset[str]:
-        """Return the relay domains that a source concerns.
-
-        They are those in which it has or had recipients, and those of its key ``relay_domains``; for a source that was
-        never whole and has no such key, all.
-        """
         name = answer.report.name
-        named = frozenset(map(str, self.config.sources[name].common.relay_domains))
-        known = self.state.concerns(name)
-        if doubt.ALL in known or not (known or named or answer.state.last_success):
-            return scope
-        return (_relayed(known, scope) | named) & scope
+        was_whole = bool(answer.state.last_success)
+        return concerns.of_source(self.config, name, self.state.concerns(name), scope, was_whole=was_whole)
 
     def is_stale(self, answer: Fetched) -> bool:
         """True if the data of a source that does not fail is older than schedule.max_age, or from the future."""
@@ -62,17 +53,17 @@ class Concerns:
         return not answer.is_failing and age > self.config.max_age(answer.report.name)
 
 
-def before(concerns: Concerns, answers: Sequence[Fetched], domains: Domains) -> doubt.Facts:
+def before(sources: Concerns, answers: Sequence[Fetched], domains: Domains) -> doubt.Facts:
     """Return what is known before the lists are compared: by answers, recorded holds and the last plan."""
-    config, state, scope = concerns.config, concerns.state, frozenset(names(domains))
+    config, state, scope = sources.config, sources.state, frozenset(names(domains))
     refusing = (name for name, source in config.sources.items() if source.common.unlisted == "refuse")
     return doubt.Facts(
         domains=names(domains),
-        failing=concerns.of((answer for answer in answers if answer.is_failing), scope),
-        stale=concerns.of((answer for answer in answers if concerns.is_stale(answer)), scope),
+        failing=sources.of((answer for answer in answers if answer.is_failing), scope),
+        stale=sources.of((answer for answer in answers if sources.is_stale(answer)), scope),
         held=_held(state.holds.values()),
         plan=state.finished.plan if state.finished else None,
-        unlisted={answer.report.name: _relayed(answer.state.unlisted, scope) for answer in answers},
+        unlisted={answer.report.name: concerns.relayed(answer.state.unlisted, scope) for answer in answers},
         refusing=frozenset(refusing),
         permitted=frozenset(config.postfix.catch_all),
         always=frozenset(map(str, config.postfix.doubt_always)),
@@ -80,11 +71,11 @@ def before(concerns: Concerns, answers: Sequence[Fetched], domains: Domains) -> 
     )
 
 
-def with_guard(facts: doubt.Facts, guarded: Guarded, concerns: Concerns) -> doubt.Facts:
+def with_guard(facts: doubt.Facts, guarded: Guarded, sources: Concerns) -> doubt.Facts:
     """Return the facts with those of this run's plan: held domains, and sources whose list was found damaged."""
     held = {domain: [reason.kind for reason in reasons] for domain, reasons in guarded.reasons.items()}
     held |= {domain: ["domain"] for domain in guarded.domains.held}
-    failing = concerns.of((answer for answer in guarded.answers if answer.is_failing), frozenset(facts.domains))
+    failing = sources.of((answer for answer in guarded.answers if answer.is_failing), frozenset(facts.domains))
     return dataclasses.replace(facts, failing=failing, held=held, plan=guarded.plan)
 
 
@@ -99,12 +90,6 @@ def names(domains: Domains) -> tuple[str, ...]:
     """Return the relay domains of a run, the leaving ones included, without keys such as ``.example.com``."""
     every = dict.fromkeys((*domains.scope, *domains.known, *domains.parting))
     return tuple(name for name in every if not name.startswith("."))
-
-
-def _relayed(mail_domains: Iterable[str], scope: frozenset[str]) -> frozenset[str]:
-    """Return the relay domains that cover these mail domains; ``ALL`` stands for all of them."""
-    every = frozenset(mail_domains)
-    return scope if doubt.ALL in every else frozenset(filter(None, (within(name, scope) for name in every)))
 
 
 def _held(holds: Iterable[Hold]) -> Mapping[str, Collection[str]]:

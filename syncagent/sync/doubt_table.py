@@ -12,9 +12,10 @@ from msgspec.structs import replace
 
 from syncagent.errors import LockBusyError, PublishError
 from syncagent.files import pipeline
-from syncagent.model import Doubt
+from syncagent.model import ALL_DOMAINS, Doubt
 from syncagent.postfix import doubt_table
 from syncagent.postfix.table import Target, publish_step
+from syncagent.state.doubt_status import relay_domains_of
 from syncagent.state.opened import sweep_doubt, writing_doubt
 from syncagent.state.records import DoubtRecord, Event
 from syncagent.sync import doubt, doubt_facts, outcome
@@ -89,7 +90,6 @@ class DoubtTable(NoDoubtTable):
         state.begin_doubt()
         self._config, self._state, self._run, self._progress = config, state, run, progress
         self._settings = config.postfix.settings(config.postfix.doubt_map)
-        self._target = Target(self._settings)
         self.files = doubt_table.Files(config.postfix.doubt_map)
         self._longest = doubt.Longest(config.postfix.doubt_new, config.postfix.doubt_removed)
         doubts = self._longest.of_doubts(state.doubt.doubts, run.now)
@@ -125,8 +125,8 @@ class DoubtTable(NoDoubtTable):
         """Widen by what is known before the lists are compared. True if the table is in force."""
         self._concerns.save(answers)
         self._void_leaving(domains)
-        hand, mark = self._by_hand(), self._mark_found()
         facts = doubt_facts.before(self._concerns, answers, domains)
+        hand, mark = self._by_hand(facts.domains), self._mark_found()
         self._facts = dataclasses.replace(facts, by_hand=hand, mark=mark, map_changed=map_changed)
         return self._widen()
 
@@ -146,7 +146,7 @@ class DoubtTable(NoDoubtTable):
         self._added = decision.diff.added
         now, until = self._run.now, self._run.now + self._config.postfix.doubt_removed
         already = Counter(domain for _, domain, _, _ in self._addresses)
-        removed = _removed_by_domain(decision, self._config.postfix.exclude, already)
+        removed = _removed_by_domain(decision, already)
         if not removed or until == now:
             return True
         whole, single = doubt.of_removed(removed, already, doubt_table.fits, (now, until))
@@ -172,7 +172,9 @@ class DoubtTable(NoDoubtTable):
         """
         now, record = self._run.now, self._record
         if not record.error:
-            self._facts = dataclasses.replace(self._facts, by_hand=self._by_hand())  # a person may have been meanwhile
+            self._facts = dataclasses.replace(
+                self._facts, by_hand=self._by_hand(self._facts.domains)
+            )  # a person may have been meanwhile
             found = doubt.current(self._facts, now)
             standing = doubt.widened(record.doubts, found)
             standing = doubt.asked(standing, now) if all_asked else standing
@@ -232,9 +234,7 @@ class DoubtTable(NoDoubtTable):
 
     def by_hand(self, events: Iterable[Event]) -> None:
         """Publish the recorded doubt with the present entries of persons. Raises PublishError."""
-        last = self._state.finished
-        names = (*map(str, self._config.postfix.relay_domains), *(last.domains if last else ()))
-        self._facts = doubt.Facts(tuple(dict.fromkeys(names)), by_hand=self._by_hand(), mark=self._mark_found())
+        self._facts = doubt.Facts(tuple(relay_domains_of(self._config.postfix, self._state)), mark=self._mark_found())
         marked = (one for one in doubt.current(self._facts, self._run.now) if one.kind in doubt.MARKED)
         others = (one for one in self._record.doubts if one.kind != "by-hand")
         self._publish(doubt.widened(others, marked))
@@ -254,7 +254,7 @@ class DoubtTable(NoDoubtTable):
         record = self._record
         try:
             with writing_doubt(self._state.directory):
-                doubts = doubt.widened(doubts, doubt.by_hand(self._facts.domains, self._by_hand(), self._run.now))
+                doubts = doubt.widened(doubts, doubt.dated(self._by_hand(self._facts.domains), self._run.now))
                 if {one.key for one in doubts} - {one.key for one in self._state.doubt.doubts}:
                     self._state.save_doubt(replace(record, doubts=doubt.widened(record.doubts, doubts)))
                 everything, all_lines = self._write_everything()
@@ -276,20 +276,25 @@ class DoubtTable(NoDoubtTable):
     def _write_everything(self) -> tuple[Identities, str]:
         """Publish ``doubt-all``, unless it is as recorded. Return its identities and the digest of its keys."""
         keys = doubt_table.keys(self._facts.domains, (), self._probe())
-        recorded, digest = self._record.everything_identities, _digest(keys)
-        target = Target(self._config.postfix.settings(self.files.everything))
-        if recorded and self._record.everything == digest and target.on_record(recorded):
-            return recorded, digest
-        return self._write(keys, everything=True), digest
+        return self._write_if_changed(
+            keys, self._record.everything_identities, self._record.everything, everything=True
+        )
 
     def _write_table(self, doubts: Iterable[Doubt]) -> tuple[Identities, str]:
         """Publish the doubt table, unless it is as recorded. Return its identities and the digest of its keys."""
         addresses = (address for address, _, _, _ in self._addresses)
         keys = doubt_table.keys(doubt.lines(doubts), addresses, self._probe())
-        recorded, digest = self._record.identities, _digest(keys)
-        if recorded and self._record.lines == digest and self._target.on_record(recorded):
+        return self._write_if_changed(keys, self._record.identities, self._record.lines)
+
+    def _write_if_changed(
+        self, keys: Sequence[bytes], recorded: Identities | None, before: str, *, everything: bool = False
+    ) -> tuple[Identities, str]:
+        """Publish a table, unless files and keys are as recorded (``before`` is their digest). Return both."""
+        digest = hashlib.sha256(b"".join(keys)).hexdigest()
+        name = self.files.everything if everything else self.files.name
+        if recorded and before == digest and Target(self._config.postfix.settings(name)).on_record(recorded):
             return recorded, digest
-        return self._write(keys), digest
+        return self._write(keys, everything=everything), digest
 
     def _write(self, keys: Iterable[bytes], *, everything: bool = False) -> Identities:
         with publish_step("doubt table: stage"):
@@ -309,13 +314,8 @@ class DoubtTable(NoDoubtTable):
             self._events.append(Event(at, "doubt-switch", self._mark.why))
         return self._mark.why, at
 
-    def _by_hand(self) -> list[tuple[str, str, float, float]]:
-        """Return the entries of persons. If the file cannot be read, every domain is in doubt."""
-        try:
-            entries = self.files.by_hand()
-        except OSError as error:
-            return [(doubt.ALL, f"by-hand cannot be read: {error.strerror}", self._run.now, 0.0)]
-        return [(entry.domain, entry.who, entry.since, entry.until) for entry in entries]
+    def _by_hand(self, domains: Iterable[str]) -> list[Doubt]:
+        return self.files.of_persons(domains, self._run.now)
 
     def _void_leaving(self, domains: Domains) -> None:
         """Treat the recipients of a domain that no longer leaves as those that were removed from it."""
@@ -328,21 +328,19 @@ class DoubtTable(NoDoubtTable):
         self._record = replace(self._record, doubts=tuple(doubts))
 
 
-def _removed_by_domain(decision: Decision, excluded: Iterable[str], already: Counter[str]) -> dict[str, list[str]]:
+def _removed_by_domain(decision: Decision, already: Counter[str]) -> dict[str, list[str]]:
     """Return the addresses that a run removes, by domain, at most one more than may be in doubt by themselves.
 
     Addresses that are excluded on purpose are left out. ``already`` counts those of earlier runs.
     """
-    on_purpose = frozenset(map(str, excluded))
-    removed: dict[str, list[str]] = {}
+    scope, removed = decision.diff.scope, dict[str, list[str]]()
     with decision.diff.removed.open("rb") as lines:
         for line in lines:
-            address = line[:-1].partition(b"\t")[0].decode()
-            domain = decision.diff.scope.group(address.encode())[0]
+            address = line[:-1].partition(b"\t")[0]
+            domain = scope.group(address)[0]
             names = removed.setdefault(domain, [])
-            is_excluded = address in on_purpose or f"@{address.rpartition('@')[2]}" in on_purpose
-            if len(names) + already[domain] <= doubt.MOST_REMOVED and not is_excluded:
-                names.append(address)
+            if len(names) + already[domain] <= doubt.MOST_REMOVED and not scope.is_excluded(address):
+                names.append(address.decode())
     return {domain: names for domain, names in removed.items() if names}
 
 
@@ -354,10 +352,6 @@ def _events(now: float, kind: str, doubts: Sequence[Doubt]) -> Iterator[Event]:
     for (why, subject), domains in reasons.items():
         detail = f"{why} {subject}".rstrip()
         if len(domains) > _MANY_EVENTS:
-            yield Event(now, kind, doubt.ALL, detail)
+            yield Event(now, kind, ALL_DOMAINS, detail)
         else:
             yield from (Event(now, kind, domain, detail) for domain in domains)
-
-
-def _digest(keys: Iterable[bytes]) -> str:
-    return hashlib.sha256(b"".join(keys)).hexdigest()

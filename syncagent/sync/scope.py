@@ -68,13 +68,17 @@ class Scope:
         if self.relay_domain(domain) is None:
             self._leave_out(domain.decode())
             return False
-        if address in self._excluded or b"@" + domain in self._excluded:
+        if self.is_excluded(address):
             return False
         if address.startswith(b"@") and address not in self._catch_all:
             if len(self.held_catch_alls) < _MAX_NAMED:
                 self.held_catch_alls.append(address.decode())
             return False
         return True
+
+    def is_excluded(self, address: bytes) -> bool:
+        """True if postfix.exclude has the address, or its domain."""
+        return address in self._excluded or b"@" + address.rpartition(b"@")[2] in self._excluded
 
     def _leave_out(self, domain: str) -> None:
         known = domain in self.out_of_scope or len(self.out_of_scope) < _MAX_NAMED

@@ -17,7 +17,7 @@ import msgspec
 
 from syncagent.addresses import domain_or_same, too_long
 from syncagent.errors import FailureKind, SourceError, translate_errors
-from syncagent.model import StepReport
+from syncagent.model import ALL_DOMAINS, StepReport
 from syncagent.sources import Answer
 from syncagent.sources.http.recipe import conditions, json_path
 from syncagent.sources.http.recipe.extract import Emitted, Records, extract, with_joins
@@ -257,7 +257,7 @@ class _Run:
 def _domain_of_pattern(pattern: str) -> str:
     """Return the domain of the addresses that a pattern matches, "*" if the pattern does not say one."""
     _, at, domain = pattern.rpartition("@")
-    return domain_or_same(domain) if at and not _WILDCARD.search(domain) else "*"
+    return domain_or_same(domain) if at and not _WILDCARD.search(domain) else ALL_DOMAINS
 
 
 def _steps_looked_up(recipe: Recipe) -> set[str]:
