@@ -29,14 +29,19 @@ def answers(mx: Scenario, kind: str, addresses: set[str]) -> dict[str, str]:
     return {address: value.decode() for address, value in found.items() if value is not None}
 
 
+def adopting(directory: Path, kind: str) -> tuple[Scenario, set[str]]:
+    """Return a backup MX with a map by hand of this type, and the recipients in it."""
+    need_postmap(kind)
+    mx, old = Scenario(directory), people(12)
+    mx.postfix = {"map": f"{kind}:{mx.map}", "reload": False}
+    by_hand(mx, kind, old)
+    return mx, old
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_key_stays_and_every_value_is_ok(kind: str, tmp_path: Path) -> None:
     """The first run adopts each recipient, whatever its value was; also where the sources have just the same ones."""
-    need_postmap(kind)
-    mx = Scenario(tmp_path)
-    mx.postfix = {"map": f"{kind}:{mx.map}", "reload": False}
-    old = people(12)
-    by_hand(mx, kind, old)
+    mx, old = adopting(tmp_path, kind)
     before = answers(mx, kind, old)
     assert before.keys() == old
     assert len(set(before.values())) == len(VALUES)
@@ -48,11 +53,7 @@ def test_every_key_stays_and_every_value_is_ok(kind: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("kind", KINDS)
 def test_recipients_that_no_source_has(kind: str, tmp_path: Path) -> None:
     """They stay until the guard lets them go, with OK: one with REJECT existed for Postfix as the others did."""
-    need_postmap(kind)
-    mx = Scenario(tmp_path)
-    mx.postfix = {"map": f"{kind}:{mx.map}", "reload": False}
-    old = people(12)
-    by_hand(mx, kind, old)
+    mx, old = adopting(tmp_path, kind)
     mx.write("corp", people(1, first=100))
     mx.say("sync", code=65)
     expected = old | people(1, first=100)

@@ -31,6 +31,17 @@ def _killed(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
+def _stays_in_doubt(mx: Backup) -> None:
+    """Check that runs keep example.com in doubt, and that it is not any more once doubt_removed has passed."""
+    for _ in range(3):
+        mx.wait(HOUR)
+        mx.sync(code=None)
+        assert mx.in_doubt() == {"example.com"}
+    mx.wait(73 * HOUR)
+    mx.sync(code=None)
+    assert mx.in_doubt() == set()
+
+
 def test_killed_after_a_catch_all_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its domain stays in doubt for doubt_removed, although that run was not recorded."""
     mx = Backup(tmp_path)
@@ -43,13 +54,7 @@ def test_killed_after_a_catch_all_was_removed(tmp_path: Path, monkeypatch: pytes
     mx._by_own_clock(mx.now, ("approve", *holds), 130)
     monkeypatch.undo()
     assert mx.published() == people(20)
-    for _ in range(3):
-        mx.wait(HOUR)
-        mx.sync(code=None)
-        assert mx.in_doubt() == {"example.com"}
-    mx.wait(73 * HOUR)
-    mx.sync(code=None)
-    assert mx.in_doubt() == set()
+    _stays_in_doubt(mx)
 
 
 def test_the_state_is_lost(tmp_path: Path) -> None:
@@ -81,13 +86,7 @@ def test_the_state_is_lost_while_a_domain_is_in_doubt(tmp_path: Path) -> None:
     mx.approve(*(hold.id for hold in mx.sync(code=65).plan.holds))
     assert mx.in_doubt() == {"example.com"}
     shutil.rmtree(mx.state)
-    for _ in range(3):
-        mx.wait(HOUR)
-        mx.sync(code=None)
-        assert mx.in_doubt() == {"example.com"}
-    mx.wait(73 * HOUR)
-    mx.sync(code=None)
-    assert mx.in_doubt() == set()
+    _stays_in_doubt(mx)
 
 
 def test_switched_on_a_full_disk(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shlex
 import stat
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from syncagent.errors import LockBusyError, SourceError
 from syncagent.files import atomic as files
 from syncagent.postfix.commands import tool
 from syncagent.privileges import AGENT, has_agent
+from syncagent.privileges.accounts import user_name
 from syncagent.values.types import INDEX_SUFFIX, SecretFile
 
 if TYPE_CHECKING:
@@ -122,7 +122,9 @@ def _writable(context: Context, directory: Path, mode: str) -> Iterator[Finding]
     elif not os.access(directory, os.W_OK | os.X_OK):
         owner = directory.stat().st_uid
         yield error(
-            str(directory), f"{_user()} may not write there; it is {_name(owner)}'s", _make(context, directory, mode)
+            str(directory),
+            f"{_user()} may not write there; it is {user_name(owner)}'s",
+            _make(context, directory, mode),
         )
 
 
@@ -137,14 +139,7 @@ def _make(context: Context, directory: Path, mode: str) -> Shell:
 
 
 def _user() -> str:
-    return _name(os.geteuid())
-
-
-def _name(number: int) -> str:
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)
+    return user_name(os.geteuid())
 
 
 def _quote(path: Path) -> str:
@@ -165,7 +160,7 @@ def lock_is_free(context: Context) -> Iterator[Finding]:
         yield error(str(lock), str(failure.strerror), _moved(lock))
     except PermissionError:
         yield skipped(
-            str(lock), f"it is {_name(lock.stat().st_uid)}'s: {_user()} cannot tell whether a run is under way"
+            str(lock), f"it is {user_name(lock.stat().st_uid)}'s: {_user()} cannot tell whether a run is under way"
         )
 
 

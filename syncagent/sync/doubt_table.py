@@ -172,9 +172,8 @@ class DoubtTable(NoDoubtTable):
         """
         now, record = self._run.now, self._record
         if not record.error:
-            self._facts = dataclasses.replace(
-                self._facts, by_hand=self._by_hand(self._facts.domains)
-            )  # a person may have been meanwhile
+            hand = self._by_hand(self._facts.domains)  # a person may have changed it meanwhile
+            self._facts = dataclasses.replace(self._facts, by_hand=hand)
             found = doubt.current(self._facts, now)
             standing = doubt.widened(record.doubts, found)
             standing = doubt.asked(standing, now) if all_asked else standing
