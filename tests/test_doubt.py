@@ -538,6 +538,22 @@ def test_a_clock_that_was_ahead(mx: Backup) -> None:
     assert mx.in_doubt() == set()
 
 
+def test_a_new_domain_by_a_clock_that_was_ahead(mx: Backup) -> None:
+    """Likewise: its doubt ends within doubt_new of the clock that is right."""
+    mx.wait(365 * DAY)
+    mx.relay_domains.append("example.org")
+    mx.write("corp", people(20) | people(3, "example.org"))
+    mx.sync()
+    mx.wait(-365 * DAY)
+    mx.sync()
+    assert mx.in_doubt() == {"example.org"}
+    mx.wait(HOUR + MINUTE)
+    mx.sync()
+    mx.wait(6 * MINUTE)
+    mx.sync()
+    assert mx.in_doubt() == set()
+
+
 @pytest.mark.parametrize("until", ["inf", "nan", "1e300", "99999999999999", "-1", "soon"])
 def test_a_line_by_hand_that_cannot_be_read(mx: Backup, until: str) -> None:
     """Every domain is in doubt, and nothing fails."""
@@ -554,6 +570,7 @@ def test_a_line_by_hand_that_cannot_be_read(mx: Backup, until: str) -> None:
 def test_a_line_by_hand_for_a_foreign_domain(mx: Backup) -> None:
     """It is left out: smtpd would answer 450 for domains that are not ours."""
     (mx.directory / "by-hand").write_text("com\t0\troot\t0\nexample.net\t0\troot\t0\n", encoding="utf-8")
+    assert "by hand" not in mx.say("doubt").stdout
     mx.sync()
     assert mx.in_doubt() == set()
 

@@ -53,7 +53,7 @@ class Postfix(Struct, frozen=True, kw_only=True):
     """Relay domains that are always in doubt: their unknown recipients never get 550."""
     doubt_dead: Duration | None = None
     """How long syncagent may be silent until doubt-switch.sh puts all domains in doubt; unless set 15m for the agent,
-    else 1h, or three times the longest gap between the last runs if that is longer."""
+    else three times the longest gap between the last runs, 1h at least and 3d at most."""
     config_directory: Path = Path("/etc/postfix")
     """The directory of main.cf."""
     reload: bool = True
