@@ -345,8 +345,11 @@ class Host:
     # --- asking
 
     def say(self, text: str) -> None:
-        """Add a line to the protocol, which is shown if a test fails."""
+        """Add a line to the protocol, which is shown if a test fails, and goes to SYNCAGENT_MONTH_LOG meanwhile."""
         self.log.append(f"{(self.clock.now - _AHEAD) / HOUR % 10000:8.2f} h  {text}")
+        if file := os.environ.get("SYNCAGENT_MONTH_LOG"):
+            with Path(file).open("a", encoding="utf-8") as progress:
+                progress.write(f"{self.log[-1]}\n")
 
     def unknown(self, domain: str) -> str:
         """Return an address that never was."""
