@@ -64,6 +64,18 @@ class SourceState(Struct, frozen=True):
     """The source's error when it refused the credentials. ``error`` may add when the source is asked again."""
     unlisted: tuple[str, ...] = ()
     """Mail domains in which the source has recipients that it cannot list; "*" for all."""
+    made: float = 0.0
+    """When the producer made the data in use, by its own statement; 0 if it makes none."""
+    expires: float = 0.0
+    """When the producer's data expires, by its own statement; 0 if it makes none."""
+    proof: Literal["none", "transport", "producer"] = "transport"
+    """The proof of the last complete answer; see ``sources.Answer``."""
+    looked: float = 0.0
+    """When the source last gave a full, unconditional answer with a proof: a confirming look."""
+    finished: tuple[str, ...] = ()
+    """Names of the texts of the last complete answer that ended in a line feed."""
+    containers: bool = False
+    """Whether the labels of its entries are DNs."""
 
 
 class StepReport(Struct, frozen=True):
@@ -138,6 +150,15 @@ ReasonKind = Literal[
     "rejects",
     "domain",
     "doubt",
+    "half",
+    "max",
+    "container",
+    "same-answer",
+    "rejected",
+    "source-outdated",
+    "state-new",
+    "clock",
+    "counts",
 ]
 
 
@@ -243,6 +264,7 @@ class Hold(Struct, frozen=True):
 DoubtKind = Literal[
     "source-failing",
     "source-stale",
+    "source-outdated",
     "hold",
     "canary",
     "unlisted",

@@ -63,7 +63,9 @@ __all__ = [
     "GROUP",
     "Answer",
     "BrokenKindError",
+    "Candidate",
     "Common",
+    "Confirmation",
     "Request",
     "Sink",
     "Source",
@@ -172,6 +174,14 @@ class Answer(Struct, frozen=True):
     ``domains``: mail domains that the source serves. None: not reported; with ``same`` the last ones stay in force.
     ``unlisted``: mail domains in which the source has recipients that it cannot list, "*" for all domains. With
     ``same`` the last ones stay in force.
+    ``full``: the answer was built without the last one, from everything that the source has.
+    ``proof``: "producer" if the producer itself proves that the answer is whole (an end line, a result code, a total),
+    "transport" if only the way does (Content-Length, a finished last line), "none" if a full answer proves nothing.
+    ``unfinished``: the last line of each text that does not end in a line feed, by the name of the text;
+    ``finished``: the names of the other texts. Both are empty if the source reads no lines.
+    ``containers``: the label of each entry is a DN.
+    ``made``, ``expires``: when the producer made the data and when it expires, in seconds since the epoch; 0 if the
+    data does not say.
     """
 
     same: bool = False
@@ -182,12 +192,39 @@ class Answer(Struct, frozen=True):
     steps: tuple[StepReport, ...] = ()
     domains: tuple[str, ...] | None = None
     unlisted: tuple[str, ...] = ()
+    full: bool = True
+    proof: Literal["none", "transport", "producer"] = "transport"
+    unfinished: dict[str, str] = {}
+    finished: tuple[str, ...] = ()
+    containers: bool = False
+    made: float = 0.0
+    expires: float = 0.0
+
+
+class Candidate(NamedTuple):
+    """A recipient that is about to be removed: its address, and its label in the source's last answer that had it."""
+
+    address: str
+    label: str
+
+
+class Confirmation(Struct, frozen=True):
+    """The answer about single recipients: ``present`` are those that the source still has.
+
+    ``unseen`` maps the others whose surroundings the source does not show to the DN of their container: the account
+    may have lost its rights there.
+    """
+
+    present: frozenset[str] = frozenset()
+    unseen: dict[str, str] = {}
 
 
 class Source(Protocol):
     """A configured source. The module's docstring has the rules on lifetime, threads and errors.
 
-    A source may have ``give_up()``, which aborts the network connection of the current fetch.
+    A source may have ``give_up()``, which aborts the network connection of the current fetch, and
+    ``confirm(candidates: Sequence[Candidate], ends: float) -> Confirmation``, which asks for single recipients before
+    they are removed. ``ends`` is the deadline on the clock of time.monotonic(). It raises SourceError if it cannot ask.
     """
 
     def fetch(self, request: Request) -> Answer:
