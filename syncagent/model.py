@@ -118,20 +118,25 @@ class Counts(Struct, frozen=True, kw_only=True):
     """The counts of one domain, as input of the guard.
 
     ``missing`` recipients are published and in no source. For ``approved`` of them a person approved the removal.
-    ``leaving``: the removal of the relay domain itself is held. ``window_start`` is the number of recipients at the
-    start of the window, ``window_removed`` the number removed since; approved removals count in neither.
+    ``frozen`` of them belong to a hold that is frozen. ``window_start`` is the number of recipients at the start of the
+    window, ``window_removed`` the number removed since; approved removals and frozen recipients count in neither.
     """
 
     domain: str
     configured: bool = True
-    leaving: bool = False
     wanted: int = 0
     added: int = 0
     missing: int = 0
     approved: int = 0
+    frozen: int = 0
     catch_alls_missing: tuple[str, ...] = ()
     window_start: int = 0
     window_removed: int = 0
+
+    @property
+    def stake(self) -> int:
+        """Number of recipients that would go now if nothing held them."""
+        return self.missing - self.approved - self.frozen
 
     @property
     def before(self) -> int:
@@ -163,7 +168,7 @@ ReasonKind = Literal[
 
 
 class Loss(Struct, frozen=True):
-    """The loss of a domain or of the whole map that exceeds both limits. ``window`` is in seconds."""
+    """The loss of a domain or of the whole map that exceeds a limit. ``window`` is in seconds."""
 
     lost: int
     size: int
@@ -172,9 +177,9 @@ class Loss(Struct, frozen=True):
     """Number of recipients in ``lost`` that were removed earlier in the window."""
     window: float
     share: float
-    """limits.removed_percent, in percent."""
+    """limits.removed_percent, in percent; 0 for another limit."""
     floor: int
-    """limits.removed_floor, a number of recipients."""
+    """limits.removed_floor, or limits.removed_max: a number of recipients."""
 
 
 class Reason(Struct, frozen=True):
@@ -225,10 +230,37 @@ DOMAIN_HOLD = "relay_domains:"
 """Prefix of ``Hold.domain`` if the hold is of the relay domain itself, not of its recipients."""
 
 
+LOSSES: tuple[ReasonKind, ...] = (
+    "emptied",
+    "catch-all",
+    "max",
+    "half",
+    "percent",
+    "whole-percent",
+    "container",
+    "same-answer",
+)
+"""Kinds of reasons that capture the recipients they hold, the most severe first."""
+
+
+WAITS: frozenset[ReasonKind] = frozenset({"source-failing", "source-outdated", "doubt"})
+"""Kinds of reasons that end without a person who approves the hold: another exit status than 65 tells of them."""
+
+
+class Shown(Struct, frozen=True):
+    """An ID that a hold had before: the hold's version then, and until when the hold had it."""
+
+    id: str
+    version: int
+    until: float
+
+
 class Hold(Struct, frozen=True):
     """Held removals of a domain's recipients, or the held removal of the relay domain itself.
 
-    Times are in seconds since the epoch. ``approved_at`` is 0 without an approval.
+    Times are in seconds since the epoch. ``approved_at`` is 0 without an approval. A hold of a kind in ``LOSSES`` is
+    open for a time, in which further recipients join it, and then frozen. ``id`` is a digest of kind, domain and
+    recipients; a frozen hold keeps it. A hold of an older version has neither ``key`` nor ``kind``, and is frozen.
     """
 
     id: str
@@ -237,11 +269,51 @@ class Hold(Struct, frozen=True):
     since: float
     reasons: tuple[Reason, ...]
     approved_at: float = 0.0
+    key: str = ""
+    """Identity between runs, as in the list of kept recipients; the ID if empty."""
+    kind: str = ""
+    """Kind of the most severe reason."""
+    version: int = 0
+    """Number of runs that added recipients. Each recipient has the version at which it joined."""
+    approved_version: int = 0
+    """The recipients that joined at this version or before are approved, if ``approved_at`` is set."""
+    frozen_at: float = 0.0
+    """When it was frozen; 0 if it is open, or of a kind that is never frozen."""
+    shown: tuple[Shown, ...] = ()
+    """The IDs that it had while it was open."""
+    main: str = ""
+    """Key of the hold with which it is approved and ends (``same-answer``)."""
+
+    @property
+    def identity(self) -> str:
+        """Identity between runs."""
+        return self.key or self.id
+
+    @property
+    def is_frozen(self) -> bool:
+        """True if no recipient can join it any more."""
+        return bool(self.frozen_at) or (not self.kind and any(reason.kind in LOSSES for reason in self.reasons))
+
+    @property
+    def collecting(self) -> bool:
+        """True if recipients can still join it, so that its ID may change."""
+        return self.kind in LOSSES and not self.frozen_at
+
+    def version_of(self, hold_id: str) -> int | None:
+        """Return the version that the hold had under this ID, None if it never had it."""
+        if hold_id == self.id:
+            return self.version
+        return next((shown.version for shown in reversed(self.shown) if shown.id == hold_id), None)
 
     @property
     def approvable(self) -> bool:
         """True if a person may overrule every reason."""
-        return all(reason.approvable for reason in self.reasons)
+        return all(reason.approvable for reason in self.reasons) and not self.main
+
+    @property
+    def is_of_recipients(self) -> bool:
+        """True if recipients are held, not a relay domain, or what is said of a source or of the state."""
+        return self.domain != ALL_DOMAINS and (":" not in self.domain or self.domain.startswith("["))
 
     @property
     def is_of_domain(self) -> bool:
@@ -254,11 +326,8 @@ class Hold(Struct, frozen=True):
 
     @property
     def waits(self) -> bool:
-        """True if failing sources, or a doubt table that cannot be published, are the only reasons.
-
-        Such a hold ends without a person who approves it.
-        """
-        return all(reason.kind in {"source-failing", "doubt"} for reason in self.reasons)
+        """True if every reason ends without a person who approves it."""
+        return all(reason.kind in WAITS for reason in self.reasons)
 
 
 DoubtKind = Literal[
@@ -317,10 +386,11 @@ class Refusal(Struct, frozen=True):
     """The reason why a hold cannot be approved.
 
     ``unknown``: no hold has the ID; ``holds`` are the current IDs. ``domain-first``: ``first``, the hold of the relay
-    domain itself, must be approved before or with it. ``final``: ``reason`` cannot be overruled.
+    domain itself, must be approved before or with it. ``with``: it is approved with ``first``. ``final``: ``reason``
+    cannot be overruled.
     """
 
-    kind: Literal["unknown", "domain-first", "final"]
+    kind: Literal["unknown", "domain-first", "with", "final"]
     hold_id: str
     holds: tuple[str, ...] = ()
     first: Hold | None = None

@@ -65,6 +65,7 @@ class Scenario:
         self.limits: dict[str, object] = {"removal_grace": "0s"}
         self.domain_limits: dict[str, dict[str, object]] = {}
         self.sources: dict[str, dict[str, object]] = {name: {} for name in sources or ("corp",)}
+        self.confirm_after = "0s"
         self.config, self.state = directory / "syncagent.toml", directory / "state"
         self.map = directory / "relay_recipients"
         self.postmap_fails, self.postmap_waits = directory / "postmap-fails", directory / "postmap-waits"
@@ -138,7 +139,12 @@ class Scenario:
         }
         tables |= {f'limits."{domain}"': own for domain, own in self.domain_limits.items()}
         for name, own in self.sources.items():
-            tables[f"sources.{name}"] = {"type": "file", "path": str(self.file(name)), **own}
+            tables[f"sources.{name}"] = {
+                "type": "file",
+                "path": str(self.file(name)),
+                "confirm_after": self.confirm_after,
+                **own,
+            }
         lines: list[str] = []
         for head, table in tables.items():
             lines += [f"[{head}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items()), ""]

@@ -42,13 +42,17 @@ PURE = {
     "state.messages",
     "sync",
     "sync.approvals",
+    "sync.conditions",
     "sync.doubt",
     "sync.guard",
+    "sync.holds",
+    "sync.missing",
     "sync.outcome",
     "sync.relay_domains",
     "sync.removals",
     "sync.scope",
     "sync.unchanged",
+    "sync.waiting",
 }
 DOING = {"os", "subprocess", "sqlite3", "socket", "tempfile", "shutil", "threading", "time", "io", "logging"}
 

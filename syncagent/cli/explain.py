@@ -20,14 +20,15 @@ from syncagent.state import history
 from syncagent.state.database import ledger_errors, reading
 from syncagent.state.doubts import Doubts
 from syncagent.state.snapshot import escape, rejects_of, unescape
-from syncagent.sync.removals import HOLD
+from syncagent.sync.missing import HOLD, Kept
 from syncagent.values.types import Domain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from syncagent.config.tables import Config
+    from syncagent.model import Hold
     from syncagent.state.database import Ledger
     from syncagent.state.records import Finished
 
@@ -99,7 +100,7 @@ def explain(config: Config, spelled: str) -> Explanation:
     if address:
         said = _said(snapshots, address)
         reasons += _out_of_scope(config, address, said)
-        reasons += _kept(config, finished, address, {key: hold.approvable for key, hold in holds.items()})
+        reasons += _kept(config, finished, address, holds.values())
     with ledger_errors(config.state.directory):
         reasons += _rejected(snapshots, spelled, address)
     happened = tuple(history.of_address(config, address)) if address else ()
@@ -184,11 +185,10 @@ def _out_of_scope(config: Config, address: str, said: tuple[SourceEntry, ...]) -
         yield f"a catch-all enters only where postfix.catch_all permits it: add {domain} there"
 
 
-def _kept(config: Config, finished: Finished | None, address: str, holds: dict[str, bool]) -> Iterator[str]:
+def _kept(config: Config, finished: Finished | None, address: str, holds: Collection[Hold]) -> Iterator[str]:
     """Yield the reason why an address that no source lists any more is still published: a hold or the grace period.
 
-    ``holds`` maps the IDs of current holds to whether they can be approved. Yields nothing if the list of kept
-    addresses cannot be read.
+    ``holds`` are the current holds. Yields nothing if the list of kept addresses cannot be read.
     """
     if finished is None:
         return
@@ -198,12 +198,15 @@ def _kept(config: Config, finished: Finished | None, address: str, holds: dict[s
         return
     with contextlib.closing(lines):
         for line in lines.starting_with(f"{address}\t".encode()):
-            _, since, why, who = (line.decode() + "\t").split("\t")[:4]
-            when = f"no source has had it since {_time(float(since))}{f', {who} last' if who else ''}"
-            if why.startswith(HOLD.decode()):
-                key = why[len(HOLD) :]
-                remedy = f"; to let it go: {config.command('approve', key)}" if holds.get(key) else ""
-                yield f"{when}; its removal is held under {key}{remedy}"
+            kept = Kept.parse(line.split(b"\t")[1:])
+            who = f", {kept.said.decode()} last" if kept.said else ""
+            when = f"no source has had it since {_time(float(kept.since))}{who}"
+            if kept.why.startswith(HOLD):
+                key = kept.why.removeprefix(HOLD).decode()
+                hold = next((hold for hold in holds if hold.identity == key), None)
+                shown = hold.id if hold else key
+                remedy = f"; to let it go: {config.command('approve', shown)}" if hold and hold.approvable else ""
+                yield f"{when}; its removal is held under {shown}{remedy}"
             else:
                 yield f"{when}; it stays for now (limits.removal_grace)"
 

@@ -71,6 +71,7 @@ class DomainLimits(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     removed_percent: float | UnsetType = UNSET
     removed_floor: int | UnsetType = UNSET
+    removed_max: int | UnsetType = UNSET
     removal_grace: Duration | UnsetType = UNSET
 
 
@@ -81,12 +82,21 @@ class GeneralLimits(Struct, frozen=True, kw_only=True):
     """If a domain, or the whole map, would lose more than this percentage of its recipients ..."""
     removed_floor: int = 5
     """... and more than this number of recipients, its removals are held."""
+    removed_max: int | None = None
+    """If a domain, or the whole map, would lose more than this number of recipients, its removals are held; unless set
+    500, or 0.5 % if that is more."""
     removed_window: Duration = Duration(86400)
-    """Removals of this time before a run count towards both limits."""
+    """Removals of this time before a run count towards these limits."""
+    collect: Duration = Duration(600)
+    """How long further removals join a hold before it is told of and its ID is final."""
     removal_grace: Duration = Duration(3600)
     """How long an address must be missing, in two complete answers or more, before it is removed; "0s": at once."""
     canaries: tuple[Address, ...] = ()
     """Addresses that the sources always list; if one is missing, all removals are held."""
+
+
+_LEAST_MAX, _MAX_SHARE = 500, 0.005
+"""The default of removed_max: a number of recipients, or a share of them if that is more."""
 
 
 class Limits(GeneralLimits, frozen=True, kw_only=True):
@@ -103,6 +113,15 @@ class Limits(GeneralLimits, frozen=True, kw_only=True):
             self.removed_floor if own.removed_floor is UNSET else own.removed_floor,
             self.removal_grace if own.removal_grace is UNSET else own.removal_grace,
         )
+
+    def most(self, domain: str, size: int) -> int:
+        """Return removed_max of a relay domain, or of the whole map if ``domain`` is "".
+
+        ``size`` is its number of recipients, by which the default is computed.
+        """
+        own = self.domains.get(Domain(domain), DomainLimits()).removed_max if domain else UNSET
+        limit = self.removed_max if own is UNSET else own
+        return max(_LEAST_MAX, int(size * _MAX_SHARE)) if limit is None else limit
 
 
 class Schedule(Struct, frozen=True, kw_only=True):

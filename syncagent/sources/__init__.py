@@ -97,12 +97,15 @@ class Common(Struct, frozen=True, kw_only=True):
     """How often the agent fetches it; as schedule.every or schedule.cron say unless set."""
     relay_domains: tuple[Domain, ...] = ()
     """Relay domains that are in doubt while this source fails, besides those in which it has or had recipients."""
+    confirm_after: Duration = Duration(86400)
+    """How long a recipient must be missing at least before it is removed, if nothing but the transport proves that the
+    list is whole (no end line, no result code); "0s": limits.removal_grace alone."""
     unlisted: Literal["doubt", "refuse"] = "doubt"
     """What unknown recipients get where it has recipients that it does not list (a held catch-all, a pattern): 450 by
     "doubt", 550 by "refuse"."""
 
 
-NOT_FETCHED = ("relay_domains", "unlisted")
+NOT_FETCHED = ("relay_domains", "unlisted", "confirm_after")
 """Keys of ``Common`` that do not change what a fetch returns: they are no part of a source's digest."""
 
 

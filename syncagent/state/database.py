@@ -187,15 +187,19 @@ class Ledger:
             database.execute("INSERT OR REPLACE INTO source VALUES (?, ?)", (state.name, _encode(state)))
         self.sources[state.name] = state
 
-    def approve(self, ids: Collection[str], now: float) -> None:
-        """Record the approval of these holds, at time ``now``. ``ids`` must be IDs of current holds."""
-        if not ids:
-            return
-        with self._transaction() as database:
-            for hold_id in ids:
-                hold = msgspec.structs.replace(self.holds[hold_id], approved_at=now)
-                database.execute("UPDATE hold SET state = ? WHERE id = ?", (_encode(hold), hold_id))
-                self.holds[hold_id] = hold
+    def save_holds(self, holds: Collection[Hold]) -> None:
+        """Record holds anew, such as with their approvals. They must be recorded under their IDs already."""
+        if holds:
+            with self._transaction() as database:
+                rows = [(_encode(hold), hold.id) for hold in holds]
+                database.executemany("UPDATE hold SET state = ? WHERE id = ?", rows)
+            self.holds.update({hold.id: hold for hold in holds})
+
+    def finished_snapshots(self) -> dict[str, Path]:
+        """Return the snapshot files of the last finished run, by source; those of the sources if none is recorded."""
+        held = {name: state.snapshot.file for name, state in self.sources.items() if state.snapshot}
+        files = held | (self.finished.snapshot_files if self.finished else {})
+        return {name: self.snapshots / file for name, file in files.items()}
 
     def window(self, since: float) -> dict[str, tuple[int, int]]:
         """Return (number added, number removed) by domain, for changes after ``since``.
@@ -399,6 +403,7 @@ class Ledger:
         referred = {state.snapshot.file for state in self.sources.values() if state.snapshot}
         if self.finished:
             referred |= {self.finished.kept.name, self.finished.published.name}
+            referred |= set(self.finished.snapshot_files.values())
         referred |= {row[0] for row in self._rows("SELECT changes_file FROM run WHERE changes_file IS NOT NULL")}
         for directory in (self.snapshots, self.lists, self.changes):
             directory.mkdir(mode=0o750, exist_ok=True)

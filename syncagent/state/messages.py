@@ -14,7 +14,7 @@ from syncagent.values.types import spell_seconds
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from syncagent.model import DoubtKind, Hold, Lack, Note, NoteKind, Reason, ReasonKind, Refusal
+    from syncagent.model import DoubtKind, Hold, Lack, Loss, Note, NoteKind, Reason, ReasonKind, Refusal
     from syncagent.state.doubt_groups import DoubtGroup
     from syncagent.state.doubt_status import DoubtStatus
     from syncagent.state.lag import Lag
@@ -100,9 +100,34 @@ def _lost(reason: Reason, subject: str) -> str:
     loss = reason.loss
     if loss is None:
         return f"{subject} would lose too much"
-    before = f" ({loss.before:,} of them in the last {spell_seconds(loss.window)})" if loss.before else ""
     limits = f"over {loss.share:g}% and over {loss.floor:,}"
-    return f"{subject} would lose {loss.lost:,} of {loss.size:,}{before}, {limits}"
+    return f"{subject} would lose {loss.lost:,} of {loss.size:,}{_before(loss)}, {limits}"
+
+
+def _half(reason: Reason) -> str:
+    loss = reason.loss
+    if loss is None:
+        return f"{reason.subjects[0]} would lose at least half of its recipients"
+    return f"{reason.subjects[0]} would lose {loss.lost:,} of {loss.size:,}{_before(loss)}: at least half of them"
+
+
+def _max(reason: Reason) -> str:
+    subject, loss = reason.subjects[0] if reason.subjects else "the whole map", reason.loss
+    if loss is None:
+        return f"{subject} would lose too many recipients"
+    return f"{subject} would lose {loss.lost:,} of {loss.size:,}{_before(loss)}, over {loss.floor:,} (removed_max)"
+
+
+def _container(reason: Reason) -> str:
+    return f"no entry is left in {reason.subjects[0]}: did the account lose its rights there?"
+
+
+def _same_answer(reason: Reason) -> str:
+    return f"the answer that lacks them lacks too many of {reason.subjects[0]}: approved and ended with that hold"
+
+
+def _before(loss: Loss) -> str:
+    return f" ({loss.before:,} of them in the last {spell_seconds(loss.window)})" if loss.before else ""
 
 
 def _no_doubt_table(_: Reason) -> str:
@@ -120,6 +145,10 @@ _REASONS: dict[ReasonKind, Callable[[Reason], str]] = {
     "doubt": _no_doubt_table,
     "percent": _percent,
     "whole-percent": _whole_percent,
+    "half": _half,
+    "max": _max,
+    "container": _container,
+    "same-answer": _same_answer,
 }
 
 
@@ -151,6 +180,8 @@ def refusal(refused: Refusal) -> str:
     if refused.kind == "unknown":
         current = ", ".join(refused.holds) or "none"
         return f'unknown hold ID "{refused.hold_id}"; current holds: {current} (see syncagent status)'
+    if refused.kind == "with" and refused.first:
+        return f"{refused.hold_id} is approved with {refused.first.id}, {held(refused.first)}: approve that"
     if refused.first:
         text = f"{refused.hold_id} cannot be approved before {refused.first.id}, {held(refused.first)}"
         return f"{text}: approve that first, or both at once; nothing is approved"

@@ -34,8 +34,8 @@ class State(Ledger):
     """The open state directory of one run.
 
     ``new_snapshots`` is the directory for the snapshots that the run writes, ``spool`` that for temporary files.
-    ``last_snapshots`` are the snapshot files from before the run, by source: they show which sources listed a missing
-    address last.
+    ``last_snapshots`` are the snapshot files of the last finished run, by source: they show which sources listed a
+    missing recipient last.
     """
 
     is_dry = False
@@ -50,8 +50,7 @@ class State(Ledger):
         self.spool = self.prepare()
         stack.callback(shutil.rmtree, self.spool, ignore_errors=True)
         self.new_snapshots = self.snapshots
-        held = {name: state.snapshot for name, state in self.sources.items() if state.snapshot}
-        self.last_snapshots = {name: self.snapshots / snapshot.file for name, snapshot in held.items()}
+        self.last_snapshots = self.finished_snapshots()
 
     def save_sources(self, states: Iterable[SourceState]) -> None:
         """Record the state of each source, in one transaction for each."""
@@ -85,7 +84,7 @@ class DryState(State):
     is_dry = True
 
     def __init__(self, directory: Path, stack: contextlib.ExitStack) -> None:
-        """Open the directory for reading. ``last_snapshots`` is empty, since a dry run writes no history.
+        """Open the directory for reading.
 
         Raises LedgerError if the database cannot be read.
         """
@@ -93,12 +92,12 @@ class DryState(State):
         stack.callback(self.close)
         self.spool = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="syncagent-plan-")))
         self.new_snapshots = self.spool
-        self.last_snapshots = {}
+        self.last_snapshots = self.finished_snapshots()
 
     def save_source(self, state: SourceState) -> None:
         """Do nothing, since this is a dry run."""
 
-    def approve(self, ids: Collection[str], now: float) -> None:
+    def save_holds(self, holds: Iterable[Hold]) -> None:
         """Do nothing, since this is a dry run."""
 
     def sweep(self, target: Target) -> None:

@@ -42,6 +42,10 @@ class Finished(Struct, frozen=True):
     """Accepted number of rejects by source. If a source has more, removals are held."""
     domains: tuple[str, ...] = ()
     domain_identities: Identities | None = None
+    snapshot_files: dict[str, str] = {}
+    """File names of the snapshots by source."""
+    looks: dict[str, float] = {}
+    """When the next confirming look of a source is due, in seconds since the epoch."""
 
     @property
     def inputs(self) -> Inputs:

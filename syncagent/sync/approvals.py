@@ -1,30 +1,64 @@
-"""Validation of hold IDs that a person approves."""
+"""Approvals of holds by a person, by their IDs. The code is pure."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from syncagent.errors import UnknownHoldError
 from syncagent.model import DOMAIN_HOLD, Hold, Refusal
 from syncagent.state import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
+
+REMEMBERED = 7 * 86400.0
+"""Seconds for which an ID that a hold had before can still be approved."""
 
 
-def check(ids: Collection[str], holds: Mapping[str, Hold]) -> None:
+def resolve(hold_id: str, holds: Iterable[Hold], now: float) -> tuple[Hold, int] | None:
+    """Return the hold that has an ID, or had it in the last seven days, and its version then; None if there is none."""
+    found = [(hold, version) for hold in holds if (version := hold.version_of(hold_id)) is not None]
+    current = [(hold, version) for hold, version in found if hold.id == hold_id]
+    recent = [
+        (hold, version)
+        for hold, version in found
+        if any(one.id == hold_id and one.until > now - REMEMBERED for one in hold.shown)
+    ]
+    return next(iter((*current, *recent)), None)
+
+
+def approved(ids: Iterable[str], holds: Mapping[str, Hold], now: float) -> list[Hold]:
+    """Return the holds with these IDs, with the approval of exactly the recipients that each ID was shown for.
+
+    The IDs must have passed ``check``.
+    """
+    given: dict[str, Hold] = {}
+    for hold_id in ids:
+        hold, version = resolve(hold_id, holds.values(), now) or (None, 0)
+        if hold:
+            latest = max(version, given[hold.id].approved_version if hold.id in given else 0)
+            given[hold.id] = replace(hold, approved_at=now, approved_version=latest)
+    return list(given.values())
+
+
+def check(ids: Collection[str], holds: Mapping[str, Hold], now: float) -> None:
     """Raise UnknownHoldError if any of the IDs cannot be approved. The caller then approves none."""
     for hold_id in ids:
-        refused = refusal(hold_id, ids, holds)
+        refused = refusal(hold_id, ids, holds, now)
         if refused:
             raise UnknownHoldError(messages.refusal(refused), refused)
 
 
-def refusal(hold_id: str, ids: Collection[str], holds: Mapping[str, Hold]) -> Refusal | None:
+def refusal(hold_id: str, ids: Collection[str], holds: Mapping[str, Hold], now: float) -> Refusal | None:
     """Return the reason why a hold cannot be approved together with ``ids``, None if it can."""
-    hold = holds.get(hold_id)
+    hold, _ = resolve(hold_id, holds.values(), now) or (None, 0)
     if hold is None:
         return Refusal("unknown", hold_id, holds=tuple(holds))
+    main = next((one for one in holds.values() if hold.main and one.identity == hold.main), None)
+    if main:
+        return Refusal("with", hold_id, first=main)
     first = _goes_before(hold, holds)
     if first and first.id not in ids:
         return Refusal("domain-first", hold_id, first=first)

@@ -6,9 +6,16 @@ captures until a person approves them are in ``guard``. The code is pure.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from msgspec import Struct
 
 from syncagent.model import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from syncagent.sync.missing import Kept
 
 
 class Condition(Struct, frozen=True):
@@ -16,10 +23,55 @@ class Condition(Struct, frozen=True):
 
     ``domains`` are relay domains; None for all. ``source``: only recipients that this source listed last, or whose
     source is not known; "" for all. ``since_run``: only recipients that were first missing in an answer of ``source``
-    in this run or a later one; "" for all.
+    in this run or a later one, or it is not known in which; "" for all.
     """
 
     reason: Reason
     domains: frozenset[str] | None = None
     source: str = ""
     since_run: str = ""
+
+    def applies(self, kept: Kept, group: str) -> bool:
+        """True if it holds a missing recipient of this relay domain."""
+        if self.domains is not None and group not in self.domains:
+            return False
+        if self.source and kept.sources and self.source not in kept.sources:
+            return False
+        answers = kept.answers
+        if not self.since_run or not answers:
+            return True
+        return any(source == self.source and run >= self.since_run for source, run in answers)
+
+
+def source_failing(failing: Sequence[str]) -> Reason:
+    """Return the reason for failing sources: the missing recipients may be in these."""
+    return Reason("source-failing", subjects=tuple(failing))
+
+
+def of_sources(failing: Sequence[str]) -> Iterator[Condition]:
+    """Yield the condition that sources fail."""
+    if failing:
+        yield Condition(source_failing(failing))
+
+
+def of_canaries(absent: Iterable[str]) -> Iterator[Condition]:
+    """Yield a condition for each canary that no source has."""
+    yield from (Condition(Reason("canary", approvable=False, subjects=(canary,))) for canary in absent)
+
+
+def of_map(wanted: int) -> Iterator[Condition]:
+    """Yield the condition that no source has any recipient."""
+    if not wanted:
+        yield Condition(Reason("empty-map", approvable=False))
+
+
+def of_leaving(domains: Iterable[str]) -> Iterator[Condition]:
+    """Yield a condition for each domain whose own removal is held. Its recipients stay until that is approved."""
+    for domain in sorted(domains):
+        yield Condition(Reason("domain", approvable=False, subjects=(domain,)), frozenset({domain}))
+
+
+def of_doubt_table(*, in_force: bool) -> Iterator[Condition]:
+    """Yield the condition that the doubt table is not in force: removed recipients would get 550 at once."""
+    if not in_force:
+        yield Condition(Reason("doubt", approvable=False))

@@ -1,6 +1,6 @@
 """The recipient lists of a run, as files in its spool: wanted, added, missing, kept, removed, next published.
 
-This module copies lines between the files. The decision on each missing address is made in ``removals``.
+This module copies lines between the files. The decision on each missing recipient is made in ``removals``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import IO, TYPE_CHECKING
 
 from syncagent.files import pipeline, sorted_lines
 from syncagent.state import snapshot
-from syncagent.sync.removals import DomainCounter, GracePolicy, RemovalDecider, remembered
+from syncagent.sync.missing import Kept, remembered
+from syncagent.sync.removals import DomainCounter
 from syncagent.sync.scope import Scope
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from syncagent.files.search import SnapshotIndex
     from syncagent.files.sorted_lines import SortedFile
     from syncagent.sync.fetch import Fetched
+    from syncagent.sync.missing import Missing, RemovalPolicy
+    from syncagent.sync.origins import Origins
     from syncagent.sync.relay_domains import Domains
+    from syncagent.sync.removals import RemovalDecider
 
 _MANY = 10_000
 
@@ -46,6 +50,7 @@ class Diff:
     relay_domains: tuple[str, ...] = ()
     """The relay domains to publish."""
     counter: DomainCounter = field(default_factory=DomainCounter)
+    policy: RemovalPolicy = field(init=False)
     _looked_up: int = 0
 
     def __post_init__(self) -> None:
@@ -61,12 +66,15 @@ class Diff:
             self.next_published,
         ) = (self.spool / name for name in names)
 
-    def compare(self, before: SortedFile | Path, kept: SortedFile | None, policy: GracePolicy) -> None:
+    def compare(
+        self, before: SortedFile | Path, kept: SortedFile | None, policy: RemovalPolicy, origins: Origins
+    ) -> None:
         """Write ``added`` and ``missing``, the differences of ``wanted`` from ``before``, and count them by domain.
 
-        ``kept`` is the list of addresses that the last run kept, None if there is none.
+        ``kept`` is the list of recipients that the last run kept, None if there is none. ``missing`` gets the lines of
+        the missing recipients as they are in ``kept``, new ones with what ``origins`` knows of them.
         """
-        self._kept, self._policy = kept, policy
+        self.policy = policy
         if not sorted_lines.size_of(before):  # a first import: every recipient is added
             self.added, self.counter.added = self.wanted, self.scope.wanted.copy()
             self.missing.touch()
@@ -76,13 +84,22 @@ class Diff:
             self.added.open("wb") as new,
             self.missing.open("wb") as gone,
         ):
-            missing = self._only_missing(chunks, new, gone)
-            for address, since, why, _ in remembered(missing, self._kept_lines()):
-                group, configured = self.scope.group(address)
-                self.counter.count(policy.missing(address, since, why, group), configured=configured)
+            for address, known in remembered(self._only_missing(chunks, new), _lines(kept) if kept else ()):
+                missing = self._missing(address, known or self._first(address, origins))
+                gone.write(missing.kept.line(address))
+                self.counter.count(missing)
 
-    def _only_missing(self, chunks: Iterable[bytes], new: IO[bytes], gone: IO[bytes]) -> Iterator[bytes]:
-        """Write the added addresses to ``new`` and the missing ones to ``gone``. Yield the missing ones."""
+    def _first(self, address: bytes, origins: Origins) -> Kept:
+        """Return the record of a recipient that was not missing before."""
+        by_configuration = self.scope.is_excluded(address) or not self.scope.group(address)[1]
+        return origins.of(address, by_configuration=by_configuration)
+
+    def _missing(self, address: bytes, kept: Kept) -> Missing:
+        group, configured = self.scope.group(address)
+        return self.policy.missing(address, kept, group, configured=configured)
+
+    def _only_missing(self, chunks: Iterable[bytes], new: IO[bytes]) -> Iterator[bytes]:
+        """Write the added addresses to ``new``. Yield the missing ones."""
         for chunk in chunks:
             lines = chunk.removesuffix(b"\n").split(b"\n")
             missing = [line[1:] for line in lines if line.startswith(b"\t")] if b"\t" in chunk else []
@@ -91,36 +108,37 @@ class Diff:
                 new.write(b"\n".join(added) + b"\n")
                 for domain, count in Counter([address.rpartition(b"@")[2] for address in added]).items():
                     self.counter.added[self.scope.group(b"@" + domain)[0]] += count
-            for address in missing:
-                gone.write(address + b"\n")
-                yield address
+            yield from missing
 
-    def decide(self, decider: RemovalDecider, last: SnapshotIndex) -> None:
-        """Write the kept lines with their reasons, the removed addresses, and the next published list.
-
-        ``last`` is the index of the last snapshots. It gives the sources that last listed an address.
-        """
+    def decide(self, decider: RemovalDecider) -> None:
+        """Write the kept lines with their reasons, the removed ones, and the next published list."""
         with (
-            self.missing.open("rb") as asked,
-            self.kept_lines.open("wb") as lines,
+            self.missing.open("rb") as lines,
+            self.kept_lines.open("wb") as kept_lines,
             self.kept_addresses.open("wb") as addresses,
             self.removed.open("wb") as gone,
         ):
-            for address, since, why, said in remembered((line[:-1] for line in asked), self._kept_lines()):
-                group = self.scope.group(address)[0]
-                missing = self._policy.missing(address, since, why, group)
-                stays = decider.decide(missing, self.limits.of(group)[2])
-                had = said or self._sources(last, address)
+            for line in lines:
+                address, *fields = line[:-1].split(b"\t")
+                missing = self._missing(address, Kept.parse(fields))
+                stays = decider.decide(missing)
                 if stays is None:
-                    gone.write(address + b"\t" + had + b"\n")
+                    gone.write(missing.kept.line(address))
                 else:
-                    lines.write(missing.kept_line(stays, had))
+                    kept_lines.write(stays.line(address))
                     addresses.write(address + b"\n")
         if self.kept_addresses.stat().st_size:
             with pipeline.merged([self.wanted, self.kept_addresses]) as both:
                 pipeline.write_plain(self.next_published, both.chunks())
         else:
             self.next_published = self.wanted
+
+    def removals(self) -> Iterator[Missing]:
+        """Yield the recipients that are removed by the last decision."""
+        with self.removed.open("rb") as lines:
+            for line in lines:
+                address, *fields = line[:-1].split(b"\t")
+                yield self._missing(address, Kept.parse(fields))
 
     def all_new(self, addresses: frozenset[bytes]) -> bool:
         """True if all of the addresses are in ``added``, so that none was published before."""
@@ -146,16 +164,13 @@ class Diff:
                 yield line[:-1].decode(), True, self._sources(now, line[:-1]).decode()
         with self.removed.open("rb") as lines:
             for line in lines:
-                address, _, said = line[:-1].partition(b"\t")
-                yield address.decode(), False, said.decode()
+                address, *fields = line[:-1].split(b"\t")
+                yield address.decode(), False, Kept.parse(fields).said.decode()
 
     def _sources(self, finder: SnapshotIndex, address: bytes) -> bytes:
         """Return the comma-separated sources that list an address; empty after 10,000 look-ups, to limit the time."""
         self._looked_up += 1
         return ",".join(finder.sources(address)).encode() if self._looked_up <= _MANY else b""
-
-    def _kept_lines(self) -> Iterator[bytes]:
-        return _lines(self._kept) if self._kept else iter(())
 
 
 def _lines(file: SortedFile) -> Iterator[bytes]:

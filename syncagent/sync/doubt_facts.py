@@ -82,7 +82,7 @@ def with_guard(facts: doubt.Facts, guarded: Guarded, sources: Concerns) -> doubt
 def new(guarded: Guarded, last: Finished | None) -> list[str]:
     """Return the domains that are published for the first time."""
     known = {change.domain for change in last.plan.domains if change.after} if last else set()
-    first = (count.domain for count in guarded.counts if count.wanted and not count.before)
+    first = (count.domain for count in guarded.losses.counts if count.wanted and not count.before)
     return [domain for domain in first if domain not in known]
 
 

@@ -1,4 +1,4 @@
-"""The guard: computes the reasons to hold removals from counts. It is pure: no files, no clock.
+"""The guard: computes from counts which losses are too large. It is pure: no files, no clock.
 
 To add a rule, add a function to ``DOMAIN_RULES``, its ``ReasonKind``, its sentence in ``state.messages``, its
 configuration key, its documentation, and its cases in ``tests/test_hold_reasons.py``.
@@ -10,6 +10,8 @@ import base64
 import hashlib
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from syncagent.model import Lack, Loss, Reason
 
 if TYPE_CHECKING:
@@ -18,113 +20,96 @@ if TYPE_CHECKING:
     from syncagent.config.tables import Limits
     from syncagent.model import Counts, SourceReport
 
+ID_LENGTH = 8
+_LEAST_HALF = 2
 
-def evaluate(
-    domains: Sequence[Counts],
-    limits: Limits,
-    *,
-    failing: Sequence[str],
-    absent_canaries: Sequence[str],
-    rejecting: Sequence[str] = (),
-) -> dict[str, tuple[Reason, ...]]:
-    """Return the reasons to hold removals, by domain. A domain whose removals are not held is left out.
 
-    The limits count only missing recipients that are not approved. A reason that is not approvable holds approved
-    removals too. ``failing`` and ``rejecting`` are names of sources.
+def evaluate(domains: Sequence[Counts], limits: Limits) -> dict[str, tuple[Reason, ...]]:
+    """Return the losses that are too large, by domain. A domain whose removals may go is left out.
+
+    Only missing recipients count that are neither approved nor frozen.
     """
-    everywhere = [*_everywhere(domains, failing, absent_canaries), *map(_rejecting, rejecting)]
-    held = {}
-    for counts in domains:
-        own = [reason for rule in DOMAIN_RULES if (reason := rule(counts, limits))]
-        if counts.missing and (own or everywhere):
-            held[counts.domain] = (*own, *everywhere)
-    whole = _whole(domains, limits, {domain for domain, reasons in held.items() if len(reasons) > len(everywhere)})
+    held = {counts.domain: own for counts in domains if (own := of_domain(counts, limits))}
+    whole = of_whole(domains, limits, held)
     if whole:
-        for counts in domains:
-            if _at_stake(counts) and counts.domain not in held:
-                held[counts.domain] = (whole,)
+        more = {counts.domain: whole for counts in domains if counts.stake and counts.domain not in held}
+        return {**held, **more}
     return held
 
 
-def without_doubt_table(
-    domains: Sequence[Counts], reasons: Mapping[str, tuple[Reason, ...]]
-) -> dict[str, tuple[Reason, ...]]:
-    """Return the reasons with one more for each domain with missing recipients: the doubt table is not in force."""
-    more = Reason("doubt", approvable=False)
-    return {counts.domain: (*reasons.get(counts.domain, ()), more) for counts in domains if counts.missing}
+def of_domain(counts: Counts, limits: Limits) -> tuple[Reason, ...]:
+    """Return the reasons to hold what a domain would lose now, by its own limits."""
+    return tuple(reason for rule in DOMAIN_RULES if (reason := rule(counts, limits))) if counts.stake else ()
 
 
-def _at_stake(counts: Counts) -> int:
-    return counts.missing - counts.approved
-
-
-def _everywhere(domains: Sequence[Counts], failing: Sequence[str], absent_canaries: Sequence[str]) -> list[Reason]:
-    reasons = [source_failing(failing)] if failing else []
-    reasons += [Reason("canary", approvable=False, subjects=(canary,)) for canary in absent_canaries]
-    if not sum(counts.wanted for counts in domains):
-        reasons.append(Reason("empty-map", approvable=False))
-    return reasons
-
-
-def source_failing(failing: Sequence[str]) -> Reason:
-    """Return the reason for failing sources: the missing recipients may be in these."""
-    return Reason("source-failing", subjects=tuple(failing))
-
-
-def _rejecting(source: str) -> Reason:
-    """Return the reason for a source with more rejects than before: missing recipients may be among them."""
-    return Reason("rejects", subjects=(source,))
+def alone(counts: Counts, members: int, catch_alls: tuple[str, ...]) -> Counts:
+    """Return the counts of a domain as if it would lose only the members of one frozen hold now."""
+    start = counts.window_start + members
+    return replace(counts, missing=members, approved=0, frozen=0, catch_alls_missing=catch_alls, window_start=start)
 
 
 def percent(counts: Counts, limits: Limits) -> Reason | None:
     """Return a reason if the domain would lose too large a share, counting earlier removals in the window."""
     share, floor, _ = limits.of(counts.domain)
-    loss = _too_much([counts], (), (share, floor), limits.removed_window)
-    return Reason("percent", subjects=(counts.domain,), loss=loss) if loss else None
+    loss = _loss([counts], (), limits)
+    too_much = loss.lost > floor and loss.lost * 100 > share * loss.size
+    return Reason("percent", subjects=(counts.domain,), loss=_by(loss, share, floor)) if too_much else None
+
+
+def most(counts: Counts, limits: Limits) -> Reason | None:
+    """Return a reason if the domain would lose too many recipients, counting earlier removals in the window."""
+    loss = _loss([counts], (), limits)
+    limit = limits.most(counts.domain, loss.size)
+    return Reason("max", subjects=(counts.domain,), loss=_by(loss, 0, limit)) if loss.lost > limit else None
+
+
+def half(counts: Counts, limits: Limits) -> Reason | None:
+    """Return a reason if the domain would lose at least half of its recipients, and at least two."""
+    loss = _loss([counts], (), limits)
+    too_much = loss.lost >= _LEAST_HALF and loss.lost * 2 >= loss.size
+    return Reason("half", subjects=(counts.domain,), loss=loss) if too_much else None
 
 
 def emptied(counts: Counts, _: Limits) -> Reason | None:
     """Return a reason if the domain would have no recipient left."""
-    if counts.wanted or not _at_stake(counts):
+    if counts.wanted:
         return None
     return Reason("emptied", subjects=(counts.domain,), configured=counts.configured)
 
 
 def catch_all_lost(counts: Counts, _: Limits) -> Reason | None:
     """Return a reason if the domain would lose a catch-all, and so every address that no source lists."""
-    if not counts.catch_alls_missing or not _at_stake(counts):
-        return None
-    return Reason("catch-all", subjects=counts.catch_alls_missing)
+    return Reason("catch-all", subjects=counts.catch_alls_missing) if counts.catch_alls_missing else None
 
 
-def leaving(counts: Counts, _: Limits) -> Reason | None:
-    """Return a reason if the removal of the domain itself is held. Its recipients stay until that is approved."""
-    return Reason("domain", approvable=False, subjects=(counts.domain,)) if counts.leaving else None
+DOMAIN_RULES: tuple[Callable[[Counts, Limits], Reason | None], ...] = (emptied, catch_all_lost, most, half, percent)
+"""The rules for one domain, the most severe first. They are asked only if the domain would lose something."""
 
 
-DOMAIN_RULES: tuple[Callable[[Counts, Limits], Reason | None], ...] = (emptied, percent, catch_all_lost, leaving)
+def of_whole(domains: Sequence[Counts], limits: Limits, held: Collection[str] = ()) -> tuple[Reason, ...]:
+    """Return the reasons to hold what the domains together would lose now. Those in ``held`` lose nothing now."""
+    loss = _loss(domains, held, limits)
+    share, floor, limit = float(limits.removed_percent), limits.removed_floor, limits.most("", loss.size)
+    if loss.lost == loss.before:
+        return ()
+    reasons = []
+    if loss.lost > limit:
+        reasons.append(Reason("max", loss=_by(loss, 0, limit)))
+    if loss.lost > floor and loss.lost * 100 > share * loss.size:
+        reasons.append(Reason("whole-percent", loss=_by(loss, share, floor)))
+    return tuple(reasons)
 
 
-def _whole(domains: Sequence[Counts], limits: Limits, held: set[str]) -> Reason | None:
-    """Return a reason if the domains together would lose too large a share. Those in ``held`` lose nothing now."""
-    share = (limits.removed_percent, limits.removed_floor)
-    loss = _too_much(domains, held, share, limits.removed_window)
-    return Reason("whole-percent", loss=loss) if loss else None
-
-
-def _too_much(domains: Sequence[Counts], held: Collection[str], limit: tuple[float, int], window: float) -> Loss | None:
-    """Return the loss of all domains together if it exceeds both limits, else None.
-
-    ``limit`` is (percent of the recipients at the start of the window, number of recipients). Domains in ``held`` lose
-    nothing now, but their earlier removals in the window count.
-    """
-    stake = sum(_at_stake(counts) for counts in domains if counts.domain not in held)
+def _loss(domains: Sequence[Counts], held: Collection[str], limits: Limits) -> Loss:
+    """Return the loss of all domains together. Those in ``held`` lose nothing now, but their window counts."""
+    stake = sum(counts.stake for counts in domains if counts.domain not in held)
     gone = sum(counts.window_removed for counts in domains)
     size = sum(counts.window_start for counts in domains)
-    lost, (share, floor) = stake + gone, limit
-    if not stake or lost <= floor or lost * 100 <= share * size:
-        return None
-    return Loss(lost, size, gone, float(window), float(share), int(floor))
+    return Loss(stake + gone, size, gone, float(limits.removed_window), 0.0, 0)
+
+
+def _by(loss: Loss, share: float, floor: int) -> Loss:
+    return replace(loss, share=float(share), floor=int(floor))
 
 
 def first_run(
@@ -141,6 +126,17 @@ def first_run(
 
 
 def hold_id(domain: str, run_id: str) -> str:
-    """Return the ID of a run's hold of a domain: six characters of a-z and 2-7, derived from domain and run ID."""
-    digest = hashlib.sha256(f"{domain} {run_id}".encode()).digest()
-    return base64.b32encode(digest)[:6].decode().lower()
+    """Return the identity of a run's hold of a domain: six characters of a-z and 2-7, by domain and run ID."""
+    return _letters(hashlib.sha256(f"{domain} {run_id}".encode()).digest(), 6)
+
+
+def set_id(kind: str, domain: str, members: bytes) -> str:
+    """Return the ID of a hold by its content: characters of a-z and 2-7.
+
+    ``members`` is a digest of its recipients. Two backups that hold the same set show the same ID.
+    """
+    return _letters(hashlib.sha256(f"{kind}\0{domain}\0".encode() + members).digest(), ID_LENGTH)
+
+
+def _letters(digest: bytes, count: int) -> str:
+    return base64.b32encode(digest)[:count].decode().lower()

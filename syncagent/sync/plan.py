@@ -1,27 +1,32 @@
-"""The plan of a run: evaluates the guard on the counts, then applies its reasons to each missing address."""
+"""The plan of a run: evaluates the guard on the counts, then applies its reasons to each missing recipient."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from syncagent.files.search import SnapshotIndex
 from syncagent.model import SAMPLE, Plan
-from syncagent.sync import fetch, guard, removals
+from syncagent.sync import conditions, fetch, guard, holds, origins, removals
 from syncagent.sync.diff import head
-from syncagent.sync.removals import GracePolicy, RemovalDecider
+from syncagent.sync.missing import RemovalPolicy
+from syncagent.sync.removals import RemovalDecider, Tripped
+from syncagent.sync.waiting import Looked, Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from syncagent.config.tables import Limits
-    from syncagent.model import Counts, Hold, Lack, Reason
+    from syncagent.config.tables import Config
+    from syncagent.model import Hold, Lack, Reason
     from syncagent.state.opened import State
+    from syncagent.sync.conditions import Condition
     from syncagent.sync.diff import Diff
     from syncagent.sync.fetch import Fetched
     from syncagent.sync.relay_domains import Domains
+    from syncagent.sync.removals import Losses, Withheld
     from syncagent.sync.run import Run
 
 
@@ -37,48 +42,72 @@ class Decision:
     removed_approved: Mapping[str, int]
     """Number of removals that were approved, by domain."""
     next_due: float | None
-    """End of the first grace of a kept address, in seconds since the epoch; None if no address is in grace."""
+    """When a kept recipient must be decided again, in seconds since the epoch; None: never."""
+    looks: Mapping[str, float] = field(default_factory=dict)
+    """When the next confirming look of a source is due, in seconds since the epoch."""
 
 
-def grace_policy(answers: Sequence[Fetched], standing: Mapping[str, Hold], limits: Limits, run: Run) -> GracePolicy:
-    """Return the grace policy of this run: time, oldest of the sources' last successes, approved holds, limits."""
+def policy(config: Config, answers: Sequence[Fetched], standing: Mapping[str, Hold], run: Run) -> RemovalPolicy:
+    """Return the inputs of the decisions on missing recipients: time, last successes, recorded holds, waits."""
     oldest = min((answer.state.last_success for answer in answers), default=0.0)
-    return GracePolicy(run.now, oldest, frozenset(hold.id for hold in standing.values() if hold.approved_at), limits)
+    by_identity = {hold.identity: hold for hold in holds.of_recipients(standing)}
+    return RemovalPolicy(run.now, oldest, by_identity, config.limits, _waiting(config, answers))
+
+
+def _waiting(config: Config, answers: Sequence[Fetched]) -> Waiting:
+    """Return how long recipients of each source wait, and when it was last looked at."""
+    states = {answer.report.name: answer.state for answer in answers}
+    return Waiting(
+        {
+            name: Looked(states[name].proof, float(source.common.confirm_after), states[name].looked)
+            for name, source in config.sources.items()
+            if name in states
+        }
+    )
 
 
 @dataclass(frozen=True)
 class Guarded:
-    """The reasons of the guard to hold removals, by domain, and the data from which they were computed."""
+    """What the guard holds in a run, and the data from which it was computed."""
 
     run: Run
     answers: Sequence[Fetched]
     domains: Domains
     diff: Diff
-    counts: Sequence[Counts]
-    reasons: Mapping[str, tuple[Reason, ...]]
+    policy: RemovalPolicy
+    losses: Losses
+    conditions: Sequence[Condition]
     plan: Plan
     """The plan as far as it does not depend on the removals: canaries, catch-alls, domains with recipients."""
 
+    @property
+    def reasons(self) -> dict[str, tuple[Reason, ...]]:
+        """The reasons that hold removals, by domain, as far as they are known before each recipient is decided."""
+        found: dict[str, dict[Reason, None]] = {}
+        for counts in self.losses.counts:
+            if counts.missing:
+                own = self.losses.domains.get(counts.domain, ())
+                more = (one.reason for one in self.conditions if one.domains is None or counts.domain in one.domains)
+                found[counts.domain] = dict.fromkeys((*own, *more))
+        for key, reasons in self.losses.captured.items():
+            found.setdefault(self.diff.counter.captured[key].hold.domain, {}).update(dict.fromkeys(reasons))
+        for parent in self.losses.emptied & self.diff.counter.of_parents.keys():
+            for domain, _ in self.diff.counter.of_parents[parent]:
+                found.setdefault(domain, {})[removals.of_container(parent)] = None
+        return {domain: tuple(reasons) for domain, reasons in found.items() if reasons}
+
 
 def evaluate(run: Run, state: State, answers: Sequence[Fetched], domains: Domains, diff: Diff) -> Guarded:
-    """Evaluate the guard on the counts of a run. Return its reasons."""
+    """Evaluate the guard on the counts of a run. Return what it holds."""
     limits, scope, names = diff.limits, diff.scope, diff.relay_domains
     absent = tuple(str(canary) for canary in limits.canaries if canary not in scope.canaries)
     window = state.window(run.now - limits.removed_window)
-    counts = [
-        replace(count, leaving=count.domain in domains.held)
-        for count in diff.counter.counts(names, scope.wanted, window)
-    ]
-    reasons = guard.evaluate(
-        counts,
-        limits,
-        failing=fetch.failing(answers),
-        absent_canaries=absent,
-        rejecting=tuple(fetch.rejecting(answers, state.finished)),
-    )
+    counts = partial(diff.counter.counts, names, scope.wanted, window)
+    emptied = origins.emptied(state.last_snapshots, answers, diff.counter.parents, diff.counter.parents_held)
+    judged = removals.losses(diff.counter, counts, limits, diff.policy.holds, emptied)
     held = _held_catch_alls(diff)
     plan = Plan(
-        domains=removals.before_removals(counts),
+        domains=removals.before_removals(judged.counts),
         held_catch_alls=held,
         unlisted=_unlisted(held, diff, answers),
         absent_canaries=absent,
@@ -87,33 +116,60 @@ def evaluate(run: Run, state: State, answers: Sequence[Fetched], domains: Domain
         domains_removed=tuple(sorted(domains.known - set(names))),
         added_sample=head(diff.added, SAMPLE),
     )
-    return Guarded(run, answers, domains, diff, counts, reasons, plan)
+    standing = _conditions(answers, domains, absent, scope.wanted)
+    return Guarded(run, answers, domains, diff, diff.policy, judged, standing, plan)
 
 
-def decide(guarded: Guarded, state: State, *, may_remove: bool = True) -> Decision:
-    """Decide whether each missing address is kept or removed. Return the decision.
+def _conditions(
+    answers: Sequence[Fetched], domains: Domains, absent: Iterable[str], wanted: Mapping[str, int]
+) -> tuple[Condition, ...]:
+    """Return the conditions that stand in a run, but for that of the doubt table."""
+    return (
+        *conditions.of_leaving(domains.held),
+        *conditions.of_sources(fetch.failing(answers)),
+        *conditions.of_canaries(absent),
+        *conditions.of_map(sum(wanted.values())),
+    )
 
-    ``may_remove``: removed addresses are in doubt; otherwise every removal is held. Writes the files of the diff with
-    kept, removed and next published addresses, and may be called again.
+
+def decide(guarded: Guarded, state: State, *, may_remove: bool = True, withheld: Withheld | None = None) -> Decision:
+    """Decide whether each missing recipient is kept or removed. Return the decision.
+
+    ``may_remove``: removed recipients are in doubt; otherwise every removal is held. ``withheld`` are recipients that
+    a point query found, or could not settle. Writes the files of the diff with kept, removed and next published
+    recipients, and may be called again.
     """
-    diff, run, domains = guarded.diff, guarded.run, guarded.domains
-    reasons = guarded.reasons if may_remove else guard.without_doubt_table(guarded.counts, guarded.reasons)
-    decider = RemovalDecider(reasons, state.holds, run.id)
-    with SnapshotIndex(state.last_snapshots) as last:
-        diff.decide(decider, last)
+    diff, run, domains, judged = guarded.diff, guarded.run, guarded.domains, guarded.losses
+    standing = (*guarded.conditions, *conditions.of_doubt_table(in_force=may_remove))
+    book = holds.HoldBook(guarded.policy.holds.values(), run.id, run.now, float(diff.limits.collect))
+    tripped = Tripped.by(diff.counter, judged, diff.limits, book, run.id)
+    decider = RemovalDecider(
+        judged=judged,
+        tripped=tripped,
+        conditions=standing,
+        book=book,
+        waiting=guarded.policy.waiting,
+        now=run.now,
+        withheld=withheld or {},
+    )
+    diff.decide(decider)
     plan = replace(
         guarded.plan,
-        domains=removals.domain_changes(guarded.counts, decider),
-        holds=state.numbered((*domains.pending, *removals.holds(decider, state.holds, run.now))),
+        domains=removals.domain_changes(judged.counts, decider),
+        holds=state.numbered((*domains.pending, *book.holds())),
         in_grace=decider.in_grace,
         removed_sample=head(diff.removed, SAMPLE),
     )
-    return Decision(run, guarded.answers, domains, diff, plan, decider.removed_approved, decider.next_due)
+    due = [moment for moment in (decider.next_due, book.next_freeze()) if moment is not None]
+    return Decision(
+        run, guarded.answers, domains, diff, plan, decider.removed_approved, min(due, default=None), decider.looks
+    )
 
 
 def _held_catch_alls(diff: Diff) -> tuple[str, ...]:
     """Return the catch-alls in sources that are not permitted, except published ones, which count as missing."""
-    published = {name for names in diff.counter.catch_alls.values() for name in names}
+    captured = (one.catch_alls for one in diff.counter.captured.values())
+    published = {name for names in (*diff.counter.catch_alls.values(), *captured) for name in names}
     return tuple(name for name in diff.scope.held_catch_alls if name not in published)
 
 

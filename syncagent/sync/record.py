@@ -91,6 +91,8 @@ def published(config: Config, state: State, decision: Decision, tables: Publishe
         rejected=_accepted_rejects(plan, answers, state.finished),
         domains=diff.relay_domains if domains.mapped else (),
         domain_identities=tables.domain_identities,
+        snapshot_files={answer.state.name: answer.snapshot.name for answer in answers if answer.snapshot},
+        looks=dict(decision.looks),
     )
     rows = [
         DomainRow(change.domain, change.before, change.added, change.removed, decision.removed_approved[change.domain])

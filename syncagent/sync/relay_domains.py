@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from syncagent import addresses as normalise
 from syncagent.model import DOMAIN_HOLD, Hold, Reason
 from syncagent.state import messages
-from syncagent.sync.guard import hold_id, source_failing
+from syncagent.sync.conditions import source_failing
+from syncagent.sync.guard import hold_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

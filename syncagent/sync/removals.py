@@ -1,91 +1,42 @@
-"""Decisions on missing recipients: those that are published and in no source any more.
-
-The code is pure: no files, no clock. Lines are octets. Addresses are in canonical form, in UTF-8.
-"""
+"""Decisions on missing recipients: kept or removed. The code is pure: no files, no clock."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from msgspec.structs import replace
 
-from syncagent.model import CLOCK_SET, Counts, DomainChange, Hold, Plan
-from syncagent.state import messages
-from syncagent.sync.guard import hold_id
+from syncagent.model import LOSSES, Counts, DomainChange, Plan, Reason
+from syncagent.sync import guard
+from syncagent.sync.holds import ANSWER, CONTAINER, LOSS, WAITING, HoldBook
+from syncagent.sync.missing import GRACE, HOLD
+from syncagent.sync.waiting import LOOK_AGAIN, Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from syncagent.config.tables import Limits
-    from syncagent.model import Reason
+    from syncagent.model import Hold
+    from syncagent.sync.conditions import Condition
+    from syncagent.sync.missing import Kept, Missing
 
-GRACE = b"grace"
-HOLD = b"hold:"
-
-
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """A recipient that is published and in no source any more.
-
-    ``since``: start of the grace in seconds since the epoch. ``why``: ``GRACE``, or ``HOLD`` and the ID. ``group``: the
-    domain under which it is counted. ``approved``: its hold is approved. ``due``: its grace has ended.
-    """
-
-    address: bytes
-    since: int
-    why: bytes
-    group: str
-    approved: bool
-    due: bool
-
-    def kept_line(self, why: bytes, said: bytes) -> bytes:
-        """Return the recipient's line for ``kept``: ``address TAB since TAB why TAB said``.
-
-        ``said`` has the names of the sources that last listed the address, comma-separated.
-        """
-        return b"%b\t%d\t%b\t%b\n" % (self.address, self.since, why, said)
+_MOST_PARENTS = 10_000
+_TRIPS = frozenset({"percent", "whole-percent", "max", "container"})
+"""Kinds of losses by which everything that the same answer lacks is held."""
 
 
-def remembered(missing: Iterable[bytes], kept: Iterable[bytes]) -> Iterator[tuple[bytes, bytes, bytes, bytes]]:
-    """Yield (address, since, why, sources) for each missing address, the last three from its line in ``kept``.
+@dataclass
+class Captured:
+    """The members of a recorded hold that captures them: their number, their catch-alls, and their containers."""
 
-    They are empty if it has no such line. Both inputs must be sorted by address. A line of ``kept`` whose address is
-    not missing is skipped, since the address is in a source again.
-    """
-    old = ((line.rstrip(b"\n") + b"\t").split(b"\t") for line in kept)  # older versions wrote no fourth field
-    known = next(old, None)
-    for address in missing:
-        while known and known[0] < address:
-            known = next(old, None)
-        if known and known[0] == address:
-            yield address, known[1], known[2], known[3]
-        else:
-            yield address, b"", b"", b""
-
-
-@dataclass(frozen=True, slots=True)
-class GracePolicy:
-    """The inputs of the grace rule: time of the run, oldest last success of a source, approved hold IDs, limits."""
-
-    now: float
-    oldest_answer: float
-    approved: frozenset[str]
-    limits: Limits
-
-    def missing(self, address: bytes, since: bytes, why: bytes, group: str) -> Missing:
-        """Return a missing address with its grace and approval. ``since`` and ``why`` are from ``kept``, or empty.
-
-        The grace ends once it has lasted for limits.removal_grace and every source has answered after its start; a
-        grace of 0 ends at once. If the clock was set back or not set, the grace starts again.
-        """
-        known = since and int(since) >= CLOCK_SET
-        start = min(int(since), int(self.now)) if known else int(self.now)
-        grace = self.limits.of(group)[2]
-        due = not grace or (self.now - start >= grace and int(self.oldest_answer) > start)
-        approved = why.startswith(HOLD) and why[len(HOLD) :].decode() in self.approved
-        return Missing(address, start, why or GRACE, group, approved, due)
+    hold: Hold
+    count: int = 0
+    catch_alls: tuple[str, ...] = ()
+    parents: set[bytes] = field(default_factory=set)
 
 
 class DomainCounter:
@@ -98,80 +49,312 @@ class DomainCounter:
         self.approved: Counter[str] = Counter()
         self.catch_alls: dict[str, tuple[str, ...]] = {}
         self.unconfigured: set[str] = set()
+        self.captured: dict[str, Captured] = {}
+        self.answers: dict[str, set[tuple[str, str]]] = {}
+        """Source and run of the answers that first lacked recipients that no hold captures, by domain."""
+        self.of_parents: dict[bytes, set[tuple[str, tuple[str, str]]]] = {}
+        """Domains and answers of the recipients that no hold captures, by the container of their entries."""
 
-    def count(self, missing: Missing, *, configured: bool) -> None:
-        """Count a missing address. ``configured``: its group is a relay domain."""
+    def count(self, missing: Missing) -> None:
+        """Count a missing recipient."""
         self.missing[missing.group] += 1
         self.approved[missing.group] += missing.approved
-        if not configured:
+        if not missing.configured:
             self.unconfigured.add(missing.group)
-        if missing.address.startswith(b"@") and not missing.approved:
-            self.catch_alls[missing.group] = (
-                *self.catch_alls.get(missing.group, ()),
-                missing.address.decode(),
-            )
+        if missing.is_frozen and missing.hold:
+            self._count_captured(missing, self.captured.setdefault(missing.hold.identity, Captured(missing.hold)))
+        elif not missing.approved:
+            self._count_free(missing)
+
+    def _count_captured(self, missing: Missing, captured: Captured) -> None:
+        captured.count += 1
+        if missing.address.startswith(b"@"):
+            captured.catch_alls = (*captured.catch_alls, missing.address.decode())
+        if len(captured.parents) < _MOST_PARENTS and missing.kept.parent:
+            captured.parents.add(missing.kept.parent)
+
+    def _count_free(self, missing: Missing) -> None:
+        if missing.address.startswith(b"@"):
+            self.catch_alls[missing.group] = (*self.catch_alls.get(missing.group, ()), missing.address.decode())
+        answers, parent = missing.kept.answers, missing.kept.parent
+        if parent and (parent in self.of_parents or len(self.of_parents) < _MOST_PARENTS):
+            self.of_parents.setdefault(parent, set()).update((missing.group, answer) for answer in answers)
+        if answers:
+            self.answers.setdefault(missing.group, set()).update(answers)
+
+    @property
+    def parents(self) -> set[bytes]:
+        """The containers of the entries of missing recipients."""
+        return self.of_parents.keys() | {parent for one in self.captured.values() for parent in one.parents}
+
+    @property
+    def parents_held(self) -> set[bytes]:
+        """The containers whose recipients are held for it already."""
+        return {parent for one in self.captured.values() for parent in one.parents if one.hold.kind == "container"}
 
     def counts(
-        self, relay_domains: Iterable[str], wanted: Mapping[str, int], window: Mapping[str, tuple[int, int]]
+        self,
+        relay_domains: Iterable[str],
+        wanted: Mapping[str, int],
+        window: Mapping[str, tuple[int, int]],
+        alive: Collection[str],
     ) -> list[Counts]:
         """Return the counts of every relay domain, and of every other domain with missing recipients.
 
-        ``wanted`` has the numbers of wanted recipients, ``window`` those added and removed since the window's start.
+        ``wanted`` has the numbers of wanted recipients, ``window`` those added and removed since the window's start,
+        ``alive`` are the identities of the holds that still capture their members.
         """
-        found = []
-        for domain in sorted({*map(str, relay_domains), *self.missing}):
-            grown, removed = window.get(domain, (0, 0))
-            before = wanted.get(domain, 0) - self.added[domain] + self.missing[domain]
-            counts = Counts(
-                domain=domain,
-                configured=domain not in self.unconfigured,
-                wanted=wanted.get(domain, 0),
-                added=self.added[domain],
-                missing=self.missing[domain],
-                approved=self.approved[domain],
-                catch_alls_missing=self.catch_alls.get(domain, ()),
-                window_start=max(before - self.approved[domain] - grown + removed, 0),
-                window_removed=removed,
+        frozen, catch_alls = Counter[str](), dict(self.catch_alls)
+        for key, one in self.captured.items():
+            domain = one.hold.domain
+            if key in alive:
+                frozen[domain] += one.count
+            elif one.catch_alls:
+                catch_alls[domain] = (*catch_alls.get(domain, ()), *one.catch_alls)
+        return [
+            self._counts(
+                domain,
+                wanted.get(domain, 0),
+                window.get(domain, (0, 0)),
+                frozen[domain],
+                catch_alls.get(domain, ()),
             )
-            found.append(counts)
-        return found
+            for domain in sorted({*map(str, relay_domains), *self.missing})
+        ]
+
+    def _counts(
+        self, domain: str, wanted: int, window: tuple[int, int], frozen: int, catch_alls: tuple[str, ...]
+    ) -> Counts:
+        grown, removed = window
+        before = wanted - self.added[domain] + self.missing[domain]
+        return Counts(
+            domain=domain,
+            configured=domain not in self.unconfigured,
+            wanted=wanted,
+            added=self.added[domain],
+            missing=self.missing[domain],
+            approved=self.approved[domain],
+            frozen=frozen,
+            catch_alls_missing=catch_alls,
+            window_start=max(before - self.approved[domain] - frozen - grown + removed, 0),
+            window_removed=removed,
+        )
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What the guard holds in a run.
+
+    ``domains``: the losses that are too large, by domain. ``captured``: the recorded holds that still capture their
+    members, by identity, with their reasons. ``counts`` are those by which this was decided. ``emptied`` are the
+    containers whose recipients are held.
+    """
+
+    counts: Sequence[Counts]
+    domains: Mapping[str, tuple[Reason, ...]]
+    captured: Mapping[str, tuple[Reason, ...]]
+    emptied: frozenset[bytes] = frozenset()
+
+
+def losses(
+    counter: DomainCounter,
+    counts: Callable[[Collection[str]], list[Counts]],
+    limits: Limits,
+    standing: Mapping[str, Hold],
+    emptied: frozenset[bytes],
+) -> Losses:
+    """Return what the guard holds.
+
+    ``counts`` returns the counts, given the identities of the holds that still capture their members. ``standing`` are
+    the recorded holds by identity, ``emptied`` the containers that have no entry any more.
+    """
+    captured: dict[str, tuple[Reason, ...]] = {key: one.hold.reasons for key, one in counter.captured.items()}
+    while True:
+        found = counts(captured)
+        judged = Losses(found, guard.evaluate(found, limits), captured, emptied)
+        still = _still(counter, judged, limits, standing)
+        if still.keys() == captured.keys():
+            return dataclasses.replace(judged, captured=still)
+        captured = still
+
+
+def _still(
+    counter: DomainCounter, judged: Losses, limits: Limits, standing: Mapping[str, Hold]
+) -> dict[str, tuple[Reason, ...]]:
+    """Return the holds that still capture their members, with their reasons."""
+    members = {key: counter.captured[key] for key in judged.captured}
+    counts = {one.domain: one for one in judged.counts}
+    alone = {key: guard.alone(counts[one.hold.domain], one.count, one.catch_alls) for key, one in members.items()}
+    whole = guard.of_whole(_together(judged.counts, members, alone), limits)
+    reasons = {
+        key: _reasons(one.hold, alone[key], one.parents & judged.emptied, limits, whole)
+        for key, one in members.items()
+        if not one.hold.main
+    }
+    alive = {key: why for key, why in reasons.items() if why}
+    mains = {hold.identity for hold in standing.values() if _is_open_and_true(hold, judged)} | alive.keys()
+    return alive | {key: one.hold.reasons for key, one in members.items() if one.hold.main in mains}
+
+
+def _reasons(
+    hold: Hold, alone: Counts, emptied: Collection[bytes], limits: Limits, whole: tuple[Reason, ...]
+) -> tuple[Reason, ...]:
+    """Return the reasons for which a hold still captures its members; empty if there are none."""
+    kinds = {reason.kind for reason in hold.reasons}
+    own = guard.of_domain(alone, limits)
+    more = whole if "whole-percent" in kinds or any(_is_whole(reason) for reason in hold.reasons) else ()
+    container = tuple(reason for reason in hold.reasons if reason.kind == "container") if emptied else ()
+    return (*own, *more, *container)
+
+
+def _is_whole(reason: Reason) -> bool:
+    return reason.kind == "max" and not reason.subjects
+
+
+def _together(counts: Sequence[Counts], members: Mapping[str, Captured], alone: Mapping[str, Counts]) -> list[Counts]:
+    """Return the counts as if what is held for the loss of the whole map would go now, and nothing else."""
+    held = Counter[str]()
+    for key, one in members.items():
+        if any(reason.kind == "whole-percent" or _is_whole(reason) for reason in one.hold.reasons):
+            held[one.hold.domain] += alone[key].missing
+    return [guard.alone(one, held[one.domain], ()) for one in counts]
+
+
+def _is_open_and_true(hold: Hold, judged: Losses) -> bool:
+    """True if an open hold goes on in this run, as far as that can be known before its recipients are decided."""
+    if hold.is_frozen:
+        return False
+    return bool(judged.emptied) if hold.kind == "container" else hold.domain in judged.domains
+
+
+@dataclass(frozen=True)
+class Tripped:
+    """The answers by which a domain or a container lost too much, with the identity of its hold, and its name."""
+
+    answers: Mapping[tuple[str, str], tuple[str, str]]
+
+    @classmethod
+    def by(cls, counter: DomainCounter, judged: Losses, limits: Limits, book: HoldBook, run_id: str) -> Tripped:
+        """Return the answers of this run that tripped a limit."""
+        stakes = {one.domain: one.stake for one in judged.counts}
+        found: dict[tuple[str, str], tuple[str, str]] = {}
+        for domain, reasons in judged.domains.items():
+            if _trips(reasons, stakes[domain], limits.of(domain)[1]):
+                main = book.identity(domain, LOSS), domain
+                found.update({answer: main for answer in counter.answers.get(domain, ()) if answer[1] == run_id})
+        for parent in judged.emptied & counter.of_parents.keys():
+            for domain, answer in sorted(counter.of_parents[parent]):
+                if answer[1] == run_id:
+                    found.setdefault(answer, (book.identity(domain, CONTAINER), domain))
+        return cls(found)
+
+    def main(self, kept: Kept) -> tuple[str, str]:
+        """Return identity and domain of the hold that comes with the answer that first lacked a recipient, or ""."""
+        return next((self.answers[answer] for answer in kept.answers if answer in self.answers), ("", ""))
+
+
+def _trips(reasons: Iterable[Reason], stake: int, floor: int) -> bool:
+    """True if a domain lost so much that everything else that the same answer lacks is doubtful."""
+    return any(reason.kind in _TRIPS or (reason.kind == "emptied" and stake > floor) for reason in reasons)
+
+
+Withheld = Mapping[bytes, "Reason | Literal['present', 'unknown']"]
+"""Recipients whose removal is withheld, with the reason: the source still has it, or could not be asked."""
 
 
 class RemovalDecider:
-    """The decisions on missing addresses by the guard's reasons, and their counts by domain."""
+    """The decisions on missing recipients, and their counts by domain."""
 
-    def __init__(self, held: Mapping[str, tuple[Reason, ...]], standing: Mapping[str, Hold], run_id: str) -> None:
-        """``held`` are the guard's reasons by domain, ``standing`` the recorded holds by ID."""
-        self.reasons, self._standing, self._run_id = held, standing, run_id
-        self._final = {domain for domain, reasons in held.items() if not all(reason.approvable for reason in reasons)}
+    def __init__(  # noqa: PLR0913 - all inputs of the decisions
+        self,
+        *,
+        judged: Losses,
+        tripped: Tripped,
+        conditions: Sequence[Condition],
+        book: HoldBook,
+        waiting: Waiting,
+        now: float,
+        withheld: Withheld,
+    ) -> None:
+        """``now`` is the time of the run."""
+        self._judged, self._tripped, self._conditions, self._book = judged, tripped, conditions, book
+        self._waiting, self._now, self._withheld = waiting, now, withheld
         self.removed: Counter[str] = Counter()
         self.removed_approved: Counter[str] = Counter()
         self.kept: Counter[str] = Counter()
-        self.holds: Counter[tuple[str, str]] = Counter()
         self.in_grace = 0
         self.next_due: float | None = None
+        self.looks: dict[str, float] = {}
+        """When the next confirming look of a source is due, in seconds since the epoch."""
 
-    def decide(self, missing: Missing, grace: float) -> bytes | None:
-        """Return ``GRACE``, or ``HOLD`` and the ID, if the address stays published; None if it is removed.
-
-        ``grace`` is in seconds. The decision is counted.
-        """
-        held = missing.group in self.reasons
-        if (missing.approved and missing.group not in self._final) or (not held and missing.due):
+    def decide(self, missing: Missing) -> Kept | None:
+        """Return the recipient's new record if it stays published, None if it is removed. The decision is counted."""
+        conditions = [one.reason for one in self._conditions if one.applies(missing.kept, missing.group)]
+        if missing.approved and all(reason.approvable for reason in conditions):
+            self.removed_approved[missing.group] += 1
             self.removed[missing.group] += 1
-            self.removed_approved[missing.group] += missing.approved
             return None
-        self.kept[missing.group] += 1
+        held = self._held(missing, conditions)
         if held:
-            known = self._standing.get(missing.why.removeprefix(HOLD).decode())
-            same = known is not None and known.domain == missing.group  # the domain may have been split since
-            hold = known.id if known and same else hold_id(missing.group, self._run_id)
-            self.holds[missing.group, hold] += 1
-            return HOLD + hold.encode()
+            return self._keep(missing, HOLD + held[0].encode(), held[1])
+        withheld = self._withheld.get(missing.address)
+        if isinstance(withheld, Reason):
+            key, joined = self._book.join(missing, CONTAINER, [withheld])
+            return self._keep(missing, HOLD + key.encode(), joined)
+        if missing.due and not withheld:
+            self.removed[missing.group] += 1
+            return None
+        return self._wait(missing, withheld)
+
+    def _held(self, missing: Missing, conditions: Sequence[Reason]) -> tuple[str, int] | None:
+        """Return the identity of the hold of a recipient and when it joined; None if it is not held."""
+        judged, book, parent = self._judged, self._book, missing.kept.parent
+        if missing.hold and missing.hold.identity in judged.captured:
+            return book.keep(missing, [*judged.captured[missing.hold.identity], *conditions])
+        if missing.hold and missing.approved:
+            return book.keep(missing, [*(one for one in missing.hold.reasons if one.kind in LOSSES), *conditions])
+        if missing.group in judged.domains:
+            return book.join(missing, LOSS, [*judged.domains[missing.group], *conditions])
+        if parent and parent in judged.emptied:
+            return book.join(missing, CONTAINER, [of_container(parent), *conditions])
+        main, domain = self._tripped.main(missing.kept)
+        if main:
+            return book.join(missing, f"{ANSWER}{main}", [Reason("same-answer", subjects=(domain,)), *conditions], main)
+        return book.join(missing, WAITING, conditions) if conditions else None
+
+    def _keep(self, missing: Missing, why: bytes, joined: int) -> Kept:
+        self.kept[missing.group] += 1
+        return dataclasses.replace(missing.kept, why=why, joined=joined)
+
+    def _wait(self, missing: Missing, withheld: object) -> Kept:
+        """Keep a recipient that waits, or that a point query withheld."""
+        kept = self._keep(missing, GRACE, 0)
         self.in_grace += 1
-        end = missing.since + grace
-        self.next_due = end if self.next_due is None else min(end, self.next_due)
-        return GRACE
+        if withheld == "present":
+            self._next(self._now)
+            self._look(missing.kept.sources, self._now)
+            return dataclasses.replace(kept, since=int(self._now))
+        if withheld:
+            self._next(self._now + LOOK_AGAIN)
+        elif missing.until > self._now:
+            self._next(missing.until)
+            self._look(self._waiting.unconfirmed(missing.until, missing.kept.sources), missing.until)
+        else:
+            self._next(self._now + LOOK_AGAIN)
+            self._look(self._waiting.unconfirmed(missing.until, missing.kept.sources), self._now + LOOK_AGAIN)
+        return kept
+
+    def _next(self, moment: float) -> None:
+        self.next_due = moment if self.next_due is None else min(self.next_due, moment)
+
+    def _look(self, names: Iterable[str], moment: float) -> None:
+        for name in names:
+            self.looks[name] = min(moment, self.looks.get(name, moment))
+
+
+def of_container(parent: bytes) -> Reason:
+    """Return the reason that a container has no entry any more. ``parent`` is its DN, in lower case and escaped."""
+    return Reason("container", subjects=(parent.decode(errors="replace"),))
 
 
 def before_removals(counts: Sequence[Counts]) -> tuple[DomainChange, ...]:
@@ -195,17 +378,6 @@ def domain_changes(counts: Sequence[Counts], decider: RemovalDecider) -> tuple[D
         )
         for count in counts
     )
-
-
-def holds(decider: RemovalDecider, standing: Mapping[str, Hold], now: float) -> tuple[Hold, ...]:
-    """Return the holds that result from the decisions. A recorded hold keeps its ID, start and approval."""
-    found = []
-    for (domain, key), count in sorted(decider.holds.items()):
-        known = standing.get(key)
-        since, approved = (known.since, known.approved_at) if known else (now, 0.0)
-        reasons = tuple(map(messages.with_text, decider.reasons[domain]))
-        found.append(Hold(key, domain, count, since, reasons, approved))
-    return tuple(found)
 
 
 def settled(plan: Plan) -> Plan:

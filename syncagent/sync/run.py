@@ -27,8 +27,9 @@ from syncagent.state import messages, opened
 from syncagent.state.opened import open_state
 from syncagent.sync import approvals, doubt_run, existing_map, fetch, outcome, plan, record, relay_domains
 from syncagent.sync.diff import select
+from syncagent.sync.origins import Origins
 from syncagent.sync.tables import Tables
-from syncagent.sync.unchanged import unchanged
+from syncagent.sync.unchanged import Due, longest_wait, unchanged
 
 if TYPE_CHECKING:
     from syncagent.config.tables import Config
@@ -143,8 +144,8 @@ def sync_once(config: Config, options: Options, progress: Progress = ignore) -> 
     privileges.require_safe_root(config)
     with open_state(config.state.directory, write=options.write, lock_timeout=options.lock_timeout) as state:
         run = Run(options.run_id or new_run_id(), clock(), str(config.postfix.map), state.notes)
-        approvals.check(options.approve, state.holds)
-        state.approve(options.approve, run.now)
+        approvals.check(options.approve, state.holds, run.now)
+        state.save_holds(approvals.approved(options.approve, state.holds, run.now))
         last, tables = state.finished, Tables(config, state, run, progress)
         answers = fetch.all_sources(config.sources, state, run, options.due, progress)
         state.save_sources(answer.state for answer in answers)
@@ -155,9 +156,8 @@ def sync_once(config: Config, options: Options, progress: Progress = ignore) -> 
             domains = relay_domains.decide(config.postfix, answers, known, state.holds, run, parting=parting)
             in_force = tables.doubt.before(answers, domains, map_changed=tables.recipients_changed())
             inputs, on_record = record.inputs(config, domains, answers), tables.on_record()
-            if last and unchanged(
-                last, inputs, state.holds, config.limits, now=run.now, domain_holds=domains.holds, on_record=on_record
-            ):
+            due = Due(run.now, longest_wait(config))
+            if last and unchanged(last, inputs, state.holds, due, domain_holds=domains.holds, on_record=on_record):
                 result = record.finish(state, run, answers, outcome.unchanged(run, answers, last, domains))
                 return tables.doubt.finish(result, all_asked=all_asked)
             answers = fetch.verify_snapshots(answers, state)
@@ -165,7 +165,8 @@ def sync_once(config: Config, options: Options, progress: Progress = ignore) -> 
             kept = state.open_list(last.kept, "kept-list-damaged") if last else None
             diff = select(config, domains, answers, state.spool)
             before = existing_map.published(tables.recipients, state, diff.relay_domains, kept)
-            diff.compare(before, kept, plan.grace_policy(answers, state.holds, config.limits, run))
+            with Origins(state.last_snapshots, answers, last, run.id) as origins:
+                diff.compare(before, kept, plan.policy(config, answers, state.holds, run), origins)
             guarded = plan.evaluate(run, state, answers, domains, diff)
             in_force = tables.doubt.with_guard(guarded) and in_force
             decision = plan.decide(guarded, state, may_remove=in_force)

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from syncagent.model import DOMAIN_HOLD
+from syncagent.sync.waiting import LOOK_AGAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from syncagent.config.tables import Limits
+    from syncagent.config.tables import Config
     from syncagent.model import Hold
     from syncagent.state.records import Finished, Inputs
+
+
+class Due(NamedTuple):
+    """The time of a run in seconds since the epoch, and the longest wait in seconds, by ``longest_wait``."""
+
+    now: float
+    longest: float
 
 
 def unchanged(  # noqa: PLR0913 - all inputs of the test
     last: Finished,
     inputs: Inputs,
     standing: Mapping[str, Hold],
-    limits: Limits,
+    due: Due,
     *,
-    now: float,
     domain_holds: Iterable[Hold],
     on_record: bool,
 ) -> bool:
@@ -34,7 +41,7 @@ def unchanged(  # noqa: PLR0913 - all inputs of the test
         and last.inputs == inputs
         and not any(hold.approved_at or _waits_for_doubt_table(hold) for hold in standing.values())
         and {hold.id for hold in domain_holds} == _of_domains(standing)
-        and (last.next_due is None or now < last.next_due <= now + longest_wait(limits))
+        and (last.next_due is None or due.now < last.next_due <= due.now + due.longest)
     )
 
 
@@ -47,10 +54,12 @@ def _of_domains(holds: Mapping[str, Hold]) -> set[str]:
     return {hold.id for hold in holds.values() if hold.domain.startswith(DOMAIN_HOLD)}
 
 
-def longest_wait(limits: Limits) -> float:
-    """Return the longest time in seconds until a grace or the window ends.
+def longest_wait(config: Config) -> float:
+    """Return the longest time in seconds until a wait, the window or the collecting of a hold ends.
 
     A due time further in the future was recorded while the clock was wrong.
     """
+    limits = config.limits
     graces = (limits.of(domain)[2] for domain in limits.domains)
-    return max(limits.removed_window, limits.removal_grace, *graces)
+    confirmed = (source.common.confirm_after for source in config.sources.values())
+    return max(limits.removed_window, limits.removal_grace, limits.collect, LOOK_AGAIN, *graces, *confirmed)
