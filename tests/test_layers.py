@@ -49,6 +49,7 @@ PURE = {
     "sync.removals",
     "sync.scope",
     "sync.unchanged",
+    "sync.waiting",
 }
 DOING = {"os", "subprocess", "sqlite3", "socket", "tempfile", "shutil", "threading", "time", "io", "logging"}
 

@@ -42,6 +42,8 @@ class Finished(Struct, frozen=True):
     """Accepted number of rejects by source. If a source has more, removals are held."""
     domains: tuple[str, ...] = ()
     domain_identities: Identities | None = None
+    looks: dict[str, float] = {}
+    """When the first waiting removal that needs a confirming look falls due, by source, in seconds since the epoch."""
 
     @property
     def inputs(self) -> Inputs:
