@@ -44,12 +44,12 @@ PURE = {
     "sync.approvals",
     "sync.doubt",
     "sync.guard",
+    "sync.looks",
     "sync.outcome",
     "sync.relay_domains",
     "sync.removals",
     "sync.scope",
     "sync.unchanged",
-    "sync.waiting",
 }
 DOING = {"os", "subprocess", "sqlite3", "socket", "tempfile", "shutil", "threading", "time", "io", "logging"}
 

@@ -27,7 +27,7 @@ from syncagent.files import atomic, sorted_lines
 from syncagent.model import Note, SourceReport, SourceState
 from syncagent.state import incremental as amend
 from syncagent.state.snapshot import SnapshotWriter, escape
-from syncagent.sync import torn, waiting
+from syncagent.sync import looks, torn
 from syncagent.values.types import RecipeFile, SecretFile, spell_seconds
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ def all_sources(
     A source that owes a confirming look is due as well. The states are not recorded. Notes are added to ``state``.
     Raises LedgerError if an answer cannot be stored.
     """
-    looks = waiting.looks_due(state.finished.looks if state.finished else {}, state.sources, run.now)
+    owed = looks.due(state.finished.looks if state.finished else {}, state.sources, run.now)
     fetcher = Fetcher(
-        state.snapshots, state.new_snapshots, state.spool, run.id, run.now, progress, state.notes, due, looks
+        state.snapshots, state.new_snapshots, state.spool, run.id, run.now, progress, state.notes, due, owed
     )
     answers = fetcher.all(configured, state.sources)
     state.notes += rejecting_notes(answers, state.finished)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from syncagent.errors import FailureKind, SourceError
 from syncagent.model import SourceState
 from syncagent.sources import Answer, Request
-from syncagent.sync import waiting
+from syncagent.sync import looks
 from tests.support.fetching import NOW, Fetch, Runs, Says, fails, lines, whole
 from tests.support.programs import PATIENCE
 
@@ -77,7 +77,7 @@ def test_a_look_that_fails_is_no_failure_and_confirms_nothing(runs: Runs, error:
     assert (look.report.state, look.report.error) == ("same", "")
     assert (look.state.looked, look.state.look_tried) == (NOW, NOW + DAY)
     assert server.asked == [None, None, "a@example.com"]
-    assert waiting.next_look(NOW + DAY, look.state) == NOW + DAY + HOUR
+    assert looks.next_look(NOW + DAY, look.state) == NOW + DAY + HOUR
     server.full_fails = None
     (again,) = runs(server.configured, now=NOW + DAY + HOUR, looks=["a"])
     assert (again.state.looked, again.state.look_tried) == (NOW + DAY + HOUR, 0.0)
@@ -168,32 +168,15 @@ def test_what_an_answer_proves_is_recorded_until_the_next(runs: Runs) -> None:
 )
 def test_when_a_look_is_due(state: SourceState, due: float | None, expected: float | None) -> None:
     """Not before the first removal falls due, not after it was taken, and not twice in an hour."""
-    assert waiting.next_look(due, state) == expected
+    assert looks.next_look(due, state) == expected
 
 
 def test_times_of_a_wrong_clock_do_not_put_a_look_off() -> None:
     """A look in the future was none, and one tried in the future neither."""
     state = SourceState("a", looked=5000.0, look_tried=5000.0)
-    assert waiting.looks_due({"a": 100.0}, {"a": state}, 1000.0) == {"a"}
-    assert not waiting.looks_due({"a": 100.0}, {"a": state}, 99.0)
-    assert not waiting.looks_due({"a": 100.0}, {}, 1000.0)
-
-
-@pytest.mark.parametrize(
-    ("proof", "grace", "confirm_after", "expected"),
-    [
-        ("producer", HOUR, DAY, HOUR),
-        ("transport", HOUR, DAY, DAY),
-        ("none", HOUR, DAY, DAY),
-        ("transport", 2 * DAY, DAY, 2 * DAY),
-        ("transport", HOUR, 0.0, HOUR),
-        ("transport", 0.0, DAY, 0.0),
-        ("producer", 0.0, DAY, 0.0),
-    ],
-)
-def test_how_long_a_removal_waits(proof: str, grace: float, confirm_after: float, expected: float) -> None:
-    """As limits.removal_grace and confirm_after say; a grace of 0 switches both off."""
-    assert waiting.wait(proof, grace, confirm_after) == expected
+    assert looks.due({"a": 100.0}, {"a": state}, 1000.0) == {"a"}
+    assert not looks.due({"a": 100.0}, {"a": state}, 99.0)
+    assert not looks.due({"a": 100.0}, {}, 1000.0)
 
 
 def texts(*read: str, cut: str = "", finished: Iterable[str] = ()) -> Fetch:
