@@ -211,6 +211,8 @@ NoteKind = Literal[
     "map-changed-dry",
     "map-lines-unusable",
     "domain-empty",
+    "list-differs",
+    "not-confirmed",
 ]
 
 
