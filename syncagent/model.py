@@ -18,6 +18,9 @@ Entry = tuple[str, str, str]
 CLOCK_SET = 1_577_836_800
 """2020-01-01 in seconds since the epoch. An earlier time comes from a clock that was not set yet."""
 
+CONFIRM_AFTER = 86_400.0
+"""Default of ``confirm_after`` of a source, in seconds."""
+
 ALL_DOMAINS = "*"
 """In place of a mail domain or a relay domain: every one."""
 
@@ -72,6 +75,8 @@ class SourceState(Struct, frozen=True):
     """The proof of the last complete answer; see ``sources.Answer``."""
     looked: float = 0.0
     """When the source last gave a full, unconditional answer with a proof: a confirming look."""
+    look_tried: float = 0.0
+    """When the source was last asked for a confirming look that failed or proved nothing; 0 after one that did."""
     finished: tuple[str, ...] = ()
     """Names of the texts of the last complete answer that ended in a line feed."""
     containers: bool = False
@@ -211,6 +216,8 @@ NoteKind = Literal[
     "map-changed-dry",
     "map-lines-unusable",
     "domain-empty",
+    "list-differs",
+    "not-confirmed",
 ]
 
 

@@ -112,6 +112,7 @@ BAD: list[tuple[type[Struct], str, str, str, str]] = [
     (sources.Common, "sources.f", "deadline", "5", "expected a time such as"),
     (sources.Common, "sources.f", "relay_domains", '["example.net"]', "example.net is not in postfix.relay_domains"),
     (sources.Common, "sources.f", "unlisted", '"accept"', 'expected one of "doubt", "refuse", got "accept"'),
+    (sources.Common, "sources.f", "confirm_after", '"soon"', 'expected a time such as "90s", "5m", "1h" or "7d"'),
     (sources.Common, "sources.f", "every", '"0s"', 'expected "1s" or more'),
     (file_source.Config, "sources.f", "path", '"~/list"', '~ is not expanded, got "~/list": write the whole path'),
     (file_source.Config, "sources.f", "format", '"xml"', 'expected one of "lines", "postmap"'),

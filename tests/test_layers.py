@@ -46,6 +46,7 @@ PURE = {
     "sync.doubt",
     "sync.guard",
     "sync.holds",
+    "sync.looks",
     "sync.missing",
     "sync.outcome",
     "sync.relay_domains",

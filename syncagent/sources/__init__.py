@@ -49,7 +49,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from msgspec import Struct
 
 from syncagent.errors import translate_errors
-from syncagent.model import StepReport
+from syncagent.model import CONFIRM_AFTER, StepReport
 from syncagent.values.secrets import read_secret, secret_path
 from syncagent.values.types import Domain, Duration
 
@@ -97,12 +97,12 @@ class Common(Struct, frozen=True, kw_only=True):
     """How often the agent fetches it; as schedule.every or schedule.cron say unless set."""
     relay_domains: tuple[Domain, ...] = ()
     """Relay domains that are in doubt while this source fails, besides those in which it has or had recipients."""
-    confirm_after: Duration = Duration(86400)
-    """How long a recipient must be missing at least before it is removed, if nothing but the transport proves that the
-    list is whole (no end line, no result code); "0s": limits.removal_grace alone."""
     unlisted: Literal["doubt", "refuse"] = "doubt"
     """What unknown recipients get where it has recipients that it does not list (a held catch-all, a pattern): 450 by
     "doubt", 550 by "refuse"."""
+    confirm_after: Duration = Duration(CONFIRM_AFTER)
+    """How long an address must be missing, if that is longer than limits.removal_grace and the source does not prove
+    that its answers are whole, as by an end line; "0s": only the grace."""
 
 
 NOT_FETCHED = ("relay_domains", "unlisted", "confirm_after")

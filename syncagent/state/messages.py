@@ -434,5 +434,11 @@ _NOTES: dict[NoteKind, str] = {
     "map-changed": f"{_NOT_OURS}: its recipients stay until the guard lets them go, and a copy is kept as {{detail}}",
     "map-changed-dry": f"{_NOT_OURS}: a run would keep a copy, and every recipient in it until the guard lets it go",
     "map-lines-unusable": "{count} lines of {subject} are no recipients and are not carried over",
+    "list-differs": (
+        "source {subject} has {count} recipients that its last answer lacked: they stay; the next run fetches it whole"
+    ),
+    "not-confirmed": (
+        "source {subject} could not be asked for recipients that it no longer lists ({detail}): {count} stay for now"
+    ),
     "domain-empty": "{subject} has no recipient: Postfix refuses all its mail",
 }

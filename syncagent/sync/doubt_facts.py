@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from syncagent.state.opened import State
     from syncagent.state.records import Finished
     from syncagent.sync.fetch import Fetched
-    from syncagent.sync.plan import Guarded
+    from syncagent.sync.plan import Decision, Guarded
     from syncagent.sync.relay_domains import Domains
 
 
@@ -77,6 +77,14 @@ def with_guard(facts: doubt.Facts, guarded: Guarded, sources: Concerns) -> doubt
     held |= {domain: ["domain"] for domain in guarded.domains.held}
     failing = sources.of((answer for answer in guarded.answers if answer.is_failing), frozenset(facts.domains))
     return dataclasses.replace(facts, failing=failing, held=held, plan=guarded.plan)
+
+
+def with_holds(facts: doubt.Facts, decision: Decision) -> doubt.Facts:
+    """Return the facts with the holds of this run's decision."""
+    held = {domain: set(kinds) for domain, kinds in facts.held.items()}
+    for domain, kinds in _held(decision.plan.holds).items():
+        held.setdefault(domain, set()).update(kinds)
+    return dataclasses.replace(facts, held={domain: sorted(kinds) for domain, kinds in held.items()})
 
 
 def new(guarded: Guarded, last: Finished | None) -> list[str]:

@@ -142,17 +142,22 @@ class DoubtTable(NoDoubtTable):
         return self._widen()
 
     def cover(self, decision: Decision) -> bool:
-        """Put the recipients that the run removes in doubt, before it removes them. True if the table is in force."""
+        """Put the recipients that the run removes in doubt, before it removes them. True if the table is in force.
+
+        The domains in which it holds any are put in doubt with them.
+        """
         self._added = decision.diff.added
+        self._facts = doubt_facts.with_holds(self._facts, decision)
+        held = doubt.widened(self._record.doubts, doubt.current(self._facts, self._run.now))
         now, until = self._run.now, self._run.now + self._config.postfix.doubt_removed
         already = Counter(domain for _, domain, _, _ in self._addresses)
         removed = _removed_by_domain(decision, already)
         if not removed or until == now:
-            return True
+            return self._publish(held)
         whole, single = doubt.of_removed(removed, already, doubt_table.fits, (now, until))
         self._state.add_doubtful(single)
         self._addresses = [*self._addresses, *single]
-        return self._publish(doubt.widened(self._record.doubts, whole))
+        return self._publish(doubt.widened(held, whole))
 
     def _widen(self) -> bool:
         return self._publish(doubt.widened(self._record.doubts, doubt.current(self._facts, self._run.now)))

@@ -27,6 +27,7 @@ from syncagent.files import atomic, sorted_lines
 from syncagent.model import Note, SourceReport, SourceState
 from syncagent.state import incremental as amend
 from syncagent.state.snapshot import SnapshotWriter, escape
+from syncagent.sync import looks, torn
 from syncagent.values.types import RecipeFile, SecretFile, spell_seconds
 
 if TYPE_CHECKING:
@@ -65,9 +66,13 @@ def all_sources(
 ) -> list[Fetched]:
     """Fetch every source that is due. Return an answer for each source, in the order of the configuration.
 
-    The states are not recorded. Notes are added to ``state``. Raises LedgerError if an answer cannot be stored.
+    A source that owes a confirming look is due as well. The states are not recorded. Notes are added to ``state``.
+    Raises LedgerError if an answer cannot be stored.
     """
-    fetcher = Fetcher(state.snapshots, state.new_snapshots, state.spool, run.id, run.now, progress, state.notes, due)
+    owed = looks.due(state.finished.looks if state.finished else {}, state.sources, run.now)
+    fetcher = Fetcher(
+        state.snapshots, state.new_snapshots, state.spool, run.id, run.now, progress, state.notes, due, owed
+    )
     answers = fetcher.all(configured, state.sources)
     state.notes += rejecting_notes(answers, state.finished)
     return answers
@@ -116,6 +121,7 @@ class Fetcher:
     """The fetches of one run. New snapshots are written to ``new``; those of earlier runs are in ``old``.
 
     ``due`` names the sources to fetch; None fetches all. A source that is not due keeps its last answer or failure.
+    ``looks`` names those that are due for a confirming look: they are asked unconditionally, for everything.
     """
 
     old: Path
@@ -126,6 +132,7 @@ class Fetcher:
     report: Callable[[str, int], None]
     notes: list[Note] = field(default_factory=list)
     due: frozenset[str] | None = None
+    looks: frozenset[str] = frozenset()
 
     def all(self, configured: Mapping[str, SourceConfig], remembered: Mapping[str, SourceState]) -> list[Fetched]:
         """Fetch the sources that are due. Return an answer for each source, in the order of ``configured``.
@@ -176,6 +183,9 @@ class _Attempt:
         digests = (state.config_digest, state.normaliser)
         self._last = state.snapshot if digests == (source.digest, normalise.VERSION) else None
         self._deadline = float(source.common.deadline or DEADLINE)
+        self._validator = state.validator if self._last else None
+        self._looks = source.name in fetcher.looks
+        self._in_look = self._looks and self._validator is not None
         self._thread = threading.Thread(target=self._work, name=f"fetch {source.name}", daemon=True)
 
     def start(self) -> None:
@@ -192,7 +202,8 @@ class _Attempt:
     def _rests(self) -> bool:
         """True if the source is not due, and its last answer or failure is recorded."""
         due = self._fetcher.due
-        return due is not None and self._source.name not in due and bool(self._last or self._state.error_kind)
+        is_due = due is None or self._source.name in due or self._looks
+        return not is_due and bool(self._last or self._state.error_kind)
 
     def _as_before(self) -> Fetched:
         state = self._state
@@ -258,22 +269,39 @@ class _Attempt:
             self._source.free.release()
 
     def _fetch(self) -> Fetched:
+        """Return the answer. A confirming look comes first if it is due; if it fails, the ordinary request follows.
+
+        A failed look is no failure of the source, but for a refusal: the ordinary request would be refused too.
+        """
+        assert self._writer is not None  # noqa: S101 - start() creates it
+        if not self._in_look:
+            return self._ask(self._validator, self._started)
+        try:
+            return self._ask(None, self._started)
+        except (SourceError, OSError) as error:
+            if isinstance(error, SourceError) and error.kind is FailureKind.REFUSED:
+                raise
+            self._in_look = False
+            self._writer.restart()
+            return self._ask(self._validator, time.monotonic())
+
+    def _ask(self, validator: str | None, started: float) -> Fetched:
+        """Return the answer of one request, a full one if ``validator`` is None."""
         name, state, fetcher, writer = self._source.name, self._state, self._fetcher, self._writer
         assert writer is not None  # noqa: S101 - start() creates it
-        validator = state.validator if self._last else None
         if self._last and validator is not None:
             writer.last = fetcher.old / self._last.file, self._last
         request = sources.Request(
             validator,
             writer,
             lambda step, count: fetcher.report(f"{name}: {step}", count),
-            self._started + self._deadline,
+            started + self._deadline,
         )
         answer = self._source.source.fetch(request)
         snapshot, path = state.snapshot, fetcher.old
         if not answer.same:
             path = fetcher.new
-            snapshot = writer.finish(path / f"{name}-{fetcher.run_id}", allow_empty=self._source.common.allow_empty)
+            snapshot = self._finish(writer, answer)
         if snapshot is None or (answer.same and validator is None):
             raise SourceError("it answered “same” though there is nothing to be the same as", kind=FailureKind.BROKEN)
         if answer.explained is not None:
@@ -302,8 +330,30 @@ class _Attempt:
             mode=answer.mode,
             domains=domains if domains is not None else state.domains if answer.same else (),
             unlisted=state.unlisted if answer.same else answer.unlisted,
+            proof=state.proof if answer.same else answer.proof,
+            finished=state.finished if answer.same else answer.finished,
+            containers=state.containers if answer.same else answer.containers,
         )
-        return Fetched(report, remembered, path / snapshot.file)
+        return Fetched(report, self._with_look(remembered, answer), path / snapshot.file)
+
+    def _finish(self, writer: SnapshotWriter, answer: sources.Answer) -> Snapshot:
+        """Write and return the snapshot of a new answer. Raises SourceError if it is empty or shows a torn file."""
+        state, fetcher = self._state, self._fetcher
+        path = fetcher.new / f"{self._source.name}-{fetcher.run_id}"
+        snapshot = writer.finish(path, allow_empty=self._source.common.allow_empty)
+        try:
+            torn.check(answer.unfinished, state, fetcher.old / state.snapshot.file if state.snapshot else None, path)
+        except SourceError:
+            path.unlink()
+            raise
+        return snapshot
+
+    def _with_look(self, state: SourceState, answer: sources.Answer) -> SourceState:
+        """Return the state with the time of the last confirming look, and of the last one tried in vain."""
+        if answer.full and not answer.same and answer.proof != "none":
+            return replace(state, looked=self._fetcher.now)
+        tried = self._fetcher.now if self._looks else self._state.look_tried
+        return replace(state, looked=self._state.looked, look_tried=tried)
 
     def _compare(self, snapshot: Snapshot, directory: Path, explained: frozenset[str]) -> None:
         """Add a note if a complete answer differs from the last one under keys that are not ``explained``."""
@@ -322,15 +372,20 @@ class _Attempt:
 
         Raises LedgerError if the answer could not be stored.
         """
-        until = self._started + self._deadline
-        while self._thread.is_alive() and (left := until - time.monotonic()) > 0:
-            self._thread.join(min(left, _LOOK))
+        self._wait(self._started + self._deadline)
+        if self._in_look and self._thread.is_alive():  # the ordinary request has a deadline of its own
+            self._abort()
+            self._wait(time.monotonic() + self._deadline)
         if self._fatal:
             raise self._fatal
         if self._done:
             return self._done
         error = self._error or SourceError(f"no whole answer within {spell_seconds(self._deadline)}: see its deadline")
         return self._failed(error)
+
+    def _wait(self, until: float) -> None:
+        while self._thread.is_alive() and (left := until - time.monotonic()) > 0:
+            self._thread.join(min(left, _LOOK))
 
     def _failed(self, error: SourceError) -> Fetched:
         asked = self._asked
@@ -347,6 +402,7 @@ class _Attempt:
             refusal="" if error.kind is not FailureKind.REFUSED else str(error) if asked else self._state.refusal,
             last_attempt=self._fetcher.now if asked else self._state.last_attempt,
             failing_since=self._state.failing_since or self._fetcher.now,
+            look_tried=self._fetcher.now if asked and self._looks else self._state.look_tried,
         )
         report = SourceReport(
             name=self._source.name,
@@ -367,7 +423,10 @@ class _Attempt:
         if self._writer and not self._done:
             self._writer.abandon()
         if self._thread.is_alive():
-            getattr(self._source.source, "give_up", lambda: None)()
+            self._abort()
+
+    def _abort(self) -> None:
+        getattr(self._source.source, "give_up", lambda: None)()
 
 
 def _fitting(domains: tuple[str, ...] | None) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:

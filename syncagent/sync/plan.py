@@ -11,22 +11,24 @@ from msgspec.structs import replace
 from syncagent.files.search import SnapshotIndex
 from syncagent.model import SAMPLE, Plan
 from syncagent.sync import conditions, fetch, guard, holds, origins, removals
+from syncagent.sync.confirm import Going
 from syncagent.sync.diff import head
 from syncagent.sync.missing import RemovalPolicy
 from syncagent.sync.removals import RemovalDecider, Tripped
 from syncagent.sync.waiting import Looked, Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from syncagent.config.tables import Config
     from syncagent.model import Hold, Lack, Reason
     from syncagent.state.opened import State
     from syncagent.sync.conditions import Condition
+    from syncagent.sync.confirm import Asked, Withheld
     from syncagent.sync.diff import Diff
     from syncagent.sync.fetch import Fetched
     from syncagent.sync.relay_domains import Domains
-    from syncagent.sync.removals import Losses, Withheld
+    from syncagent.sync.removals import Losses
     from syncagent.sync.run import Run
 
 
@@ -164,6 +166,19 @@ def decide(guarded: Guarded, state: State, *, may_remove: bool = True, withheld:
     return Decision(
         run, guarded.answers, domains, diff, plan, decider.removed_approved, min(due, default=None), decider.looks
     )
+
+
+def going(decision: Decision) -> Iterator[Going]:
+    """Yield the recipients that would be removed without a person's approval, for point queries."""
+    for missing in decision.diff.removals():
+        if not missing.approved and missing.until:
+            yield Going(missing.address, missing.kept.sources, missing.kept.label, missing.kept.parent)
+
+
+def confirmed(decision: Decision, guarded: Guarded, state: State, asked: Asked) -> Decision:
+    """Return the decision without the removals that the point queries withhold."""
+    state.notes += asked.notes
+    return decide(guarded, state, withheld=asked.withheld) if asked.withheld else decision
 
 
 def _held_catch_alls(diff: Diff) -> tuple[str, ...]:

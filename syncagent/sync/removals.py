@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -17,11 +16,12 @@ from syncagent.sync.missing import GRACE, HOLD
 from syncagent.sync.waiting import LOOK_AGAIN, Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from syncagent.config.tables import Limits
     from syncagent.model import Hold
     from syncagent.sync.conditions import Condition
+    from syncagent.sync.confirm import Withheld
     from syncagent.sync.missing import Kept, Missing
 
 _MOST_PARENTS = 10_000
@@ -258,10 +258,6 @@ def _trips(reasons: Iterable[Reason], stake: int, floor: int) -> bool:
     return any(reason.kind in _TRIPS or (reason.kind == "emptied" and stake > floor) for reason in reasons)
 
 
-Withheld = Mapping[bytes, "Reason | Literal['present', 'unknown']"]
-"""Recipients whose removal is withheld, with the reason: the source still has it, or could not be asked."""
-
-
 class RemovalDecider:
     """The decisions on missing recipients, and their counts by domain."""
 
@@ -276,7 +272,7 @@ class RemovalDecider:
         now: float,
         withheld: Withheld,
     ) -> None:
-        """``now`` is the time of the run."""
+        """``now`` is the time of the run, ``withheld`` are the recipients that a point query did not confirm."""
         self._judged, self._tripped, self._conditions, self._book = judged, tripped, conditions, book
         self._waiting, self._now, self._withheld = waiting, now, withheld
         self.removed: Counter[str] = Counter()
@@ -331,8 +327,8 @@ class RemovalDecider:
         kept = self._keep(missing, GRACE, 0)
         self.in_grace += 1
         if withheld == "present":
-            self._next(self._now)
-            self._look(missing.kept.sources, self._now)
+            self._next(self._now + 1)
+            self._look(missing.kept.sources, self._now + 1)
             return dataclasses.replace(kept, since=int(self._now))
         if withheld:
             self._next(self._now + LOOK_AGAIN)

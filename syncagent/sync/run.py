@@ -25,7 +25,7 @@ from syncagent.errors import (
 )
 from syncagent.state import messages, opened
 from syncagent.state.opened import open_state
-from syncagent.sync import approvals, doubt_run, existing_map, fetch, outcome, plan, record, relay_domains
+from syncagent.sync import approvals, confirm, doubt_run, existing_map, fetch, outcome, plan, record, relay_domains
 from syncagent.sync.diff import select
 from syncagent.sync.origins import Origins
 from syncagent.sync.tables import Tables
@@ -170,6 +170,8 @@ def sync_once(config: Config, options: Options, progress: Progress = ignore) -> 
             guarded = plan.evaluate(run, state, answers, domains, diff)
             in_force = tables.doubt.with_guard(guarded) and in_force
             decision = plan.decide(guarded, state, may_remove=in_force)
+            asked = confirm.ask(plan.going(decision), config.sources, progress)
+            decision = plan.confirmed(decision, guarded, state, asked)
             if not tables.doubt.cover(decision):
                 decision = plan.decide(guarded, state, may_remove=False)
             may_lack = last is not None or options.accept_incomplete

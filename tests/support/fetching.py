@@ -1,6 +1,6 @@
 """Runs of the program's own Fetcher over sources that are functions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -88,11 +88,16 @@ class Runs:
         self.notes: list[Note] = []
         self.count = 0
 
-    def __call__(self, *configured: SourceConfig, now: float = NOW) -> list[Fetched]:
-        """Do one."""
+    def __call__(
+        self, *configured: SourceConfig, now: float = NOW, looks: Iterable[str] = (), due: frozenset[str] | None = None
+    ) -> list[Fetched]:
+        """Do one; ``looks`` names the sources whose confirming look is due."""
         self.count += 1
         self.notes.clear()
-        fetcher = Fetcher(self.snapshots, self.snapshots, self.spool, str(self.count), now, lambda *_: None, self.notes)
+        run_id, ignore = str(self.count), lambda *_: None
+        fetcher = Fetcher(
+            self.snapshots, self.snapshots, self.spool, run_id, now, ignore, self.notes, due, frozenset(looks)
+        )
         fetched = fetcher.all({source.name: source for source in configured}, self.states)
         self.states = {one.state.name: one.state for one in fetched}
         return fetched
