@@ -123,7 +123,8 @@ class Counts(Struct, frozen=True, kw_only=True):
     """The counts of one domain, as input of the guard.
 
     ``missing`` recipients are published and in no source. For ``approved`` of them a person approved the removal.
-    ``frozen`` of them belong to a hold that is frozen. ``window_start`` is the number of recipients at the start of the
+    ``frozen`` of them belong to a hold that is frozen; ``older`` of the others were missing before an upgrade, and are
+    not judged by newer rules. ``window_start`` is the number of recipients at the start of the
     window, ``window_removed`` the number removed since; approved removals and frozen recipients count in neither.
     """
 
@@ -134,6 +135,7 @@ class Counts(Struct, frozen=True, kw_only=True):
     missing: int = 0
     approved: int = 0
     frozen: int = 0
+    older: int = 0
     catch_alls_missing: tuple[str, ...] = ()
     window_start: int = 0
     window_removed: int = 0

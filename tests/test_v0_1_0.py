@@ -5,6 +5,7 @@ them. Facts are compared and not words: a message may be put otherwise, and what
 """
 
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -173,14 +174,23 @@ def test_all_holds_are_approved_at_once(name: str, restored: Restored) -> None:
 
 @pytest.mark.parametrize("name", ["files"])
 def test_a_grace_goes_on(name: str, restored: Restored) -> None:
-    """Who was missing an hour in all goes; who is missing for less stays, though the program is another one."""
+    """Who was missing an hour in all goes; who is missing for less stays, though the program is another one.
+
+    By default nobody goes within a day of the upgrade, since nothing proves that the files are whole.
+    """
     two, third, before = (
         {"user00000@example.com", "user00001@example.com"},
         "user00011@example.org",
         "before@example.com",
     )
     assert {*two, third, before} <= restored.recipients()
-    assert result_facts(restored.run("sync", after=RIPE[name])) == result_facts(expected()[name]["ripe"])
+    waits = restored.run("sync", after=RIPE[name])
+    assert (waits["exit_code"], waits["plan"]["in_grace"], waits["plan"]["removed_sample"]) == (0, 4, [])
+    text = restored.config.read_text("utf-8")
+    text = re.sub(r"^(\[sources\..*\])$", r'\1\nconfirm_after = "0s"', text, flags=re.MULTILINE)
+    restored.config.write_text(text, "utf-8")
+    restored.run("sync", after=RIPE[name] + 5)  # the next run takes the confirming look
+    assert result_facts(restored.run("sync", after=RIPE[name] + 10)) == result_facts(expected()[name]["ripe"])
     assert not {*two, before} & restored.recipients()
     assert third in restored.recipients()
 

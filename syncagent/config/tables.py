@@ -177,6 +177,10 @@ class Tables(Struct, frozen=True, kw_only=True):
     metrics: Metrics = Metrics()
 
 
+_DECIDES = ("confirm_after",)
+"""Keys of a source that decide which of its recipients are published, and are no part of its digest."""
+
+
 class SourceConfig(Struct, frozen=True, kw_only=True, dict=True):
     """A configured source: the keys that all kinds share, and ``own``, the Config of its kind.
 
@@ -199,6 +203,13 @@ class SourceConfig(Struct, frozen=True, kw_only=True, dict=True):
     def free(self) -> threading.Lock:
         """Lock that is held during a fetch: after a timeout, the fetch thread may outlive the run."""
         return threading.Lock()
+
+    @property
+    def decides(self) -> object:
+        """What decides which of its recipients are published: ``digest``, and the keys that do not change a fetch."""
+        default = sources.Common(type=self.common.type)
+        own = {key: value for key in _DECIDES if (value := getattr(self.common, key)) != getattr(default, key)}
+        return [self.digest, own] if own else self.digest
 
     def same_as(self, other: SourceConfig) -> bool:
         """True if the other source has the same name and configuration."""
@@ -235,10 +246,11 @@ class Config(Struct, frozen=True, kw_only=True):
     def digest(self) -> str:
         """SHA-256, in hexadecimal, of the keys that decide what is published: [postfix], [limits] and the sources.
 
-        The keys of the doubt table are left out: they do not decide which recipients are published.
+        The keys of the doubt table are left out: they do not decide which recipients are published. So are
+        keys of sources that do not change a fetch, unless they are set.
         """
         postfix = without(self.postfix, [key for key in Postfix.__struct_fields__ if key.startswith(_OF_DOUBT)])
-        return digest((postfix, self.limits, {name: source.digest for name, source in self.sources.items()}))
+        return digest((postfix, self.limits, {name: source.decides for name, source in self.sources.items()}))
 
     def command(self, *words: str) -> str:
         """Return the command line to type for a verb with this configuration, quoted for a shell."""

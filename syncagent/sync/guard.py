@@ -45,7 +45,8 @@ def of_domain(counts: Counts, limits: Limits) -> tuple[Reason, ...]:
 def alone(counts: Counts, members: int, catch_alls: tuple[str, ...]) -> Counts:
     """Return the counts of a domain as if it would lose only the members of one frozen hold now."""
     start = counts.window_start + members
-    return replace(counts, missing=members, approved=0, frozen=0, catch_alls_missing=catch_alls, window_start=start)
+    one = replace(counts, missing=members, approved=0, frozen=0, older=0)
+    return replace(one, catch_alls_missing=catch_alls, window_start=start)
 
 
 def percent(counts: Counts, limits: Limits) -> Reason | None:
@@ -58,14 +59,14 @@ def percent(counts: Counts, limits: Limits) -> Reason | None:
 
 def most(counts: Counts, limits: Limits) -> Reason | None:
     """Return a reason if the domain would lose too many recipients, counting earlier removals in the window."""
-    loss = _loss([counts], (), limits)
+    loss = _loss([replace(counts, frozen=counts.frozen + counts.older)], (), limits)
     limit = limits.most(counts.domain, loss.size)
     return Reason("max", subjects=(counts.domain,), loss=_by(loss, 0, limit)) if loss.lost > limit else None
 
 
 def half(counts: Counts, limits: Limits) -> Reason | None:
     """Return a reason if the domain would lose at least half of its recipients, and at least two."""
-    loss = _loss([counts], (), limits)
+    loss = _loss([replace(counts, frozen=counts.frozen + counts.older)], (), limits)
     too_much = loss.lost >= _LEAST_HALF and loss.lost * 2 >= loss.size
     return Reason("half", subjects=(counts.domain,), loss=loss) if too_much else None
 

@@ -108,7 +108,7 @@ class HoldBook:
         reasons = tuple(map(messages.with_text, members.reasons))
         kind = primary(reasons)
         old = members.standing or Hold("", members.domain, 0, self._now, (), key=key, main=members.main)
-        if old.is_frozen:
+        if old.is_frozen or (old.id and not old.kind and not members.grew):
             hold = replace(old, count=members.count, reasons=reasons)
         else:
             own = set_id(kind, members.domain, members.digest.digest())

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 GRACE = b"grace"
 HOLD = b"hold:"
+OLDER = b"-"
 _FIELDS = 6
 
 
@@ -28,8 +29,9 @@ class Kept:
 
     ``since``: when it was first missing, in seconds since the epoch, 0 if that is not recorded. ``why``: ``GRACE``, or
     ``HOLD`` and the identity of its hold. ``said``: the sources that last listed it, comma-separated; empty if unknown.
-    ``answer``: ``SOURCE=RUN`` of each answer that first lacked it, comma-separated; empty if unknown. ``joined``: the
-    version of the hold at which it joined. ``label``: its label in the last answer that had it, if that is a DN.
+    ``answer``: ``SOURCE=RUN`` of each answer that first lacked it, comma-separated; empty if it was no answer;
+    ``OLDER`` and a time if an older version recorded the address: the time of the upgrade. ``joined``: the version of
+    the hold at which it joined. ``label``: its label in the last answer that had it, if that is a DN.
     """
 
     since: int = 0
@@ -42,8 +44,11 @@ class Kept:
     @classmethod
     def parse(cls, fields: list[bytes]) -> Kept:
         """Return the record of these fields. Older versions wrote only the first two or three."""
-        since, why, said, answer, joined, label = (*fields, *[b""] * (_FIELDS - len(fields)))[:_FIELDS]
-        return cls(int(since or 0), why, said, answer, int(joined or 0), label)
+        if len(fields) < _FIELDS:
+            since, why, said = (*fields, b"")[:3]
+            return cls(int(since), why, said, OLDER)
+        since, why, said, answer, joined, label = fields
+        return cls(int(since), why, said, answer, int(joined), label)
 
     def line(self, address: bytes) -> bytes:
         """Return the line of an address in ``kept``."""
@@ -58,8 +63,18 @@ class Kept:
     @property
     def answers(self) -> tuple[tuple[str, str], ...]:
         """The source and the run of each answer that first lacked it; empty if unknown."""
-        parts = (one.partition("=") for one in self.answer.decode().split(",") if one)
+        parts = (one.partition("=") for one in self.answer.decode().split(",") if one and not self.is_older)
         return tuple((source, run) for source, _, run in parts)
+
+    @property
+    def is_older(self) -> bool:
+        """True if an older version recorded it."""
+        return self.answer.startswith(OLDER)
+
+    @property
+    def upgraded(self) -> int:
+        """When this version first saw the record of an older one, in seconds since the epoch; 0 if it is none."""
+        return int(self.answer.removeprefix(OLDER) or 0) if self.is_older else 0
 
     @property
     def parent(self) -> bytes:
@@ -142,9 +157,10 @@ class RemovalPolicy:
         A grace of 0 ends at once. If the clock was set back or not set, the wait starts again.
         """
         since = min(kept.since, int(self.now)) if kept.since >= CLOCK_SET else int(self.now)
-        kept = Kept(since, kept.why or GRACE, kept.said, kept.answer, kept.joined, kept.label)
+        answer = OLDER + b"%d" % self.now if kept.answer == OLDER else kept.answer
+        kept = Kept(since, kept.why or GRACE, kept.said, answer, kept.joined, kept.label)
         grace = self.limits.of(group)[2]
-        until = self.waiting.until(since, grace, kept.sources)
+        until = self.waiting.until(since, grace, kept.sources, kept.upgraded)
         over = self.now >= until and int(self.oldest_answer) > since and self.waiting.is_confirmed(until, kept.sources)
         hold = self._hold(kept, group)
         approved = hold is not None and self._is_approved(hold, kept)

@@ -61,7 +61,9 @@ def _waiting(config: Config, answers: Sequence[Fetched]) -> Waiting:
     states = {answer.report.name: answer.state for answer in answers}
     return Waiting(
         {
-            name: Looked(states[name].proof, float(source.common.confirm_after), states[name].looked)
+            name: Looked(
+                states[name].proof, float(source.common.confirm_after), states[name].looked, states[name].look_tried
+            )
             for name, source in config.sources.items()
             if name in states
         }

@@ -47,6 +47,7 @@ class DomainCounter:
         self.added: Counter[str] = Counter()
         self.missing: Counter[str] = Counter()
         self.approved: Counter[str] = Counter()
+        self.older: Counter[str] = Counter()
         self.catch_alls: dict[str, tuple[str, ...]] = {}
         self.unconfigured: set[str] = set()
         self.captured: dict[str, Captured] = {}
@@ -74,6 +75,7 @@ class DomainCounter:
             captured.parents.add(missing.kept.parent)
 
     def _count_free(self, missing: Missing) -> None:
+        self.older[missing.group] += missing.kept.is_older
         if missing.address.startswith(b"@"):
             self.catch_alls[missing.group] = (*self.catch_alls.get(missing.group, ()), missing.address.decode())
         answers, parent = missing.kept.answers, missing.kept.parent
@@ -135,6 +137,7 @@ class DomainCounter:
             missing=self.missing[domain],
             approved=self.approved[domain],
             frozen=frozen,
+            older=self.older[domain],
             catch_alls_missing=catch_alls,
             window_start=max(before - self.approved[domain] - frozen - grown + removed, 0),
             window_removed=removed,
@@ -204,7 +207,8 @@ def _reasons(
     own = guard.of_domain(alone, limits)
     more = whole if "whole-percent" in kinds or any(_is_whole(reason) for reason in hold.reasons) else ()
     container = tuple(reason for reason in hold.reasons if reason.kind == "container") if emptied else ()
-    return (*own, *more, *container)
+    reasons = (*own, *more, *container)
+    return tuple(reason for reason in reasons if reason.kind in kinds) or reasons
 
 
 def _is_whole(reason: Reason) -> bool:
@@ -336,9 +340,16 @@ class RemovalDecider:
             self._next(missing.until)
             self._look(self._waiting.unconfirmed(missing.until, missing.kept.sources), missing.until)
         else:
-            self._next(self._now + LOOK_AGAIN)
-            self._look(self._waiting.unconfirmed(missing.until, missing.kept.sources), self._now + LOOK_AGAIN)
+            self._wait_for_looks(missing)
         return kept
+
+    def _wait_for_looks(self, missing: Missing) -> None:
+        """Count the looks for which a recipient waits whose time is over."""
+        names = self._waiting.unconfirmed(missing.until, missing.kept.sources)
+        for name in names:
+            moment = self._waiting.sources[name].next_look(self._now)
+            self._look([name], moment)
+            self._next(moment)
 
     def _next(self, moment: float) -> None:
         self.next_due = moment if self.next_due is None else min(self.next_due, moment)

@@ -14,12 +14,18 @@ LOOK_AGAIN = 3600.0
 class Looked(NamedTuple):
     """What is known of a source: the proof of its answers, its confirm_after, and its last confirming look.
 
-    ``proof`` is as in ``sources.Answer``. ``confirm_after`` is in seconds, ``looked`` in seconds since the epoch.
+    ``proof`` is as in ``sources.Answer``. ``confirm_after`` is in seconds, ``looked`` in seconds since the epoch, as
+    ``tried``, the time of the last look that proved nothing.
     """
 
     proof: str = "transport"
     confirm_after: float = 0.0
     looked: float = 0.0
+    tried: float = 0.0
+
+    def next_look(self, now: float) -> float:
+        """Return when a look that is due already can be taken: at the next run, or a time after one in vain."""
+        return max(now + 1, self.tried + LOOK_AGAIN if self.tried else 0.0)
 
 
 def wait(proof: str, grace: float, confirm_after: float) -> float:
@@ -43,9 +49,13 @@ class Waiting(NamedTuple):
         names = tuple(said) or self.sources
         return [self.sources[name] for name in names if name in self.sources]
 
-    def until(self, since: float, grace: float, said: Iterable[str]) -> float:
-        """Return the end of the wait of a recipient that has been missing since then."""
-        return since + max((wait(one.proof, grace, one.confirm_after) for one in self._of(said)), default=grace)
+    def until(self, since: float, grace: float, said: Iterable[str], upgraded: float = 0.0) -> float:
+        """Return the end of the wait of a recipient that has been missing since then.
+
+        ``upgraded``: the time from which all but the grace counts, if an older version recorded the recipient.
+        """
+        longest = max((wait(one.proof, grace, one.confirm_after) for one in self._of(said)), default=grace)
+        return since + grace if longest == grace else max(since, upgraded) + longest
 
     def is_confirmed(self, until: float, said: Iterable[str]) -> bool:
         """True if each of its sources gave a confirming look after the wait."""
