@@ -139,12 +139,8 @@ class Scenario:
         }
         tables |= {f'limits."{domain}"': own for domain, own in self.domain_limits.items()}
         for name, own in self.sources.items():
-            tables[f"sources.{name}"] = {
-                "type": "file",
-                "path": str(self.file(name)),
-                "confirm_after": self.confirm_after,
-                **own,
-            }
+            of_file = {} if "type" in own else {"type": "file", "path": str(self.file(name))}
+            tables[f"sources.{name}"] = {**of_file, "confirm_after": self.confirm_after, **own}
         lines: list[str] = []
         for head, table in tables.items():
             lines += [f"[{head}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items()), ""]

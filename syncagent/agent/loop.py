@@ -19,6 +19,7 @@ from syncagent.agent import log
 from syncagent.agent.doubt import DoubtWatch
 from syncagent.agent.file_watch import Watch
 from syncagent.agent.lock import AgentLock
+from syncagent.agent.looks import RemovalWatch
 from syncagent.agent.reporting import Reporter
 from syncagent.agent.retries import Retries
 from syncagent.agent.schedule import Schedule
@@ -68,6 +69,7 @@ class _Agent:
         self.signals = Signals(self.tokens)
         self._faults: dict[str, float] = {}
         self.retries, self.progress, self.doubt = Retries(), Progress(), DoubtWatch(self._fault)
+        self.removals = RemovalWatch()
         self.reporter = Reporter(logger)
         self.schedule = Schedule(lambda due, why: self.tokens.put(Token(due, why)), self._fault)
         self.watch = Watch(self._file_changed, lambda event, what: self.log.warning(event, about=what), self._fault)
@@ -104,15 +106,23 @@ class _Agent:
         if any(token.reload for token in tokens):
             self._reload()
         now = time.monotonic()
-        due: frozenset[str] | None = self.retries.due(now)
+        due: frozenset[str] | None = self.retries.due(now) | self.removals.due(time.time())
         for token in tokens:
             due = None if due is None or token.due is None else due | token.due
-        retry = self.retries.wait(now) <= 0  # a retry of publishing has no source due
-        if tokens or retry or self.doubt.wait(time.time()) <= 0:
-            whys = dict.fromkeys(token.why for token in tokens)
+        whys = list(dict.fromkeys(token.why for token in tokens)) or self._whys(now)
+        if whys:
             due = None if self.doubt.needs_all(self.config) else due
-            self._run(due, ", ".join(whys) or ("retry" if retry else "doubt ends"))
+            self._run(due, ", ".join(whys))
             gc.collect()  # too few objects to trigger a collection, but a TLS context has megabytes
+
+    def _whys(self, now: float) -> list[str]:
+        """Return the causes of a run without a token; a retry of publishing has no source due."""
+        lefts = {
+            "retry": self.retries.wait(now),
+            "a removal is due": self.removals.wait(time.time()),
+            "doubt ends": self.doubt.wait(time.time()),
+        }
+        return [why for why, left in lefts.items() if left <= 0]
 
     def _waiting(self) -> list[Token]:
         """Wait for a token, a due retry or a stop. Return all tokens in the queue."""
@@ -121,7 +131,7 @@ class _Agent:
             while not tokens and not self.signals.stopping:
                 self.progress.passed(_SLACK)
                 self.doubt.look(self.config)
-                left = min(self.retries.wait(time.monotonic()), self.doubt.wait(time.time()))
+                left = self._left()
                 if left <= 0:
                     break
                 with contextlib.suppress(queue.Empty):
@@ -129,6 +139,11 @@ class _Agent:
             while True:
                 tokens.append(self.tokens.get_nowait())
         return tokens
+
+    def _left(self) -> float:
+        """Return the seconds until a run without a token is due."""
+        now = time.time()
+        return min(self.retries.wait(time.monotonic()), self.doubt.wait(now), self.removals.wait(now))
 
     def _run(self, due: frozenset[str] | None, why: str) -> None:
         """Do one run and report it. Its errors are logged and retried.
@@ -194,8 +209,11 @@ class _Agent:
         return min(self.config.every(name) or 3600.0 for name in names)
 
     def _passed(self, step: str, _count: int) -> None:
-        """Record that a step of the run begins. It may take _SLACK more than the timeouts of the configuration."""
-        deadlines = [float(source.common.deadline or DEADLINE) for source in self.config.sources.values()]
+        """Record that a step of the run begins. It may take _SLACK more than the timeouts of the configuration.
+
+        A confirming look that fails is followed by an ordinary request, with a deadline of its own.
+        """
+        deadlines = [2 * float(source.common.deadline or DEADLINE) for source in self.config.sources.values()]
         slow = step in {"index", "read back", "compare"}
         self.progress.passed(_SLACK + (self.config.postfix.postmap_timeout if slow else max(deadlines)))
         self.doubt.look(self.config)
@@ -213,7 +231,8 @@ class _Agent:
         )
         watch = self.watch.mode
         try:
-            self.reporter.tell(self.config, result, last, self.next_run(), (watch, self.watch.rebuilt))
+            now = self.reporter.tell(self.config, result, last, self.next_run(), (watch, self.watch.rebuilt))
+            self.removals.ran(now, time.time())
         except (SyncagentError, OSError) as failure:
             self.log.error("status cannot be kept", error=str(failure))  # noqa: TRY400 - the text suffices
 

@@ -51,8 +51,8 @@ class Reporter:
         last: LastRun,
         next_run: float | None,
         watch: tuple[str, int],
-    ) -> None:
-        """Report a run by log, status file, notifications, metrics and systemd.
+    ) -> Status | None:
+        """Report a run by log, status file, notifications, metrics and systemd. Return the status, if it can be read.
 
         An error in writing the status file or metrics, or in a notification, is logged and does not stop the rest.
         """
@@ -82,7 +82,7 @@ class Reporter:
             failed = Alarm("publish-failed", str(config.postfix.map), last.error or str(error))
             self._tell_of({**self._alarms, failed.key: failed}, config, self._notifier)
             self._tell_systemd(f"needs a person: {failed.text}")
-            return
+            return None
         self._log_doubt(now.doubt)
         self._tell_of({alarm.key: alarm for alarm in now.alarms}, config, self._notifier)
         right = {ExitCode.OK, ExitCode.HELD}
@@ -91,6 +91,7 @@ class Reporter:
         if config.metrics.textfile:
             self._write_metrics(config.metrics.textfile, now)
         self._tell_systemd(summary(now))
+        return now
 
     def refuse(self, text: str) -> None:
         """Record why the new configuration is refused, and send it to systemd. An empty text ends the refusal."""

@@ -14,7 +14,7 @@ from syncagent.errors import ExitCode, LockBusyError
 from syncagent.files import atomic
 from syncagent.model import DOMAIN_HOLD, Hold, SourceState
 from syncagent.state import alarms as conditions
-from syncagent.state import doubt_status, lag, messages
+from syncagent.state import doubt_status, lag, looks, messages
 from syncagent.state.alarms import Alarm
 from syncagent.state.database import reading
 from syncagent.state.doubt_groups import Causes
@@ -22,9 +22,12 @@ from syncagent.state.doubt_status import DoubtStatus, Recorded
 from syncagent.state.lag import Lag
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from syncagent.config.tables import Config
     from syncagent.model import Plan
     from syncagent.state.database import Ledger
+    from syncagent.state.records import Finished
 
 AGENT_FILE, AGENT_LOCK = "agent.json", "agent.lock"
 
@@ -94,6 +97,10 @@ class Status(Struct, frozen=True, kw_only=True):
     """The doubt table, None if postfix.doubt_map is not set."""
     lags: tuple[Lag, ...] = ()
     """How long a new mailbox of each relay domain may be refused; none if it cannot be known."""
+    removals_due: float | None = None
+    """When the next waiting removal is decided, in seconds since the epoch; None if none waits for a time."""
+    looks: dict[str, float] = {}
+    """When each source that owes a confirming look is asked for it, in seconds since the epoch."""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -163,7 +170,15 @@ def read(config: Config, now: float | None = None, agent: AgentState | None = No
         agent=agent,
         doubt=doubt_status.of(recorded, causes, now) if recorded else None,
         lags=lags,
+        removals_due=finished.next_due if finished else None,
+        looks=_looks(finished, states),
     )
+
+
+def _looks(finished: Finished | None, states: Mapping[str, SourceState]) -> dict[str, float]:
+    due = finished.looks if finished else {}
+    moments = {name: looks.next_look(due.get(name), state) for name, state in states.items()}
+    return {name: moment for name, moment in moments.items() if moment is not None}
 
 
 _MOST = 16 << 20

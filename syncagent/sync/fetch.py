@@ -26,8 +26,9 @@ from syncagent.errors import DamagedError, FailureKind, LedgerError, SourceError
 from syncagent.files import atomic, sorted_lines
 from syncagent.model import Note, SourceReport, SourceState
 from syncagent.state import incremental as amend
+from syncagent.state import looks
 from syncagent.state.snapshot import SnapshotWriter, escape
-from syncagent.sync import looks, torn
+from syncagent.sync import torn
 from syncagent.values.types import RecipeFile, SecretFile, spell_seconds
 
 if TYPE_CHECKING:

@@ -332,7 +332,7 @@ class RemovalDecider:
         self.in_grace += 1
         if withheld == "present":
             self._next(self._now + 1)
-            self._look(missing.kept.sources, self._now + 1)
+            self._look(missing.kept.sources or self._waiting.sources, self._now + 1)
             return dataclasses.replace(kept, since=int(self._now))
         if withheld:
             self._next(self._now + LOOK_AGAIN)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from syncagent.errors import FailureKind, SourceError
 from syncagent.model import SourceState
 from syncagent.sources import Answer, Request
-from syncagent.sync import looks
+from syncagent.state import looks
 from tests.support.fetching import NOW, Fetch, Runs, Says, fails, lines, whole
 from tests.support.programs import PATIENCE
 
@@ -164,6 +164,7 @@ def test_what_an_answer_proves_is_recorded_until_the_next(runs: Runs) -> None:
         (SourceState("a", looked=100.0), 100.0, None),
         (SourceState("a", look_tried=90.0), 100.0, 90.0 + HOUR),
         (SourceState("a", looked=5000.0, look_tried=90.0), 100.0, None),
+        (SourceState("a", error_kind=FailureKind.TEMPORARY), 100.0, None),
     ],
 )
 def test_when_a_look_is_due(state: SourceState, due: float | None, expected: float | None) -> None:

@@ -1,4 +1,4 @@
-"""When a source owes a confirming look. How long a recipient waits for it is in ``waiting``.
+"""When a source owes a confirming look. How long a recipient waits for it is in ``sync.waiting``.
 
 A confirming look is an unconditional, full answer with a proof, taken once when the first waiting removal of a source
 falls due. An answer at that time reads another version than the one that first lacked the recipient, or the same one
@@ -24,9 +24,9 @@ def next_look(due: float | None, state: SourceState) -> float | None:
     """Return when a source is to be asked for a confirming look, in seconds since the epoch; None if it owes none.
 
     ``due``: when the first removal that waits for it falls due (``Finished.looks``), None without one. A look that
-    failed or proved nothing is tried again after AGAIN.
+    failed or proved nothing is tried again after AGAIN. A failing source owes none: removals are held until it answers.
     """
-    if due is None or state.looked >= due:
+    if due is None or state.looked >= due or state.error_kind:
         return None
     return max(due, state.look_tried + AGAIN) if state.look_tried else due
 

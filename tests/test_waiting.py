@@ -1,0 +1,292 @@
+"""How long a removal waits, what confirms it, and what is asked for it: by the command, in a timer's series of runs."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+
+from syncagent.files.sorted_lines import end_line
+from syncagent.model import SyncResult
+from syncagent.sync import waiting
+from tests.scenario import HOUR, MINUTE, START, Scenario, people
+from tests.support.scripted_http import Asked, Part, ScriptedHTTP, answer
+
+DAY = 24 * HOUR
+EVERY, SELDOM = 5 * MINUTE, 30 * MINUTE
+
+
+@pytest.mark.parametrize(
+    ("proof", "grace", "confirm_after", "expected"),
+    [
+        ("producer", HOUR, DAY, HOUR),
+        ("transport", HOUR, DAY, DAY),
+        ("none", HOUR, DAY, DAY),
+        ("transport", 2 * DAY, DAY, 2 * DAY),
+        ("transport", HOUR, 0.0, HOUR),
+        ("transport", 0.0, DAY, 0.0),
+        ("producer", 0.0, DAY, 0.0),
+    ],
+)
+def test_how_long_a_removal_waits(proof: str, grace: float, confirm_after: float, expected: float) -> None:
+    """As limits.removal_grace and confirm_after say; a grace of 0 switches both off."""
+    assert waiting.wait(proof, grace, confirm_after) == expected
+
+
+class Host:
+    """A web server with one list, which has an ETag if ``etag``; ``asked`` are the requests so far."""
+
+    def __init__(self, server: ScriptedHTTP, *, etag: bool = True) -> None:
+        self._server, self._etag = server, etag
+        self.text, self.version = b"", 0
+        self.refuses_full = False
+        server.routes["/list"] = self._answer
+
+    def put(self, text: bytes) -> None:
+        """Replace the list."""
+        self.text, self.version = text, self.version + 1
+
+    def _answer(self, request: Asked) -> Iterable[Part]:
+        tag = f'"{self.version}"'
+        if self._etag and request.headers.get("if-none-match") == tag:
+            return answer(b"", 304, etag=tag)
+        if self.refuses_full and "if-none-match" not in request.headers:
+            return answer(b"busy", 503)
+        return answer(self.text, etag=tag) if self._etag else answer(self.text)
+
+    @property
+    def asked(self) -> list[bool]:
+        """Whether each request so far was unconditional."""
+        return ["if-none-match" not in request.headers for request in self._server.asked]
+
+    def config(self, **keys: object) -> dict[str, object]:
+        """The keys of a source that reads the list."""
+        return {
+            "type": "http",
+            "url": f"{self._server.url}/list",
+            "insecure": True,
+            "format": "lines",
+            "foreign": True,
+            **keys,
+        }
+
+
+def listed(addresses: Iterable[str], *, end: bool = False) -> bytes:
+    """Give a list with or without its end line."""
+    lines = "".join(f"{address}\n" for address in sorted(addresses)).encode()
+    return lines + end_line(lines.count(b"\n"), hashlib.sha256(lines).hexdigest()) if end else lines
+
+
+def runs(
+    scenario: Scenario, seconds: float, every: float = SELDOM, *, until: Callable[[SyncResult], bool] | None = None
+) -> int:
+    """Run at intervals for a time, or until a run is as told; give how many runs there were."""
+    for number in range(1, int(seconds / every) + 1):
+        scenario.wait(every)
+        result = scenario.sync_unchecked(0)
+        if until and until(result):
+            return number
+    return int(seconds / every)
+
+
+def removes(result: SyncResult) -> bool:
+    """True if a run removed a recipient."""
+    return result.plan.removed > 0
+
+
+@pytest.fixture
+def mx(tmp_path: Path) -> Scenario:
+    """A scenario with its own clock, the default grace and the default of confirm_after."""
+    scenario = Scenario(tmp_path)
+    scenario.limits = {"removal_grace": "1h"}
+    scenario.confirm_after = "24h"
+    scenario.set_clock(START)
+    return scenario
+
+
+def test_a_file_edited_once_and_never_again(mx: Scenario) -> None:
+    """The removal is through after 24 hours, by a look at a file that has not changed since."""
+    mx.write("corp", people(40))
+    mx.sync_unchecked(0)
+    mx.wait(EVERY)
+    mx.write("corp", people(39))
+    mx.sync_unchecked(0)
+    assert mx.published() == people(40)
+    assert runs(mx, 2 * DAY, EVERY, until=removes) == DAY / EVERY
+    assert mx.published() == people(39)
+
+
+def test_one_extra_read_and_none_before_it_is_due(mx: Scenario) -> None:
+    """A list of a web server, edited once: every request of a day is conditional, but for the one at its end."""
+    with ScriptedHTTP() as server:
+        host = Host(server)
+        mx.sources = {"corp": host.config()}
+        host.put(listed(people(40)))
+        mx.sync_unchecked(0)
+        mx.wait(EVERY)
+        host.put(listed(people(39)))
+        mx.sync_unchecked(0)
+        before = len(host.asked)
+        assert runs(mx, 2 * DAY, until=removes) == DAY / SELDOM
+        assert mx.published() == people(39)
+        looks = [number for number, is_full in enumerate(host.asked[before:], 1) if is_full]
+        assert looks == [DAY / SELDOM]
+        assert len(host.asked) - before == DAY / SELDOM
+        runs(mx, DAY)
+        assert not any(host.asked[before + int(DAY / SELDOM) :])
+
+
+def test_many_waiting_removals_of_a_large_list_share_one_look(mx: Scenario) -> None:
+    """40 of 20,000 that left in four runs: four looks, each when the first of them falls due, and none between."""
+    with ScriptedHTTP() as server:
+        host = Host(server)
+        mx.sources = {"corp": host.config(confirm_after="0s")}
+        everybody = sorted(f"user{number:05}@example.com" for number in range(20_000))
+        host.put(listed(everybody))
+        mx.sync_unchecked(0)
+        for gone in (10, 20, 30, 40):
+            mx.wait(EVERY)
+            host.put(listed(everybody[gone:]))
+            mx.sync_unchecked(0)
+        before = len(host.asked)
+        runs(mx, 2 * HOUR, EVERY)
+        assert mx.published() == set(everybody[40:])
+        looks = [number for number, is_full in enumerate(host.asked[before:], 1) if is_full]
+        assert looks == [HOUR / EVERY - 3 + number for number in range(4)]
+
+
+@pytest.mark.parametrize("require_end", [True, False])
+def test_an_end_line_waits_for_the_grace_alone(mx: Scenario, require_end: bool) -> None:  # noqa: FBT001 - a parameter
+    """If it is required: otherwise a list that was cut would have none, and be read as it is."""
+    with ScriptedHTTP() as server:
+        host = Host(server)
+        mx.sources = {"corp": host.config(foreign=not require_end)}
+        host.put(listed(people(40), end=True))
+        mx.sync_unchecked(0)
+        mx.wait(EVERY)
+        host.put(listed(people(39), end=True))
+        mx.sync_unchecked(0)
+        assert runs(mx, 2 * DAY, until=removes) == (HOUR if require_end else DAY) / SELDOM
+
+
+@pytest.mark.parametrize(("keys", "expected"), [({"confirm_after": "0s"}, HOUR), ({"confirm_after": "3h"}, 3 * HOUR)])
+def test_confirm_after(mx: Scenario, keys: dict[str, object], expected: float) -> None:
+    """As long as the source's key says, if that is longer than the grace."""
+    mx.sources = {"corp": keys}
+    mx.write("corp", people(40))
+    mx.sync_unchecked(0)
+    mx.wait(EVERY)
+    mx.write("corp", people(39))
+    mx.sync_unchecked(0)
+    assert runs(mx, DAY, until=removes) == expected / SELDOM
+
+
+def test_without_a_grace_nothing_waits_and_nobody_looks(mx: Scenario) -> None:
+    """A person's choice: removal_grace = "0s" switches both off."""
+    mx.limits = {"removal_grace": "0s"}
+    with ScriptedHTTP() as server:
+        host = Host(server)
+        mx.sources = {"corp": host.config()}
+        host.put(listed(people(40)))
+        mx.sync_unchecked(0)
+        host.put(listed(people(39)))
+        mx.wait(EVERY)
+        assert mx.sync_unchecked(0).plan.removed == 1
+        runs(mx, 2 * HOUR)
+        assert host.asked.count(True) == 1
+
+
+def test_who_comes_back_before_the_look_never_left(mx: Scenario) -> None:
+    """And nobody looks: nothing waits any more."""
+    with ScriptedHTTP() as server:
+        host = Host(server)
+        mx.sources = {"corp": host.config()}
+        for count in (40, 39, 40):
+            host.put(listed(people(count)))
+            mx.sync_unchecked(0)
+            mx.wait(EVERY)
+        before = len(host.asked)
+        runs(mx, 25 * HOUR)
+        assert mx.published() == people(40)
+        assert not any(host.asked[before:])
+
+
+def test_a_look_that_fails_is_tried_again_in_an_hour(mx: Scenario) -> None:
+    """The source stays as whole as it was: what is refused is the look alone, which confirms nothing."""
+    with ScriptedHTTP() as server:
+        host = Host(server)
+        mx.sources = {"corp": host.config(confirm_after="0s")}
+        for count in (40, 39):
+            host.put(listed(people(count)))
+            mx.sync_unchecked(0)
+            mx.wait(EVERY)
+        mx.wait(-EVERY)
+        host.refuses_full = True
+        before = len(host.asked)
+        runs(mx, 3 * HOUR, EVERY)
+        assert mx.published() == people(40)
+        looks = [number for number, is_full in enumerate(host.asked[before:]) if is_full]
+        assert 2 <= len(looks) <= 3, looks
+        host.refuses_full = False
+        assert runs(mx, 2 * HOUR, EVERY, until=removes) <= HOUR / EVERY
+        assert mx.published() == people(39)
+
+
+def team(*, bare: bool) -> list[str]:
+    """Give 40 lines, of full addresses or bare names; none is the beginning of another."""
+    return [f"person.{number:02}" if bare else f"user{number:03}@example.com" for number in range(40)]
+
+
+@pytest.mark.parametrize("grace", ["0s", "1h"])
+@pytest.mark.parametrize("bare", [False, True], ids=["full", "bare"])
+@pytest.mark.parametrize("way", ["file", "http-etag", "http"])
+def test_nobody_goes_by_a_torn_list(tmp_path: Path, way: str, bare: bool, grace: str) -> None:  # noqa: FBT001
+    """A list that is cut in the middle of a line is a failure of its source, however long it stays so."""
+    mx = Scenario(tmp_path)
+    mx.set_clock(START)
+    mx.limits = {"removal_grace": grace, "removed_percent": 100, "removed_max": 1000}
+    whole = "".join(f"{line}\n" for line in team(bare=bare)).encode()
+    keys: dict[str, object] = {"confirm_after": "0s"} | ({"domains": ["example.com"]} if bare else {})
+    torn = whole[: 712 if not bare else 201]
+    assert not torn.endswith(b"\n")
+    with ScriptedHTTP() as server:
+        host = Host(server, etag=way == "http-etag")
+        mx.sources = {"corp": host.config(**keys) if way != "file" else keys}
+
+        def put(text: bytes) -> None:
+            host.put(text)
+            mx.file("corp").write_bytes(text)
+
+        put(whole)
+        mx.sync_unchecked(0)
+        everybody = mx.published()
+        assert len(everybody) == 40
+        put(torn)
+        for seconds in (EVERY, EVERY, HOUR, DAY, DAY):
+            mx.wait(seconds)
+            (source,) = mx.sync_unchecked(75).sources
+            assert "ended in a line feed before and does not now" in source.error
+            assert mx.published() == everybody
+        put(whole)
+        mx.wait(EVERY)
+        assert mx.sync_unchecked(0).plan.removed == 0
+
+
+@pytest.mark.parametrize("bare", [False, True], ids=["full", "bare"])
+def test_a_list_that_never_had_a_last_line_feed(mx: Scenario, *, bare: bool) -> None:
+    """It works as any other, and is torn where its last line is the beginning of somebody who is missing."""
+    mx.sources = {"corp": {"confirm_after": "0s", **({"domains": ["example.com"]} if bare else {})}}
+    lines = team(bare=bare)
+    mx.file("corp").write_text("\n".join(lines))
+    mx.sync_unchecked(0)
+    assert len(mx.published()) == 40
+    mx.wait(EVERY)
+    mx.file("corp").write_text("\n".join(lines[:-2]))
+    mx.sync_unchecked(0)
+    assert runs(mx, DAY, until=removes) == HOUR / SELDOM
+    assert len(mx.published()) == 38
+    mx.wait(EVERY)
+    mx.file("corp").write_text("\n".join(lines[:20])[:-3])
+    (source,) = mx.sync_unchecked(75).sources
+    assert "is the beginning of" in source.error
+    assert len(mx.published()) == 38
