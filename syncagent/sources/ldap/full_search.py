@@ -31,12 +31,17 @@ _IN_FILTER = re.compile(r"\(\s*([A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)+)(?:;[A
 
 @dataclass(slots=True)
 class FullSearch:
-    """A search with the base and scope of ``config``. ``references`` counts the search references that were ignored."""
+    """A search with the base and scope of ``config``.
+
+    ``references`` counts the search references that were ignored. ``estimate`` is the number of entries that the server
+    estimated with the first page (RFC 2696); 0 if it estimated none.
+    """
 
     connection: Connection
     config: Config
     filter: str
     references: int = 0
+    estimate: int = 0
 
     def pages(self, attributes: Sequence[str]) -> Iterator[list[DirectoryEntry]]:
         """Yield the entries of each page.
@@ -53,6 +58,8 @@ class FullSearch:
             if control is None:
                 text = "a page came without the paging control (RFC 2696): the list may be incomplete"
                 raise SourceError(f"{self.connection.url}: {text}", kind=FailureKind.BROKEN)
+            if cookie is None:
+                self.estimate = int(control["size"] or 0)
             yield [self._with_all_values(entry) for entry in self.entries(result.messages)]
             if control["cookie"] and control["cookie"] == cookie and not result.messages:
                 raise SourceError(f"{self.connection.url}: the server repeats an empty page: paging does not advance")
