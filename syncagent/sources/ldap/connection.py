@@ -45,6 +45,8 @@ _BIND_REJECTED = frozenset({19, 48, 49, 53})  # locked (19; 53 in 389 Directory 
 _TEMPORARY = frozenset({1, 3, 80})
 NOT_READABLE = frozenset({10, 32, 34, 50})
 """Result codes of a base that is elsewhere, does not exist, is no DN, or may not be read."""
+LIMIT_EXCEEDED = frozenset({4, 11})
+"""Result codes sizeLimitExceeded and adminLimitExceeded."""
 _REMEDIES = {
     1: "Active Directory answers so to an anonymous search: set bind_dn",
     3: "the server's time limit is too short for this account or filter",

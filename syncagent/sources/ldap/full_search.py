@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from syncagent.errors import FailureKind, SourceError
-from syncagent.sources.ldap.connection import PAGED_RESULTS, one_line
+from syncagent.sources.ldap.connection import LIMIT_EXCEEDED, PAGED_RESULTS, one_line
 from syncagent.sources.ldap.entries import DirectoryEntry
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _PROBE = 10
 """Maximum entries that ``returns_addresses`` requests."""
-_LIMIT_EXCEEDED = frozenset({4, 11})  # sizeLimitExceeded, adminLimitExceeded
 _RANGE = re.compile(r"(?P<name>[^;]+(?:;[^;=]+)*);range=(?P<low>[0-9]{1,18})-(?P<high>[0-9]{1,18}|\*)", re.IGNORECASE)
 _NAMES = re.compile(r"\bNAME\s+(?:'([^']*)'|\(((?:\s*'[^']*')+)\s*\))")
 _OID = re.compile(r"^\(\s*([0-9.]+)")
@@ -70,7 +69,7 @@ class FullSearch:
     def returns_addresses(self, attributes: Sequence[str]) -> bool:
         """True if any of the first few entries has a value in ``attributes``: the account still has read access."""
         result = self.connection.search(
-            self.config.base, self.config.scope, self.filter, attributes, size_limit=_PROBE, accept=_LIMIT_EXCEEDED
+            self.config.base, self.config.scope, self.filter, attributes, size_limit=_PROBE, accept=LIMIT_EXCEEDED
         )
         return any(any(map(entry.values, attributes)) for entry in self.entries(result.messages))
 

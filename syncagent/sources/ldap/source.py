@@ -27,10 +27,10 @@ from syncagent.sources.ldap.entries import AddressReader, canonical_addresses
 from syncagent.sources.ldap.presets import ENTRY_UUID, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from syncagent.model import Entry
-    from syncagent.sources import Request
+    from syncagent.sources import Candidate, Confirmation, Request
     from syncagent.sources.ldap import Config
     from syncagent.sources.ldap.connection import Connection, UnreachableError
     from syncagent.sources.ldap.content_sync import Changes
@@ -96,6 +96,7 @@ class LdapSource:
         self._kept: Connection | None = None
         self._current: Connection | None = None
         self._names_checked = not (config.attributes or config.filter)
+        self._answered_by, self._keeps = "", False
 
     def __del__(self) -> None:
         """Close the kept connection. The agent drops the source when its configuration changes."""
@@ -112,7 +113,7 @@ class LdapSource:
         state = SyncState.read(request.validator)
         self._names_checked |= state is not None  # a full search with this configuration has succeeded before
         errors: list[UnreachableError] = []
-        for connection in self._connections(state, errors):
+        for connection in self._connections(state.url if state else "", errors):
             try:
                 answer = self._fetch_from(connection, request, state)
             except UnreachableError as error:
@@ -123,8 +124,37 @@ class LdapSource:
                 connection.close()
                 raise
             else:
-                self._keep(connection, answer)
+                self._answered_by, self._keeps = connection.url, answer.mode == "sync"
+                self._keep(connection)
                 return answer
+        raise _no_server(errors)
+
+    def confirm(self, candidates: Sequence[Candidate], ends: float) -> Confirmation:
+        """Return which recipients the directory still has, and which of the others it does not show; see Source.
+
+        Asks the server of the last answer first.
+        """
+        from syncagent.sources.ldap.connection import UnreachableError
+        from syncagent.sources.ldap.full_search import FullSearch
+        from syncagent.sources.ldap.point_query import PointQuery
+
+        errors: list[UnreachableError] = []
+        for connection in self._connections(self._answered_by, errors):
+            try:
+                search = FullSearch(connection, self._config, self._selection.filter)
+                confirmation = PointQuery(search, self._selection.attributes, ends).confirmation(candidates)
+            except UnreachableError as error:
+                errors.append(error)
+                connection.close()
+            except ContradictionError as error:
+                connection.close()
+                raise SourceError(f"{connection.url}: {error}", kind=FailureKind.BROKEN) from None
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                self._keep(connection)
+                return confirmation
         raise _no_server(errors)
 
     def _fetch_from(self, connection: Connection, request: Request, state: SyncState | None) -> Answer:
@@ -138,8 +168,8 @@ class LdapSource:
         except ContradictionError as error:
             raise SourceError(f"{connection.url}: {error}", kind=FailureKind.BROKEN) from None
 
-    def _connections(self, state: SyncState | None, errors: list[UnreachableError]) -> Iterator[Connection]:
-        """Yield the kept connection, then a new connection to each server, first to the server of the cookie.
+    def _connections(self, first: str, errors: list[UnreachableError]) -> Iterator[Connection]:
+        """Yield the kept connection, then a new connection to each server, first to the one with the URL ``first``.
 
         The errors of servers that are unreachable are added to ``errors``.
         """
@@ -150,8 +180,8 @@ class LdapSource:
             self._current = kept
             yield kept
         urls = list(self._config.url)
-        if state and state.url in urls:
-            urls.sort(key=lambda url: url != state.url)
+        if first in urls:
+            urls.sort(key=lambda url: url != first)
         for url in urls:
             try:
                 connection = Connection(self._config, url, self._set_current)
@@ -204,8 +234,8 @@ class LdapSource:
             raise SourceError(text, kind=FailureKind.BROKEN)
         self._names_checked = True
 
-    def _keep(self, connection: Connection, answer: Answer) -> None:
-        if answer.mode == "sync" and self._kept is None:
+    def _keep(self, connection: Connection) -> None:
+        if self._keeps and self._kept is None:
             self._kept = connection
         else:
             connection.close()
