@@ -120,7 +120,7 @@ class Sink(Protocol):
     """The receiver of the entries of one fetch.
 
     ``put`` and ``reject`` raise SourceError once the fetch is abandoned, and LedgerError if the entries cannot be
-    stored. ``forget`` and ``retain`` raise SourceError unless ``amend`` was called before.
+    stored. ``forget``, ``retain``, ``unknown`` and ``vanished`` raise SourceError unless ``amend`` was called before.
     """
 
     def put(self, entries: Iterable[Entry]) -> None:
@@ -128,6 +128,9 @@ class Sink(Protocol):
 
     def reject(self, spelled: str, reason: str, key: str) -> None:
         """Record a value that cannot be read as an address. The reason is a predicate, such as "is not UTF-8"."""
+
+    def put_keys(self, keys: Iterable[str]) -> None:
+        """Record keys of objects without addresses, for a source that compares keys with ``unknown``."""
 
     def ignore(self, count: int) -> None:
         """Count values that are well-formed but not mail recipients. An answer of only such values is empty."""
@@ -147,6 +150,16 @@ class Sink(Protocol):
 
     def retain(self, keys: Iterable[str]) -> None:
         """Remove the entries and rejects with any other key from the answer being amended."""
+
+    def unknown(self, keys: Iterable[str]) -> list[str]:
+        """Return those of the keys that the answer being amended lacks, as it was when ``amend`` was called."""
+
+    def vanished(self, limit: int) -> list[Entry]:
+        """Return entries of the last complete answer whose addresses this answer lacks, canonical.
+
+        Empty if there is no last answer of this configuration. The addresses are about ``limit`` at most, spread evenly
+        over all of them. Nothing may be put or removed afterwards.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,20 @@
 """Incremental answers: the last list without the lines of some keys, to which new entries are added.
 
 Lines are those of a snapshot: the key is the second field. Only the deleted keys are in memory.
+``vanished`` compares the outcome with the last list.
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from syncagent.files import atomic, pipeline, sorted_lines
+from syncagent.files.search import SortedLines
 from syncagent.files.sorted_lines import SortedFile
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
 _SAMPLE = 3
@@ -25,6 +28,7 @@ class Amendment:
         self._base, self._spool = base, spool
         self._void: set[bytes] = set()
         self._stay: Path | None = None
+        self._written: Path | None = None
 
     def delete_keys(self, keys: Iterable[bytes]) -> None:
         """Delete the lines of these keys."""
@@ -36,14 +40,28 @@ class Amendment:
             sorter.feed(key + b"\n" for key in keys)
             self._stay = pipeline.write_plain(self._spool / "retained", sorter.finish())
 
-    def write(self) -> Path:
-        """Write the remaining lines, sorted. Return the file; if nothing is deleted, this may be ``base``."""
+    def unknown(self, keys: Iterable[bytes]) -> set[bytes]:
+        """Return those of the keys that no line of ``base`` has."""
+        left = set(keys)
+        for chunk in pipeline.whole_lines(self._chunks()):
+            left.difference_update([line.split(b"\t", 2)[1] for line in chunk.splitlines()])
+        return left
+
+    def _chunks(self) -> Iterator[bytes]:
         if isinstance(self._base, SortedFile):
-            chunks = sorted_lines.chunks_of(self._base)
-        elif not self._void and self._stay is None:
+            return sorted_lines.chunks_of(self._base)
+        return atomic.chunks_in(self._base)
+
+    def write(self) -> Path:
+        """Write the remaining lines, sorted, once. Return the file; if nothing is deleted, this may be ``base``."""
+        if self._written is None:
+            self._written = self._write()
+        return self._written
+
+    def _write(self) -> Path:
+        if not (isinstance(self._base, SortedFile) or self._void or self._stay):
             return self._base
-        else:
-            chunks = atomic.chunks_in(self._base)
+        chunks = self._chunks()
         if self._void:
             chunks = (b"".join(_others(chunk, self._void)) for chunk in pipeline.whole_lines(chunks))
         stands = pipeline.write_plain(self._spool / "stands", chunks)
@@ -71,6 +89,43 @@ def _retained(lines: Iterable[bytes], keys: Path) -> Iterator[bytes]:
                 wanted = next(stream, None)
             if key == wanted:
                 yield line
+
+
+def vanished(last: SortedFile, now: Sequence[Path], limit: int, spool: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield address, key and label of addresses in ``last`` that none of the files ``now`` has, with escaped fields.
+
+    At most ``limit`` addresses, spread evenly; an address may have more than one key. ``now`` has no end lines.
+    """
+    with pipeline.Child(["head", "-c", str(last.size), str(last.path)], pipeline.NOTHING) as lines:
+        before = _addresses(lines, spool / "addresses-before")
+    with pipeline.merged(now) as lines:
+        after = _addresses(lines, spool / "addresses-now")
+    with sorted_lines.differences(after, before) as chunks:
+        gone = (line[1:] for chunk in chunks for line in chunk.splitlines() if line.startswith(b"\t") and line[1:])
+        sample = _spread(gone, limit)
+    with contextlib.closing(SortedLines(last.path)) as index:
+        for address in sample:
+            for line in index.starting_with(address + b"\t"):
+                _, key, label = line.decode().split("\t")
+                yield address.decode(), key, label
+
+
+def _addresses(lines: pipeline.Child, path: Path) -> Path:
+    """Write the first fields of sorted lines, each once."""
+    with pipeline.Child(["cut", "-f1"], lines.stdout) as cut, pipeline.Child(["uniq"], cut.stdout) as fields:
+        return pipeline.write_plain(path, fields.chunks())
+
+
+def _spread(items: Iterable[bytes], limit: int) -> list[bytes]:
+    """Return at most ``2 * limit - 1`` of the items, at equal distances; all if there are no more."""
+    sample: list[bytes] = []
+    distance = 1
+    for number, item in enumerate(items):
+        if number % distance == 0:
+            sample.append(item)
+        if len(sample) == 2 * limit:
+            sample, distance = sample[::2], 2 * distance
+    return sample
 
 
 def differences(old: SortedFile, new: SortedFile, explained: Collection[bytes], spool: Path) -> tuple[int, list[str]]:

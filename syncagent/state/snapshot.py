@@ -1,13 +1,15 @@
 """Snapshots: sorted files of a source's entries, ``address TAB key TAB label``, and of its rejects.
 
-A reject is a line without an address, ``TAB key TAB label``. Its label is the spelling, U+001F, and the reason. A TAB
-sorts before every character that an address can start with, so rejects come first. Key, label and spelling are
-untrusted text of the source: they are escaped.
+A reject is a line without an address, ``TAB key TAB label``. Its label is the spelling, U+001F, and the reason. A
+key-only line, ``TAB key TAB``, is of an object without addresses: it is neither an entry nor a reject. A TAB sorts
+before every character that an address can start with, so these lines come first. Key, label and spelling are untrusted
+text of the source: they are escaped.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import tempfile
 from itertools import islice
@@ -18,6 +20,7 @@ from syncagent import addresses as normalise
 from syncagent.errors import FailureKind, LedgerError, SourceError
 from syncagent.files import atomic, pipeline, sorted_lines
 from syncagent.model import ALL_DOMAINS, Reject, Snapshot
+from syncagent.state import incremental
 from syncagent.state.incremental import Amendment
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 _CLIP = 500
 _REJECTED = "\x1f"  # between spelling and reason; not printable, so an escaped text never contains it
 _BATCH = 1000
+_KEY_ONLY = re.compile(rb"^\t[^\t\n]*\t$", re.MULTILINE)
 
 
 class SnapshotWriter:
@@ -43,6 +47,9 @@ class SnapshotWriter:
         self._own_spool: Path | None = None
         self.last: tuple[Path, Snapshot] | None = None
         """File and data of the last complete answer, which an incremental answer amends."""
+        self.previous: tuple[Path, Snapshot] | None = None
+        """The same, also if the answer may not amend it."""
+        self._added: Path | None = None
         self.ignored = 0
 
     def put(self, entries: Iterable[Entry]) -> None:
@@ -66,6 +73,7 @@ class SnapshotWriter:
                 continue
             if address[0] == "@" and self._ignore_catch_alls:
                 self.ignored += 1
+                lines.append(key_line(key))
                 continue
             lines.append(f"{address}\t{escape(key)}\t{escape(label)}\n")
         self._write("".join(lines))
@@ -73,6 +81,10 @@ class SnapshotWriter:
     def reject(self, spelled: str, reason: str, key: str) -> None:
         """Record a reject; see Sink."""
         self._write(f"\t{escape(key)}\t{escape(spelled)}{_REJECTED}{escape(reason)}\n")
+
+    def put_keys(self, keys: Iterable[str]) -> None:
+        """Record keys of objects without addresses; see Sink."""
+        self._write("".join(map(key_line, keys)))
 
     def ignore(self, count: int) -> None:
         """Count entries that are not mail recipients; see Sink."""
@@ -106,6 +118,20 @@ class SnapshotWriter:
         """Delete all other keys of the amended answer; see Sink. Raises SourceError before ``amend``."""
         self._amending().keep_only_keys(escape(key).encode() for key in keys)
 
+    def unknown(self, keys: Iterable[str]) -> list[str]:
+        """Return those of the keys that the amended answer lacks; see Sink. Raises SourceError before ``amend``."""
+        escaped = {escape(key).encode(): key for key in keys}
+        return [escaped[key] for key in self._amending().unknown(escaped)]
+
+    def vanished(self, limit: int) -> list[Entry]:
+        """Return entries of the last answer whose addresses this one lacks; see Sink."""
+        if self.previous is None:
+            return []
+        path, snapshot = self.previous
+        last = sorted_lines.verify(path, snapshot.digest)
+        lines = incremental.vanished(last, [self._amending().write(), self._new()], limit, self._room())
+        return [(address, unescape(key), unescape(label)) for address, key, label in lines]
+
     def _amending(self) -> Amendment:
         if self._amendment is None:
             raise SourceError("it voids keys of nothing", kind=FailureKind.BROKEN)
@@ -125,7 +151,7 @@ class SnapshotWriter:
         Raises SourceError if there is no entry and ``allow_empty`` is False, or if all entries are rejects. Raises
         LedgerError if the snapshot cannot be sorted or written.
         """
-        counter = _RejectCounter()
+        counter = _Counter()
         try:
             written = self._write_whole(path, counter)
         except OSError as error:
@@ -135,8 +161,8 @@ class SnapshotWriter:
             self.close()
         snapshot = Snapshot(
             file=path.name,
-            entries=written.count - counter.count,
-            rejected=counter.count,
+            entries=written.count - counter.rejects - counter.keys,
+            rejected=counter.rejects,
             digest=written.digest,
             identity=atomic.identity(path) or (),
         )
@@ -146,15 +172,21 @@ class SnapshotWriter:
             raise SourceError(failure, kind=FailureKind.BROKEN)
         return snapshot
 
-    def _write_whole(self, path: Path, counter: _RejectCounter) -> SortedFile:
+    def _write_whole(self, path: Path, counter: _Counter) -> SortedFile:
         """Write the entries, merged with the remaining lines of an amended answer."""
-        with self._sorted() as chunks:
-            if self._amendment is None:
+        if self._amendment is None:
+            with self._sorted() as chunks:
                 return sorted_lines.write_sorted(path, counter.through(chunks))
-            new = pipeline.write_plain(self._room() / "new", chunks)
-        command = ["sort", "-m", "-u", str(self._amendment.write()), str(new)]
+        command = ["sort", "-m", "-u", str(self._amendment.write()), str(self._new())]
         with pipeline.Child(command, pipeline.NOTHING) as both:
             return sorted_lines.write_sorted(path, counter.through(both.chunks()))
+
+    def _new(self) -> Path:
+        """Return a file with the sorted lines that were added since ``amend``. Nothing may be added afterwards."""
+        if self._added is None:
+            with self._sorted() as chunks:
+                self._added = pipeline.write_plain(self._room() / "new", chunks)
+        return self._added
 
     def abandon(self) -> None:
         """Discard the answer; called from another thread than ``put``.
@@ -170,7 +202,7 @@ class SnapshotWriter:
         if self._sorter is not None:
             self._sorter.__exit__(KeyboardInterrupt, None, None)
             self._sorter = None
-        self._amendment = None
+        self._amendment = self._added = None
         if self._own_spool is not None:
             shutil.rmtree(self._own_spool, ignore_errors=True)
             self._own_spool = None
@@ -210,18 +242,25 @@ def _nothing_usable(snapshot: Snapshot, ignored: int, *, allow_empty: bool) -> s
     return "it has no entry at all, as after a lost read right; if none is right, set allow_empty = true"
 
 
-class _RejectCounter:
-    """Counter of the reject lines in a stream of chunks."""
+class _Counter:
+    """Counter of the rejects and of the key-only lines in a stream of chunks."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.rejects = self.keys = 0
 
     def through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        last = b"\n"
-        for chunk in chunks:
-            self.count += chunk.count(b"\n\t") + (last == b"\n" and chunk[:1] == b"\t")
-            last = chunk[-1:]
+        for chunk in pipeline.whole_lines(chunks):
+            without_address = chunk.count(b"\n\t") + (chunk[:1] == b"\t")
+            if without_address:
+                keys = len(_KEY_ONLY.findall(chunk))
+                self.keys += keys
+                self.rejects += without_address - keys
             yield chunk
+
+
+def key_line(key: str) -> str:
+    """Return the key-only line of an object without addresses."""
+    return f"\t{escape(key)}\t\n"
 
 
 def escape(text: str) -> str:
@@ -246,7 +285,7 @@ def unescape(field: str) -> str:
 def addresses(first_fields: Iterable[bytes]) -> Iterator[list[bytes]]:
     """Yield lists of addresses, each address once, from the first fields of merged snapshots (``first_fields``).
 
-    Rejects, end lines and duplicates are skipped. Each list has the addresses of one chunk.
+    Rejects, key-only lines, end lines and duplicates are skipped. Each list has the addresses of one chunk.
     """
     last = b""
     for chunk in first_fields:
@@ -272,8 +311,9 @@ def rejects_of(path: Path, source: str = "") -> Iterator[Reject]:
             if not line.startswith(b"\t"):
                 break
             _, key, label = line.decode().rstrip("\n").split("\t")
-            spelled, _, reason = label.partition(_REJECTED)
-            yield Reject(spelled, reason, source, key)
+            spelled, is_reject, reason = label.partition(_REJECTED)
+            if is_reject:
+                yield Reject(spelled, reason, source, key)
 
 
 MOST_DOMAINS = 100_000

@@ -292,6 +292,8 @@ class _Attempt:
         assert writer is not None  # noqa: S101 - start() creates it
         if self._last and validator is not None:
             writer.last = fetcher.old / self._last.file, self._last
+        if self._last:
+            writer.previous = fetcher.old / self._last.file, self._last
         request = sources.Request(
             validator,
             writer,

@@ -84,6 +84,7 @@ class Recorder:
     def __init__(self, last: "Recorder | None" = None) -> None:
         self.entries: list[Entry] = []
         self.rejects: list[tuple[str, str, str]] = []
+        self.keys: set[str] = set()
         self.ignored, self.amended, self._last = 0, False, last
 
     def put(self, entries: Iterable[Entry]) -> None:
@@ -97,6 +98,10 @@ class Recorder:
         assert all(type(part) is str for part in (spelled, reason, key))
         assert reason
         self.rejects.append((spelled, reason, key))
+
+    def put_keys(self, keys: Iterable[str]) -> None:
+        """Take keys."""
+        self.keys.update(keys)
 
     def ignore(self, count: int) -> None:
         """Take a count."""
@@ -113,6 +118,7 @@ class Recorder:
             assert self._last is not None, "it amends its last answer without having been given the validator of one"
             assert self.untouched
             self.entries, self.rejects = [*self._last.entries], [*self._last.rejects]
+            self.keys = {*self._last.keys}
         self.amended = True
 
     def forget(self, keys: Iterable[str]) -> None:
@@ -124,10 +130,23 @@ class Recorder:
         kept = set(keys)
         self._keep(lambda one: not kept.isdisjoint(one))
 
+    def unknown(self, keys: Iterable[str]) -> list[str]:
+        """Return those that nothing stands under."""
+        assert self.amended
+        there = {entry[1] for entry in self.entries} | {reject[2] for reject in self.rejects} | self.keys
+        return [key for key in keys if key not in there]
+
+    def vanished(self, limit: int) -> list[Entry]:
+        """Return entries of the last answer whose addresses are no longer there."""
+        assert self.amended
+        there = {entry[0].lower() for entry in self.entries}
+        return [entry for entry in self._last.entries if entry[0].lower() not in there][:limit] if self._last else []
+
     def _keep(self, stays: Callable[[tuple[str]], bool]) -> None:
         assert self.amended
         self.entries = [entry for entry in self.entries if stays((entry[1],))]
         self.rejects = [reject for reject in self.rejects if stays((reject[2],))]
+        self.keys = {key for key in self.keys if stays((key,))}
 
     @property
     def untouched(self) -> bool:

@@ -23,6 +23,8 @@ from ldap3.core.exceptions import (
 )
 
 from syncagent.errors import FailureKind, SourceError
+from syncagent.sources.ldap import contradictions
+from syncagent.sources.ldap.contradictions import ContradictionError
 from syncagent.sources.ldap.tls import StrictTls
 from syncagent.sources.tls import context
 from syncagent.values.secrets import read_secret
@@ -41,7 +43,10 @@ _SUCCESS = 0
 _TRY_NEXT_SERVER = frozenset({51, 52})  # busy, unavailable
 _BIND_REJECTED = frozenset({19, 48, 49, 53})  # locked (19; 53 in 389 Directory Server), method, credentials
 _TEMPORARY = frozenset({1, 3, 80})
-_NOT_READABLE = frozenset({10, 32, 34, 50})  # referral, no such object, invalid DN, insufficient access
+NOT_READABLE = frozenset({10, 32, 34, 50})
+"""Result codes of a base that is elsewhere, does not exist, is no DN, or may not be read."""
+LIMIT_EXCEEDED = frozenset({4, 11})
+"""Result codes sizeLimitExceeded and adminLimitExceeded."""
 _REMEDIES = {
     1: "Active Directory answers so to an anonymous search: set bind_dn",
     3: "the server's time limit is too short for this account or filter",
@@ -207,7 +212,8 @@ class Connection:
     ) -> SearchResult:
         """Return all messages and the result of a search. ``page`` is the page size and the cookie (RFC 2696).
 
-        Raises UnreachableError or SourceError for every result code except success and those in ``accept``.
+        Raises UnreachableError or SourceError for every result code except success and those in ``accept``, and
+        ContradictionError if a part of the result contradicts success.
         """
         size, cookie = page or (None, None)
         with self._translate_errors(filter_text):
@@ -228,11 +234,13 @@ class Connection:
             raise SourceError(f"{self.url}: search ended by a {result['type']} message", kind=FailureKind.BROKEN)
         if result["result"] not in accept:
             self._require_success(result, f"search in {one_line(base) or 'the root'}")
+        if result["result"] == _SUCCESS and (text := contradictions.in_success(result)):
+            raise ContradictionError(text)
         return SearchResult(messages, result)
 
     def read(self, dn: str, attributes: Sequence[str]) -> dict[str, list[bytes]]:
         """Return the named attributes of an entry; an empty dict if it does not exist or is not readable."""
-        result = self.search(dn, "base", "(objectClass=*)", attributes, accept=_NOT_READABLE)
+        result = self.search(dn, "base", "(objectClass=*)", attributes, accept=NOT_READABLE)
         entries = [message for message in result.messages if message["type"] == "searchResEntry"]
         return {name: values or [] for name, values in entries[0]["raw_attributes"].items()} if entries else {}
 

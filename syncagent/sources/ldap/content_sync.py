@@ -6,13 +6,17 @@ ldap3 has no support for these controls. This module encodes and decodes the nec
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from syncagent.errors import FailureKind, SourceError
+from syncagent.model import CLOCK_SET
 from syncagent.sources.ldap.connection import one_line
+from syncagent.sources.ldap.contradictions import ContradictionError
 from syncagent.sources.ldap.entries import DirectoryEntry
+from syncagent.sources.ldap.presets import ENTRY_UUID
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,6 +28,8 @@ SYNC_REQUEST, SYNC_STATE, SYNC_DONE, SYNC_INFO = (f"1.3.6.1.4.1.4203.1.9.1.{numb
 MAX_CHANGES = 2_000
 """Maximum entries of a refresh. For more entries a full search needs less memory."""
 
+_FAR = 86400.0
+"""Seconds by which a CSN may be ahead of this host's clock. Changes that are older than the CSN are not reported."""
 _REFRESH_ONLY = 1
 _PRESENT, _ADD, _MODIFY, _DELETE = range(4)
 _SEQUENCE, _OCTETS, _BOOLEAN, _ENUMERATED, _SET = 0x30, 0x04, 0x01, 0x0A, 0x31
@@ -86,7 +92,8 @@ def refresh(search: FullSearch, cookie: bytes, attributes: Sequence[str]) -> Cha
     """Return the changes since ``cookie`` to the entries that match the search.
 
     Raises NoChangesError if a full search is necessary, BehindError if the server's state is older than the cookie,
-    UnreachableError if another server may be able to answer, and SourceError for other failures.
+    ContradictionError if the answer contradicts itself or the cookie, UnreachableError if another server may be able to
+    answer, and SourceError for other failures.
     """
     result = search.connection.search(
         search.config.base,
@@ -105,10 +112,12 @@ def refresh(search: FullSearch, cookie: bytes, attributes: Sequence[str]) -> Cha
     if done is None:
         raise NoChangesError("it ignores the sync request control")
     try:
-        return _changes(search, result.messages, done, cookie)
+        changes = _changes(search, result.messages, done, cookie)
     except ValueError as error:
-        text = f"{search.connection.url}: malformed sync answer (RFC 4533): {error}"
-        raise SourceError(text, kind=FailureKind.BROKEN) from None
+        raise ContradictionError(f"malformed sync answer (RFC 4533): {error}") from None
+    if text := _wrong_cookie(changes.cookie, cookie, time.time()):
+        raise ContradictionError(f"{text} ({one_line(changes.cookie.decode(errors='replace'))})")
+    return changes
 
 
 def context_cookie(connection: Connection, base: str) -> bytes | None:
@@ -130,6 +139,38 @@ def is_behind(cookie: bytes, known: bytes) -> bool:
     return any(csns.get(sid, b"") < csn for sid, csn in _csns(known).items())
 
 
+def is_far_ahead(cookie: bytes, now: float) -> bool:
+    """True if a CSN of the cookie is over a day ahead of ``now``, in seconds since the epoch. False without a clock."""
+    return now >= CLOCK_SET and any(_time_of(csn) > now + _FAR for csn in _csns(cookie).values())
+
+
+def _time_of(csn: bytes) -> float:
+    """Return the time of a CSN in seconds since the epoch; 0 if it has none."""
+    try:
+        return datetime.strptime(csn[:14].decode(), "%Y%m%d%H%M%S").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return 0.0
+
+
+def _wrong_cookie(cookie: bytes, known: bytes, now: float) -> str:
+    """Return the reason why ``cookie`` cannot follow ``known``; "" if it can. Fields are those of slapo-syncprov(5)."""
+    if cookie == known:
+        return ""
+    for name in (b"rid", b"sid"):
+        values = {value for value in (_field(cookie, name), _field(known, name)) if value}
+        if len(values) > 1:
+            return "the new cookie is of another server"
+    if is_behind(cookie, known):
+        return "the new cookie is older than the last one"
+    return "the new cookie is far in the future" if is_far_ahead(cookie, now) else ""
+
+
+def _field(cookie: bytes, name: bytes) -> bytes:
+    """Return a field of a cookie, ``NAME=VALUE`` between commas; empty if there is none."""
+    fields = dict(part.partition(b"=")[::2] for part in cookie.split(b","))
+    return fields.get(name, b"")
+
+
 def _csns(cookie: bytes) -> dict[bytes, bytes]:
     """Return the CSNs of a cookie by server ID."""
     csns = cookie.partition(b"csn=")[2].partition(b",")[0].split(b";")
@@ -144,8 +185,9 @@ def _plain(dn: str) -> str:
 def _changes(search: FullSearch, messages: list[dict[str, Any]], done: bytes, cookie: bytes) -> Changes:
     """Return the changes in the messages of a refresh.
 
-    Raises ValueError if a message is malformed, NoChangesError if a present phase is empty or has no new cookie, and
-    SourceError for a reference to another server unless ignore_references is set.
+    Raises ValueError if a message is malformed, ContradictionError if two messages disagree about an entry,
+    NoChangesError if a present phase is empty or has no new cookie, and SourceError for a reference to another server
+    unless ignore_references is set.
     """
     changes = Changes(cookie)
     present: set[str] = set()
@@ -155,6 +197,8 @@ def _changes(search: FullSearch, messages: list[dict[str, Any]], done: bytes, co
         elif message["type"] == "intermediateResponse" and message["responseName"] == SYNC_INFO:
             _add_id_set(message["responseValue"], changes, present)
     list(search.entries(message for message in messages if message["type"] == "searchResRef"))  # raises SourceError
+    if any(changes.entries.get(key, key) is None for key in present):
+        raise ContradictionError("it calls an entry present and deleted")
     fields = dict(_items(_first(done)[1]))
     changes.cookie = fields.get(_OCTETS, cookie)
     refresh_deletes = fields.get(_BOOLEAN, b"\0") != b"\0"
@@ -170,13 +214,23 @@ def _add_entry(message: dict[str, Any], changes: Changes, present: set[str]) -> 
     """Add an entry of a refresh by its sync state. Raises ValueError if the state is missing or unknown."""
     state, key = _sync_state(message)
     if state in (_ADD, _MODIFY):
-        changes.entries[key] = DirectoryEntry.of(message)
+        entry = DirectoryEntry.of(message)
+        own_key = entry.key(ENTRY_UUID)
+        if own_key not in {None, key}:
+            raise ContradictionError(f"{one_line(entry.dn)} has the entryUUID {own_key}, and {key} in its sync state")
+        _change(changes, key, entry)
     elif state == _DELETE:
-        changes.entries[key] = None
+        _change(changes, key, None)
     elif state == _PRESENT:
         present.add(key)
     else:
         raise ValueError(f"unknown sync state {state}")
+
+
+def _change(changes: Changes, key: str, entry: DirectoryEntry | None) -> None:
+    """Add a change. Raises ContradictionError if there is another one of the same entry."""
+    if changes.entries.setdefault(key, entry) != entry:
+        raise ContradictionError(f"it reports two different changes of the entry {key}")
 
 
 def _sync_state(message: dict[str, Any]) -> tuple[int, str]:
@@ -205,7 +259,8 @@ def _add_id_set(value: bytes, changes: Changes, present: set[str]) -> None:
         elif inner == _SET:
             keys = [_uuid(uuid) for _, uuid in _items(octets)]
             if is_deleted:
-                changes.entries.update(dict.fromkeys(keys))
+                for key in keys:
+                    _change(changes, key, None)
             else:
                 present.update(keys)
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from syncagent.addresses import MAX_SPELLED, too_long
+from syncagent.addresses import MAX_SPELLED, UnusableError, canonical, too_long
 from syncagent.errors import FailureKind, SourceError, printable
 from syncagent.sources.ldap.presets import PREFIXED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from syncagent.model import Entry
     from syncagent.sources import Sink
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 Attributes = dict[str, list[bytes] | None]
 """Values by attribute description as the server spells it: ``mail``, ``mail;lang-de``; None for no value."""
 
+_DN = re.compile(r"\s*[A-Za-z0-9][A-Za-z0-9.-]*\s*=")
 _UUID_LENGTH = 16
 _SHOWN = 200
 
@@ -31,6 +34,11 @@ class DirectoryEntry:
     dn: str
     attributes: Attributes
 
+    @property
+    def has_dn(self) -> bool:
+        """True if the DN begins with an attribute type and an equals sign (RFC 4514)."""
+        return _DN.match(self.dn) is not None
+
     @classmethod
     def of(cls, message: Mapping[str, Any]) -> DirectoryEntry:
         """Return the entry of a searchResEntry message as ldap3 decodes it."""
@@ -38,8 +46,8 @@ class DirectoryEntry:
 
     def values(self, name: str) -> list[bytes]:
         """Return the values of an attribute, including those with options (``;lang-de``). Case of names is ignored."""
-        wanted = _base_name(name)
-        matches = [values for spelled, values in self.attributes.items() if values and _base_name(spelled) == wanted]
+        wanted = base_name(name)
+        matches = [values for spelled, values in self.attributes.items() if values and base_name(spelled) == wanted]
         return matches[0] if len(matches) == 1 else [value for values in matches for value in values]
 
     def key(self, attribute: str) -> str | None:
@@ -56,7 +64,7 @@ class DirectoryEntry:
         return values[0][:MAX_SPELLED].decode("ascii", "backslashreplace").lower()
 
 
-def _base_name(spelled: str) -> str:
+def base_name(spelled: str) -> str:
     """Return an attribute's name without options, in lower case, cut to MAX_SPELLED characters."""
     return _cached_base_name(spelled[:MAX_SPELLED])
 
@@ -87,12 +95,12 @@ class AddressReader:
         entries: dict[Entry, None] = {}
         foreign = 0
         for name in self.attributes:
-            prefixed = _base_name(name) in PREFIXED
+            prefixed = base_name(name) in PREFIXED
             for octets in entry.values(name):
                 spelled = self._text(octets, key)
                 if spelled is None:
                     continue
-                address = _of_mail(spelled) if prefixed else spelled
+                address = of_mail(spelled) if prefixed else spelled
                 if address is None:
                     foreign += 1
                 else:
@@ -102,8 +110,8 @@ class AddressReader:
         return list(entries)
 
     def _check_names(self, entry: DirectoryEntry) -> None:
-        requested = set(map(_base_name, (*self.attributes, self.key_attribute)))
-        foreign = set(map(_base_name, entry.attributes)) - requested
+        requested = set(map(base_name, (*self.attributes, self.key_attribute)))
+        foreign = set(map(base_name, entry.attributes)) - requested
         if foreign:
             name = printable(min(foreign), _SHOWN)
             text = f'the server returned attribute "{name}", which was not requested: use that name in attributes'
@@ -122,7 +130,20 @@ class AddressReader:
         return text
 
 
-def _of_mail(value: str) -> str | None:
+def canonical_addresses(entry: DirectoryEntry, attributes: Sequence[str]) -> set[str]:
+    """Return the canonical addresses of an entry in ``attributes``; values that are no addresses are left out."""
+    addresses: set[str] = set()
+    for name in attributes:
+        for octets in entry.values(name):
+            spelled: str | None = octets[: MAX_SPELLED + 1].decode(errors="surrogateescape")
+            if base_name(name) in PREFIXED:
+                spelled = of_mail(spelled or "")
+            with contextlib.suppress(UnusableError):
+                addresses.add(canonical(spelled or ""))
+    return addresses
+
+
+def of_mail(value: str) -> str | None:
     """Return the mail address in a proxyAddresses value; None for another type than ``smtp:``, or a GUID in braces.
 
     A value without a type is a mail address.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from syncagent.errors import FailureKind, SourceError
-from syncagent.sources.ldap.connection import PAGED_RESULTS, one_line
+from syncagent.sources.ldap.connection import LIMIT_EXCEEDED, PAGED_RESULTS, one_line
 from syncagent.sources.ldap.entries import DirectoryEntry
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _PROBE = 10
 """Maximum entries that ``returns_addresses`` requests."""
-_LIMIT_EXCEEDED = frozenset({4, 11})  # sizeLimitExceeded, adminLimitExceeded
 _RANGE = re.compile(r"(?P<name>[^;]+(?:;[^;=]+)*);range=(?P<low>[0-9]{1,18})-(?P<high>[0-9]{1,18}|\*)", re.IGNORECASE)
 _NAMES = re.compile(r"\bNAME\s+(?:'([^']*)'|\(((?:\s*'[^']*')+)\s*\))")
 _OID = re.compile(r"^\(\s*([0-9.]+)")
@@ -31,12 +30,17 @@ _IN_FILTER = re.compile(r"\(\s*([A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)+)(?:;[A
 
 @dataclass(slots=True)
 class FullSearch:
-    """A search with the base and scope of ``config``. ``references`` counts the search references that were ignored."""
+    """A search with the base and scope of ``config``.
+
+    ``references`` counts the search references that were ignored. ``estimate`` is the number of entries that the server
+    estimated with the first page (RFC 2696); 0 if it estimated none.
+    """
 
     connection: Connection
     config: Config
     filter: str
     references: int = 0
+    estimate: int = 0
 
     def pages(self, attributes: Sequence[str]) -> Iterator[list[DirectoryEntry]]:
         """Yield the entries of each page.
@@ -53,6 +57,8 @@ class FullSearch:
             if control is None:
                 text = "a page came without the paging control (RFC 2696): the list may be incomplete"
                 raise SourceError(f"{self.connection.url}: {text}", kind=FailureKind.BROKEN)
+            if cookie is None:
+                self.estimate = int(control["size"] or 0)
             yield [self._with_all_values(entry) for entry in self.entries(result.messages)]
             if control["cookie"] and control["cookie"] == cookie and not result.messages:
                 raise SourceError(f"{self.connection.url}: the server repeats an empty page: paging does not advance")
@@ -63,7 +69,7 @@ class FullSearch:
     def returns_addresses(self, attributes: Sequence[str]) -> bool:
         """True if any of the first few entries has a value in ``attributes``: the account still has read access."""
         result = self.connection.search(
-            self.config.base, self.config.scope, self.filter, attributes, size_limit=_PROBE, accept=_LIMIT_EXCEEDED
+            self.config.base, self.config.scope, self.filter, attributes, size_limit=_PROBE, accept=LIMIT_EXCEEDED
         )
         return any(any(map(entry.values, attributes)) for entry in self.entries(result.messages))
 

@@ -3,6 +3,9 @@
 Sync mode reads the changes since a cookie, so that a run costs in proportion to the changes. A full search in sync mode
 is followed by a refresh from a cookie taken before it, which makes the answer exact. Poll mode does a full search each
 time.
+
+An answer that contradicts itself or the last one is discarded, and a full search is done, twice at most. Before an
+answer without addresses of the last one is used, a sample of their entries is read.
 """
 
 from __future__ import annotations
@@ -16,16 +19,18 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncagent.errors import FailureKind, SourceError
+from syncagent.errors import FailureKind, SourceError, printable
 from syncagent.sources import Answer
-from syncagent.sources.ldap.entries import AddressReader
+from syncagent.sources.ldap import contradictions
+from syncagent.sources.ldap.contradictions import ContradictionError, Identities
+from syncagent.sources.ldap.entries import AddressReader, canonical_addresses
 from syncagent.sources.ldap.presets import ENTRY_UUID, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from syncagent.model import Entry
-    from syncagent.sources import Request
+    from syncagent.sources import Candidate, Confirmation, Request
     from syncagent.sources.ldap import Config
     from syncagent.sources.ldap.connection import Connection, UnreachableError
     from syncagent.sources.ldap.content_sync import Changes
@@ -33,23 +38,35 @@ if TYPE_CHECKING:
     from syncagent.sources.ldap.full_search import FullSearch
     from syncagent.sources.ldap.presets import Preset
 
+_LOOKED_FOR = 50
+"""Number of addresses that an answer lacks whose entries are read; up to twice as many are."""
+_SHOWN, _SHOWN_KEYS = 200, 3
 _MAX_LAG = 3600.0
 """Seconds that a server may stay behind the cookie before its full search is accepted."""
 _COMPUTED = frozenset({"memberof", "ismemberof", "nsrole"})
 """Attributes, in lower case, that servers compute: content synchronization does not report their changes."""
 
 
-class SyncState(Struct, frozen=True, rename={"full_search_at": "pulled", "behind_since": "behind"}):
+class _PollState(Struct, frozen=True, omit_defaults=True):
+    """The validator in poll mode. ``exact``: the server estimated the number of entries exactly in the last search."""
+
+    exact: bool = False
+
+
+class SyncState(Struct, frozen=True, omit_defaults=True, rename={"full_search_at": "pulled", "behind_since": "behind"}):
     """The validator in sync mode: the cookie, the server that issued it, and when its last full search began.
 
     ``behind_since`` is the time when a server was first behind the cookie; 0 if no server is. From then on no refresh
-    is used until a full search has succeeded. Times are seconds since the epoch.
+    is used until a full search has succeeded. Times are seconds since the epoch. ``keys``: the list has the key of
+    every entry, also of those without addresses. ``exact``: as in poll mode.
     """
 
     url: str
     cookie: str
     full_search_at: float
     behind_since: float = 0.0
+    keys: bool = False
+    exact: bool = False
 
     @classmethod
     def read(cls, validator: str | None) -> SyncState | None:
@@ -79,6 +96,7 @@ class LdapSource:
         self._kept: Connection | None = None
         self._current: Connection | None = None
         self._names_checked = not (config.attributes or config.filter)
+        self._answered_by, self._keeps = "", False
 
     def __del__(self) -> None:
         """Close the kept connection. The agent drops the source when its configuration changes."""
@@ -95,7 +113,7 @@ class LdapSource:
         state = SyncState.read(request.validator)
         self._names_checked |= state is not None  # a full search with this configuration has succeeded before
         errors: list[UnreachableError] = []
-        for connection in self._connections(state, errors):
+        for connection in self._connections(state.url if state else "", errors):
             try:
                 answer = self._fetch_from(connection, request, state)
             except UnreachableError as error:
@@ -106,20 +124,52 @@ class LdapSource:
                 connection.close()
                 raise
             else:
-                self._keep(connection, answer)
+                self._answered_by, self._keeps = connection.url, answer.mode == "sync"
+                self._keep(connection)
                 return answer
+        raise _no_server(errors)
+
+    def confirm(self, candidates: Sequence[Candidate], ends: float) -> Confirmation:
+        """Return which recipients the directory still has, and which of the others it does not show; see Source.
+
+        Asks the server of the last answer first.
+        """
+        from syncagent.sources.ldap.connection import UnreachableError
+        from syncagent.sources.ldap.full_search import FullSearch
+        from syncagent.sources.ldap.point_query import PointQuery
+
+        errors: list[UnreachableError] = []
+        for connection in self._connections(self._answered_by, errors):
+            try:
+                search = FullSearch(connection, self._config, self._selection.filter)
+                confirmation = PointQuery(search, self._selection.attributes, ends).confirmation(candidates)
+            except UnreachableError as error:
+                errors.append(error)
+                connection.close()
+            except ContradictionError as error:
+                connection.close()
+                raise SourceError(f"{connection.url}: {error}", kind=FailureKind.BROKEN) from None
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                self._keep(connection)
+                return confirmation
         raise _no_server(errors)
 
     def _fetch_from(self, connection: Connection, request: Request, state: SyncState | None) -> Answer:
         from syncagent.sources.ldap.full_search import FullSearch
 
-        self._check_names(connection)
-        search = FullSearch(connection, self._config, self._selection.filter)
-        answer = _Fetch(self._config, self._selection, search, request, state).answer()
-        return replace(answer, domains=self._domains(connection))
+        try:
+            self._check_names(connection)
+            search = FullSearch(connection, self._config, self._selection.filter)
+            answer = _Fetch(self._config, self._selection, search, request, state).answer()
+            return replace(answer, domains=self._domains(connection))
+        except ContradictionError as error:
+            raise SourceError(f"{connection.url}: {error}", kind=FailureKind.BROKEN) from None
 
-    def _connections(self, state: SyncState | None, errors: list[UnreachableError]) -> Iterator[Connection]:
-        """Yield the kept connection, then a new connection to each server, first to the server of the cookie.
+    def _connections(self, first: str, errors: list[UnreachableError]) -> Iterator[Connection]:
+        """Yield the kept connection, then a new connection to each server, first to the one with the URL ``first``.
 
         The errors of servers that are unreachable are added to ``errors``.
         """
@@ -130,8 +180,8 @@ class LdapSource:
             self._current = kept
             yield kept
         urls = list(self._config.url)
-        if state and state.url in urls:
-            urls.sort(key=lambda url: url != state.url)
+        if first in urls:
+            urls.sort(key=lambda url: url != first)
         for url in urls:
             try:
                 connection = Connection(self._config, url, self._set_current)
@@ -184,8 +234,8 @@ class LdapSource:
             raise SourceError(text, kind=FailureKind.BROKEN)
         self._names_checked = True
 
-    def _keep(self, connection: Connection, answer: Answer) -> None:
-        if answer.mode == "sync" and self._kept is None:
+    def _keep(self, connection: Connection) -> None:
+        if self._keeps and self._kept is None:
             self._kept = connection
         else:
             connection.close()
@@ -210,49 +260,74 @@ class _Fetch:
     search: FullSearch
     request: Request
     state: SyncState | None
+    labels_are_dns: bool = True
 
     @property
     def url(self) -> str:
         return self.search.connection.url
 
     def answer(self) -> Answer:
+        """Return the answer. Raises ContradictionError if the answer of a full search has a contradiction, twice."""
         changes, why = self._changes()
         if changes is not None and self.state is not None:
             if self.state.behind_since:
                 changes, why = None, f"{self.url} was behind its last cookie and has caught up"
             elif self.state.is_fresh(time.time(), self.config.full_interval):
-                return self._amended(changes, self.state)
+                try:
+                    return self._amended(changes, self.state)
+                except ContradictionError as error:
+                    self.request.sink.restart()
+                    changes, why = None, f"{self.url}: {error}"
             else:
                 why = "full_interval has elapsed"
-        return self._full(changes, why)
+        try:
+            return self._full(changes, why)
+        except ContradictionError as error:
+            self.request.sink.restart()
+            why = f"{self.url}: {error}"
+        return self._full(None, why)
 
     def _changes(self) -> tuple[Changes | None, str]:
         """Return the changes since the cookie; None, and the reason in words, if a full search is necessary.
 
         Raises UnreachableError while the server is behind the cookie, for _MAX_LAG seconds at most.
         """
-        from syncagent.sources.ldap.connection import UnreachableError
-        from syncagent.sources.ldap.content_sync import BehindError, NoChangesError, refresh
+        from syncagent.sources.ldap.content_sync import BehindError, NoChangesError
 
         if self.state is None or self.config.mode == "poll":
             return None, ""
         try:
-            if self.state.url != self.url:
-                self._require_caught_up(self.state)
-                return None, f"{self.url} answers instead of {self.state.url}"
-            changes = refresh(self.search, bytes.fromhex(self.state.cookie), self._attributes(ENTRY_UUID))
-            if self._may_have_lost_access(changes):
-                text = "server reports deletions but returns no entries: did the account lose read access?"
-                return None, f"{self.url}: {text}"
+            return self._changes_since(self.state)
         except NoChangesError as error:
             return None, f"{self.url} cannot report changes: {error}"
+        except ContradictionError as error:
+            return None, f"{self.url}: {error}"
         except BehindError as error:
             text = f"{self.url} is behind the last cookie ({error}): a lagging replica, or a restored server"
-            since = self.state.behind_since or time.time()
-            if time.time() - since < _MAX_LAG:
-                raise UnreachableError(text, validator=replace(self.state, behind_since=since).write()) from None
+            self._wait_for_replica(self.state, text)
             return None, text
+
+    def _changes_since(self, state: SyncState) -> tuple[Changes | None, str]:
+        """Return the same as ``_changes``. Raises ContradictionError if the changes have a contradiction."""
+        from syncagent.sources.ldap.content_sync import refresh
+
+        if state.url != self.url:
+            self._require_caught_up(state)
+            return None, f"{self.url} answers instead of {state.url}"
+        changes = refresh(self.search, bytes.fromhex(state.cookie), self._attributes(ENTRY_UUID))
+        self._check_entries(changes.entries.values())
+        if self._may_have_lost_access(changes):
+            text = "server reports deletions but returns no entries: did the account lose read access?"
+            return None, f"{self.url}: {text}"
         return changes, ""
+
+    def _wait_for_replica(self, state: SyncState, text: str) -> None:
+        """Raise UnreachableError unless a server has been behind the cookie for _MAX_LAG seconds."""
+        from syncagent.sources.ldap.connection import UnreachableError
+
+        since = state.behind_since or time.time()
+        if time.time() - since < _MAX_LAG:
+            raise UnreachableError(text, validator=replace(state, behind_since=since).write()) from None
 
     def _may_have_lost_access(self, changes: Changes) -> bool:
         """True if the changes may remove addresses and a probe search returns no address."""
@@ -270,13 +345,39 @@ class _Fetch:
     def _attributes(self, key: str) -> list[str]:
         return [*self.selection.attributes, key]
 
+    def _check_entries(self, entries: Iterable[DirectoryEntry | None]) -> None:
+        """Raise ContradictionError if the filter demands an address and an entry has no value of any attribute."""
+        attributes = self.selection.attributes
+        if contradictions.demands(self.search.filter, attributes):
+            for entry in entries:
+                if entry is not None and (text := contradictions.in_entry(entry, attributes)):
+                    raise ContradictionError(text)
+
     def _amended(self, changes: Changes, state: SyncState) -> Answer:
-        validator = replace(state, cookie=changes.cookie.hex()).write()
+        """Return the answer that amends the last one. Raises ContradictionError if that has a contradiction."""
+        state = replace(state, cookie=changes.cookie.hex(), keys=state.keys or changes.present is not None)
         if changes.is_empty:
-            return Answer(same=True, validator=validator, mode="sync")
+            return self._answer(state, full=False, same=True)
         self.request.sink.amend(last=True)
+        never_seen = self._never_seen(changes)
         self._apply(changes)
-        return Answer(validator=validator, mode="sync", notes=(f"entries changed: {changes.count}",))
+        self.request.sink.put_keys(never_seen)
+        if changes.remove_addresses(self.selection.attributes):
+            self._check_vanished(ENTRY_UUID)
+        return self._answer(state, full=False, notes=(f"entries changed: {changes.count}",))
+
+    def _never_seen(self, changes: Changes) -> list[str]:
+        """Return the keys called present that the last answer lacks, and that it need not have.
+
+        Raises ContradictionError if there are such keys and the last answer has the keys of all entries.
+        """
+        if changes.present is None:
+            return []
+        unknown = self.request.sink.unknown(changes.present - changes.entries.keys())  # it calls added ones present too
+        if unknown and self.state is not None and self.state.keys:
+            some = ", ".join(sorted(unknown)[:_SHOWN_KEYS])
+            raise ContradictionError(f"entries called present that it never returned: {len(unknown)}, such as {some}")
+        return unknown
 
     def _apply(self, changes: Changes) -> None:
         """Put the changes into the sink. The sink's ``amend`` must have been called."""
@@ -287,7 +388,30 @@ class _Fetch:
         reader = self._reader(ENTRY_UUID)
         for key, entry in changes.entries.items():
             if entry is not None:
-                sink.put(reader.addresses(entry, key))
+                self._put(reader, key, entry)
+
+    def _put(self, reader: AddressReader, key: str, entry: DirectoryEntry) -> None:
+        """Put the addresses of an entry into the sink, or its key if it has none."""
+        self.labels_are_dns &= entry.has_dn
+        entries = reader.addresses(entry, key)
+        if entries:
+            self.request.sink.put(entries)
+        else:
+            self.request.sink.put_keys([key])
+
+    def _answer(
+        self, state: SyncState | None, *, full: bool, same: bool = False, notes: tuple[str, ...] = ()
+    ) -> Answer:
+        """Return the answer; ``state`` is None in poll mode. Result codes and the end of paging prove it."""
+        return Answer(
+            same=same,
+            validator=state.write() if state else None,
+            notes=notes,
+            mode="sync" if state else "poll",
+            full=full,
+            proof="producer",
+            containers=self.labels_are_dns,
+        )
 
     def _full(self, changes: Changes | None, why: str) -> Answer:
         """Return the answer of a full search.
@@ -298,48 +422,110 @@ class _Fetch:
         started_at, start = time.time(), changes
         if start is None and self.config.mode != "poll":
             start = self._probe_sync()
-        self._search_all(ENTRY_UUID if start is not None else self.selection.key, exact=start is not None)
+        key = ENTRY_UUID if start is not None else self.selection.key
+        exact = self._search_all(key, exact=start is not None)
         notes = (*([f"full search: {why}"] if why else []), *self._reference_notes())
         if start is None:
-            return Answer(mode="poll", notes=notes)
+            self.request.sink.amend(last=False)
+            self._check_vanished(key)
+            return replace(self._answer(None, full=True, notes=notes), validator=_poll_validator(exact=exact))
         meanwhile = self._refresh_after(start)
         self.request.sink.amend(last=False)
         self._apply(meanwhile)
-        validator = SyncState(self.url, meanwhile.cookie.hex(), started_at).write()
-        return Answer(validator=validator, mode="sync", notes=notes, explained=_explained(changes, meanwhile))
+        self._check_vanished(key)
+        state = SyncState(self.url, meanwhile.cookie.hex(), started_at, keys=True, exact=exact)
+        return replace(self._answer(state, full=True, notes=notes), explained=_explained(changes, meanwhile))
+
+    def _check_vanished(self, key: str) -> None:
+        """Raise ContradictionError if a read of its entry shows an address that only the last answer has.
+
+        This finds the loss of a page, a deletion that did not happen, and a damaged index. The sink's ``amend`` must
+        have been called, and nothing may be put into it afterwards.
+        """
+        for address, own_key, dn in self.request.sink.vanished(_LOOKED_FOR):
+            self._require_time()
+            if dn and self._shows(dn, key, own_key, address):
+                text = f"it leaves out {printable(address)}, which {printable(dn, _SHOWN)} still has"
+                raise ContradictionError(text)
+
+    def _shows(self, dn: str, key: str, own_key: str, address: str) -> bool:
+        """True if the entry at ``dn`` matches the filter, has this value of the attribute ``key``, and the address."""
+        from syncagent.sources.ldap.connection import NOT_READABLE
+
+        result = self.search.connection.search(
+            dn, "base", self.search.filter, self._attributes(key), accept=NOT_READABLE
+        )
+        return any(
+            (entry.key(key) or entry.dn) == own_key and address in canonical_addresses(entry, self.selection.attributes)
+            for entry in self.search.entries(result.messages)
+        )
+
+    def _require_time(self) -> None:
+        if time.monotonic() > self.request.ends:
+            raise SourceError(f"{self.url}: the full search takes longer than the source's deadline")
 
     def _reference_notes(self) -> list[str]:
         count = self.search.references
         return [f"ignored references to other servers: {count}; their entries are missing here"] if count else []
 
     def _refresh_after(self, start: Changes) -> Changes:
-        """Return the changes since ``start``. Raises SourceError if the server cannot report them."""
+        """Return the changes since ``start``. Raises SourceError if the server cannot report them.
+
+        Raises ContradictionError if they contradict themselves.
+        """
         from syncagent.sources.ldap.content_sync import BehindError, NoChangesError, refresh
 
         try:
-            return refresh(self.search, start.cookie, self._attributes(ENTRY_UUID))
+            changes = refresh(self.search, start.cookie, self._attributes(ENTRY_UUID))
         except (NoChangesError, BehindError) as error:
             raise SourceError(f"{self.url}: too many changes during the full search: {error}") from None
+        self._check_entries(changes.entries.values())
+        return changes
 
-    def _search_all(self, key: str, *, exact: bool) -> None:
+    def _search_all(self, key: str, *, exact: bool) -> bool:
         """Put all entries into the sink. The key is the value of the attribute ``key``, or the DN if it has no value.
 
-        Raises SourceError if an entry has no value and ``exact`` is set, or if the deadline has passed.
+        With ``exact`` also put the keys of entries without addresses. Return True if the server's estimate of the
+        number of entries was exact. Raises SourceError if an entry has no value and ``exact`` is set, or if the
+        deadline has passed; ContradictionError if entries contradict each other, the filter or the estimate.
         """
-        sink, reader = self.request.sink, self._reader(key)
-        count = 0
+        reader, identities = self._reader(key), Identities()
         for page in self.search.pages(self._attributes(key)):
+            self._check_entries(page)
             entries: list[Entry] = []
+            without: list[str] = []
             for entry in page:
                 own_key = entry.key(key)
                 if own_key is None and exact:
                     self._raise_for_missing(key, entry)
-                entries += reader.addresses(entry, own_key or entry.dn)
-            sink.put(entries)
-            if time.monotonic() > self.request.ends:
-                raise SourceError(f"{self.url}: the full search takes longer than the source's deadline")
-            count += len(page)
-            self.request.report("entries", count)
+                self.labels_are_dns &= entry.has_dn
+                own_key = own_key or entry.dn
+                identities.add(own_key, entry)
+                addresses = reader.addresses(entry, own_key)
+                entries += addresses
+                if not addresses:
+                    without.append(own_key)
+            self.request.sink.put(entries)
+            if exact:
+                self.request.sink.put_keys(without)
+            self._require_time()
+            self.request.report("entries", len(identities))
+        if identities.disagree():
+            raise ContradictionError(f"two entries with the same {key} differ")
+        return self._check_estimate(len(identities))
+
+    def _check_estimate(self, count: int) -> bool:
+        """Return True if the server estimated exactly ``count`` entries. Judges only filters for which it can.
+
+        Raises ContradictionError if there are fewer and the estimate of the last search was exact.
+        """
+        estimate = self.search.estimate
+        if not estimate or not contradictions.is_of_presence(self.search.filter):
+            return False
+        if count < estimate and _was_exact(self.request.validator):
+            text = f"{count} entries came where the server counts {estimate}, and its count was exact before"
+            raise ContradictionError(f"{text}: may this account read all of them?")
+        return count == estimate
 
     def _reader(self, key: str) -> AddressReader:
         return AddressReader(self.request.sink, self.selection.attributes, key)
@@ -363,7 +549,13 @@ class _Fetch:
 
     def _offered(self) -> tuple[Changes | None, str]:
         """Return the result of a refresh from the server's current state; None, and the reason, if it is impossible."""
-        from syncagent.sources.ldap.content_sync import BehindError, NoChangesError, context_cookie, refresh
+        from syncagent.sources.ldap.content_sync import (
+            BehindError,
+            NoChangesError,
+            context_cookie,
+            is_far_ahead,
+            refresh,
+        )
         from syncagent.sources.ldap.full_search import names_in
 
         computed = [name for name in names_in(self.search.filter) if name.lower() in _COMPUTED]
@@ -372,9 +564,11 @@ class _Fetch:
         cookie = context_cookie(self.search.connection, self.config.base)
         if cookie is None:
             return None, f"contextCSN of the suffix of {self.config.base} is missing or not readable"
+        if is_far_ahead(cookie, time.time()):
+            return None, f"contextCSN of the suffix of {self.config.base} is far in the future"
         try:
             return refresh(self.search, cookie, self._attributes(ENTRY_UUID)), ""
-        except (NoChangesError, BehindError) as error:
+        except (NoChangesError, BehindError, ContradictionError) as error:
             return None, str(error)
 
 
@@ -383,3 +577,15 @@ def _explained(changes: Changes | None, meanwhile: Changes) -> frozenset[str] | 
     if changes is None or changes.present is not None or meanwhile.present is not None:
         return None
     return frozenset({*changes.entries, *meanwhile.entries})
+
+
+def _was_exact(validator: str | None) -> bool:
+    """True if the last answer was from a server whose estimate was exact, in either mode."""
+    try:
+        return msgspec.json.decode(validator or "{}", type=_PollState).exact
+    except msgspec.DecodeError:
+        return False
+
+
+def _poll_validator(*, exact: bool) -> str | None:
+    return msgspec.json.encode(_PollState(exact)).decode() if exact else None

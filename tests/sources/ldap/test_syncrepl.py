@@ -339,8 +339,8 @@ def _write(slapd: Slapd, over: threading.Event, changes: list[int]) -> None:
 # What slapd will not do on demand: a scripted server.
 
 UUIDS = [UUID(int=number) for number in range(1, 6)]
-CSN = b"20260101000000.000000Z#000000#000#000000"
-COOKIE, LATER = b"rid=000,csn=" + CSN, b"rid=000,csn=20270101000000.000000Z#000000#000#000000"
+CSN = b"20240101000000.000000Z#000000#000#000000"
+COOKIE, LATER = b"rid=000,csn=" + CSN, b"rid=000,csn=20240201000000.000000Z#000000#000#000000"
 
 
 def _person(number: int) -> tuple[str, Attributes]:
@@ -368,6 +368,7 @@ def _pulls(server: ScriptedLDAP) -> int:
 def test_the_cookie_is_sent_back(scripted: tuple[ScriptedLDAP, Asked]) -> None:
     """The cookie of the last answer is what the next question is asked with; none on the way is kept."""
     server, asked = scripted
+    server.entries = server.entries[1:]
     server.sync_answers = [
         [SyncIds([UUIDS[0]], refresh_deletes=True, cookie=b"on the way"), SyncDone(cookie=LATER, refresh_deletes=True)],
         [SyncDone()],
@@ -460,6 +461,7 @@ def test_changes_while_it_is_pulled_that_cannot_be_told(scripted: tuple[Scripted
 def test_states_of_entries(scripted: tuple[ScriptedLDAP, Asked]) -> None:
     """Entries that are present, added, modified and deleted are told apart by their state."""
     server, asked = scripted
+    server.entries = [server.entries[0], server.entries[3]]
     server.sync_answers = [
         [
             SyncEntry("present", UUIDS[0]),

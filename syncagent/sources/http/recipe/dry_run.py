@@ -90,7 +90,13 @@ class _MemorySink:
     def forget(self, keys: Iterable[str]) -> None:
         raise NotImplementedError
 
-    retain = forget
+    retain = put_keys = forget
+
+    def unknown(self, keys: Iterable[str]) -> list[str]:
+        raise NotImplementedError
+
+    def vanished(self, limit: int) -> list[Entry]:
+        raise NotImplementedError
 
 
 class _RecordedAnswers:
