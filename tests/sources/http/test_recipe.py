@@ -32,6 +32,7 @@ def test_what_comes_out(tmp_path: Path) -> None:
     """What comes out is compared with what is expected, in either spelling."""
     whole = dry_run_of(tmp_path)
     assert (whole.addresses, whole.missing, whole.unexpected) == (tuple(WHOLE), (), ())
+    assert (whole.answer.full, whole.answer.proof) == (True, "producer")
     other = Fixture(**(fixture() | {"expected": [*WHOLE[1:], "no@example.com"]}))
     differing = dry_run(recipe(tmp_path), other)
     assert (differing.missing, differing.unexpected) == (("no@example.com",), (WHOLE[0],))

@@ -74,6 +74,8 @@ def run_recipe(recipe: Recipe, primary: Primary, limits: Limits, request: Reques
 
     If a list changes while it is read, all lists are read once more. Raises SourceError if a list changes in the second
     attempt too, or if a page or record is missing or not as the recipe expects.
+
+    The answer has the producer's proof: each list was read to the end of its pages, and to its total if it has one.
     """
     for is_last in (False, True):
         with tempfile.TemporaryFile() as spool:
@@ -129,7 +131,9 @@ class _Run:
         has_domains = any(emit.kind == "domain" for step in self._recipe.steps for emit in step.emit)
         domains = tuple(dict.fromkeys(self._domains)) if has_domains else None
         unlisted = tuple(sorted({_domain_of_pattern(pattern) for pattern in self._patterns}))
-        return Answer(notes=tuple(self._notes()), steps=tuple(reports), domains=domains, unlisted=unlisted)
+        return Answer(
+            notes=tuple(self._notes()), steps=tuple(reports), domains=domains, unlisted=unlisted, proof="producer"
+        )
 
     def _values_of_for_each(self, step: Step) -> Iterator[str]:
         """Yield the distinct values of a step's ``for_each``; a single empty string without ``for_each``."""
