@@ -31,6 +31,11 @@ YOUNG = 2.0
 """Seconds after a change in which a second change may leave the identity as it is: time stamps are coarse."""
 _AHEAD = 600.0
 """Maximum number of seconds by which a file's mtime may be in the future; beyond that its age is not known."""
+_DELETED = (
+    "{} is a deleted file: it is mounted by itself, and its file was replaced; mount the directory instead, which shows"
+    " the new file"
+)
+"""A file with a link count of 0. A bind mount of a single file shows the old file after a rename onto it."""
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -196,7 +201,14 @@ def _listed(directory: Path, pattern: str) -> list[str]:
 
 
 def _identity(file: str) -> tuple[int, ...]:
-    """Return device, inode, size, mtime and ctime. Raises OSError if the file is missing or not a regular file."""
+    """Return device, inode, size, mtime and ctime.
+
+    Raises OSError if the file is missing or not a regular file, and SourceError if it is deleted.
+    """
     atomic.check_regular(file)
     status = os.stat(file)  # noqa: PTH116 - faster than Path.stat; a directory may have many files
+    if not status.st_nlink:
+        status = os.stat(file)  # noqa: PTH116 - it may have been replaced between the look-up and the answer
+    if not status.st_nlink:
+        raise SourceError(_DELETED.format(file), kind=FailureKind.BROKEN)
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
