@@ -211,11 +211,11 @@ def _tables(parts: Parts) -> Iterator[tuple[str, MapName]]:
 
 
 def _own_file(path: Path, clash: Clash) -> str:
-    shown, by = quoted(str(path)), f"which syncagent writes ({clash.key})"
+    shown, writes = quoted(str(path)), f"{clash.file}, which syncagent writes ({clash.key})"
     if clash.is_among:
-        what = f"the files of {shown} include {clash.file}, {by}"
+        what = f"the files of {shown} include {writes}"
     else:
-        what = f"{shown} is {'a file' if clash.file == str(path) else clash.file}, {by}"
+        what = f"{shown} is written by syncagent ({clash.key})" if clash.file == str(path) else f"{shown} is {writes}"
     return (
         f"{what}: the source would list what was published, and no recipient would ever be removed; keep the list in"
         " another place, such as /etc/syncagent/recipients, and name that"
