@@ -117,6 +117,8 @@ class SourceReport(Struct, frozen=True):
     """Start of the failure in seconds since the epoch, 0 if the source is not failing."""
     data_from: float = 0.0
     """Time of the last successful fetch, whose data is in use, in seconds since the epoch; 0 if there is none."""
+    leaves_out: tuple[str, ...] = ()
+    """Recipients that the source can have and does not list, as in ``sources.Answer``; none if nothing was fetched."""
 
 
 class Counts(Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from syncagent import privileges, sources
-from syncagent.checks.finding import Check, Person, Shell, error, ok, skipped, warning
+from syncagent.checks.finding import Check, File, Person, Shell, error, ok, skipped, warning
 from syncagent.errors import LockBusyError, SourceError
 from syncagent.files import atomic as files
 from syncagent.postfix.commands import tool
@@ -183,6 +183,24 @@ def sources_answer(context: Context) -> Iterator[Finding]:
             yield ok(report.name, f"whole: {mode}{report.entries:,} entries{rejected} in {report.seconds:.2f}s")
 
 
+def recipients_are_listed(context: Context) -> Iterator[Finding]:
+    """Yield a warning for each source that can have recipients which it does not list, "ok" if a person settled it."""
+    for report in context.reports:
+        if not report.leaves_out:
+            continue
+        text = f"it does not list: {', '.join(report.leaves_out)}"
+        if context.config.sources[report.name].common.unlisted == "refuse":
+            yield ok(report.name, f'{text}; by unlisted = "refuse" they are refused, unless another source lists them')
+            continue
+        remedy = File(
+            path=str(context.config.file),
+            section=f"sources.{report.name}",
+            write='unlisted = "refuse"',
+            when="and then, or if there are none,",
+        )
+        yield warning(report.name, text, Person(text="list such addresses in a file source"), remedy)
+
+
 PATHS_ARE_OURS = Check(
     "paths-are-ours",
     "Nobody else can change what the paths to the state and the tables lead to",
@@ -198,4 +216,5 @@ CHECKS = (
     Check("lock-is-free", "No other run holds the lock", lock_is_free),
     Check("postmap-is-there", "postmap, which indexes the map, is installed", postmap_is_there),
     Check("sources-answer", "Every source gives its whole answer", sources_answer),
+    Check("recipients-are-listed", "Every source lists all its recipients", recipients_are_listed),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +15,17 @@ from syncagent.config import kinds, stand_ins, validate
 from syncagent.config.tables import Config, DomainLimits, Limits, SourceConfig, Tables, command, digest, without
 from syncagent.errors import ConfigError, Problem
 from syncagent.files import atomic as files
-from syncagent.values.partial import Partial
+from syncagent.values.partial import Partial, UnusableError
 from syncagent.values.toml_reader import Reader
 from syncagent.values.toml_syntax import TomlError, parse
 from syncagent.values.types import Domain, RecipeFile
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from msgspec import Struct
+
+    from syncagent.values.toml_syntax import Keys
 
 _MOST = 4 << 20
 """Maximum size of the configuration file in octets."""
@@ -74,6 +78,7 @@ def build(reader: Reader, raw: dict[str, Any], file: Path) -> Config | None:
         **{name: _table(tables, name) for name in Tables.__struct_fields__},
         domains=domains,
         sources={name: source.common for name, source in read.items()},
+        reads={name: source.reads for name, source in read.items()},
     )
     for path, text in validate.problems(parts):
         reader.problem(path, text)
@@ -141,11 +146,12 @@ class _Read:
     """A source as far as it is readable.
 
     ``common`` is a Partial if one of its keys is unusable. ``config`` is None if any key is unusable, or if the kind is
-    unknown or cannot be loaded.
+    unknown or cannot be loaded. ``reads`` has the paths that it reads, with the keys that name them.
     """
 
     common: Any
     config: SourceConfig | None = None
+    reads: Mapping[Path, Keys] = field(default_factory=dict)
 
 
 def _source(reader: Reader, name: str, raw: object) -> _Read:
@@ -166,15 +172,25 @@ def _source(reader: Reader, name: str, raw: object) -> _Read:
         reported = sources.problems(kind, module, own) if is_whole else stand_ins.problems(kind, module, own)
         for key, text in reported:
             reader.problem((*path, key), text)
+        watched = sources.watched(kind, module, own) if is_whole else ()
+        reads = _paths_read(own, watched)
         if not is_whole or isinstance(common, Partial):
-            return _Read(common)
-        watched = sources.watched(kind, module, own)
+            return _Read(common, reads=reads)
     except sources.BrokenKindError as error:
         reader.problem((*path, "type"), str(error))
         return _Read(_common(reader, raw, path))
     identity = digest((without(common, sources.NOT_FETCHED), own, _recipes(own)))
     config = SourceConfig(name=name, common=common, own=own, digest=identity, build=module.build, watched=watched)
-    return _Read(common, config)
+    return _Read(common, config, reads)
+
+
+def _paths_read(own: Struct | Partial, watched: Iterable[sources.Watched]) -> dict[Path, Keys]:
+    """Return the paths that a source reads, with the keys that name them: its ``path``, else the paths it watches."""
+    try:
+        path = getattr(own, "path", None)
+    except UnusableError:
+        path = None
+    return {path: ("path",)} if isinstance(path, Path) else {place.path: () for place in watched}
 
 
 def _common(reader: Reader, raw: object, path: tuple[str, ...]) -> Any:  # noqa: ANN401 - a Common or a Partial

@@ -14,16 +14,20 @@ from typing import TYPE_CHECKING
 from msgspec import UNSET
 
 from syncagent.addresses import within
+from syncagent.config.own_files import OwnFiles
 from syncagent.values.partial import UnusableError, elements
 from syncagent.values.quoting import quoted
 from syncagent.values.types import DOUBT_FILES, Domain, spell_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
+    from syncagent.config.own_files import Clash
     from syncagent.config.tables import DomainLimits, GeneralLimits, Metrics, Notify, Postfix, Schedule, State
     from syncagent.sources import Common
     from syncagent.values.toml_syntax import Keys
+    from syncagent.values.types import MapName
 
     Problems = Iterator[tuple[Keys, str]]
 
@@ -32,7 +36,8 @@ if TYPE_CHECKING:
 class Parts:
     """The tables as far as they are readable: each is a Struct of its type, or a Partial of it.
 
-    ``domains`` has the limits of single domains, ``sources`` the common keys of each source by its name.
+    ``domains`` has the limits of single domains, ``sources`` the common keys of each source by its name. ``reads`` has
+    the paths that a source reads, with their keys, by its name.
     """
 
     postfix: Postfix
@@ -43,6 +48,7 @@ class Parts:
     metrics: Metrics
     domains: dict[Domain, DomainLimits]
     sources: dict[str, Common]
+    reads: Mapping[str, Mapping[Path, Keys]]
 
 
 def problems(parts: Parts) -> Problems:
@@ -183,6 +189,39 @@ def _history_too_short(parts: Parts) -> Problems:
         yield ("state", "history"), "is shorter than limits.removed_window, whose removals it has to keep"
 
 
+def _reads_own_files(parts: Parts) -> Problems:
+    """Yield a problem for each source that reads a file which syncagent writes."""
+    state = None
+    with contextlib.suppress(UnusableError):
+        state = parts.state.directory
+    own = OwnFiles.of(dict(_tables(parts)), state)
+    clashes = own.read_at({path for paths in parts.reads.values() for path in paths})
+    for name, paths in parts.reads.items():
+        for path, keys in paths.items():
+            if clash := clashes.get(path):
+                yield ("sources", name, *keys), _own_file(path, clash)
+
+
+def _tables(parts: Parts) -> Iterator[tuple[str, MapName]]:
+    """Yield the keys in [postfix] of the tables that are set, and the tables."""
+    for key in ("map", "domains_map", "doubt_map"):
+        with contextlib.suppress(UnusableError):
+            if table := getattr(parts.postfix, key):
+                yield key, table
+
+
+def _own_file(path: Path, clash: Clash) -> str:
+    shown, writes = quoted(str(path)), f"{clash.file}, which syncagent writes ({clash.key})"
+    if clash.is_among:
+        what = f"the files of {shown} include {writes}"
+    else:
+        what = f"{shown} is written by syncagent ({clash.key})" if clash.file == str(path) else f"{shown} is {writes}"
+    return (
+        f"{what}: the source would list what was published, and no recipient would ever be removed; keep the list in"
+        " another place, such as /etc/syncagent/recipients, and name that"
+    )
+
+
 def _metrics_name(parts: Parts) -> Problems:
     file = parts.metrics.textfile
     if file and file.suffix != ".prom":
@@ -210,6 +249,7 @@ RULES = (
     _two_urls,
     _history_too_short,
     _metrics_name,
+    _reads_own_files,
 )
 
 

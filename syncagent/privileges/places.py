@@ -16,8 +16,8 @@ from syncagent.values.types import DOUBT_FILES, INDEX_SUFFIX
 if TYPE_CHECKING:
     from syncagent.config.tables import Config
 
-_OWN_DIRECTORIES = ("snapshots", "lists", "changes", "adopted")
-_OWN_FILES = ("state.db", "state.db-journal", "sync.lock", "agent.lock", "doubt.lock", "agent.json")
+OWN_DIRECTORIES = ("snapshots", "lists", "changes", "adopted")
+OWN_FILES = ("state.db", "state.db-journal", "sync.lock", "agent.lock", "doubt.lock", "agent.json")
 _POSTFIX_FILES = ("main.cf", "master.cf")
 """Files that control Postfix's programs: main.cf, for example, names their libraries (shlib_directory)."""
 
@@ -51,16 +51,14 @@ class Places:
 
         Raises LayoutError for a loop of symbolic links.
         """
-        return [
-            components(way) for way in (self.state, *(self.state / name for name in _OWN_DIRECTORIES), *self.tables)
-        ]
+        return [components(way) for way in (self.state, *(self.state / name for name in OWN_DIRECTORIES), *self.tables)]
 
     def obeyed(self) -> list[Component]:
         """Return the components of the ways to files whose content controls what root does, and the files themselves.
 
         These are main.cf, master.cf and the files of the state. Raises LayoutError for a loop of symbolic links.
         """
-        files = (*(self.postfix / name for name in _POSTFIX_FILES), *(self.state / name for name in _OWN_FILES))
+        files = (*(self.postfix / name for name in _POSTFIX_FILES), *(self.state / name for name in OWN_FILES))
         return [part for file in files for part in (*components(file), *regular_file(file))]
 
     def directories(self) -> list[Path]:

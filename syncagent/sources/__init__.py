@@ -188,8 +188,9 @@ class Answer(Struct, frozen=True):
     under other keys differ, the run has a note about them; this answer stays in force.
     ``steps``: page and record counts of each list that the answer is built from.
     ``domains``: mail domains that the source serves. None: not reported; with ``same`` the last ones stay in force.
-    ``unlisted``: mail domains in which the source has recipients that it cannot list, "*" for all domains. With
-    ``same`` the last ones stay in force.
+    ``unlisted``: mail domains in which the source has recipients that it cannot list, "*" for all domains in which it
+    has or had recipients. With ``same`` the last ones stay in force.
+    ``leaves_out``: recipients that the source can have and does not list, each as a noun with what to do about it.
     ``full``: the answer was built without the last one, from everything that the source has.
     ``proof``: "producer" if the producer itself proves that the answer is whole (an end line, a result code, a total),
     "transport" if only the way does (Content-Length, a finished last line), "none" if a full answer proves nothing.
@@ -208,6 +209,7 @@ class Answer(Struct, frozen=True):
     steps: tuple[StepReport, ...] = ()
     domains: tuple[str, ...] | None = None
     unlisted: tuple[str, ...] = ()
+    leaves_out: tuple[str, ...] = ()
     full: bool = True
     proof: Literal["none", "transport", "producer"] = "transport"
     unfinished: dict[str, str] = {}

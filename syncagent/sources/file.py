@@ -17,6 +17,7 @@ from msgspec import Struct
 from syncagent.errors import FailureKind, SourceError
 from syncagent.files import atomic
 from syncagent.sources import Answer, Watched
+from syncagent.sources.endings import Endings
 from syncagent.sources.integrity import Heading, whole_text
 from syncagent.sources.line_formats import FORMATS, FormatOptions, Input
 from syncagent.values.types import Domain
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
 
 YOUNG = 2.0
 """Seconds after a change in which a second change may leave the identity as it is: time stamps are coarse."""
+_AHEAD = 600.0
+"""Maximum number of seconds by which a file's mtime may be in the future; beyond that its age is not known."""
+_DELETED = (
+    "{} is a deleted file: it is mounted by itself, and its file was replaced; mount the directory instead, which shows"
+    " the new file"
+)
+"""A file with a link count of 0. A bind mount of a single file shows the old file after a rename onto it."""
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -94,10 +102,16 @@ class FileSource:
         if request.validator is not None and request.validator == self._validator(self._stats()):
             return Answer(same=True, validator=request.validator)
         for _ in range(2):
-            before = self._stats()
-            domains = self._read_all(before, request)
+            before, endings = self._stats(), Endings()
+            domains = self._read_all(before, request, endings)
             if self._stats() == before:
-                return Answer(validator=self._validator(before), domains=domains)
+                return Answer(
+                    validator=self._validator(before),
+                    domains=domains,
+                    proof=self._proof(before),
+                    unfinished=endings.unfinished,
+                    finished=endings.finished,
+                )
             request.sink.restart()
         raise SourceError(
             f"{self._config.path} changed while it was read, twice: write another file and rename it into place"
@@ -131,8 +145,23 @@ class FileSource:
                 return None
         return hashlib.sha256(os.fsencode(repr(sorted(stats.items())))).hexdigest()
 
-    def _read_all(self, stats: dict[str, tuple[int, ...]], request: Request) -> tuple[str, ...] | None:
-        """Put the entries of every file into the sink. Return the domains in their headings; None without headings."""
+    def _proof(self, stats: dict[str, tuple[int, ...]]) -> Literal["none", "transport", "producer"]:
+        """Return the proof of an answer: the end lines if they are required, otherwise that each file was read whole.
+
+        An end line that is not required proves nothing: a list that was cut would have none, and would be accepted.
+        """
+        if self._config.require_end:
+            return "producer"
+        latest = max(mtime for *_, mtime, _ in stats.values()) / 1e9
+        return "transport" if latest <= time.time() + _AHEAD else "none"
+
+    def _read_all(
+        self, stats: dict[str, tuple[int, ...]], request: Request, endings: Endings
+    ) -> tuple[str, ...] | None:
+        """Put the entries of every file into the sink, and the ends of the files into ``endings``.
+
+        Return the domains in the files' headings; None without headings.
+        """
         config, domains = self._config, None
         has_many = len(stats) > 1 or not config.path.is_file()
         options = FormatOptions(config.domains, config.min_uid, config.column, config.delimiter)
@@ -140,7 +169,8 @@ class FileSource:
         for name in stats:
             source = Input(request.sink, options, name, f"{Path(name).name}:" if has_many else "")
             text, heading = whole_text(_chunks(name), name, require_end=config.require_end), Heading()
-            for batch in FORMATS[config.format](heading.through(text), source):
+            lines = endings.through(heading.through(text), Path(name).name)
+            for batch in FORMATS[config.format](lines, source):
                 request.sink.put(batch)
                 done += len(batch)
                 request.report("reading", done)
@@ -171,7 +201,14 @@ def _listed(directory: Path, pattern: str) -> list[str]:
 
 
 def _identity(file: str) -> tuple[int, ...]:
-    """Return device, inode, size, mtime and ctime. Raises OSError if the file is missing or not a regular file."""
+    """Return device, inode, size, mtime and ctime.
+
+    Raises OSError if the file is missing or not a regular file, and SourceError if it is deleted.
+    """
     atomic.check_regular(file)
     status = os.stat(file)  # noqa: PTH116 - faster than Path.stat; a directory may have many files
+    if not status.st_nlink:
+        status = os.stat(file)  # noqa: PTH116 - it may have been replaced between the look-up and the answer
+    if not status.st_nlink:
+        raise SourceError(_DELETED.format(file), kind=FailureKind.BROKEN)
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -42,6 +42,14 @@ class Concerns:
         """Return the relay domains in ``scope`` that these sources concern, by the name of the source."""
         return {answer.report.name: self._of_source(answer, scope) for answer in answers}
 
+    def unlisted(self, answer: Fetched, scope: frozenset[str]) -> frozenset[str]:
+        """Return the relay domains in ``scope`` in which a source has recipients that it cannot list.
+
+        ``ALL_DOMAINS`` stands for those that the source concerns.
+        """
+        named = answer.state.unlisted
+        return self._of_source(answer, scope) if ALL_DOMAINS in named else concerns.relayed(named, scope)
+
     def _of_source(self, answer: Fetched, scope: frozenset[str]) -> frozenset[str]:
         name = answer.report.name
         was_whole = bool(answer.state.last_success)
@@ -63,7 +71,7 @@ def before(sources: Concerns, answers: Sequence[Fetched], domains: Domains) -> d
         stale=sources.of((answer for answer in answers if sources.is_stale(answer)), scope),
         held=_held(state.holds.values()),
         plan=state.finished.plan if state.finished else None,
-        unlisted={answer.report.name: concerns.relayed(answer.state.unlisted, scope) for answer in answers},
+        unlisted={answer.report.name: sources.unlisted(answer, scope) for answer in answers},
         refusing=frozenset(refusing),
         permitted=frozenset(config.postfix.catch_all),
         always=frozenset(map(str, config.postfix.doubt_always)),

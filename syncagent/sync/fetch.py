@@ -321,6 +321,7 @@ class _Attempt:
             mode=answer.mode,
             steps=answer.steps,
             data_from=fetcher.now,
+            leaves_out=answer.leaves_out,
         )
         remembered = SourceState(
             name=name,

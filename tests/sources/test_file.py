@@ -4,6 +4,8 @@ import builtins
 import hashlib
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,8 +21,8 @@ from syncagent.sources.file import Config, FileSource, build
 from syncagent.values.types import Domain
 from tests.sources import map_keys, write_config
 from tests.sources.contract import Recorder, SourceContract, Subject, ask
-from tests.support.need import need_root
-from tests.support.programs import wait_until
+from tests.support.need import need, need_program, need_root
+from tests.support.programs import PATIENCE, wait_until
 from tests.support.run import syncagent
 
 NOBODY = 65534
@@ -541,6 +543,38 @@ def test_every_change_is_seen(
     answer, recorder = ask(source, validator)
     assert not answer.same
     assert recorder.entries
+
+
+_REPLACED = """
+set -e
+mount --bind "$1/host/list" "$1/in/list"
+cp "$1/host/list" "$1/host/.new"
+echo b@example.com >> "$1/host/.new"
+mv "$1/host/.new" "$1/host/list"
+test "$(stat -c %h "$1/in/list")" = 0
+shift
+exec "$@"
+"""
+
+
+def test_a_mounted_file_that_was_replaced(tmp_path: Path) -> None:
+    """A bind mount of a single file shows the old file for ever: the source fails and names the remedy."""
+    need_root()
+    unshare = need_program("unshare")
+    need("a mount namespace of one's own", os.system(f"{unshare} -m true 2>/dev/null") == 0)  # noqa: S605 - ours
+    for directory in ("host", "in"):
+        (tmp_path / directory).mkdir()
+    (tmp_path / "host/list").write_text("a@example.com\n", encoding="utf-8")
+    (tmp_path / "in/list").touch()
+    config = write_config(tmp_path, '[sources.a]\ntype = "file"\npath = "in/list"')
+    command = [unshare, "-m", "sh", "-c", _REPLACED, "sh", str(tmp_path), sys.executable, "-m", "syncagent"]
+    done = subprocess.run(
+        [*command, "--config", str(config), "sync"], check=False, capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode == 75, done.stdout + done.stderr
+    assert f"{tmp_path}/in/list is a deleted file" in done.stderr
+    assert "mount the directory" in done.stderr
+    assert not (tmp_path / "map").exists()
 
 
 def test_through_the_program(tmp_path: Path) -> None:

@@ -3,6 +3,9 @@
 The first line may be ``# domains: ...``. The last line is ``# end COUNT SHA256`` over the lines before it. With
 ``foreign`` the last line may be missing, but then the headers must delimit the body. ETag and Last-Modified (RFC 9110,
 8.8) avoid the transfer of an unchanged list.
+
+The end line is the producer's proof. A foreign list has the proof of the transport: its headers delimit the body. An
+end line that is not required proves nothing, since a list that was cut would have none, and would be accepted.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from msgspec import Struct
 
 from syncagent.errors import FailureKind, SourceError
 from syncagent.sources import Answer
+from syncagent.sources.endings import Endings
 from syncagent.sources.http.cancel import CancellableSource
 from syncagent.sources.integrity import Heading, whole_text
 from syncagent.sources.line_formats import FORMATS, FormatOptions, Input
@@ -103,14 +107,21 @@ class ListSource(CancellableSource):
             self._check_headers(response)
             lines_of = Input(request.sink, FormatOptions(config.domains), response.url, "")
             text, heading = whole_text(response.body(), response.url, require_end=not config.foreign), Heading()
-            lines = 0
-            for batch in FORMATS[config.format or "lines"](heading.through(text), lines_of):
+            lines, endings = 0, Endings()
+            whole = endings.through(heading.through(text), response.url)
+            for batch in FORMATS[config.format or "lines"](whole, lines_of):
                 request.sink.put(batch)
                 lines += len(batch)
                 request.report("lines", lines)
             validator = Validator.of(response.headers, time.time())
         stored = msgspec.json.encode(validator).decode() if validator.headers() else None
-        return Answer(validator=stored, domains=heading.domains)
+        return Answer(
+            validator=stored,
+            domains=heading.domains,
+            proof="transport" if config.foreign else "producer",
+            unfinished=endings.unfinished,
+            finished=endings.finished,
+        )
 
     def _check_headers(self, response: Response) -> None:
         """Raise SourceError if the media type is HTML or JSON, or if nothing would reveal a truncated list."""

@@ -225,6 +225,7 @@ ASKED: dict[str, list[str]] = {
         "GET /v1.0/contacts?$select=id,mail,proxyAddresses&$top=999",
     ],
     "modoboa": [
+        "GET /api/v2/account/me/",
         "GET /api/v2/domains/?page_size=500",
         "GET /api/v2/accounts/?page_size=500",
         "GET /api/v2/accounts/?page=2&page_size=500",
@@ -260,6 +261,11 @@ def signature(method: str, path: str, query: dict[str, str], body: Any) -> Signa
     return method, path, json.dumps(query, sort_keys=True), json.dumps(body, sort_keys=True)
 
 
+def requests(recipe: Recipe) -> list[Step]:
+    """Return what a recipe asks for, in order: its requirements, as steps, and its steps."""
+    return [*(requirement.step for requirement in recipe.require), *recipe.steps]
+
+
 def pages(step: Step, answers: Any) -> Iterator[tuple[str, list[Any]]]:  # noqa: ANN401 - JSON
     """Return the pages of a step, one list of them for each value of for_each."""
     yield from answers.items() if step.for_each else [("", answers)]
@@ -293,7 +299,7 @@ class System:
     def __post_init__(self) -> None:
         self.given = parameter_values(self.recipe, self.fixture.parameters)
         self.bodies: dict[Signature, Any] = {}
-        for step in with_parameters(self.recipe, self.given).steps:
+        for step in requests(with_parameters(self.recipe, self.given)):
             for each, bodies in pages(step, self.fixture.answers[step.name]):
                 self._serve(step, {**self.given, "each": each}, bodies)
         for path in {one[1] for one in self.bodies}:
@@ -478,6 +484,40 @@ def test_temporary_aliases_are_asked_for_mailbox_by_mailbox(network: Network) ->
         "/api/v1/get/time_limited_aliases/anna%40example.com",
         "/api/v1/get/time_limited_aliases/bo%40example.com",
     ]
+
+
+@pytest.mark.parametrize("role", ["Resellers", "DomainAdmins", "SimpleUsers"])
+def test_an_account_that_sees_a_part(role: str, network: Network) -> None:
+    """Modoboa shows such an account a part, and a right total of it: the requirement fails, and the last list stays."""
+    golden = fixture("modoboa")
+    asking = network.asking("modoboa", golden.parameters)
+    System(load("modoboa"), golden, network.server, "modoboa")
+    whole = asking.whole()
+    part = copy.deepcopy(golden.answers)
+    part["account"][0]["role"] = role
+    part["mailboxes"] = [part["mailboxes"][0] | {"count": 3, "next": None}]
+    System(load("modoboa"), Fixture(part), network.server, "modoboa")
+    del network.server.asked[:]
+    failed = asking.fetch()
+    assert failed.report.error == (
+        "requirement 'account': the account of the token is no super administrator, and sees only a part of all"
+        " recipients: write the token of a super administrator into token_file"
+    )
+    assert failed.report.kind == FailureKind.BROKEN
+    assert addresses(failed) == addresses(whole)
+    assert [request.path for request in network.server.asked] == ["/api/v2/account/me/"]
+
+
+def test_what_is_left_out() -> None:
+    """An API that cannot list everything says so, and no recipient that is not listed is known to be unknown."""
+    says = {name: dry_run(name, fixture(name)).answer for name in NAMES}
+    assert {name for name in NAMES if says[name].leaves_out} == {"cpanel", "google", "microsoft365"}
+    assert says["microsoft365"].leaves_out == (
+        "dynamic distribution groups",
+        "mail-enabled public folders",
+        "catch-alls of accepted domains",
+    )
+    assert all("*" in answer.unlisted for answer in says.values() if answer.leaves_out)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -712,6 +752,8 @@ def set_at(places: list[Any], path: str, new: object) -> int:
 def rule_places(recipe: Recipe) -> Iterator[tuple[Step, str, Rule, bool]]:
     """Yield every rule that knows words: the step whose records it is about, where in them, whether in the body."""
     steps = {step.name: step for step in recipe.steps}
+    for requirement in recipe.require:
+        yield from ((requirement.step, rule.path, rule, True) for rule in (*requirement.ok, *requirement.where))
     for step in recipe.steps:
         yield from ((step, rule.path, rule, True) for rule in step.ok)
         emits: list[Emit | None] = [None, *step.emit]
@@ -810,7 +852,7 @@ ANY: list[Any] = [
 def places(name: str) -> Iterator[tuple[str, str, int]]:
     """Yield every page of a recipe's fixture: step, value of for_each, number."""
     golden = FULL[name]
-    for step in with_parameters(load(name), parameter_values(load(name), golden.parameters)).steps:
+    for step in requests(with_parameters(load(name), parameter_values(load(name), golden.parameters))):
         for each, bodies in pages(step, golden.answers[step.name]):
             yield from ((step.name, each, number) for number in range(len(bodies)))
 
@@ -828,4 +870,5 @@ def test_an_error_in_the_place_of_a_page(name: str, step: str, each: str, number
         bodies[number] = error
         with pytest.raises(SourceError) as caught:
             dry_run(name, Fixture(answers, golden.expected, golden.parameters))
-        assert f"step '{step}'" in str(caught.value)
+        kind = "requirement" if step in {requirement.name for requirement in load(name).require} else "step"
+        assert f"{kind} '{step}'" in str(caught.value)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from syncagent.errors import ConfigError, SourceError
-from syncagent.sources.http.recipe.dry_run import Fixture, dry_run, read
+from syncagent.errors import ConfigError, FailureKind, SourceError
+from syncagent.sources.http.recipe.dry_run import DryRunResult, Fixture, dry_run, read
 from tests.sources.http.primary import RECIPE, WHOLE, Primary, recipe
 from tests.support.run import syncagent
 
@@ -32,6 +32,7 @@ def test_what_comes_out(tmp_path: Path) -> None:
     """What comes out is compared with what is expected, in either spelling."""
     whole = dry_run_of(tmp_path)
     assert (whole.addresses, whole.missing, whole.unexpected) == (tuple(WHOLE), (), ())
+    assert (whole.answer.full, whole.answer.proof) == (True, "producer")
     other = Fixture(**(fixture() | {"expected": [*WHOLE[1:], "no@example.com"]}))
     differing = dry_run(recipe(tmp_path), other)
     assert (differing.missing, differing.unexpected) == (("no@example.com",), (WHOLE[0],))
@@ -66,6 +67,51 @@ def test_pages_that_do_not_fit(name: str, tmp_path: Path) -> None:
     with pytest.raises(SourceError) as error:
         dry_run_of(tmp_path, **changes)
     assert told in str(error.value)
+
+
+REQUIRED = """
+[[require]]
+name = "account"
+path = "/me"
+where = [{ path = "role", one_of = ["admin"], known = ["guest"] }]
+when = { strict = "yes" }
+message = "the account is a guest, and sees a part"
+remedy = "use the token of an administrator"
+
+[parameters.strict]
+text = "whether an administrator is required"
+default = "yes"
+one_of = ["yes", "no"]
+"""
+
+
+def required(directory: Path, *roles: str, **parameters: str) -> DryRunResult:
+    """Follow a recipe with a requirement, which finds this role."""
+    answers = fixture()["answers"] | {"account": [{"role": role} for role in roles]}
+    file = recipe(directory, RECIPE.replace("[auth]", f"{REQUIRED}\n[auth]"))
+    return dry_run(file, Fixture(answers, WHOLE, parameters))
+
+
+def test_a_requirement(tmp_path: Path) -> None:
+    """It is the first request, and shown as such; not fulfilled, it fails with its own text."""
+    fulfilled = required(tmp_path, "admin").answer.steps[0]
+    assert (fulfilled.name, fulfilled.pages, fulfilled.records, fulfilled.kept) == ("account", 1, 1, 1)
+    with pytest.raises(SourceError) as caught:
+        required(tmp_path, "guest")
+    text = "requirement 'account': the account is a guest, and sees a part: use the token of an administrator"
+    assert (str(caught.value), caught.value.kind) == (text, FailureKind.BROKEN)
+    with pytest.raises(SourceError, match="requirement 'account': role is 'king', a value that the recipe does not"):
+        required(tmp_path, "king")
+    with pytest.raises(SourceError, match="requirement 'account': the fixture has no further page"):
+        required(tmp_path)
+    assert [step.name for step in required(tmp_path, strict="no").answer.steps][:1] == ["domains"]
+
+
+def test_what_is_left_out(tmp_path: Path) -> None:
+    """It is handed on, and stands for recipients in every domain of the source."""
+    file = recipe(tmp_path, 'leaves_out = ["mailing lists"]\n' + RECIPE)
+    answer = dry_run(file, Fixture(**fixture())).answer
+    assert (answer.leaves_out, answer.unlisted) == (("mailing lists",), ("*",))
 
 
 def test_parameters(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tests.sources.http.primary import BEARER, LOGIN, OAUTH, RECIPE, recipe
 
 WHOLE = """
 title = "a recipe with a key of every kind"
+leaves_out = ["mailing lists"]
 
 [parameters.tenant]
 text = "which one"
@@ -26,6 +27,15 @@ one_of = ["yes", "no"]
 
 [auth]
 kind = "bearer"
+
+[[require]]
+name = "account"
+path = "/me/{tenant}"
+ok = [{ path = "status", one_of = ["good"], known = ["bad"] }]
+unwrap = "account?"
+where = [{ path = "role", one_of = ["admin"], known = ["guest"] }]
+message = "it sees a part"
+remedy = "another account"
 
 [[steps]]
 name = "domains"
@@ -144,6 +154,23 @@ MISTAKES: dict[str, tuple[str, str, str]] = {
     "token without path": ('path = "next?", ', "", "path is missing"),
     "token's path": ('path = "next?"', 'path = "a b"', "'a b' is not a path"),
     "default": ('default = "no"', 'default = "maybe"', "the default 'maybe' is not in one_of"),
+    "leaves_out": ('["mailing lists"]', '[" "]', "leaves_out: expected texts that are not empty"),
+    "requirement's name": ('name = "account"', 'name = "Account"', "that nothing else has"),
+    "requirement's name, a step's": ('name = "account"', 'name = "users"', "that nothing else has"),
+    "requirement's path": ('"/me/{tenant}"', '"me"', "requirement 'account': expected a path that begins with /"),
+    "requirement's placeholder": ('"/me/{tenant}"', '"/me/{each}"', "unknown placeholder {each}"),
+    "requirement's ok": ('path = "status", one_of', 'path = "a b", one_of', "'a b' is not a path"),
+    "requirement's unwrap": ('unwrap = "account?"', 'unwrap = "c d"', "'c d' is not a path"),
+    "requirement without condition": (
+        'where = [{ path = "role", one_of = ["admin"], known = ["guest"] }]',
+        "where = []",
+        "expected at least one condition",
+    ),
+    "requirement's condition": ('path = "role", one_of', 'path = "e f", one_of', "'e f' is not a path"),
+    "requirement's message": ('"it sees a part"', '" "', "expected a text"),
+    "requirement without remedy": ('remedy = "another account"\n', "", "remedy: required key is missing"),
+    "requirement's body": ('path = "/me/{tenant}"', 'path = "/me"\nbody = { a = "b" }', 'requires method = "POST"'),
+    "requirement's when": ('remedy = "another account"', 'remedy = "x"\nwhen = { moor = "no" }', "unknown parameter"),
     "parameter's name": (
         "[parameters.tenant]",
         "[parameters.each]",

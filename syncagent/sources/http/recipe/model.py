@@ -163,6 +163,47 @@ class Step(Struct, frozen=True, kw_only=True):
     """The step applies only if these parameters have these values."""
 
 
+class Require(Struct, frozen=True, kw_only=True):
+    """A request that proves that the account sees everything, sent before the lists are read."""
+
+    name: str
+    """The name, by which messages refer to it. No step has the same name."""
+    method: Literal["GET", "POST"] = "GET"
+    """The method of the request."""
+    path: str
+    """The path below url; placeholders as in the path of a step."""
+    query: dict[str, str] = {}
+    """The query; placeholders as in path."""
+    body: dict[str, Any] = {}
+    """POST: the JSON body; placeholders as in path."""
+    ok: tuple[Rule, ...] = ()
+    """Conditions on the body of a successful answer, as in a step."""
+    unwrap: str = ""
+    """The path of the real body inside a wrapper, as in a step."""
+    where: tuple[Rule, ...]
+    """Conditions on the body; the source fails if one does not hold."""
+    message: str
+    """The text of that failure: what the account is, and what it therefore does not see."""
+    remedy: str
+    """The remedy: what a person must do."""
+    when: dict[str, str] = {}
+    """The request is sent only if these parameters have these values."""
+
+    @property
+    def step(self) -> Step:
+        """The request as a step, whose list is not read."""
+        return Step(
+            name=self.name,
+            method=self.method,
+            path=self.path,
+            query=self.query,
+            body=self.body,
+            ok=self.ok,
+            unwrap=self.unwrap,
+            list="@",
+        )
+
+
 class Recipe(Struct, frozen=True, kw_only=True):
     """An API: its authentication and its lists, in the order of the requests."""
 
@@ -176,6 +217,10 @@ class Recipe(Struct, frozen=True, kw_only=True):
     """The authentication of the requests."""
     rate_words: tuple[str, ...] = ()
     """Words in the body of a refusal (401, 403, 407) that mean "too many requests"."""
+    leaves_out: tuple[str, ...] = ()
+    """Recipients that the system can have and the API does not list, each as a noun with what to do about it."""
+    require: tuple[Require, ...] = ()
+    """Requests that prove that the account sees everything, before the steps."""
     steps: tuple[Step, ...]
     """The lists of the API."""
 
@@ -189,7 +234,7 @@ def parameter_values(recipe: Recipe, configured: dict[str, str]) -> dict[str, st
 
 
 def with_parameters(recipe: Recipe, values: dict[str, str]) -> Recipe:
-    """Return the recipe without the steps and rules whose ``when`` does not match these parameter values."""
+    """Return the recipe without the requests, steps and rules whose ``when`` does not match these parameter values."""
 
     def applies(when: dict[str, str]) -> bool:
         return all(values.get(name) == value for name, value in when.items())
@@ -202,7 +247,13 @@ def with_parameters(recipe: Recipe, values: dict[str, str]) -> Recipe:
         if applies(step.when):
             emits = tuple(replace(emit, where=applicable(emit.where)) for emit in step.emit)
             steps.append(replace(step, where=applicable(step.where), ok=applicable(step.ok), emit=emits))
-    return replace(recipe, auth=replace(recipe.auth, ok=applicable(recipe.auth.ok)), steps=tuple(steps))
+    require = tuple(
+        replace(required, where=applicable(required.where), ok=applicable(required.ok))
+        for required in recipe.require
+        if applies(required.when)
+    )
+    auth = replace(recipe.auth, ok=applicable(recipe.auth.ok))
+    return replace(recipe, auth=auth, require=require, steps=tuple(steps))
 
 
 def fill_placeholders(template: Any, values: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON

@@ -1,4 +1,4 @@
-"""Execution of a recipe: its steps in order, each list read to its end, then the alias domains.
+"""Execution of a recipe: its requirements, its steps in order, each list read to its end, then the alias domains.
 
 A fetch is complete or raises: a missing, unknown or contradictory value ends it. The pages come from a ``Primary``: a
 server, or recorded answers.
@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from syncagent.addresses import domain_or_same, too_long
 from syncagent.errors import FailureKind, SourceError, translate_errors
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from syncagent.model import Entry
     from syncagent.sources import Request
-    from syncagent.sources.http.recipe.model import Recipe, Step
+    from syncagent.sources.http.recipe.model import Recipe, Require, Step
     from syncagent.sources.http.recipe.pagination import Place
 
 _SAMPLE, _MAX_SHOWN = 3, 200
@@ -73,17 +74,35 @@ def run_recipe(recipe: Recipe, primary: Primary, limits: Limits, request: Reques
     """Run a recipe, put its entries into ``request.sink`` and return the answer.
 
     If a list changes while it is read, all lists are read once more. Raises SourceError if a list changes in the second
-    attempt too, or if a page or record is missing or not as the recipe expects.
+    attempt too, if a page or record is missing or not as the recipe expects, or if a requirement is not fulfilled.
+
+    The answer has the producer's proof: each list was read to the end of its pages, and to its total if it has one.
     """
+    required = tuple(_fulfilled(requirement, primary, request) for requirement in recipe.require)
     for is_last in (False, True):
         with tempfile.TemporaryFile() as spool:
             try:
-                return _Run(recipe, primary, limits, request, _Spool(spool)).answer()
+                answer = _Run(recipe, primary, limits, request, _Spool(spool)).answer()
+                return replace(answer, steps=(*required, *answer.steps))
             except ListChangedError as error:
                 if is_last:
                     raise SourceError(f"{error}, in a second attempt as well") from None
                 request.sink.restart()
     raise AssertionError
+
+
+def _fulfilled(requirement: Require, primary: Primary, request: Request) -> StepReport:
+    """Send the request of a requirement. Return its report, as of a step with one record.
+
+    Raises SourceError with the requirement's own message and remedy if a condition does not hold.
+    """
+    step = requirement.step
+    with _errors_in(f"requirement {step.name!r}"):
+        body, _ = primary.page(step, primary.start(step, ""), "")
+        if not conditions.all_hold(requirement.where, _checked_body(step, body)):
+            raise SourceError(f"{requirement.message}: {requirement.remedy}", kind=FailureKind.BROKEN)
+    request.report(f"requirement {step.name}", 1)
+    return StepReport(step.name, pages=1, records=1, kept=1, emitted=0)
 
 
 @dataclass
@@ -128,8 +147,16 @@ class _Run:
         )
         has_domains = any(emit.kind == "domain" for step in self._recipe.steps for emit in step.emit)
         domains = tuple(dict.fromkeys(self._domains)) if has_domains else None
-        unlisted = tuple(sorted({_domain_of_pattern(pattern) for pattern in self._patterns}))
-        return Answer(notes=tuple(self._notes()), steps=tuple(reports), domains=domains, unlisted=unlisted)
+        unlisted = {_domain_of_pattern(pattern) for pattern in self._patterns}
+        unlisted |= {ALL_DOMAINS} if self._recipe.leaves_out else set()
+        return Answer(
+            notes=tuple(self._notes()),
+            steps=tuple(reports),
+            domains=domains,
+            unlisted=tuple(sorted(unlisted)),
+            leaves_out=self._recipe.leaves_out,
+            proof="producer",
+        )
 
     def _values_of_for_each(self, step: Step) -> Iterator[str]:
         """Yield the distinct values of a step's ``for_each``; a single empty string without ``for_each``."""
@@ -311,11 +338,16 @@ def _errors_at(step: Step, place: str) -> translate_errors:
 
     It also converts PathError and RuleError to SourceError.
     """
-    return translate_errors(partial(_error_at, step, place))
+    return _errors_in(f"step {step.name!r}, {place}")
 
 
-def _error_at(step: Step, place: str, error: BaseException) -> Exception | None:
-    text = f"step {step.name!r}, {place}: {error}"
+def _errors_in(place: str) -> translate_errors:
+    """Return a context manager as ``_errors_at`` does, for a place that is named as a whole."""
+    return translate_errors(partial(_error_in, place))
+
+
+def _error_in(place: str, error: BaseException) -> Exception | None:
+    text = f"{place}: {error}"
     if isinstance(error, (json_path.PathError, conditions.RuleError)):
         return SourceError(text, kind=FailureKind.BROKEN)
     if isinstance(error, ListChangedError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from syncagent.sources.http import Config
-    from syncagent.sources.http.recipe.model import Auth, Emit, Join, Step
+    from syncagent.sources.http.recipe.model import Auth, Emit, Join, Require, Step
     from syncagent.values.toml_syntax import Keys
 
 _MAX_RECIPE = 1 << 20
@@ -87,6 +88,9 @@ def problems(recipe: Recipe) -> Iterator[tuple[Keys, str]]:
         if parameter.one_of and parameter.default is not UNSET and parameter.default not in parameter.one_of:
             yield ("parameters", name), f"the default {parameter.default!r} is not in one_of"
     yield from ((("auth", key), text) for key, text in _auth_problems(recipe))
+    yield from _requirements(recipe)
+    if not all(text.strip() for text in recipe.leaves_out):
+        yield ("leaves_out",), "expected texts that are not empty"
     before: list[str] = []
     for step in recipe.steps:
         for key, text in _step_problems(recipe, step, before):
@@ -96,6 +100,39 @@ def problems(recipe: Recipe) -> Iterator[tuple[Keys, str]]:
     for step in recipe.steps:
         for over in (name for emit in step.emit for name in emit.over if name not in emitting):
             yield ("steps", "emit"), f"step {step.name!r}: over names {over!r}, but no such step emits anything"
+
+
+def _requirements(recipe: Recipe) -> Iterator[tuple[Keys, str]]:
+    names = Counter([*(requirement.name for requirement in recipe.require), *(step.name for step in recipe.steps)])
+    for requirement in recipe.require:
+        for key, text in _require_problems(recipe, requirement, is_unique=names[requirement.name] == 1):
+            yield ("require", key), f"requirement {requirement.name!r}: {text}"
+
+
+def _require_problems(recipe: Recipe, requirement: Require, *, is_unique: bool) -> Iterator[tuple[str, str]]:
+    if not _NAME.fullmatch(requirement.name) or not is_unique:
+        yield "name", "expected a name of a-z, 0-9 and _ that nothing else has"
+    yield from _request_problems(requirement.step, {*recipe.parameters}, {*recipe.parameters})
+    if not requirement.where:
+        yield "where", "expected at least one condition"
+    for key in ("message", "remedy"):
+        if not getattr(requirement, key).strip():
+            yield key, "expected a text"
+    yield from (("unwrap", text) for text in (_path_problem(requirement.unwrap) if requirement.unwrap else ()))
+    yield from (("ok", text) for text in _rule_problems(recipe, requirement.ok))
+    yield from (("where", text) for text in _rule_problems(recipe, requirement.where))
+    yield from (("when", text) for text in _when_problems(recipe, requirement.when))
+
+
+def _request_problems(step: Step, allowed: set[str], in_body: set[str]) -> Iterator[tuple[str, str]]:
+    """Yield the problems of a request; ``allowed`` and ``in_body`` are the placeholders that it may contain."""
+    if not step.path.startswith("/"):
+        yield "path", "expected a path that begins with /"
+    for key, text in (("path", step.path), *(("query", text) for text in step.query.values())):
+        yield from ((key, problem) for problem in _unknown_placeholders(text, allowed))
+    yield from (("body", problem) for text in _texts(step.body) for problem in _unknown_placeholders(text, in_body))
+    if step.body and step.method != "POST":
+        yield "body", 'requires method = "POST"'
 
 
 def _auth_problems(recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -137,16 +174,9 @@ def _step_problems(recipe: Recipe, step: Step, before: list[str]) -> Iterator[tu
         yield "list", "may be absent, so that an error looks like an empty list: set ok or total to distinguish them"
     optional = {"total": step.total, "key": step.key, "unwrap": step.unwrap, "for_each": step.for_each}
     yield from ((key, text) for key, path in optional.items() if path for text in _path_problem(path))
-    if not step.path.startswith("/"):
-        yield "path", "expected a path that begins with /"
     yield from (("when", text) for text in _when_problems(recipe, step.when))
     allowed = {*recipe.parameters, *(("each",) if step.for_each else ())}
-    for key, text in (("path", step.path), *(("query", text) for text in step.query.values())):
-        yield from ((key, problem) for problem in _unknown_placeholders(text, allowed))
-    in_body = allowed | {*_numbers(step)}
-    yield from (("body", problem) for text in _texts(step.body) for problem in _unknown_placeholders(text, in_body))
-    if step.body and step.method != "POST":
-        yield "body", 'requires method = "POST"'
+    yield from _request_problems(step, allowed, allowed | {*_numbers(step)})
     if step.for_each and (step.for_each.partition(".")[0] not in before or not step.for_each.partition(".")[2]):
         yield "for_each", f"expected STEP.PATH with an earlier step, not {step.for_each!r}"
     yield from (("ok", text) for text in _rule_problems(recipe, step.ok))
