@@ -61,6 +61,7 @@ def before(sources: Concerns, answers: Sequence[Fetched], domains: Domains) -> d
         domains=names(domains),
         failing=sources.of((answer for answer in answers if answer.is_failing), scope),
         stale=sources.of((answer for answer in answers if sources.is_stale(answer)), scope),
+        outdated=sources.of((answer for answer in answers if answer.is_outdated), scope),
         held=_held(state.holds.values()),
         plan=state.finished.plan if state.finished else None,
         unlisted={answer.report.name: concerns.relayed(answer.state.unlisted, scope) for answer in answers},
