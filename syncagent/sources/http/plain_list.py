@@ -1,8 +1,8 @@
 """A plain list over HTTP: one address per line, and a last line that proves that the list is complete.
 
 Its heading may have ``# domains: ...``, ``# made: ...`` and ``# expires: ...`` (``integrity.Heading``). The last line
-is ``# end COUNT SHA256`` over the lines before it. With ``foreign`` it may be missing, but then the headers must delimit
-the body. ETag and Last-Modified (RFC 9110, 8.8) avoid the transfer of an unchanged list.
+is ``# end COUNT SHA256`` over the lines before it. With ``foreign`` it may be missing, but then the headers must
+delimit the body. ETag and Last-Modified (RFC 9110, 8.8) avoid the transfer of an unchanged list.
 """
 
 from __future__ import annotations
