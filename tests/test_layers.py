@@ -50,7 +50,6 @@ PURE = {
     "sync.looks",
     "sync.missing",
     "sync.outcome",
-    "sync.outdated",
     "sync.relay_domains",
     "sync.removals",
     "sync.scope",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from syncagent.agent import log
+from syncagent.agent.aging import AgeWatch
 from syncagent.agent.doubt import DoubtWatch
 from syncagent.agent.file_watch import Watch
 from syncagent.agent.lock import AgentLock
@@ -68,6 +69,7 @@ class _Agent:
         self.signals = Signals(self.tokens)
         self._faults: dict[str, float] = {}
         self.retries, self.progress, self.doubt = Retries(), Progress(), DoubtWatch(self._fault)
+        self.ages = AgeWatch()
         self.reporter = Reporter(logger)
         self.schedule = Schedule(lambda due, why: self.tokens.put(Token(due, why)), self._fault)
         self.watch = Watch(self._file_changed, lambda event, what: self.log.warning(event, about=what), self._fault)
@@ -108,10 +110,11 @@ class _Agent:
         for token in tokens:
             due = None if due is None or token.due is None else due | token.due
         retry = self.retries.wait(now) <= 0  # a retry of publishing has no source due
-        if tokens or retry or self.doubt.wait(time.time()) <= 0:
+        aged = self.ages.wait(time.time()) <= 0
+        if tokens or retry or aged or self.doubt.wait(time.time()) <= 0:
             whys = dict.fromkeys(token.why for token in tokens)
             due = None if self.doubt.needs_all(self.config) else due
-            self._run(due, ", ".join(whys) or ("retry" if retry else "doubt ends"))
+            self._run(due, ", ".join(whys) or ("retry" if retry else "data is outdated" if aged else "doubt ends"))
             gc.collect()  # too few objects to trigger a collection, but a TLS context has megabytes
 
     def _waiting(self) -> list[Token]:
@@ -121,7 +124,8 @@ class _Agent:
             while not tokens and not self.signals.stopping:
                 self.progress.passed(_SLACK)
                 self.doubt.look(self.config)
-                left = min(self.retries.wait(time.monotonic()), self.doubt.wait(time.time()))
+                now = time.time()
+                left = min(self.retries.wait(time.monotonic()), self.doubt.wait(now), self.ages.wait(now))
                 if left <= 0:
                     break
                 with contextlib.suppress(queue.Empty):
@@ -154,6 +158,7 @@ class _Agent:
             self.log.exception("fault", error=error)
         self._plan_retries(due, result)
         self.doubt.ran(result, time.time())
+        self.ages.ran(result)
         self._tell(run_id, started, result, error)
 
     def _keep_lock(self) -> None:

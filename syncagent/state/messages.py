@@ -163,6 +163,14 @@ def held_catch_all(name: str) -> str:
     return f"{name} would accept every address of its domain: to permit it, add {name[1:]} to postfix.catch_all"
 
 
+def waiting_for(hold: Hold) -> str:
+    """Return what ends a hold that ends without a person."""
+    names = [name for reason in hold.reasons if reason.kind == "source-outdated" for name in reason.subjects]
+    newer = f"the data of {', '.join(names)} is not outdated" if names else ""
+    fails = "no source fails" if len(hold.reasons) > len(names) else ""
+    return " and ".join(filter(None, (fails, newer)))
+
+
 def to_approve(hold: Hold, command: str) -> str:
     """Return the remedy for a hold that may be approved. ``command`` is the command line that approves it."""
     if not hold.id:

@@ -80,12 +80,12 @@ def all_sources(
     fetcher = Fetcher(
         state.snapshots, state.new_snapshots, state.spool, run.id, run.now, progress, state.notes, due, owed
     )
-    answers = [_dated(answer, configured, run.now) for answer in fetcher.all(configured, state.sources)]
+    answers = [with_age(answer, configured, run.now) for answer in fetcher.all(configured, state.sources)]
     state.notes += [*_ahead(answers), *rejecting_notes(answers, state.finished)]
     return answers
 
 
-def _dated(answer: Fetched, configured: Mapping[str, SourceConfig], now: float) -> Fetched:
+def with_age(answer: Fetched, configured: Mapping[str, SourceConfig], now: float) -> Fetched:
     """Return the answer with the age of its data in its report. It needs no fetch: data grows old by itself."""
     at = content_age.outdated_at(answer.state, configured[answer.report.name].common.content_max_age)
     made = content_age.data_made(answer.state)
