@@ -47,6 +47,19 @@ class Snapshot(Struct, frozen=True):
     identity: tuple[int, ...]
 
 
+class Dates(Struct, frozen=True, omit_defaults=True):
+    """The dates of a text that a source has read, in seconds since the epoch; 0 if there is none.
+
+    ``made`` and ``expires`` are what the text itself says. ``modified`` is what file or server say: mtime,
+    Last-Modified. ``seen``: when a run first read this text with these dates.
+    """
+
+    made: float = 0.0
+    expires: float = 0.0
+    modified: float = 0.0
+    seen: float = 0.0
+
+
 class SourceState(Struct, frozen=True):
     """The recorded state of a source. Times are in seconds since the epoch, 0 if there is none."""
 
@@ -81,6 +94,10 @@ class SourceState(Struct, frozen=True):
     """Names of the texts of the last complete answer that ended in a line feed."""
     containers: bool = False
     """Whether the labels of its entries are DNs."""
+    dates: dict[str, Dates] = {}
+    """The dates of the texts of the data in use, as in ``sources.Answer``; see ``state.content_age``."""
+    changed: float = 0.0
+    """When an answer last differed from the one before; 0 if it is not known, as before the first fetch."""
 
 
 class StepReport(Struct, frozen=True):
@@ -119,6 +136,12 @@ class SourceReport(Struct, frozen=True):
     """Time of the last successful fetch, whose data is in use, in seconds since the epoch; 0 if there is none."""
     leaves_out: tuple[str, ...] = ()
     """Recipients that the source can have and does not list, as in ``sources.Answer``; none if nothing was fetched."""
+    made: float = 0.0
+    """When the data in use was made, or its file was last modified, in seconds since the epoch; 0 if not known."""
+    outdated_at: float = 0.0
+    """When the data in use is outdated by its own dates, in seconds since the epoch; 0 if it has none that count."""
+    outdated: bool = False
+    """Whether that time has come. It is independent of ``state``: the source answers, but with old data."""
 
 
 class Counts(Struct, frozen=True, kw_only=True):
@@ -222,6 +245,7 @@ NoteKind = Literal[
     "domain-empty",
     "list-differs",
     "not-confirmed",
+    "made-ahead",
 ]
 
 

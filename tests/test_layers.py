@@ -38,6 +38,7 @@ PURE = {
     "postfix.table_text",
     "state",
     "state.alarms",
+    "state.content_age",
     "state.doubt_groups",
     "state.looks",
     "state.messages",

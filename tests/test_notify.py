@@ -77,13 +77,29 @@ def test_a_warning_that_becomes_an_error_is_told_again() -> None:
 
 
 def test_what_is_told_again_and_when() -> None:
-    """An alarm that repeats is told again once its time is over since it was told, or if that is in the future."""
-    alarm, once = Alarm("doubt", "empty", "in doubt", "warning", 100.0), HELD
-    both = {alarm.key: alarm, once.key: once}
-    for now, told in ((1000, False), (1099, False), (1100, True), (999, True)):
-        assert repeated(both, dict.fromkeys(both, 1000.0), both, now) == ([("raised", alarm)] if told else [])
-    assert repeated({}, {}, both, 5000) == [], "it was not told yet"
-    assert repeated(both, {}, both, 5000) == [("raised", alarm)], "nobody knows when"
+    """A standing alarm is told again once notify.repeat is over since it was told, or if that is in the future."""
+    both = {STALE.key: STALE, HELD.key: HELD}
+    all_again = [("raised", STALE), ("raised", HELD)]
+    for now, again in ((1000, False), (1099, False), (1100, True), (999, True)):
+        assert repeated(both, dict.fromkeys(both, 1000.0), both, now, 100) == (all_again if again else [])
+    assert repeated({}, {}, both, 5000, 100) == [], "it was not told yet"
+    assert repeated(both, {}, both, 5000, 100) == all_again, "nobody knows when"
+    assert repeated(both, dict.fromkeys(both, 1000.0), both, 9000, 0) == [], "it is off"
+    assert repeated(both, dict.fromkeys(both, 1000.0), {HELD.key: HELD}, 9000, 100) == [("raised", HELD)], "one is over"
+
+
+def test_an_alarm_with_a_longer_time_of_its_own() -> None:
+    """It is told again when both times are over; off is off."""
+    alarm = Alarm("doubt", "empty", "in doubt", "warning", 100.0)
+    told, at = {alarm.key: alarm}, {alarm.key: 1000.0}
+    for now, every, again in (
+        (1099, 10, False),
+        (1100, 10, True),
+        (1100, 200, False),
+        (1200, 200, True),
+        (9000, 0, False),
+    ):
+        assert repeated(told, at, told, now, every) == ([("raised", alarm)] if again else []), (now, every)
 
 
 def test_the_event(monkeypatch: pytest.MonkeyPatch) -> None:

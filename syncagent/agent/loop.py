@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from syncagent.agent import log
+from syncagent.agent.aging import AgeWatch
 from syncagent.agent.doubt import DoubtWatch
 from syncagent.agent.file_watch import Watch
 from syncagent.agent.lock import AgentLock
@@ -69,7 +70,7 @@ class _Agent:
         self.signals = Signals(self.tokens)
         self._faults: dict[str, float] = {}
         self.retries, self.progress, self.doubt = Retries(), Progress(), DoubtWatch(self._fault)
-        self.removals = RemovalWatch()
+        self.removals, self.ages = RemovalWatch(), AgeWatch()
         self.reporter = Reporter(logger)
         self.schedule = Schedule(lambda due, why: self.tokens.put(Token(due, why)), self._fault)
         self.watch = Watch(self._file_changed, lambda event, what: self.log.warning(event, about=what), self._fault)
@@ -120,6 +121,7 @@ class _Agent:
         lefts = {
             "retry": self.retries.wait(now),
             "a removal is due": self.removals.wait(time.time()),
+            "data is outdated": self.ages.wait(time.time()),
             "doubt ends": self.doubt.wait(time.time()),
         }
         return [why for why, left in lefts.items() if left <= 0]
@@ -143,7 +145,8 @@ class _Agent:
     def _left(self) -> float:
         """Return the seconds until a run without a token is due."""
         now = time.time()
-        return min(self.retries.wait(time.monotonic()), self.doubt.wait(now), self.removals.wait(now))
+        watches = (self.doubt, self.removals, self.ages)
+        return min(self.retries.wait(time.monotonic()), *(watch.wait(now) for watch in watches))
 
     def _run(self, due: frozenset[str] | None, why: str) -> None:
         """Do one run and report it. Its errors are logged and retried.
@@ -169,6 +172,7 @@ class _Agent:
             self.log.exception("fault", error=error)
         self._plan_retries(due, result)
         self.doubt.ran(result, time.time())
+        self.ages.ran(result)
         self._tell(run_id, started, result, error)
 
     def _keep_lock(self) -> None:

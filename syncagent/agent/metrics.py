@@ -67,6 +67,8 @@ def _registry(status: Status) -> CollectorRegistry:
     by("source", "source_last_success_timestamp_seconds", "When the source was last whole.", success)
     stale = {name: float(source.stale) for name, source in sources.items()}
     by("source", "source_stale", "Whether the source's data is older than max_age.", stale)
+    outdated = {name: float(source.outdated) for name, source in sources.items()}
+    by("source", "source_outdated", "Whether the source's data is outdated by its own dates.", outdated)
     entries = {name: float(source.entries) for name, source in sources.items()}
     by("source", "source_entries", "Entries in the source's last whole answer.", entries)
     if status.doubt:

@@ -1,6 +1,6 @@
 """Notifications of alarms: one when an alarm is raised or becomes an error, and one when it has ended.
 
-An alarm with ``repeat`` is sent again after that time while it stands.
+A standing alarm is sent again after notify.repeat, or after its own time if that is longer.
 """
 
 from __future__ import annotations
@@ -64,13 +64,16 @@ def _is_new(told: Alarm | None, alarm: Alarm) -> bool:
 
 
 def repeated(
-    told: Mapping[str, Alarm], told_at: Mapping[str, float], alarms: Mapping[str, Alarm], now: float
+    told: Mapping[str, Alarm], told_at: Mapping[str, float], alarms: Mapping[str, Alarm], now: float, every: float
 ) -> list[tuple[str, Alarm]]:
-    """Return ("raised", alarm) for each standing alarm that was told ``repeat`` seconds ago, or in the future."""
+    """Return ("raised", alarm) for each standing alarm that was told ``every`` seconds ago, or in the future.
+
+    ``Alarm.repeat`` counts instead if it is longer. With 0 nothing is told again.
+    """
     return [
         ("raised", alarm)
         for key, alarm in alarms.items()
-        if alarm.repeat and key in told and not 0 <= now - told_at.get(key, 0.0) < alarm.repeat
+        if every and key in told and not 0 <= now - told_at.get(key, 0.0) < max(every, alarm.repeat)
     ]
 
 
@@ -111,7 +114,8 @@ class Notifier(threading.Thread):
         """
         super().__init__(name="notifier", daemon=True)
         self._told = {way: dict(alarms) for way, alarms in told.items()}
-        self._told_at = {way: dict(times) for way, times in (told_at or {}).items()}
+        now, known = time.time(), told_at or {}  # an older version did not record when
+        self._told_at = {way: dict.fromkeys(alarms, now) | dict(known.get(way, {})) for way, alarms in told.items()}
         self._saved, self._went_wrong, self._succeeded = saved, went_wrong, succeeded
         self._lock = threading.Lock()  # the agent's main thread puts, this one takes
         self._under_way: set[tuple[str, str, str]] = set()
@@ -135,7 +139,8 @@ class Notifier(threading.Thread):
             for way in WAYS:
                 if way in _configured(notify):
                     told, told_at = self._told.get(way, {}), self._told_at.get(way, {})
-                    for what, alarm in news(told, alarms) + repeated(told, told_at, alarms, now):
+                    again = repeated(told, told_at, alarms, now, float(notify.repeat))
+                    for what, alarm in news(told, alarms) + again:
                         self._put(_Delivery(way, what, alarm, notify, event(what, alarm, map_name, now)))
 
     def ping(self, notify: Notify) -> None:

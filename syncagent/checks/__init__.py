@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncagent.checks import dns, doubt, local, postfix, relay, smtp, smtpd
+from syncagent.checks import content_age, dns, doubt, local, postfix, relay, smtp, smtpd
 from syncagent.checks.context import Context, Options
 from syncagent.checks.finding import Check, Finding, Needs, Person, Shell, error, skipped, warning
 from syncagent.errors import ExitCode, LayoutError, LedgerError, SyncagentError
@@ -52,9 +52,7 @@ def run(config: Config, options: Options) -> Checked:
     Nothing is written but temporary files.
     """
     context = Context(config, options)
-    findings = [
-        finding for check in (_STATE, _SOURCES, *local.CHECKS, *doubt.OF_SYNCAGENT) for finding in _run(check, context)
-    ]
+    findings = [finding for check in (_STATE, _SOURCES, *_OF_SYNCAGENT) for finding in _run(check, context)]
     for check in _of_the_host(context):
         found = _run(check, context)
         findings += found if context.map_in_use else map(_left_to_do, found)
@@ -73,7 +71,7 @@ def refused(refusal: LayoutError) -> Checked:
 def registered() -> tuple[Check, ...]:
     """Return every check in the order of execution, those included that only some hosts run."""
     of_the_host = (_MAIN_CF, _NO_POSTFIX, *postfix.CHECKS, *relay.CHECKS, *smtpd.CHECKS, *doubt.CHECKS, _OFFLINE)
-    return (_STATE, _SOURCES, *local.CHECKS, *doubt.OF_SYNCAGENT, *of_the_host, *dns.CHECKS, *smtp.CHECKS)
+    return (_STATE, _SOURCES, *_OF_SYNCAGENT, *of_the_host, *dns.CHECKS, *smtp.CHECKS)
 
 
 def _then(context: Context, findings: Iterable[Finding]) -> str:
@@ -114,7 +112,8 @@ def _fetch(context: Context) -> Sequence[SourceReport]:
         known = context.ledger.sources if context.ledger else {}
         without_data = {name: replace(state, snapshot=None, validator=None) for name, state in known.items()}
         fetcher = fetch.Fetcher(spool, spool, spool, "check", time.time(), context.options.report)
-        return [answer.report for answer in fetcher.all(context.config.sources, without_data)]
+        answers = fetcher.all(context.config.sources, without_data)
+        return [fetch.with_age(answer, context.config.sources, fetcher.now).report for answer in answers]
 
 
 def _left_to_do(finding: Finding) -> Finding:
@@ -199,3 +198,4 @@ _SOURCES = Check("asked", "Every source was asked", _sources_are_asked)
 _MAIN_CF = Check("main-cf-is-understood", "Postfix understands its configuration", _main_cf_is_understood)
 _NO_POSTFIX = Check("no-postfix", "Postfix is installed", _no_postfix)
 _OFFLINE = Check("offline", "DNS and SMTP are asked", _offline)
+_OF_SYNCAGENT = (*local.CHECKS, *content_age.CHECKS, *doubt.OF_SYNCAGENT)

@@ -146,6 +146,9 @@ class Notify(Struct, frozen=True, kw_only=True):
     """File with that URL, if the URL is a secret."""
     ping_url: str = ""
     """URL that is requested after each successful run, for a service that raises an alarm when the requests stop."""
+    repeat: Duration = Duration(86400)
+    """After how long a condition that stands is notified again; "0s": not again. Doubts that last until a person
+    changes something are repeated once a week at most."""
     timeout: Duration = Duration(30)
     """Timeout of a notification."""
 

@@ -49,7 +49,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from msgspec import Struct
 
 from syncagent.errors import translate_errors
-from syncagent.model import CONFIRM_AFTER, StepReport
+from syncagent.model import CONFIRM_AFTER, Dates, StepReport
 from syncagent.values.secrets import read_secret, secret_path
 from syncagent.values.types import Domain, Duration
 
@@ -91,6 +91,10 @@ class Common(Struct, frozen=True, kw_only=True):
     """Whether an answer without entries is accepted; otherwise it fails the source."""
     catch_all: Literal["accept", "ignore"] = "accept"
     """What to do with catch-alls (@domain): accept those that postfix.catch_all permits, or ignore all."""
+    content_max_age: Duration | None = None
+    """How old its data may be by its own date: "# made" of a list, else the time of its file's or Last-Modified's last
+    change. Unless set, 24h for a list that says when it was made and not when it expires, and the time of a file or
+    Last-Modified does not count; "0s": any age."""
     deadline: Duration | None = None
     """How long a fetch may take; 120s unless set."""
     every: Duration | None = None
@@ -105,7 +109,7 @@ class Common(Struct, frozen=True, kw_only=True):
     that its answers are whole, as by an end line; "0s": only the grace."""
 
 
-NOT_FETCHED = ("relay_domains", "unlisted", "confirm_after")
+NOT_FETCHED = ("confirm_after", "content_max_age", "relay_domains", "unlisted")
 """Keys of ``Common`` that do not change what a fetch returns: they are no part of a source's digest."""
 
 
@@ -198,7 +202,9 @@ class Answer(Struct, frozen=True):
     ``finished``: the names of the other texts. Both are empty if the source reads no lines.
     ``containers``: the label of each entry is a DN.
     ``made``, ``expires``: when the producer made the data and when it expires, in seconds since the epoch; 0 if the
-    data does not say.
+    data does not say. Of several texts it is the earliest.
+    ``dates``: the dates of each text by its name, "" for all those together that have no ``made`` and no ``expires``.
+    A source that reads no texts leaves it empty. With "same" it counts only where none is recorded.
     """
 
     same: bool = False
@@ -217,6 +223,7 @@ class Answer(Struct, frozen=True):
     containers: bool = False
     made: float = 0.0
     expires: float = 0.0
+    dates: dict[str, Dates] = {}
 
 
 class Candidate(NamedTuple):

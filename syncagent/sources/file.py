@@ -13,17 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from syncagent.errors import FailureKind, SourceError
 from syncagent.files import atomic
+from syncagent.model import Dates
 from syncagent.sources import Answer, Watched
 from syncagent.sources.endings import Endings
-from syncagent.sources.integrity import Heading, whole_text
-from syncagent.sources.line_formats import FORMATS, FormatOptions, Input
+from syncagent.sources.integrity import Heading, earliest, whole_text
+from syncagent.sources.line_formats import FORMATS, WITH_COMMENTS, FormatOptions, Input
 from syncagent.values.types import Domain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from syncagent.sources import Request
 
@@ -99,18 +101,23 @@ class FileSource:
         If a file changes while the files are read, reads all of them once more. Raises SourceError if a file changes
         again.
         """
-        if request.validator is not None and request.validator == self._validator(self._stats()):
-            return Answer(same=True, validator=request.validator)
+        stats = self._stats()
+        if request.validator is not None and request.validator == self._validator(stats):
+            return Answer(same=True, validator=request.validator, dates=_undated(stats.values()))
         for _ in range(2):
             before, endings = self._stats(), Endings()
-            domains = self._read_all(before, request, endings)
+            domains, dates = self._read_all(before, request, endings)
             if self._stats() == before:
+                made, expires = earliest(dates.values())
                 return Answer(
                     validator=self._validator(before),
                     domains=domains,
-                    proof=self._proof(before),
+                    proof="producer" if made else self._proof(before),
                     unfinished=endings.unfinished,
                     finished=endings.finished,
+                    made=made,
+                    expires=expires,
+                    dates=dates,
                 )
             request.sink.restart()
         raise SourceError(
@@ -157,18 +164,19 @@ class FileSource:
 
     def _read_all(
         self, stats: dict[str, tuple[int, ...]], request: Request, endings: Endings
-    ) -> tuple[str, ...] | None:
+    ) -> tuple[tuple[str, ...] | None, dict[str, Dates]]:
         """Put the entries of every file into the sink, and the ends of the files into ``endings``.
 
-        Return the domains in the files' headings; None without headings.
+        Return the domains in their headings, None without such headings, and the dates of ``Answer.dates``.
         """
-        config, domains = self._config, None
+        config, domains, dates = self._config, None, {}
         has_many = len(stats) > 1 or not config.path.is_file()
         options = FormatOptions(config.domains, config.min_uid, config.column, config.delimiter)
         done = 0
-        for name in stats:
+        for name, identity in stats.items():
             source = Input(request.sink, options, name, f"{Path(name).name}:" if has_many else "")
-            text, heading = whole_text(_chunks(name), name, require_end=config.require_end), Heading()
+            text = whole_text(_chunks(name), name, require_end=config.require_end)
+            heading = Heading(name, has_comments=config.format in WITH_COMMENTS)
             lines = endings.through(heading.through(text), Path(name).name)
             for batch in FORMATS[config.format](lines, source):
                 request.sink.put(batch)
@@ -176,7 +184,9 @@ class FileSource:
                 request.report("reading", done)
             if heading.domains is not None:
                 domains = (*(domains or ()), *heading.domains)
-        return domains
+            if heading.dates != Dates():
+                dates[name] = replace(heading.dates, modified=_mtime(identity))
+        return domains, dates | _undated(stats[name] for name in stats.keys() - dates)
 
 
 def _chunks(name: str) -> Iterator[bytes]:
@@ -184,6 +194,16 @@ def _chunks(name: str) -> Iterator[bytes]:
         yield from atomic.chunks_in(Path(name))
     except OSError as error:
         raise SourceError(f"{name} cannot be read: {error.strerror}", kind=FailureKind.BROKEN) from error
+
+
+def _undated(identities: Iterable[tuple[int, ...]]) -> dict[str, Dates]:
+    """Return the dates of all files whose text has none: the oldest mtime of them, since the oldest file counts."""
+    oldest = min(map(_mtime, identities), default=None)
+    return {} if oldest is None else {"": Dates(modified=oldest)}
+
+
+def _mtime(identity: tuple[int, ...]) -> float:
+    return identity[3] / 1e9
 
 
 def _is_pattern(text: str) -> bool:

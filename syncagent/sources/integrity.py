@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import re
 from typing import TYPE_CHECKING
 
-from syncagent.errors import DamagedError, FailureKind, SourceError
+from syncagent.errors import DamagedError, FailureKind, SourceError, printable
 from syncagent.files import pipeline, sorted_lines
+from syncagent.model import Dates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _UTF8_BOM = b"\xef\xbb\xbf"
+HEADING_LINES = 10
+"""Number of lines at the beginning of a text among which its heading is looked for."""
+_FIELD = re.compile(rb"#\s*(domains|made|expires):\s*(.*)")
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+_LEAP_SECOND = re.compile(r"^(.{17})60")
+_SHOWN = 60
 
 
 def whole_text(chunks: Iterable[bytes], name: str, *, require_end: bool) -> Iterator[bytes]:
@@ -40,25 +50,91 @@ def whole_text(chunks: Iterable[bytes], name: str, *, require_end: bool) -> Iter
 
 
 class Heading:
-    """The heading of a text: its first line, if that is ``# domains: a, b``."""
+    """The heading of a text: the comments in its first lines, up to HEADING_LINES of them.
 
-    def __init__(self) -> None:
-        """Start without a line; ``through`` reads it."""
-        self._line = b""
-        self._is_read = False
+    ``# domains: a, b`` has the domains that the text is for. ``# made: TIME`` and ``# expires: TIME`` (RFC 3339) say
+    when it was made and when it expires; they count only in a format that has comments. The properties are valid once
+    the first chunk of lines that does not belong to the heading was yielded.
+    """
+
+    def __init__(self, name: str, *, has_comments: bool = True) -> None:
+        """Start without a line; ``through`` reads them. ``name`` is the name of the text in messages."""
+        self._name, self._most = name, HEADING_LINES if has_comments else 1
+        self._has_comments = has_comments
+        self._read = 0
+        self._fields: dict[str, bytes] = {}
 
     def through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield chunks of whole lines unchanged, and store the first line."""
+        """Yield chunks of whole lines unchanged, and store the heading. Raises SourceError if a date is malformed."""
         for chunk in chunks:
-            if not self._is_read:
-                self._line, self._is_read = chunk.partition(b"\n")[0], True
+            if self._read < self._most:
+                for line in chunk.removesuffix(b"\n").split(b"\n", self._most)[: self._most - self._read]:
+                    self._add(line.strip())
             yield chunk
+
+    def _add(self, line: bytes) -> None:
+        self._read += 1
+        if line and not line.startswith(b"#"):
+            self._read = self._most
+        elif field := _FIELD.fullmatch(line):
+            self._add_field(field[1].decode(), field[2])
+
+    def _add_field(self, name: str, text: bytes) -> None:
+        """Store a field; of several with domains the first counts. Raises SourceError if a date is malformed."""
+        if name in self._fields and name != "domains" and self._has_comments:
+            message = f'{self._name}: "# {name}:" is in the first lines twice: keep one of them'
+            raise SourceError(message, kind=FailureKind.BROKEN)
+        self._fields.setdefault(name, text)
+        if name != "domains":
+            self._moment(name)
 
     @property
     def domains(self) -> tuple[str, ...] | None:
-        """The domains in the heading; None if the text has no heading. Valid once the first chunk was yielded."""
-        match = re.fullmatch(rb"#\s*domains:(.*)", self._line.strip())
-        return None if match is None else tuple(match[1].decode(errors="replace").replace(",", " ").split())
+        """The domains in the heading; None if it has none."""
+        text = self._fields.get("domains")
+        return None if text is None else tuple(text.decode(errors="replace").replace(",", " ").split())
+
+    @property
+    def dates(self) -> Dates:
+        """The dates in the heading. Raises SourceError if the text expires before it is made."""
+        dates = Dates(made=self._moment("made"), expires=self._moment("expires"))
+        if dates.made and dates.expires and dates.expires <= dates.made:
+            text = f'{self._name}: "# expires:" is not after "# made:": it would be outdated from the start'
+            raise SourceError(text, kind=FailureKind.BROKEN)
+        return dates
+
+    def _moment(self, name: str) -> float:
+        """Return the date of a line of the heading in seconds since the epoch, 0 without one. Raises SourceError."""
+        text = self._fields.get(name)
+        if text is None or not self._has_comments:
+            return 0.0
+        moment = parse_rfc3339(text.decode(errors="replace"))
+        if moment is None:
+            shown = printable(text.decode(errors="replace"), _SHOWN)
+            example = "2026-11-28T14:05:00Z (RFC 3339)"
+            message = f'{self._name}: "# {name}: {shown}" is not a time: write it as "# {name}: {example}"'
+            raise SourceError(message, kind=FailureKind.BROKEN)
+        return moment
+
+
+def earliest(dates: Iterable[Dates]) -> tuple[float, float]:
+    """Return the earliest ``made`` and the earliest ``expires`` of several texts, 0 if none of them has it."""
+    texts = list(dates)
+    made = min((text.made for text in texts if text.made), default=0.0)
+    return made, min((text.expires for text in texts if text.expires), default=0.0)
+
+
+def parse_rfc3339(text: str) -> float | None:
+    """Return a date and time of RFC 3339 (5.6) in seconds since the epoch, None if it is malformed.
+
+    A leap second counts as the second before it.
+    """
+    if not _RFC3339.fullmatch(text):
+        return None
+    try:
+        return dt.datetime.fromisoformat(_LEAP_SECOND.sub(r"\g<1>59", text.upper())).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 class EndLine:

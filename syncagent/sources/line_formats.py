@@ -265,3 +265,5 @@ FORMATS: dict[str, Format] = {
     "passwd": _batches(_passwd),
     "csv": _batches(_csv),
 }
+WITH_COMMENTS = frozenset({"lines", "postmap", "aliases"})
+"""Formats in which a line that begins with ``#`` is a comment."""

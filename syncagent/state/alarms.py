@@ -21,7 +21,7 @@ _WEEK = 7 * 86400.0
 class Alarm(Struct, frozen=True):
     """A condition that needs a person: its kind, its subject, and a message with the remedy.
 
-    ``repeat``: seconds after which it is told again while it stands, 0 for never.
+    ``repeat``: seconds after which it is told again while it stands, if that is longer than notify.repeat.
     """
 
     kind: Literal[
@@ -29,6 +29,7 @@ class Alarm(Struct, frozen=True):
         "catch-all",
         "canary",
         "stale",
+        "outdated",
         "publish-failed",
         "incomplete",
         "configuration",

@@ -149,6 +149,7 @@ _REASONS: dict[ReasonKind, Callable[[Reason], str]] = {
     "max": _max,
     "container": _container,
     "same-answer": _same_answer,
+    "source-outdated": lambda reason: f"waiting for newer data of {', '.join(reason.subjects)}",
 }
 
 
@@ -160,6 +161,14 @@ def absent_canary(canary: str) -> str:
 def held_catch_all(name: str) -> str:
     """Return the message that a catch-all (``@example.com``) is held, with the remedy."""
     return f"{name} would accept every address of its domain: to permit it, add {name[1:]} to postfix.catch_all"
+
+
+def waiting_for(hold: Hold) -> str:
+    """Return what ends a hold that ends without a person."""
+    names = [name for reason in hold.reasons if reason.kind == "source-outdated" for name in reason.subjects]
+    newer = f"the data of {', '.join(names)} is not outdated" if names else ""
+    fails = "no source fails" if len(hold.reasons) > len(names) else ""
+    return " and ".join(filter(None, (fails, newer)))
 
 
 def to_approve(hold: Hold, command: str) -> str:
@@ -213,6 +222,7 @@ def _doubt_of_hold(kind: str) -> str:
 _DOUBTS: dict[DoubtKind, Callable[[str], str]] = {
     "source-failing": "source {} is failing".format,
     "source-stale": "the data of source {} is too old (schedule.max_age)".format,
+    "source-outdated": "the data of source {} is outdated".format,
     "hold": _doubt_of_hold,
     "canary": "the canary {} is in no source".format,
     "unlisted": "source {} has recipients here that it does not list".format,
@@ -390,6 +400,26 @@ def stale_source(name: str, age: float | None, max_age: float, error: str, *, at
     return f"data of source {name} {state} (schedule.max_age {spell_seconds(max_age)}){why}"
 
 
+# --- the age of data
+
+
+def outdated_source(name: str, made: float, at: float) -> str:
+    """Return the message that a source's data is outdated: since when, and when the data was made, if it is known."""
+    origin = f", made {moment(made)}" if made else ""
+    return f"data of source {name} is outdated since {moment(at)}{origin}: does the program that makes it still run?"
+
+
+def outdated_briefly(name: str, at: float) -> str:
+    """Return the short message that a source's data is outdated."""
+    return f"data of source {name} outdated since {moment(at)}"
+
+
+def made_before(name: str, made: float, before: float) -> str:
+    """Return the error that a text was made before the last one that was read. ``name`` is its name, or ""."""
+    text = f"made {machine_moment(made)}, before the last one that was read ({machine_moment(before)})"
+    return f"{name or 'the list'} was {text}: it is an old one; run the program that makes it again"
+
+
 # --- the first run
 
 
@@ -441,4 +471,8 @@ _NOTES: dict[NoteKind, str] = {
         "source {subject} could not be asked for recipients that it no longer lists ({detail}): {count} stay for now"
     ),
     "domain-empty": "{subject} has no recipient: Postfix refuses all its mail",
+    "made-ahead": (
+        "source {subject}: its data says that it was made {detail} after it was read; the time of reading counts."
+        " Set the clock of the host that makes it"
+    ),
 }

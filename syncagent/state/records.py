@@ -17,11 +17,12 @@ class ListFile(Struct, frozen=True):
 
 
 class Inputs(Struct, frozen=True):
-    """The inputs of a run: digests of configuration and snapshots, and the names of the failing sources."""
+    """The inputs of a run: digests of configuration and snapshots, names of the failing and of the outdated sources."""
 
     config: str
     snapshots: dict[str, str]
     failing: tuple[str, ...]
+    outdated: tuple[str, ...] = ()
 
 
 class Finished(Struct, frozen=True):
@@ -46,11 +47,12 @@ class Finished(Struct, frozen=True):
     """File names of the snapshots by source."""
     looks: dict[str, float] = {}
     """When the next confirming look of a source is due, in seconds since the epoch."""
+    outdated: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> Inputs:
         """The inputs of the run."""
-        return Inputs(self.config, self.snapshots, self.failing)
+        return Inputs(self.config, self.snapshots, self.failing, self.outdated)
 
 
 class DomainRow(Struct, frozen=True):

@@ -14,7 +14,7 @@ from syncagent.errors import ExitCode, LockBusyError
 from syncagent.files import atomic
 from syncagent.model import DOMAIN_HOLD, Hold, SourceState
 from syncagent.state import alarms as conditions
-from syncagent.state import doubt_status, lag, looks, messages
+from syncagent.state import content_age, doubt_status, lag, looks, messages
 from syncagent.state.alarms import Alarm
 from syncagent.state.database import reading
 from syncagent.state.doubt_groups import Causes
@@ -63,7 +63,12 @@ class AgentState(Struct, frozen=True):
 
 
 class SourceStatus(Struct, frozen=True):
-    """The status of a source. ``age`` is the age of its data in seconds, None if no fetch has succeeded."""
+    """The status of a source. ``age`` is the age of its last answer in seconds, None if no fetch has succeeded.
+
+    ``made``, ``expires`` and ``changed`` are times of its data: when it was made, by itself or its file; when it
+    expires; when it last changed. 0 if there is none. ``outdated``: the data was too old at ``outdated_at``, 0 if it
+    has no limit of age.
+    """
 
     name: str
     state: Literal["whole", "failing", "never asked"]
@@ -77,6 +82,11 @@ class SourceStatus(Struct, frozen=True):
     failing_since: float
     error: str
     kind: str
+    made: float = 0.0
+    expires: float = 0.0
+    changed: float = 0.0
+    outdated: bool = False
+    outdated_at: float = 0.0
 
 
 class Status(Struct, frozen=True, kw_only=True):
@@ -104,14 +114,14 @@ class Status(Struct, frozen=True, kw_only=True):
 
     @property
     def exit_code(self) -> ExitCode:
-        """The exit status: the first of 73 publishing failed, 75 stale, 78 configuration, 65 any other alarm, 0.
+        """The exit status: the first of 73 publishing failed, 75 stale or outdated, 78 configuration, 65 any alarm, 0.
 
         Doubt changes it only if the doubt table could not be published: 73.
         """
         kinds = {alarm.kind for alarm in self.alarms} - {"doubt"}
         if kinds & {"publish-failed", "doubt-not-in-force"}:
             return ExitCode.CANNOT_PUBLISH
-        if "stale" in kinds:
+        if kinds & {"stale", "outdated"}:
             return ExitCode.TEMPORARY
         if "configuration" in kinds:
             return ExitCode.CONFIG
@@ -137,7 +147,7 @@ def read(config: Config, now: float | None = None, agent: AgentState | None = No
     last = agent.last if agent else None
     attempts = [source.last_attempt for source in sources]
     plan = finished.plan if finished else None
-    alarms = [*_stale(config, sources), *_held(config, holds)]
+    alarms = [*_stale(config, sources), *_outdated(sources), *_held(config, holds)]
     if failure:
         alarms.append(Alarm("publish-failed", str(config.postfix.map), failure))
     elif (
@@ -188,6 +198,7 @@ _MOST = 16 << 20
 def _source(config: Config, name: str, state: SourceState, now: float) -> SourceStatus:
     age = max(0.0, now - state.last_success) if state.last_success else None
     since = state.last_success or state.failing_since or now
+    outdated_at = content_age.outdated_at(state, config.sources[name].common.content_max_age)
     return SourceStatus(
         name=name,
         state="failing" if state.error_kind else "whole" if state.last_success else "never asked",
@@ -201,7 +212,20 @@ def _source(config: Config, name: str, state: SourceState, now: float) -> Source
         failing_since=state.failing_since,
         error=state.error,
         kind=str(state.error_kind or ""),
+        made=content_age.data_made(state),
+        expires=state.expires,
+        changed=state.changed,
+        outdated=bool(outdated_at) and now >= outdated_at,
+        outdated_at=outdated_at,
     )
+
+
+def _outdated(sources: tuple[SourceStatus, ...]) -> list[Alarm]:
+    return [
+        Alarm("outdated", source.name, messages.outdated_source(source.name, source.made, source.outdated_at))
+        for source in sources
+        if source.outdated
+    ]
 
 
 def _stale(config: Config, sources: tuple[SourceStatus, ...]) -> list[Alarm]:

@@ -54,6 +54,11 @@ def of_sources(failing: Sequence[str]) -> Iterator[Condition]:
         yield Condition(source_failing(failing))
 
 
+def of_outdated(outdated: Iterable[str]) -> Iterator[Condition]:
+    """Yield a condition for each source whose data is outdated: it holds what that source listed last."""
+    yield from (Condition(Reason("source-outdated", subjects=(name,)), source=name) for name in outdated)
+
+
 def of_canaries(absent: Iterable[str]) -> Iterator[Condition]:
     """Yield a condition for each canary that no source has."""
     yield from (Condition(Reason("canary", approvable=False, subjects=(canary,))) for canary in absent)

@@ -36,12 +36,12 @@ _AT_ONCE = frozenset({"dead", "boot"})
 class Facts:
     """What a run knows about doubt.
 
-    ``domains`` are the relay domains. ``failing`` and ``stale`` map names of sources to the relay domains that they
-    concern. ``held`` maps domains to the kinds of the reasons for which their removals, or their own removal, are held.
-    ``plan`` is the plan in force: the last one, or this run's. ``refusing``
-    are the sources whose unlisted recipients a person has settled (``unlisted = "refuse"``), ``permitted`` the domains
-    that postfix.catch_all permits. ``unlisted`` maps sources to the relay domains with recipients that they cannot
-    list. ``map_changed``: the table of recipients is not as it was published. ``mark`` is (kind, time) of the switch.
+    ``domains`` are the relay domains. ``failing``, ``stale`` and ``outdated`` map names of sources to the relay
+    domains that they concern. ``held`` maps domains to the kinds of the reasons for which their removals, or their
+    own removal, are held. ``plan`` is the plan in force: the last one, or this run's. ``refusing`` are the sources
+    whose unlisted recipients a person has settled (``unlisted = "refuse"``), ``permitted`` the domains that
+    postfix.catch_all permits. ``unlisted`` maps sources to the relay domains with recipients that they cannot list.
+    ``map_changed``: the table of recipients is not as it was published. ``mark`` is (kind, time) of the switch.
     ``new`` are domains that are published for the first time, ``leaving`` those whose removal is approved and that
     have no recipients any more, both with the end of their doubt.
     """
@@ -49,6 +49,7 @@ class Facts:
     domains: tuple[str, ...]
     failing: Mapping[str, Collection[str]] = field(default_factory=dict)
     stale: Mapping[str, Collection[str]] = field(default_factory=dict)
+    outdated: Mapping[str, Collection[str]] = field(default_factory=dict)
     held: Mapping[str, Collection[str]] = field(default_factory=dict)
     plan: Plan | None = None
     unlisted: Mapping[str, Collection[str]] = field(default_factory=dict)
@@ -63,7 +64,8 @@ class Facts:
 
 
 def _sources_fail(facts: Facts) -> Iterator[Doubt]:
-    for kind, sources in (("source-failing", facts.failing), ("source-stale", facts.stale)):
+    of_kinds = (("source-failing", facts.failing), ("source-stale", facts.stale), ("source-outdated", facts.outdated))
+    for kind, sources in of_kinds:
         for source, domains in sources.items():
             yield from (Doubt(domain, kind, source) for domain in domains)  # type: ignore[arg-type]
 

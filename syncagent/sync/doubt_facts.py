@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from syncagent.config.tables import Config
-    from syncagent.model import Hold
+    from syncagent.model import Hold, Reason
     from syncagent.state.opened import State
     from syncagent.state.records import Finished
     from syncagent.sync.fetch import Fetched
@@ -69,6 +69,7 @@ def before(sources: Concerns, answers: Sequence[Fetched], domains: Domains) -> d
         domains=names(domains),
         failing=sources.of((answer for answer in answers if answer.is_failing), scope),
         stale=sources.of((answer for answer in answers if sources.is_stale(answer)), scope),
+        outdated=sources.of((answer for answer in answers if answer.is_outdated), scope),
         held=_held(state.holds.values()),
         plan=state.finished.plan if state.finished else None,
         unlisted={answer.report.name: sources.unlisted(answer, scope) for answer in answers},
@@ -81,7 +82,7 @@ def before(sources: Concerns, answers: Sequence[Fetched], domains: Domains) -> d
 
 def with_guard(facts: doubt.Facts, guarded: Guarded, sources: Concerns) -> doubt.Facts:
     """Return the facts with those of this run's plan: held domains, and sources whose list was found damaged."""
-    held = {domain: [reason.kind for reason in reasons] for domain, reasons in guarded.reasons.items()}
+    held = {domain: _in_doubt(reasons) for domain, reasons in guarded.reasons.items()}
     held |= {domain: ["domain"] for domain in guarded.domains.held}
     failing = sources.of((answer for answer in guarded.answers if answer.is_failing), frozenset(facts.domains))
     return dataclasses.replace(facts, failing=failing, held=held, plan=guarded.plan)
@@ -112,5 +113,10 @@ def _held(holds: Iterable[Hold]) -> Mapping[str, Collection[str]]:
     """Return the kinds of the reasons of the holds, by domain."""
     held: dict[str, list[str]] = {}
     for hold in holds:
-        held.setdefault(hold.domain.removeprefix(DOMAIN_HOLD), []).extend(reason.kind for reason in hold.reasons)
+        held.setdefault(hold.domain.removeprefix(DOMAIN_HOLD), []).extend(_in_doubt(hold.reasons))
     return held
+
+
+def _in_doubt(reasons: Iterable[Reason]) -> list[str]:
+    """Return the kinds of reasons for which a domain is in doubt: outdated data has a doubt of its own."""
+    return [reason.kind for reason in reasons if reason.kind != "source-outdated"]

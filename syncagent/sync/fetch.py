@@ -24,9 +24,9 @@ from syncagent import addresses as normalise
 from syncagent import sources
 from syncagent.errors import DamagedError, FailureKind, LedgerError, SourceError, SyncagentError
 from syncagent.files import atomic, sorted_lines
-from syncagent.model import Note, SourceReport, SourceState
+from syncagent.model import Dates, Note, SourceReport, SourceState
+from syncagent.state import content_age, looks, messages
 from syncagent.state import incremental as amend
-from syncagent.state import looks
 from syncagent.state.snapshot import SnapshotWriter, escape
 from syncagent.sync import torn
 from syncagent.values.types import RecipeFile, SecretFile, spell_seconds
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from syncagent.config.tables import SourceConfig
     from syncagent.model import Snapshot
+    from syncagent.sources import Answer
     from syncagent.state.opened import State
     from syncagent.state.records import Finished
     from syncagent.sync.run import Progress, Run
@@ -61,6 +62,11 @@ class Fetched:
         """True if the source failed."""
         return self.report.state == "failing"
 
+    @property
+    def is_outdated(self) -> bool:
+        """True if the data in use is outdated by its own dates."""
+        return self.report.outdated
+
 
 def all_sources(
     configured: Mapping[str, SourceConfig], state: State, run: Run, due: frozenset[str] | None, progress: Progress
@@ -74,9 +80,28 @@ def all_sources(
     fetcher = Fetcher(
         state.snapshots, state.new_snapshots, state.spool, run.id, run.now, progress, state.notes, due, owed
     )
-    answers = fetcher.all(configured, state.sources)
-    state.notes += rejecting_notes(answers, state.finished)
+    answers = [with_age(answer, configured, run.now) for answer in fetcher.all(configured, state.sources)]
+    state.notes += [*_ahead(answers), *rejecting_notes(answers, state.finished)]
     return answers
+
+
+def with_age(answer: Fetched, configured: Mapping[str, SourceConfig], now: float) -> Fetched:
+    """Return the answer with the age of its data in its report. It needs no fetch: data grows old by itself."""
+    at = content_age.outdated_at(answer.state, configured[answer.report.name].common.content_max_age)
+    made = content_age.data_made(answer.state)
+    report = replace(answer.report, made=made, outdated_at=at, outdated=bool(at) and now >= at)
+    return Fetched(report, answer.state, answer.snapshot)
+
+
+def _ahead(answers: Sequence[Fetched]) -> list[Note]:
+    """Return a note for each source whose data says that it was made in the future."""
+    ahead = {
+        answer.report.name: dates.made - dates.seen
+        for answer in answers
+        for dates in answer.state.dates.values()
+        if content_age.is_ahead(dates)
+    }
+    return [Note("made-ahead", name, detail=spell_seconds(by)) for name, by in ahead.items()]
 
 
 def verify_snapshots(answers: Sequence[Fetched], state: State) -> list[Fetched]:
@@ -301,6 +326,7 @@ class _Attempt:
             started + self._deadline,
         )
         answer = self._source.source.fetch(request)
+        dates = self._dates(answer)
         snapshot, path = state.snapshot, fetcher.old
         if not answer.same:
             path = fetcher.new
@@ -337,6 +363,10 @@ class _Attempt:
             proof=state.proof if answer.same else answer.proof,
             finished=state.finished if answer.same else answer.finished,
             containers=state.containers if answer.same else answer.containers,
+            made=min((content_age.made(text) for text in dates.values() if text.made), default=0.0),
+            expires=min(filter(None, map(content_age.expires, dates.values())), default=0.0),
+            dates=dates,
+            changed=self._changed(snapshot),
         )
         return Fetched(report, self._with_look(remembered, answer), path / snapshot.file)
 
@@ -358,6 +388,24 @@ class _Attempt:
             return replace(state, looked=self._fetcher.now)
         tried = self._fetcher.now if self._looks else self._state.look_tried
         return replace(state, looked=self._state.looked, look_tried=tried)
+
+    def _dates(self, answer: Answer) -> dict[str, Dates]:
+        """Return the dates of the data in use with this answer. Raises SourceError if a text is older than before."""
+        last, now = self._state.dates, self._fetcher.now
+        if answer.same:
+            return last or content_age.first_seen({}, answer.dates, now)
+        own = Dates(made=answer.made, expires=answer.expires)
+        dates = answer.dates or ({} if own == Dates() else {"": own})
+        name = content_age.gone_back(last, dates) if self._state.config_digest == self._source.digest else None
+        if name is not None:
+            raise SourceError(messages.made_before(name, dates[name].made, content_age.made(last[name])))
+        return content_age.first_seen(last, dates, now)
+
+    def _changed(self, snapshot: Snapshot) -> float:
+        """Return when the source's data last changed: now, unless it is as in the last answer."""
+        last = self._state.snapshot
+        is_as_before = last is not None and last.digest == snapshot.digest
+        return (is_as_before and self._state.changed) or self._fetcher.now
 
     def _compare(self, snapshot: Snapshot, directory: Path, explained: frozenset[str]) -> None:
         """Add a note if a complete answer differs from the last one under keys that are not ``explained``."""
@@ -461,3 +509,8 @@ def _content(name: str) -> tuple[bytes, int]:
 def failing(fetched: Sequence[Fetched]) -> tuple[str, ...]:
     """Return the names of the sources that failed."""
     return tuple(answer.report.name for answer in fetched if answer.is_failing)
+
+
+def outdated(fetched: Sequence[Fetched]) -> tuple[str, ...]:
+    """Return the names of the sources whose data is outdated."""
+    return tuple(answer.report.name for answer in fetched if answer.is_outdated)

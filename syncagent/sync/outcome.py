@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from syncagent.errors import PublishError
-    from syncagent.model import Doubt, Lack, Reject, Status
+    from syncagent.model import Doubt, Lack, Reject, SourceReport, Status
     from syncagent.state.records import Finished
     from syncagent.sync.fetch import Fetched
     from syncagent.sync.plan import Decision
@@ -29,6 +29,7 @@ _NO_PLAN = Plan()
 def exit_code(status: Status, plan: Plan, *, failing: bool, doubt_error: str = "") -> ExitCode:
     """Return the first exit status that applies: 73 publishing failed, 75 a source fails, 65 held or incomplete, 0.
 
+    ``failing``: a source fails, or its data is outdated.
     ``doubt_error``: why the doubt table could not be published.
     """
     if status == "failed" or doubt_error:
@@ -37,6 +38,11 @@ def exit_code(status: Status, plan: Plan, *, failing: bool, doubt_error: str = "
         return ExitCode.TEMPORARY
     held = any(not hold.waits for hold in plan.holds) or plan.held_catch_alls or plan.absent_canaries
     return ExitCode.HELD if held or status == "incomplete" else ExitCode.OK
+
+
+def _is_unwell(report: SourceReport) -> bool:
+    """True if a source fails, or its data is outdated."""
+    return report.state == "failing" or report.outdated
 
 
 def unchanged(run: Run, answers: Sequence[Fetched], last: Finished, domains: Domains) -> SyncResult:
@@ -78,7 +84,7 @@ def published(decision: Decision, tables: Published) -> SyncResult:
 
 def with_doubt(result: SyncResult, doubts: Sequence[Doubt], due: float | None, error: str) -> SyncResult:
     """Return the result with the doubt that stands; the exit status is 73 if the doubt table is not in force."""
-    failing = any(report.state == "failing" for report in result.sources)
+    failing = any(map(_is_unwell, result.sources))
     code = exit_code(result.status, result.plan, failing=failing, doubt_error=error)
     return replace(result, doubts=tuple(doubts), doubt_due=due, doubt_error=error, exit_code=code)
 
@@ -92,7 +98,7 @@ def _result(
     return SyncResult(
         run_id=run.id,
         status=status,
-        exit_code=exit_code(status, plan, failing=any(answer.is_failing for answer in answers)),
+        exit_code=exit_code(status, plan, failing=any(map(_is_unwell, reports))),
         map=run.map,
         recipients=0,
         plan=plan,

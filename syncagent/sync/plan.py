@@ -131,6 +131,7 @@ def _conditions(
     return (
         *conditions.of_leaving(domains.held),
         *conditions.of_sources(fetch.failing(answers)),
+        *conditions.of_outdated(fetch.outdated(answers)),
         *conditions.of_canaries(absent),
         *conditions.of_map(sum(wanted.values())),
     )

@@ -35,12 +35,13 @@ HISTORY_ROWS = 10_000
 
 
 def inputs(config: Config, domains: Domains, answers: Sequence[Fetched]) -> Inputs:
-    """Return the inputs that the result of a run depends on: digests, and the names of failing sources."""
+    """Return the inputs that the result of a run depends on: digests, and the names of failing and outdated sources."""
     postfix = config.postfix
     if domains.mapped:  # reported domains count as configured ones
         postfix = replace(postfix, relay_domains=tuple(map(Domain, (*domains.scope, *domains.parting))))
     digests = {answer.state.name: answer.state.snapshot.digest if answer.state.snapshot else "" for answer in answers}
-    return Inputs(replace(config, postfix=postfix).digest, digests, fetch.failing(answers))
+    digest = replace(config, postfix=postfix).digest
+    return Inputs(digest, digests, fetch.failing(answers), fetch.outdated(answers))
 
 
 def parting(postfix: Postfix, state: State, now: float, *, leave_now: bool) -> Parting:
@@ -83,6 +84,7 @@ def published(config: Config, state: State, decision: Decision, tables: Publishe
         config=came_from.config,
         snapshots=came_from.snapshots,
         failing=came_from.failing,
+        outdated=came_from.outdated,
         identities=tables.identities,
         kept=state.new_list("kept", run.id, atomic.chunks_in(diff.kept_lines)),
         published=state.new_list("published", run.id, atomic.chunks_in(diff.next_published)),

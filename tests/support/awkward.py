@@ -274,11 +274,12 @@ for _name in FORMATS:
 
 @_parser
 def heading(text: str) -> None:
-    """The first line of a list."""
-    for start in ("# domains: ", "#", "# domains"):
-        passing = Heading()
-        for _ in passing.through([_raw(start + text)]):
-            pass
+    """The first lines of a list."""
+    for start in ("# domains: ", "#", "# domains", "# made: ", "# made:2026-11-28T14:05:00Z", "#\n# expires:"):
+        passing = Heading("x")
+        with contextlib.suppress(wrong.SyncagentError):
+            for _ in passing.through([_raw(start + text)]):
+                pass
         _each([lambda one: one.domains], [passing])
 
 

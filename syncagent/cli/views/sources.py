@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from syncagent.cli.output import say, table
 from syncagent.errors import printable
+from syncagent.state import messages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +42,9 @@ def _some(step: StepReport) -> str:
 
 
 def show_failures(reports: Sequence[SourceReport]) -> None:
-    """Print the errors of sources to standard error."""
+    """Print the errors of sources, and which data is outdated, to standard error."""
     for source in reports:
         if source.error:
             say(f"source {source.name} is failing ({source.kind}): {source.error}")
+        if source.outdated:
+            say(messages.outdated_source(source.name, source.made, source.outdated_at))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from syncagent.state.doubt_status import DoubtStatus
     from syncagent.state.lag import Lag
-    from syncagent.state.status import Status
+    from syncagent.state.status import SourceStatus, Status
 
 
 def show(status: Status) -> None:
@@ -26,10 +26,11 @@ def show(status: Status) -> None:
         for source in status.sources
         if source.state == "failing"
     ]
+    outdated = [messages.outdated_briefly(one.name, one.outdated_at) for one in status.sources if one.outdated]
     catch_alls, canaries = (
         [alarm.subject for alarm in status.alarms if alarm.kind == kind] for kind in ("catch-all", "canary")
     )
-    warning = messages.warning([*failing, *messages.held_briefly(status.holds, catch_alls, canaries)])
+    warning = messages.warning([*failing, *outdated, *messages.held_briefly(status.holds, catch_alls, canaries)])
     print(f"{status.map}: {recipients}, last changed {_ago(status.last_change, now)}{warning}")
     agent = status.agent
     doing = "the agent is running" if status.running else "no agent is running"
@@ -41,21 +42,26 @@ def show(status: Status) -> None:
                 f", next run in {spell_seconds(left)}" if left >= 0 else f", next run due {spell_seconds(-left)} ago"
             )
     print(f"last run {_ago(status.last_run, now)}; {doing}")
-    rows = [
-        (one.name, one.state, one.mode or "-", one.entries, _ago(one.last_success, now), _ago(one.last_attempt, now))
-        for one in status.sources
-    ]
-    table(("SOURCE", "STATE", "MODE", "ENTRIES", "WHOLE", "ASKED"), rows)
+    rows = [_row(source, now) for source in status.sources]
+    table(("SOURCE", "STATE", "MODE", "ENTRIES", "DATA", "WHOLE", "ASKED"), rows)
     for source in status.sources:
         if source.error:
             print(f"source {source.name}: failing since {messages.moment(source.failing_since)}: {source.error}")
     for hold in status.holds:
         if hold.waits:
-            print(f"{messages.held(hold)} held until no source fails")
+            print(f"{messages.held(hold)} held until {messages.waiting_for(hold)}")
     for line in (*doubt_lines(status.doubt, now), *lag_lines(status.lags)):
         print(line)
     for alarm in status.alarms:
         say(alarm.text)
+
+
+def _row(source: SourceStatus, now: float) -> tuple[object, ...]:
+    """Return the row of a source. DATA is the time at which its data was made, as far as that is known."""
+    state = "outdated" if source.outdated and source.state == "whole" else source.state
+    times = (source.last_success, source.last_attempt)
+    made = _ago(source.made, now) if source.made else "-"
+    return (source.name, state, source.mode or "-", source.entries, made, *(_ago(time, now) for time in times))
 
 
 def doubt_lines(doubt: DoubtStatus | None, now: float) -> Iterator[str]:

@@ -77,9 +77,10 @@ def _first_line(result: SyncResult) -> str:
         for source in result.sources
         if source.state == "failing"
     ]
+    outdated = [messages.outdated_briefly(one.name, one.outdated_at) for one in result.sources if one.outdated]
     plan = result.plan
     return head + messages.warning(
-        [*failing, *messages.held_briefly(plan.holds, plan.held_catch_alls, plan.absent_canaries)]
+        [*failing, *outdated, *messages.held_briefly(plan.holds, plan.held_catch_alls, plan.absent_canaries)]
     )
 
 

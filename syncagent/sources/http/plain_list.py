@@ -1,8 +1,8 @@
 """A plain list over HTTP: one address per line, and a last line that proves that the list is complete.
 
-The first line may be ``# domains: ...``. The last line is ``# end COUNT SHA256`` over the lines before it. With
-``foreign`` the last line may be missing, but then the headers must delimit the body. ETag and Last-Modified (RFC 9110,
-8.8) avoid the transfer of an unchanged list.
+Its heading may have ``# domains: ...``, ``# made: ...`` and ``# expires: ...`` (``integrity.Heading``). The last line
+is ``# end COUNT SHA256`` over the lines before it. With ``foreign`` it may be missing, but then the headers must
+delimit the body. ETag and Last-Modified (RFC 9110, 8.8) avoid the transfer of an unchanged list.
 
 The end line is the producer's proof. A foreign list has the proof of the transport: its headers delimit the body. An
 end line that is not required proves nothing, since a list that was cut would have none, and would be accepted.
@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from syncagent.errors import FailureKind, SourceError
+from syncagent.model import Dates
 from syncagent.sources import Answer
 from syncagent.sources.endings import Endings
 from syncagent.sources.http.cancel import CancellableSource
@@ -77,6 +79,13 @@ def _seconds(date: str) -> float:
         return math.nan
 
 
+def _dates(said: Dates, name: str, modified: str) -> dict[str, Dates]:
+    """Return ``Answer.dates`` of a list: what it says itself, and its Last-Modified, an HTTP date or ""."""
+    seconds = _seconds(modified)
+    found = replace(said, modified=seconds if seconds > 0 else 0.0)  # NaN if it is invalid
+    return {} if found == Dates() else {"" if said == Dates() else name: found}
+
+
 class ListSource(CancellableSource):
     """Source of a plain list, which is streamed into the sink."""
 
@@ -103,10 +112,12 @@ class ListSource(CancellableSource):
         config = self._config
         with client.send(config.url, http_request) as response:
             if response.status == _NOT_MODIFIED:
-                return Answer(same=True, validator=request.validator)
+                modified = Validator.parse(request.validator).modified
+                return Answer(same=True, validator=request.validator, dates=_dates(Dates(), "", modified))
             self._check_headers(response)
             lines_of = Input(request.sink, FormatOptions(config.domains), response.url, "")
-            text, heading = whole_text(response.body(), response.url, require_end=not config.foreign), Heading()
+            text = whole_text(response.body(), response.url, require_end=not config.foreign)
+            heading = Heading(response.url)
             lines, endings = 0, Endings()
             whole = endings.through(heading.through(text), response.url)
             for batch in FORMATS[config.format or "lines"](whole, lines_of):
@@ -114,13 +125,18 @@ class ListSource(CancellableSource):
                 lines += len(batch)
                 request.report("lines", lines)
             validator = Validator.of(response.headers, time.time())
+            modified = response.headers.get("last-modified", "")
         stored = msgspec.json.encode(validator).decode() if validator.headers() else None
+        said = heading.dates
         return Answer(
             validator=stored,
             domains=heading.domains,
-            proof="transport" if config.foreign else "producer",
+            proof="producer" if said.made or not config.foreign else "transport",
             unfinished=endings.unfinished,
             finished=endings.finished,
+            made=said.made,
+            expires=said.expires,
+            dates=_dates(said, config.url, modified),
         )
 
     def _check_headers(self, response: Response) -> None:
