@@ -18,6 +18,9 @@ Entry = tuple[str, str, str]
 CLOCK_SET = 1_577_836_800
 """2020-01-01 in seconds since the epoch. An earlier time comes from a clock that was not set yet."""
 
+CLOCK_STEP = "step"
+"""The subject of a reason ``clock`` for a step back that is too small to be told."""
+
 ALL_DOMAINS = "*"
 """In place of a mail domain or a relay domain: every one."""
 
@@ -192,6 +195,14 @@ class Reason(Struct, frozen=True):
     configured: bool = True
     """False if the domain is no longer in relay_domains."""
 
+    @property
+    def waits(self) -> bool:
+        """True if it ends by itself, and what causes it has an alarm of its own or needs none.
+
+        These are failing sources, a doubt table that cannot be published, and a small step of the clock.
+        """
+        return self.kind in {"source-failing", "doubt"} or (self.kind == "clock" and self.subjects == (CLOCK_STEP,))
+
 
 NoteKind = Literal[
     "state-empty",
@@ -206,6 +217,10 @@ NoteKind = Literal[
     "map-changed-dry",
     "map-lines-unusable",
     "domain-empty",
+    "state-lost",
+    "state-restored",
+    "clock-unset",
+    "clock-behind",
 ]
 
 
@@ -244,6 +259,11 @@ class Hold(Struct, frozen=True):
         return all(reason.approvable for reason in self.reasons)
 
     @property
+    def is_of_all(self) -> bool:
+        """True if the hold is of every removal. ``count`` is 0: holds of domains count theirs."""
+        return self.domain == ALL_DOMAINS
+
+    @property
     def is_of_domain(self) -> bool:
         """True if the hold is of the relay domain itself, not of its recipients."""
         return self.domain.startswith(DOMAIN_HOLD)
@@ -254,11 +274,8 @@ class Hold(Struct, frozen=True):
 
     @property
     def waits(self) -> bool:
-        """True if failing sources, or a doubt table that cannot be published, are the only reasons.
-
-        Such a hold ends without a person who approves it.
-        """
-        return all(reason.kind in {"source-failing", "doubt"} for reason in self.reasons)
+        """True if every reason ends without a person: see ``Reason.waits``."""
+        return all(reason.waits for reason in self.reasons)
 
 
 DoubtKind = Literal[

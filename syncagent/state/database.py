@@ -22,6 +22,7 @@ import msgspec
 from syncagent.errors import DamagedError, LedgerDamagedError, LedgerError
 from syncagent.files import atomic, pipeline, sorted_lines
 from syncagent.model import Hold, Note, SourceState
+from syncagent.state.identity import Gap, Identity
 from syncagent.state.records import DoubtRecord, Event, Finished, ListFile, RunRow
 
 if TYPE_CHECKING:
@@ -121,10 +122,16 @@ class Ledger:
             name: _decode(state, SourceState) for name, state in self._rows("SELECT name, state FROM source")
         }
         self.holds = {key: _decode(state, Hold) for key, state in self._rows("SELECT id, state FROM hold")}
-        finished = self._rows("SELECT value FROM meta WHERE key = 'finished'")
-        self.finished = _decode(finished[0][0], Finished) if finished else None
-        doubt = self._rows("SELECT value FROM meta WHERE key = 'doubt'")
-        self.doubt = _decode(doubt[0][0], DoubtRecord) if doubt else DoubtRecord()
+        self.finished = self._meta("finished", Finished)
+        self.doubt = self._meta("doubt", DoubtRecord) or DoubtRecord()
+        self.identity, self.gap = self._meta("identity", Identity), self._meta("gap", Gap)
+        self.clock = self._meta("clock", float) or 0.0
+        self.is_new = self.identity is None and self.finished is None and not self.sources
+
+    def _meta(self, key: str, kind: type[_T]) -> _T | None:
+        """Return the value of a row of ``meta``, None if there is no such row."""
+        rows = self._rows("SELECT value FROM meta WHERE key = ?", (key,))
+        return _decode(rows[0][0], kind) if rows else None
 
     def set_aside(self, error: Exception) -> None:
         """Close and rename the damaged database. Raises LedgerError if the ledger is open for reading only."""
@@ -274,6 +281,9 @@ class Ledger:
         now = time.time()
         with self._transaction() as database:
             database.execute("INSERT OR REPLACE INTO meta VALUES ('finished', ?)", (_encode(finished),))
+            if self.identity:
+                self.identity = self.identity.settled()
+                database.execute("INSERT OR REPLACE INTO meta VALUES ('identity', ?)", (_encode(self.identity),))
             database.execute("DELETE FROM hold")
             database.executemany("INSERT INTO hold VALUES (?, ?)", [(hold.id, _encode(hold)) for hold in holds])
             gone = [(name,) for name in self.sources if name not in finished.snapshots]
@@ -288,6 +298,25 @@ class Ledger:
                 "INSERT INTO recipient VALUES (?, ?, ?, ?)", ((run.id, *change) for change in recipients)
             )
             _insert_run(database, run, now)
+
+    def remember(self, identity: Identity, gap: Gap | None, clock: float) -> None:
+        """Record in one transaction: the identity, the gap in what the state knows (None: none), the run's clock."""
+        with self._transaction() as database:
+            rows = [("identity", _encode(identity)), ("clock", _encode(clock))]
+            rows += [("gap", _encode(gap))] if gap else []
+            database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
+            if not gap:
+                database.execute("DELETE FROM meta WHERE key = 'gap'")
+        self.identity, self.gap = identity, gap
+
+    def intend(self, digest: str) -> None:
+        """Record that a map with this digest is about to be renamed into place."""
+        if self.identity is None:
+            return
+        identity = self.identity.intends(digest)
+        with self._transaction() as database:
+            database.execute("INSERT OR REPLACE INTO meta VALUES ('identity', ?)", (_encode(identity),))
+        self.identity = identity
 
     def begin_doubt(self) -> None:
         """Create the tables that doubt needs, unless they exist."""
@@ -335,6 +364,7 @@ class Ledger:
         """Record events in the history."""
         rows = [(event.at, event.kind, event.subject, event.detail) for event in events]
         if rows:
+            self.begin_doubt()
             with self._transaction() as database:
                 database.executemany("INSERT INTO event VALUES (?, ?, ?, ?)", rows)
 

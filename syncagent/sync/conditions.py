@@ -6,9 +6,15 @@ captures until a person approves them are in ``guard``. The code is pure.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from msgspec import Struct
 
 from syncagent.model import Reason
+from syncagent.sync import clock, state_new
+
+if TYPE_CHECKING:
+    from syncagent.state.identity import Gap
 
 
 class Condition(Struct, frozen=True):
@@ -23,3 +29,13 @@ class Condition(Struct, frozen=True):
     domains: frozenset[str] | None = None
     source: str = ""
     since_run: str = ""
+
+
+def current(gap: Gap | None, clocks: tuple[float, float], window: float) -> list[Condition]:
+    """Return the conditions that hold every removal of a run.
+
+    ``gap`` is that in what the state knows. ``clocks``: the time of this run, and that of the last one. ``window`` is
+    limits.removed_window. All are in seconds.
+    """
+    reasons = (state_new.reason(gap, window), clock.reason(*clocks))
+    return [Condition(reason) for reason in reasons if reason]

@@ -19,20 +19,21 @@ if TYPE_CHECKING:
     from syncagent.model import Counts, SourceReport
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 - all inputs of the guard
     domains: Sequence[Counts],
     limits: Limits,
     *,
     failing: Sequence[str],
     absent_canaries: Sequence[str],
     rejecting: Sequence[str] = (),
+    standing: Sequence[Reason] = (),
 ) -> dict[str, tuple[Reason, ...]]:
     """Return the reasons to hold removals, by domain. A domain whose removals are not held is left out.
 
     The limits count only missing recipients that are not approved. A reason that is not approvable holds approved
-    removals too. ``failing`` and ``rejecting`` are names of sources.
+    removals too. ``failing`` and ``rejecting`` are names of sources. ``standing`` are reasons that hold every removal.
     """
-    everywhere = [*_everywhere(domains, failing, absent_canaries), *map(_rejecting, rejecting)]
+    everywhere = [*_everywhere(domains, failing, absent_canaries), *map(_rejecting, rejecting), *standing]
     held = {}
     for counts in domains:
         own = [reason for rule in DOMAIN_RULES if (reason := rule(counts, limits))]

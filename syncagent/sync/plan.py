@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from syncagent.files.search import SnapshotIndex
 from syncagent.model import SAMPLE, Plan
-from syncagent.sync import fetch, guard, removals
+from syncagent.sync import conditions, fetch, guard, removals, state_new
 from syncagent.sync.diff import head
 from syncagent.sync.removals import GracePolicy, RemovalDecider
 
@@ -69,12 +69,14 @@ def evaluate(run: Run, state: State, answers: Sequence[Fetched], domains: Domain
         replace(count, leaving=count.domain in domains.held)
         for count in diff.counter.counts(names, scope.wanted, window)
     ]
+    standing = conditions.current(state.gap, (run.now, state.clock), limits.removed_window)
     reasons = guard.evaluate(
         counts,
         limits,
         failing=fetch.failing(answers),
         absent_canaries=absent,
         rejecting=tuple(fetch.rejecting(answers, state.finished)),
+        standing=[condition.reason for condition in standing],
     )
     held = _held_catch_alls(diff)
     plan = Plan(
@@ -104,7 +106,13 @@ def decide(guarded: Guarded, state: State, *, may_remove: bool = True) -> Decisi
     plan = replace(
         guarded.plan,
         domains=removals.domain_changes(guarded.counts, decider),
-        holds=state.numbered((*domains.pending, *removals.holds(decider, state.holds, run.now))),
+        holds=state.numbered(
+            (
+                *domains.pending,
+                *state_new.holds(state.gap, diff.limits.removed_window),
+                *removals.holds(decider, state.holds, run.now),
+            )
+        ),
         in_grace=decider.in_grace,
         removed_sample=head(diff.removed, SAMPLE),
     )

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from syncagent.config.tables import Limits
     from syncagent.model import Reason
 
+ONE_FOR_ALL = {"state-new", "counts"}
+"""Kinds of reasons that have one hold for every removal: domains have none of their own for them."""
 GRACE = b"grace"
 HOLD = b"hold:"
 
@@ -201,6 +203,8 @@ def holds(decider: RemovalDecider, standing: Mapping[str, Hold], now: float) -> 
     """Return the holds that result from the decisions. A recorded hold keeps its ID, start and approval."""
     found = []
     for (domain, key), count in sorted(decider.holds.items()):
+        if all(reason.kind in ONE_FOR_ALL for reason in decider.reasons[domain]):
+            continue
         known = standing.get(key)
         since, approved = (known.since, known.approved_at) if known else (now, 0.0)
         reasons = tuple(map(messages.with_text, decider.reasons[domain]))
