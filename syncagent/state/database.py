@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import os
 import re
 import shutil
 import sqlite3
@@ -134,9 +135,14 @@ class Ledger:
         return _decode(rows[0][0], kind) if rows else None
 
     def set_aside(self, error: Exception) -> None:
-        """Close and rename the damaged database. Raises LedgerError if the ledger is open for reading only."""
-        with contextlib.suppress(AttributeError):
-            self._database.close()
+        """Close the damaged database, and rename it if it is damaged on a second look too.
+
+        Raises LedgerError if it is not, or if the ledger is open for reading only: an error of reading is no damage.
+        """
+        self._close_if_open()
+        if not self._is_damaged():
+            text = f"{self._file} could not be read ({error}); on a second look it is whole, and stays where it is"
+            raise LedgerError(f"{text}: run again, and look for errors of the disk: dmesg") from error
         if not self._write:
             raise LedgerError(f"{self._file} is damaged ({error}): the next `syncagent sync` rebuilds it") from error
         aside = self._name_aside()
@@ -144,6 +150,43 @@ class Ledger:
         with contextlib.suppress(FileNotFoundError):
             self._file.with_name("state.db-journal").unlink()
         self.notes.append(Note("state-damaged", aside.name, detail=str(error)))
+
+    def _close_if_open(self) -> None:
+        with contextlib.suppress(AttributeError):
+            self._database.close()
+
+    def _is_damaged(self) -> bool:
+        """Look at the database a second time, by a new connection. True if it is damaged.
+
+        SQLite reports an EIO of read(2) as damage. The octets are therefore read before and after, without SQLite.
+        Raises LedgerError if they, or the database, cannot be read.
+        """
+        self._read_octets()
+        try:
+            self._open()
+            verdict = self._rows("PRAGMA integrity_check(1)")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_ERROR and self._lacks_columns():
+                return True
+            raise LedgerError(f"{self._file} cannot be read: {error}{_remedy(error, self._file)}") from error
+        except (sqlite3.DatabaseError, msgspec.DecodeError, LedgerDamagedError):
+            verdict = []
+        finally:
+            self._close_if_open()
+        self._read_octets()
+        return verdict != [("ok",)]
+
+    def _read_octets(self) -> None:
+        """Read database and journal to their ends. Raises LedgerError if that fails."""
+        for file in (self._file, self._file.with_name("state.db-journal")):
+            try:
+                with contextlib.suppress(FileNotFoundError), atomic.open_foreign(file) as stream:
+                    place = 0
+                    while octets := os.pread(stream.fileno(), pipeline.CHUNK, place):
+                        place += len(octets)
+            except OSError as error:
+                text = f"{file} cannot be read: {error.strerror}; it stays where it is"
+                raise LedgerError(f"{text}: look for errors of the disk: dmesg") from error
 
     def _name_aside(self) -> Path:
         """Return an unused path for a damaged database."""

@@ -182,9 +182,13 @@ def open_state(directory: Path, *, write: bool, lock_timeout: float) -> Iterator
 
 
 def _set_aside(directory: Path, damage: LedgerDamagedError, *, write: bool) -> tuple[Note, ...]:
-    """Rename a damaged database. Return the notes of it. Raises LedgerError if ``write`` is False."""
+    """Rename a database that is damaged on a second look too. Return the notes of it.
+
+    Raises LedgerError if it is not damaged, or if ``write`` is False.
+    """
     with contextlib.closing(Ledger(directory, write=write)) as ledger:
-        ledger.set_aside(damage)
+        if all(note.kind != "state-damaged" for note in ledger.notes):  # otherwise it is renamed already
+            ledger.set_aside(damage)
         return tuple(ledger.notes)
 
 
