@@ -14,7 +14,7 @@ PREFIX ?= /opt/syncagent
 DESTDIR ?=
 
 PACKAGES := postfix postfix-lmdb postfix-cdb slapd ldap-utils systemd python3-venv zsh fish groff-base mandoc \
-	dnsmasq-base faketime
+	dnsmasq-base faketime strace
 # Whole files go to one process, since what a file's tests share is made once.
 PYTEST := $(PYTHON) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 

@@ -20,6 +20,8 @@ CLOCK_SET = 1_577_836_800
 
 CONFIRM_AFTER = 86_400.0
 """Default of ``confirm_after`` of a source, in seconds."""
+CLOCK_STEP = "step"
+"""The subject of a reason ``clock`` for a step back that is too small to be told."""
 
 ALL_DOMAINS = "*"
 """In place of a mail domain or a relay domain: every one."""
@@ -199,6 +201,10 @@ ReasonKind = Literal[
 ]
 
 
+WAITS: frozenset[ReasonKind] = frozenset({"source-failing", "source-outdated", "doubt"})
+"""Kinds of reasons that end without a person who approves the hold: another exit status than 65 tells of them."""
+
+
 class Loss(Struct, frozen=True):
     """The loss of a domain or of the whole map that exceeds a limit. ``window`` is in seconds."""
 
@@ -229,6 +235,14 @@ class Reason(Struct, frozen=True):
     configured: bool = True
     """False if the domain is no longer in relay_domains."""
 
+    @property
+    def waits(self) -> bool:
+        """True if it ends by itself, and what causes it has an alarm of its own or needs none.
+
+        These are failing and outdated sources, a doubt table that cannot be published, and a small step of the clock.
+        """
+        return self.kind in WAITS or (self.kind == "clock" and self.subjects == (CLOCK_STEP,))
+
 
 NoteKind = Literal[
     "state-empty",
@@ -246,6 +260,10 @@ NoteKind = Literal[
     "list-differs",
     "not-confirmed",
     "made-ahead",
+    "state-lost",
+    "state-restored",
+    "clock-unset",
+    "clock-behind",
 ]
 
 
@@ -276,10 +294,6 @@ LOSSES: tuple[ReasonKind, ...] = (
     "same-answer",
 )
 """Kinds of reasons that capture the recipients they hold, the most severe first."""
-
-
-WAITS: frozenset[ReasonKind] = frozenset({"source-failing", "source-outdated", "doubt"})
-"""Kinds of reasons that end without a person who approves the hold: another exit status than 65 tells of them."""
 
 
 class Shown(Struct, frozen=True):
@@ -348,7 +362,12 @@ class Hold(Struct, frozen=True):
     @property
     def is_of_recipients(self) -> bool:
         """True if recipients are held, not a relay domain, or what is said of a source or of the state."""
-        return self.domain != ALL_DOMAINS and (":" not in self.domain or self.domain.startswith("["))
+        return not self.is_of_all and (":" not in self.domain or self.domain.startswith("["))
+
+    @property
+    def is_of_all(self) -> bool:
+        """True if the hold is of every removal. ``count`` is 0: holds of domains count theirs."""
+        return self.domain == ALL_DOMAINS
 
     @property
     def is_of_domain(self) -> bool:
@@ -361,8 +380,8 @@ class Hold(Struct, frozen=True):
 
     @property
     def waits(self) -> bool:
-        """True if every reason ends without a person who approves it."""
-        return all(reason.kind in WAITS for reason in self.reasons)
+        """True if every reason ends without a person: see ``Reason.waits``."""
+        return all(reason.waits for reason in self.reasons)
 
 
 DoubtKind = Literal[

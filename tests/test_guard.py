@@ -39,7 +39,7 @@ def counted(domain: str = "example.com", **values: int) -> Counts:
 
 def kinds(*domains: Counts, limits: Limits = LIMITS, **others: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """Give the kinds of reasons that the guard has, by domain."""
-    held = evaluate(domains, limits, **{"failing": (), "absent_canaries": (), **others})
+    held = evaluate(domains, limits, **{"failing": (), "absent_canaries": (), **others})  # type: ignore[arg-type]
     return {domain: tuple(reason.kind for reason in why) for domain, why in held.items()}
 
 

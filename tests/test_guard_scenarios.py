@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from syncagent.model import SyncResult
+from syncagent.model import ALL_DOMAINS, SyncResult
 from tests.scenario import HOUR, MINUTE, Scenario, only_hold, people, reasons
 from tests.support.programs import PATIENCE, wait_until
 
@@ -675,7 +675,7 @@ def test_a_clock_set_back_starts_the_grace_anew(timed: Scenario) -> None:
     timed.sync()
     timed.wait(-10 * HOUR)
     timed.write("corp", people(99) | {"new@example.com"})
-    assert timed.sync().plan.in_grace == 1
+    assert reasons(timed.sync(code=HELD)) == {"example.com": {"clock"}}
     timed.wait(59 * MINUTE)
     timed.sync()
     assert timed.published() == people(100) | {"new@example.com"}
@@ -860,9 +860,9 @@ def test_a_lost_ledger_loses_no_recipient(one: Scenario) -> None:
     one.lose_ledger()
     one.write("corp", people(40) | {"new@example.com"})
     result = one.sync(code=HELD)
-    assert reasons(result) == {"example.com": {"half", "percent"}}
+    assert reasons(result) == {ALL_DOMAINS: {"state-new"}, "example.com": {"half", "percent", "state-new"}}
     assert one.published() == people(100) | {"new@example.com"}
-    one.approve(only_hold(result).id)
+    one.approve(*(hold.id for hold in result.plan.holds))
     assert one.published() == people(40) | {"new@example.com"}
 
 
@@ -959,7 +959,7 @@ def test_a_clock_that_was_not_set_ends_no_grace(tmp_path: Path) -> None:
     scenario.write("corp", people(100))
     scenario.sync()
     scenario.write("corp", people(99))
-    scenario.sync()
+    assert reasons(scenario.sync(code=HELD)) == {"example.com": {"clock"}}
     scenario.set_clock()
     scenario.sync()
     assert scenario.published() == people(100)

@@ -30,7 +30,7 @@ def write(path: Path, status: Status) -> None:
     directory = privileges.open_directory(path.parent)
     disable_created_metrics()  # type: ignore[no-untyped-call] # the creation time would be that of this write
     try:
-        files.write_whole(path, generate_latest(_registry(status)), 0o644, directory)
+        files.write_whole(path, generate_latest(_registry(status)), 0o644, directory, lasting=False)
     finally:
         os.close(directory)
 

@@ -177,10 +177,12 @@ def identity(path: Path) -> FileIdentity | None:
         return None
 
 
-def write_whole(path: Path, octets: bytes, mode: int, directory: int | None = None) -> None:
-    """Write a small file atomically, by renaming a temporary file beside it; without fsync. Raises OSError.
+def write_whole(path: Path, octets: bytes, mode: int, directory: int | None = None, *, lasting: bool = True) -> None:
+    """Write a small file atomically, by renaming a temporary file beside it. Raises OSError.
 
     ``directory`` is a descriptor of the directory of ``path``, for a caller that must not look it up once more.
+    ``lasting``: call fsync(2) on the file before the rename, and on the directory after it, so that after a power
+    failure the file is the old or the new one. Without it, the file is written again soon anyway.
     """
     place = str(path) if directory is None else path.name
     temporary = os.path.join(os.path.dirname(place), f".{path.name}.{secrets.token_hex(6)}")  # noqa: PTH118, PTH120
@@ -190,11 +192,18 @@ def write_whole(path: Path, octets: bytes, mode: int, directory: int | None = No
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
             os.fchmod(file.fileno(), mode)
             file.write(octets)
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
         os.rename(temporary, place, src_dir_fd=directory, dst_dir_fd=directory)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=directory)
         raise
+    if lasting and directory is None:
+        fsync_directory(path.parent)
+    elif lasting and directory is not None:
+        os.fsync(directory)
 
 
 def chunks_in(path: Path) -> Iterator[bytes]:

@@ -10,8 +10,8 @@ import subprocess
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from syncagent.errors import DamagedError
-from syncagent.files.atomic import fsync_directory, open_foreign
+from syncagent.errors import DamagedError, LedgerError
+from syncagent.files.atomic import UnfitFileError, fsync_directory, open_foreign
 from syncagent.files.pipeline import CHUNK, Child, whole_lines
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def write_sorted(path: Path, chunks: Iterable[bytes]) -> SortedFile:
 def verify(path: Path, digest: str | None = None) -> SortedFile:
     """Verify a sorted file against its end line, and against ``digest`` unless it is None. Return the file.
 
-    Raises DamagedError if the file is missing, unreadable, truncated or altered.
+    Raises DamagedError if the file is missing, not a regular file, truncated or altered, and LedgerError if it cannot
+    be read: that is no damage.
     """
     try:
         with open_foreign(path) as file:
@@ -79,8 +80,10 @@ def verify(path: Path, digest: str | None = None) -> SortedFile:
                 raise DamagedError(f"{path} has no end line: it is short")
             file.seek(0)
             found = _summed(file, size - len(tail))
-    except OSError as error:
+    except (FileNotFoundError, NotADirectoryError, UnfitFileError) as error:
         raise DamagedError(f"{path} cannot be read: {error.strerror}") from error
+    except OSError as error:
+        raise LedgerError(f"{path} cannot be read: {error.strerror}") from error
     if found != end or digest not in (None, end[1]):
         raise DamagedError(f"{path} is not what was written: its lines do not match its digest")
     return SortedFile(path, *end, size - len(tail))

@@ -177,7 +177,7 @@ class Files:
         limit = min(max(_LEAST_LIMIT, 3 * _longest_gap(runs)), _MOST_LIMIT) if limit is None else limit
         listed = " ".join(f"{at:.0f}" for at in runs)
         text = f"written {now:.0f}\nlimit {limit:.0f}\nruns {listed}\n"
-        atomic.write_whole(self.alive_file, text.encode(), 0o644)
+        atomic.write_whole(self.alive_file, text.encode(), 0o644, lasting=False)
 
     def alive(self) -> tuple[float, float]:
         """Return when ``alive`` was written and its limit, both in seconds; (0, 0) if it cannot be read."""

@@ -36,18 +36,24 @@ _HINTS = {
 }
 
 
-def publish(
+def _no_intent(_digest: str) -> None:
+    """Do nothing."""
+
+
+def publish(  # noqa: PLR0913 - all inputs of publishing
     target: Target,
     recipients: Path,
     spool: Path,
     report: Callable[[str, int], None],
     rendering: Rendering = table_text.RECIPIENTS,
+    *,
+    intend: Callable[[str], None] = _no_intent,
 ) -> Identities:
     """Publish the recipients as the table and return the identities of its files.
 
-    ``recipients`` has sorted canonical addresses or domains, one a line; ``report`` receives each step and 0. Raises
-    PublishError with the name of the failed step, and UnansweredError if the staged map lacks keys; the old map stays
-    in place.
+    ``recipients`` has sorted canonical addresses or domains, one a line; ``report`` receives each step and 0.
+    ``intend`` is called with the digest of the text before the staged files are renamed. Raises PublishError with the
+    name of the failed step, and UnansweredError if the staged map lacks keys; the old map stays in place.
     """
     _check_reload(target)
     target.check()
@@ -69,6 +75,7 @@ def publish(
             ).check(keys)
         with publish_step("rename"):
             _set_owner(staged, suffix, target.text)
+            intend(digest)
             _rename(target, staged, suffix, stack)
     return target.identities(digest, suffix)
 

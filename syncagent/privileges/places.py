@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from syncagent.privileges.accounts import overflow_users
 from syncagent.privileges.layout import Layout, Loose, Trusted, judge, weaknesses
 from syncagent.privileges.path_components import Component, components, exists, regular_file
-from syncagent.values.types import DOUBT_FILES, INDEX_SUFFIX
+from syncagent.values.types import DOUBT_FILES, INDEX_SUFFIX, state_file
 
 if TYPE_CHECKING:
     from syncagent.config.tables import Config
@@ -37,13 +37,14 @@ class Places:
     def of(cls, config: Config) -> Places:
         """Return the places of a configuration.
 
-        ``tables`` has each table with every suffix of an index, since an index may be a symbolic link of its own.
+        ``tables`` has each table with every suffix of an index, since an index may be a symbolic link of its own, and
+        the file beside the map that shares an ID with the state.
         """
         names = filter(None, (config.postfix.map, config.postfix.domains_map, config.postfix.doubt_map))
         paths = [name.path for name in names]
         paths += [config.postfix.doubt_map.path.with_name(DOUBT_FILES[0])] if config.postfix.doubt_map else []
         suffixes = sorted({"", *filter(None, INDEX_SUFFIX.values())})
-        tables = tuple(Path(f"{path}{suffix}") for path in paths for suffix in suffixes)
+        tables = (*(Path(f"{path}{suffix}") for path in paths for suffix in suffixes), state_file(paths[0]))
         return cls(config.state.directory, tables, config.postfix.config_directory)
 
     def ways(self) -> list[list[Component]]:

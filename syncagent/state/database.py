@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import os
 import re
 import shutil
 import sqlite3
@@ -22,6 +23,7 @@ import msgspec
 from syncagent.errors import DamagedError, LedgerDamagedError, LedgerError
 from syncagent.files import atomic, pipeline, sorted_lines
 from syncagent.model import Hold, Note, SourceState
+from syncagent.state.identity import Gap, Identity
 from syncagent.state.records import DoubtRecord, Event, Finished, ListFile, RunRow
 
 if TYPE_CHECKING:
@@ -121,15 +123,26 @@ class Ledger:
             name: _decode(state, SourceState) for name, state in self._rows("SELECT name, state FROM source")
         }
         self.holds = {key: _decode(state, Hold) for key, state in self._rows("SELECT id, state FROM hold")}
-        finished = self._rows("SELECT value FROM meta WHERE key = 'finished'")
-        self.finished = _decode(finished[0][0], Finished) if finished else None
-        doubt = self._rows("SELECT value FROM meta WHERE key = 'doubt'")
-        self.doubt = _decode(doubt[0][0], DoubtRecord) if doubt else DoubtRecord()
+        self.finished = self._meta("finished", Finished)
+        self.doubt = self._meta("doubt", DoubtRecord) or DoubtRecord()
+        self.identity, self.gap = self._meta("identity", Identity), self._meta("gap", Gap)
+        self.clock = self._meta("clock", float) or 0.0
+        self.is_new = self.identity is None and self.finished is None and not self.sources
+
+    def _meta(self, key: str, kind: type[_T]) -> _T | None:
+        """Return the value of a row of ``meta``, None if there is no such row."""
+        rows = self._rows("SELECT value FROM meta WHERE key = ?", (key,))
+        return _decode(rows[0][0], kind) if rows else None
 
     def set_aside(self, error: Exception) -> None:
-        """Close and rename the damaged database. Raises LedgerError if the ledger is open for reading only."""
-        with contextlib.suppress(AttributeError):
-            self._database.close()
+        """Close the damaged database, and rename it if it is damaged on a second look too.
+
+        Raises LedgerError if it is not, or if the ledger is open for reading only: an error of reading is no damage.
+        """
+        self._close_if_open()
+        if not self._is_damaged():
+            text = f"{self._file} could not be read ({error}); on a second look it is whole, and stays where it is"
+            raise LedgerError(f"{text}: run again, and look for errors of the disk: dmesg") from error
         if not self._write:
             raise LedgerError(f"{self._file} is damaged ({error}): the next `syncagent sync` rebuilds it") from error
         aside = self._name_aside()
@@ -137,6 +150,43 @@ class Ledger:
         with contextlib.suppress(FileNotFoundError):
             self._file.with_name("state.db-journal").unlink()
         self.notes.append(Note("state-damaged", aside.name, detail=str(error)))
+
+    def _close_if_open(self) -> None:
+        with contextlib.suppress(AttributeError):
+            self._database.close()
+
+    def _is_damaged(self) -> bool:
+        """Look at the database a second time, by a new connection. True if it is damaged.
+
+        SQLite reports an EIO of read(2) as damage. The octets are therefore read before and after, without SQLite.
+        Raises LedgerError if they, or the database, cannot be read.
+        """
+        self._read_octets()
+        try:
+            self._open()
+            verdict = self._rows("PRAGMA integrity_check(1)")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_ERROR and self._lacks_columns():
+                return True
+            raise LedgerError(f"{self._file} cannot be read: {error}{_remedy(error, self._file)}") from error
+        except (sqlite3.DatabaseError, msgspec.DecodeError, LedgerDamagedError):
+            verdict = []
+        finally:
+            self._close_if_open()
+        self._read_octets()
+        return verdict != [("ok",)]
+
+    def _read_octets(self) -> None:
+        """Read database and journal to their ends. Raises LedgerError if that fails."""
+        for file in (self._file, self._file.with_name("state.db-journal")):
+            try:
+                with contextlib.suppress(FileNotFoundError), atomic.open_foreign(file) as stream:
+                    place = 0
+                    while octets := os.pread(stream.fileno(), pipeline.CHUNK, place):
+                        place += len(octets)
+            except OSError as error:
+                text = f"{file} cannot be read: {error.strerror}; it stays where it is"
+                raise LedgerError(f"{text}: look for errors of the disk: dmesg") from error
 
     def _name_aside(self) -> Path:
         """Return an unused path for a damaged database."""
@@ -278,6 +328,9 @@ class Ledger:
         now = time.time()
         with self._transaction() as database:
             database.execute("INSERT OR REPLACE INTO meta VALUES ('finished', ?)", (_encode(finished),))
+            if self.identity:
+                self.identity = self.identity.settled()
+                database.execute("INSERT OR REPLACE INTO meta VALUES ('identity', ?)", (_encode(self.identity),))
             database.execute("DELETE FROM hold")
             database.executemany("INSERT INTO hold VALUES (?, ?)", [(hold.id, _encode(hold)) for hold in holds])
             gone = [(name,) for name in self.sources if name not in finished.snapshots]
@@ -292,6 +345,25 @@ class Ledger:
                 "INSERT INTO recipient VALUES (?, ?, ?, ?)", ((run.id, *change) for change in recipients)
             )
             _insert_run(database, run, now)
+
+    def remember(self, identity: Identity, gap: Gap | None, clock: float) -> None:
+        """Record in one transaction: the identity, the gap in what the state knows (None: none), the run's clock."""
+        with self._transaction() as database:
+            rows = [("identity", _encode(identity)), ("clock", _encode(clock))]
+            rows += [("gap", _encode(gap))] if gap else []
+            database.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
+            if not gap:
+                database.execute("DELETE FROM meta WHERE key = 'gap'")
+        self.identity, self.gap = identity, gap
+
+    def intend(self, digest: str) -> None:
+        """Record that a map with this digest is about to be renamed into place."""
+        if self.identity is None:
+            return
+        identity = self.identity.intends(digest)
+        with self._transaction() as database:
+            database.execute("INSERT OR REPLACE INTO meta VALUES ('identity', ?)", (_encode(identity),))
+        self.identity = identity
 
     def begin_doubt(self) -> None:
         """Create the tables that doubt needs, unless they exist."""
@@ -339,6 +411,7 @@ class Ledger:
         """Record events in the history."""
         rows = [(event.at, event.kind, event.subject, event.detail) for event in events]
         if rows:
+            self.begin_doubt()
             with self._transaction() as database:
                 database.executemany("INSERT INTO event VALUES (?, ?, ?, ?)", rows)
 

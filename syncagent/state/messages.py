@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from syncagent.errors import printable
-from syncagent.model import ALL_DOMAINS, DOMAIN_HOLD, Doubt
+from syncagent.model import ALL_DOMAINS, CLOCK_SET, DOMAIN_HOLD, Doubt
 from syncagent.values.types import spell_seconds
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from syncagent.model import DoubtKind, Hold, Lack, Loss, Note, NoteKind, Reason, ReasonKind, Refusal
     from syncagent.state.doubt_groups import DoubtGroup
     from syncagent.state.doubt_status import DoubtStatus
+    from syncagent.state.identity import Why
     from syncagent.state.lag import Lag
 
 EMPTY_MAP = "there is no recipient at all; an empty map refuses everybody, and is never published"
@@ -44,9 +45,11 @@ def machine_moment(seconds: float) -> str:
 
 
 def held(hold: Hold) -> str:
-    """Return the subject of a hold: ``12 removals of example.com``, or the removal of a relay domain."""
+    """Return the subject of a hold: ``12 removals of example.com``, the removal of a relay domain, or every removal."""
     if hold.is_of_domain:
         return f"the removal of the relay domain {hold.domain.removeprefix(DOMAIN_HOLD)}"
+    if hold.is_of_all:
+        return "every removal"
     return f"{counted(hold.count, 'removal')} of {hold.domain}"
 
 
@@ -134,6 +137,24 @@ def _no_doubt_table(_: Reason) -> str:
     return "the doubt table cannot be published: removed recipients would get 550 at once"
 
 
+def state_new(why: Why, until: float) -> str:
+    """Return why every removal is held after the state was lost or restored, and until when."""
+    what = (
+        "the state was lost: state.db does not know this map"
+        if why == "lost"
+        else "state.db is older than the map, as after a restoration from a copy"
+    )
+    return f"{what}, nor what was removed lately; until {moment(until)}, or until a person approves it"
+
+
+def clock(now: float, last: float) -> str:
+    """Return why a run by a wrong clock removes nothing. ``last`` is the time of the last run."""
+    if now < CLOCK_SET:
+        return f"the clock of this host is not set, it says {moment(now)}: timedatectl set-ntp true"
+    remedy = "the next run removes what is due; is the clock right? timedatectl"
+    return f"the clock was set back by {spell_seconds(max(1.0, last - now))} since the last run: {remedy}"
+
+
 _REASONS: dict[ReasonKind, Callable[[Reason], str]] = {
     "source-failing": _failing,
     "canary": _canary,
@@ -150,6 +171,8 @@ _REASONS: dict[ReasonKind, Callable[[Reason], str]] = {
     "container": _container,
     "same-answer": _same_answer,
     "source-outdated": lambda reason: f"waiting for newer data of {', '.join(reason.subjects)}",
+    "state-new": lambda _: "the state was lost, or restored from a copy",
+    "clock": lambda _: "the clock of this host is wrong",
 }
 
 
@@ -318,6 +341,9 @@ _EVENTS = {
     "doubt-ends": "doubt ends",
     "doubt-by-hand": "doubt by hand begins",
     "doubt-cleared": "doubt by hand ends",
+    "state-lost": "the state was lost, removals are held",
+    "state-restored": "an older copy of the state was put back, removals are held",
+    "state-new-ends": "removals are no longer held since the state was lost or restored",
 }
 
 
@@ -474,5 +500,18 @@ _NOTES: dict[NoteKind, str] = {
     "made-ahead": (
         "source {subject}: its data says that it was made {detail} after it was read; the time of reading counts."
         " Set the clock of the host that makes it"
+    ),
+    "state-lost": (
+        "the state was lost: {subject} shows that the map was published by a state that is gone; every removal is held"
+    ),
+    "state-restored": (
+        "the state is an older copy: {subject} shows that the map was published since; every removal is held"
+    ),
+    "clock-unset": (
+        "the clock of this host is not set, it says {subject}: nothing is removed; timedatectl set-ntp true"
+    ),
+    "clock-behind": (
+        "the clock says {subject}, and said {detail} in the last run: this run removes nothing;"
+        " if the time is wrong now: timedatectl set-ntp true"
     ),
 }

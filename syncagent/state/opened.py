@@ -13,7 +13,9 @@ from syncagent.files import atomic, pipeline
 from syncagent.model import Note
 from syncagent.postfix.doubt_table import Files
 from syncagent.postfix.table import Target
+from syncagent.state import state_file as beside
 from syncagent.state.database import SPOOL, Ledger, ledger_errors
+from syncagent.values.types import state_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from syncagent.config.tables import Postfix
     from syncagent.model import Hold, SourceState
     from syncagent.postfix.table import TableSettings
+    from syncagent.state.identity import Gap, Identity
     from syncagent.state.records import DomainRow, DoubtRecord, Event, Finished, RunRow
     from syncagent.values.types import MapName
 
@@ -39,6 +42,8 @@ class State(Ledger):
     """
 
     is_dry = False
+    published_domains: frozenset[str] = frozenset()
+    """The domains that the map had by the file beside it, ``.NAME.syncagent``, before this run."""
 
     def __init__(self, directory: Path, stack: contextlib.ExitStack) -> None:
         """Open the directory, and remove files of interrupted runs. ``stack`` closes it and removes the spool.
@@ -58,8 +63,9 @@ class State(Ledger):
             self.save_source(state)
 
     def sweep(self, target: Target) -> None:
-        """Remove the staging directories of killed runs beside a table."""
+        """Remove what killed runs left beside the map."""
         target.sweep()
+        beside.sweep(state_file(target.named))
 
     def numbered(self, holds: Iterable[Hold]) -> tuple[Hold, ...]:
         """Return the holds unchanged: each will be recorded, so that its ID can be approved."""
@@ -98,6 +104,13 @@ class DryState(State):
         """Do nothing, since this is a dry run."""
 
     def save_holds(self, holds: Iterable[Hold]) -> None:
+        """Do nothing, since this is a dry run."""
+
+    def remember(self, identity: Identity, gap: Gap | None, clock: float) -> None:  # noqa: ARG002 - as in State
+        """Use the identity and the gap in this run. Nothing is recorded."""
+        self.identity, self.gap = identity, gap
+
+    def intend(self, digest: str) -> None:
         """Do nothing, since this is a dry run."""
 
     def sweep(self, target: Target) -> None:
@@ -168,9 +181,13 @@ def open_state(directory: Path, *, write: bool, lock_timeout: float) -> Iterator
 
 
 def _set_aside(directory: Path, damage: LedgerDamagedError, *, write: bool) -> tuple[Note, ...]:
-    """Rename a damaged database. Return the notes of it. Raises LedgerError if ``write`` is False."""
+    """Rename a database that is damaged on a second look too. Return the notes of it.
+
+    Raises LedgerError if it is not damaged, or if ``write`` is False.
+    """
     with contextlib.closing(Ledger(directory, write=write)) as ledger:
-        ledger.set_aside(damage)
+        if all(note.kind != "state-damaged" for note in ledger.notes):  # otherwise it is renamed already
+            ledger.set_aside(damage)
         return tuple(ledger.notes)
 
 

@@ -299,4 +299,4 @@ def read_agent(directory: Path) -> AgentState | None:
 
 def write_agent(directory: Path, state: AgentState) -> None:
     """Write the agent's state to ``agent.json`` atomically. Raises OSError."""
-    atomic.write_whole(directory / AGENT_FILE, msgspec.json.encode(state), 0o640)
+    atomic.write_whole(directory / AGENT_FILE, msgspec.json.encode(state), 0o640, lasting=False)

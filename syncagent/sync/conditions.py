@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from syncagent.model import Reason
+from syncagent.sync import clock, state_new
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from syncagent.state.identity import Gap
     from syncagent.sync.missing import Kept
 
 
@@ -80,3 +82,13 @@ def of_doubt_table(*, in_force: bool) -> Iterator[Condition]:
     """Yield the condition that the doubt table is not in force: removed recipients would get 550 at once."""
     if not in_force:
         yield Condition(Reason("doubt", approvable=False))
+
+
+def of_state(gap: Gap | None, clocks: tuple[float, float], window: float) -> Iterator[Condition]:
+    """Yield the conditions of a state that may not know what was published last, and of a wrong clock.
+
+    ``gap`` is that in what the state knows. ``clocks``: the time of this run, and that of the last one. ``window`` is
+    limits.removed_window. All are in seconds.
+    """
+    reasons = (state_new.reason(gap, window), clock.reason(*clocks))
+    yield from (Condition(reason) for reason in reasons if reason)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from syncagent.model import Doubt
+from syncagent.model import ALL_DOMAINS, Doubt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -38,9 +38,10 @@ class Facts:
 
     ``domains`` are the relay domains. ``failing``, ``stale`` and ``outdated`` map names of sources to the relay
     domains that they concern. ``held`` maps domains to the kinds of the reasons for which their removals, or their
-    own removal, are held. ``plan`` is the plan in force: the last one, or this run's. ``refusing`` are the sources
-    whose unlisted recipients a person has settled (``unlisted = "refuse"``), ``permitted`` the domains that
-    postfix.catch_all permits. ``unlisted`` maps sources to the relay domains with recipients that they cannot list.
+    own removal, are held; ``ALL_DOMAINS`` stands for every domain. ``plan`` is the plan in force: the last one, or
+    this run's. ``refusing`` are the sources whose unlisted recipients a person has settled (``unlisted = "refuse"``),
+    ``permitted`` the domains that postfix.catch_all permits. ``unlisted`` maps sources to the relay domains with
+    recipients that they cannot list.
     ``map_changed``: the table of recipients is not as it was published. ``mark`` is (kind, time) of the switch.
     ``new`` are domains that are published for the first time, ``leaving`` those whose removal is approved and that
     have no recipients any more, both with the end of their doubt.
@@ -72,8 +73,9 @@ def _sources_fail(facts: Facts) -> Iterator[Doubt]:
 
 def _holds_stand(facts: Facts) -> Iterator[Doubt]:
     """Yield a doubt for each domain with held removals, and for each domain whose own removal is held."""
-    for domain, kinds in facts.held.items():
-        yield from (Doubt(domain, "hold", kind) for kind in kinds)
+    for held, kinds in facts.held.items():
+        for domain in facts.domains if held == ALL_DOMAINS else (held,):
+            yield from (Doubt(domain, "hold", kind) for kind in kinds)
 
 
 def _canaries_absent(facts: Facts) -> Iterator[Doubt]:

@@ -10,12 +10,12 @@ from syncagent.state import concerns, snapshot
 from syncagent.sync import doubt
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from syncagent.config.tables import Config
     from syncagent.model import Hold, Reason
+    from syncagent.state.identity import Gap
     from syncagent.state.opened import State
-    from syncagent.state.records import Finished
     from syncagent.sync.fetch import Fetched
     from syncagent.sync.plan import Decision, Guarded
     from syncagent.sync.relay_domains import Domains
@@ -70,7 +70,7 @@ def before(sources: Concerns, answers: Sequence[Fetched], domains: Domains) -> d
         failing=sources.of((answer for answer in answers if answer.is_failing), scope),
         stale=sources.of((answer for answer in answers if sources.is_stale(answer)), scope),
         outdated=sources.of((answer for answer in answers if answer.is_outdated), scope),
-        held=_held(state.holds.values()),
+        held=_held(state.holds.values()) | _of_all(state.gap),
         plan=state.finished.plan if state.finished else None,
         unlisted={answer.report.name: sources.unlisted(answer, scope) for answer in answers},
         refusing=frozenset(refusing),
@@ -84,6 +84,7 @@ def with_guard(facts: doubt.Facts, guarded: Guarded, sources: Concerns) -> doubt
     """Return the facts with those of this run's plan: held domains, and sources whose list was found damaged."""
     held = {domain: _in_doubt(reasons) for domain, reasons in guarded.reasons.items()}
     held |= {domain: ["domain"] for domain in guarded.domains.held}
+    held |= _of_all(sources.state.gap)
     failing = sources.of((answer for answer in guarded.answers if answer.is_failing), frozenset(facts.domains))
     return dataclasses.replace(facts, failing=failing, held=held, plan=guarded.plan)
 
@@ -96,9 +97,10 @@ def with_holds(facts: doubt.Facts, decision: Decision) -> doubt.Facts:
     return dataclasses.replace(facts, held={domain: sorted(kinds) for domain, kinds in held.items()})
 
 
-def new(guarded: Guarded, last: Finished | None) -> list[str]:
-    """Return the domains that are published for the first time."""
-    known = {change.domain for change in last.plan.domains if change.after} if last else set()
+def new(guarded: Guarded, state: State) -> list[str]:
+    """Return the domains that are published for the first time, by the state and by the file beside the map."""
+    last, known = state.finished, set(state.published_domains)
+    known |= {change.domain for change in last.plan.domains if change.after} if last else set()
     first = (count.domain for count in guarded.losses.counts if count.wanted and not count.before)
     return [domain for domain in first if domain not in known]
 
@@ -109,14 +111,21 @@ def names(domains: Domains) -> tuple[str, ...]:
     return tuple(name for name in every if not name.startswith("."))
 
 
-def _held(holds: Iterable[Hold]) -> Mapping[str, Collection[str]]:
-    """Return the kinds of the reasons of the holds, by domain."""
+def _of_all(gap: Gap | None) -> dict[str, list[str]]:
+    """Return the kind of the hold of every removal, by ``ALL_DOMAINS``."""
+    return {ALL_DOMAINS: ["state-new"]} if gap else {}
+
+
+def _held(holds: Iterable[Hold]) -> dict[str, list[str]]:
+    """Return the kinds of the reasons of the holds of domains, by domain."""
     held: dict[str, list[str]] = {}
     for hold in holds:
+        if hold.is_of_all:  # this run may have ended it
+            continue
         held.setdefault(hold.domain.removeprefix(DOMAIN_HOLD), []).extend(_in_doubt(hold.reasons))
     return held
 
 
 def _in_doubt(reasons: Iterable[Reason]) -> list[str]:
     """Return the kinds of reasons for which a domain is in doubt: outdated data has a doubt of its own."""
-    return [reason.kind for reason in reasons if reason.kind != "source-outdated"]
+    return [str(reason.kind) for reason in reasons if reason.kind != "source-outdated"]

@@ -136,7 +136,7 @@ class DoubtTable(NoDoubtTable):
             others = (one for one in self._record.doubts if one.kind != "empty")
             self._record = replace(self._record, doubts=tuple(others))
         until = self._run.now + self._config.postfix.doubt_new
-        new = doubt_facts.new(guarded, self._state.finished) if until > self._run.now else ()
+        new = doubt_facts.new(guarded, self._state) if until > self._run.now else ()
         facts = doubt_facts.with_guard(self._facts, guarded, self._concerns)
         self._facts = dataclasses.replace(facts, new=dict.fromkeys(new, until))
         return self._widen()

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 LOSS, CONTAINER, WAITING = "loss", "container", "waiting"
 """The kinds of open holds of a domain, at most one of each. ``ANSWER`` is one for each main hold."""
 ANSWER = "answer "
+ONE_FOR_ALL = frozenset({"state-new", "counts"})
+"""Kinds of reasons that have one hold for every removal."""
 
 
 @dataclass
@@ -41,6 +43,11 @@ class _Members:
     approved: bool = False
     reasons: dict[Reason, None] = field(default_factory=dict)
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+    @property
+    def is_of_all(self) -> bool:
+        """True if one hold stands for every removal that is held for these reasons: its domain has none of its own."""
+        return all(reason.kind in ONE_FOR_ALL for reason in self.reasons)
 
     @property
     def version(self) -> int:
@@ -101,7 +108,7 @@ class HoldBook:
 
     def holds(self) -> tuple[Hold, ...]:
         """Return the holds that have recipients, sorted by domain."""
-        found = (self._hold(key, members) for key, members in self._members.items())
+        found = (self._hold(key, members) for key, members in self._members.items() if not members.is_of_all)
         return tuple(sorted(found, key=lambda hold: (hold.domain, hold.since, hold.id)))
 
     def _hold(self, key: str, members: _Members) -> Hold:
@@ -144,5 +151,5 @@ def primary(reasons: Sequence[Reason]) -> str:
 
 
 def of_recipients(standing: Mapping[str, Hold]) -> list[Hold]:
-    """Return the recorded holds of recipients, without those of relay domains, sources and the like."""
+    """Return the recorded holds of recipients, without those of relay domains, of sources and of all removals."""
     return [hold for hold in standing.values() if hold.is_of_recipients]

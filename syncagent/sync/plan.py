@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from syncagent.files.search import SnapshotIndex
 from syncagent.model import SAMPLE, Plan
-from syncagent.sync import conditions, fetch, guard, holds, origins, removals
+from syncagent.sync import conditions, fetch, guard, holds, origins, removals, state_new
 from syncagent.sync.confirm import Going
 from syncagent.sync.diff import head
 from syncagent.sync.missing import RemovalPolicy
@@ -120,14 +120,17 @@ def evaluate(run: Run, state: State, answers: Sequence[Fetched], domains: Domain
         domains_removed=tuple(sorted(domains.known - set(names))),
         added_sample=head(diff.added, SAMPLE),
     )
-    standing = _conditions(answers, domains, absent, scope.wanted)
+    standing = (
+        *_conditions(answers, domains, absent, scope.wanted),
+        *conditions.of_state(state.gap, (run.now, state.clock), limits.removed_window),
+    )
     return Guarded(run, answers, domains, diff, diff.policy, judged, standing, plan)
 
 
 def _conditions(
     answers: Sequence[Fetched], domains: Domains, absent: Iterable[str], wanted: Mapping[str, int]
 ) -> tuple[Condition, ...]:
-    """Return the conditions that stand in a run, but for that of the doubt table."""
+    """Return the conditions that the answers of a run show."""
     return (
         *conditions.of_leaving(domains.held),
         *conditions.of_sources(fetch.failing(answers)),
@@ -161,7 +164,9 @@ def decide(guarded: Guarded, state: State, *, may_remove: bool = True, withheld:
     plan = replace(
         guarded.plan,
         domains=removals.domain_changes(judged.counts, decider),
-        holds=state.numbered((*domains.pending, *book.holds())),
+        holds=state.numbered(
+            (*domains.pending, *state_new.holds(state.gap, diff.limits.removed_window), *book.holds())
+        ),
         in_grace=decider.in_grace,
         removed_sample=head(diff.removed, SAMPLE),
     )

@@ -13,7 +13,7 @@ from syncagent.files.search import SnapshotIndex
 from syncagent.model import SAMPLE
 from syncagent.state import snapshot
 from syncagent.state.records import DomainRow, Finished, Inputs, RunRow
-from syncagent.sync import fetch, outcome, removals
+from syncagent.sync import clock, fetch, outcome, removals
 from syncagent.sync.doubt import Longest
 from syncagent.sync.relay_domains import Parting
 from syncagent.values.types import Domain
@@ -99,7 +99,7 @@ def published(config: Config, state: State, decision: Decision, tables: Publishe
     rows = [
         DomainRow(change.domain, change.before, change.added, change.removed, decision.removed_approved[change.domain])
         for change in plan.domains
-        if change.added or change.removed
+        if (change.added or change.removed) and not clock.is_wrong(run.now, state.clock)
     ]
     row = RunRow(run.id, run.now, result.status, result.exit_code, plan.added, plan.removed)
     with SnapshotIndex({answer.report.name: answer.snapshot for answer in answers if answer.snapshot}) as now:

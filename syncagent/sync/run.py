@@ -25,7 +25,19 @@ from syncagent.errors import (
 )
 from syncagent.state import messages, opened
 from syncagent.state.opened import open_state
-from syncagent.sync import approvals, confirm, doubt_run, existing_map, fetch, outcome, plan, record, relay_domains
+from syncagent.sync import (
+    approvals,
+    confirm,
+    doubt_run,
+    existing_map,
+    fetch,
+    outcome,
+    plan,
+    record,
+    relay_domains,
+    state_loss,
+    state_new,
+)
 from syncagent.sync.diff import select
 from syncagent.sync.origins import Origins
 from syncagent.sync.tables import Tables
@@ -151,11 +163,13 @@ def sync_once(config: Config, options: Options, progress: Progress = ignore) -> 
         state.save_sources(answer.state for answer in answers)
         all_asked = options.due is None or options.due >= config.sources.keys()
         try:
+            state_loss.look(tables.state_file, tables.recipients.text, state, config.limits.removed_window, run.now)
             parting = record.parting(config.postfix, state, run.now, leave_now=options.leave_now)
             known = tables.known_domains()
             domains = relay_domains.decide(config.postfix, answers, known, state.holds, run, parting=parting)
             in_force = tables.doubt.before(answers, domains, map_changed=tables.recipients_changed())
-            inputs, on_record = record.inputs(config, domains, answers), tables.on_record()
+            inputs = record.inputs(config, domains, answers)
+            on_record = tables.on_record() and state_new.is_recorded(state.gap, state.holds.values())
             due = Due(run.now, longest_wait(config))
             if last and unchanged(last, inputs, state.holds, due, domain_holds=domains.holds, on_record=on_record):
                 result = record.finish(state, run, answers, outcome.unchanged(run, answers, last, domains))

@@ -15,11 +15,12 @@ from syncagent.model import SAMPLE, Plan, Reject
 from syncagent.postfix import publish
 from syncagent.postfix import table_text as mapfile
 from syncagent.postfix.table import Identities, Target
-from syncagent.sync import removals
+from syncagent.sync import removals, state_loss
 from syncagent.sync.diff import head
 from syncagent.sync.doubt_table import DoubtTable, NoDoubtTable, RecordedDoubt
 from syncagent.sync.existing_map import reading
 from syncagent.sync.relay_domains import canonical
+from syncagent.values.types import state_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -113,6 +114,7 @@ class Tables:
         self.doubt = _doubt_table(config, state, run, progress)
         self.domains = DomainsTable(postfix, state.spool, progress) if postfix.domains_map else None
         self._last, self._spool, self._progress = state.finished, state.spool, progress
+        self._state, self.state_file = state, state_file(postfix.map.path)
         state.sweep(self.recipients)
 
     def known_domains(self) -> frozenset[str] | None:
@@ -165,14 +167,21 @@ class Tables:
         If the index lacks keys of new recipients, these become rejects, and publishing is retried once.
         """
         try:
-            identities = publish.publish(self.recipients, diff.next_published, self._spool, self._progress)
+            identities = self._rename_recipients(diff)
         except UnansweredError as error:
             plan = _without(error, diff, plan, run)
-            identities = publish.publish(self.recipients, diff.next_published, self._spool, self._progress)
+            identities = self._rename_recipients(diff)
         self.doubt.renamed()
+        state_loss.write_file(self.state_file, self._state, plan)
         publish.remove_stale(self._last.identities if self._last else None, identities)
         publish.reload(self.recipients)
         return plan, identities
+
+    def _rename_recipients(self, diff: Diff) -> Identities:
+        """Publish the file of the next recipients. The intent is recorded before the rename."""
+        return publish.publish(
+            self.recipients, diff.next_published, self._spool, self._progress, intend=self._state.intend
+        )
 
 
 def _without(error: UnansweredError, diff: Diff, plan: Plan, run: Run) -> Plan:

@@ -39,15 +39,15 @@ def unchanged(  # noqa: PLR0913 - all inputs of the test
     return (
         on_record
         and last.inputs == inputs
-        and not any(hold.approved_at or _waits_for_doubt_table(hold) for hold in standing.values())
+        and not any(hold.approved_at or _waits_for_next_run(hold) for hold in standing.values())
         and {hold.id for hold in domain_holds} == _of_domains(standing)
         and (last.next_due is None or due.now < last.next_due <= due.now + due.longest)
     )
 
 
-def _waits_for_doubt_table(hold: Hold) -> bool:
-    """True if removals were held because the doubt table could not be published."""
-    return any(reason.kind == "doubt" for reason in hold.reasons)
+def _waits_for_next_run(hold: Hold) -> bool:
+    """True if removals were held for a reason that only the last run knows: doubt table, clock, counts."""
+    return any(reason.kind in {"doubt", "clock", "counts"} for reason in hold.reasons)
 
 
 def _of_domains(holds: Mapping[str, Hold]) -> set[str]:

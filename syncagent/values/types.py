@@ -23,6 +23,11 @@ DOUBT_FILES = ("doubt-all", "alive", "doubt-switched", "doubt-switch-seen", "by-
 """Names of the other files beside the doubt table, which cannot be its own name."""
 
 
+def state_file(table: Path) -> Path:
+    """Return the path of the file beside the map that has the ID of the state and its counter (see state.identity)."""
+    return table.with_name(f".{table.name}.syncagent")
+
+
 class Duration(float):
     """A duration in seconds, spelled ``90s``, ``5m``, ``1h``, ``7d`` or ``1h30m``."""
 
