@@ -41,6 +41,8 @@ What = (
         "empty-range",  # a request for a range is answered by the last one, with no values in it
         "lost-range",  # ... by the entry without that attribute
         "range-error",  # ... by result 80
+        "last",  # the page ends with success, and with the word that it is the last one
+        "message-0",  # an entry comes amidst the others in a message without a number
     ]
 )
 
@@ -68,9 +70,10 @@ class Script:
 
     `objects` are what a search of base scope finds beside them, by DN; `root_dse` adds to what it finds at "".
     Any DN binds with the `password` (None: with any); a search needs no bind. Attributes with more than `range_size`
-    values come in ranges, as from Active Directory. `tls` makes it a server for ldaps; `starttls` is what StartTLS
-    ends with: a result, or TLS. Each search that asks for synchronisation gets the first of `sync_answers` and
-    removes it; without one it asks for an unknown extension. `trouble`, and all else, may be changed at any time.
+    values come in ranges, as from Active Directory. Each page says that there are `estimate` entries, 0 for no such
+    word. `tls` makes it a server for ldaps; `starttls` is what StartTLS ends with: a result, or TLS. Each search that
+    asks for synchronisation gets the first of `sync_answers` and removes it; without one it asks for an unknown
+    extension. `trouble`, and all else, may be changed at any time.
     """
 
     entries: Sequence[Entry] = ()
@@ -78,6 +81,7 @@ class Script:
     root_dse: Attributes = field(default_factory=dict, kw_only=True)
     password: str | None = field(default="secret", kw_only=True)
     range_size: int = field(default=1500, kw_only=True)
+    estimate: int = field(default=0, kw_only=True)
     trouble: Trouble | None = field(default=None, kw_only=True)
     tls: ssl.SSLContext | None = field(default=None, kw_only=True)
     starttls: ssl.SSLContext | int = field(default=2, kw_only=True)

@@ -46,9 +46,9 @@ _ID_SET = 0xA3
 
 
 class SyncEntry(NamedTuple):
-    """An entry with a Sync State control."""
+    """An entry with a Sync State control; without one where its state is None."""
 
-    state: Literal["present", "add", "modify", "delete"]
+    state: Literal["present", "add", "modify", "delete"] | None
     uuid: UUID
     dn: str = ""
     attributes: Attributes | None = None
@@ -196,15 +196,17 @@ def reference(message_id: int, urls: Sequence[str]) -> bytes:
     return _message(message_id, tlv(_REFERENCE, *map(octets, urls)))
 
 
-def page_control(cookie: bytes) -> bytes:
-    """Write what a page ends with: the cookie for the next one, empty after the last."""
-    return _control(PAGED, sequence(integer(0), octets(cookie)))
+def page_control(cookie: bytes, estimate: int = 0) -> bytes:
+    """Write what a page ends with: the cookie for the next one, empty after the last, and how many there are."""
+    return _control(PAGED, sequence(integer(estimate), octets(cookie)))
 
 
 def sync_message(message_id: int, item: SyncEntry | SyncIds | SyncInfo | SyncDone) -> bytes:
     """Write a message of content synchronisation."""
     cookie = b"" if item.cookie is None else octets(item.cookie)
     if isinstance(item, SyncEntry):
+        if item.state is None:
+            return entry(message_id, item.dn, item.attributes or {})
         state = integer(_STATES.index(item.state), ENUMERATED)
         control = _control(SYNC_STATE, sequence(state, octets(item.uuid.bytes), cookie))
         return entry(message_id, item.dn, item.attributes or {}, control)

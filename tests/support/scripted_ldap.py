@@ -182,7 +182,8 @@ class _Session:
             end = start + request.page_size
             if self._entries(request, found[start:end]):
                 cookie = b"%d:%d" % (self._number, end) if start < end < len(found) else b""
-                self._send(result(request.message_id, SEARCH_DONE, SUCCESS, "", page_control(cookie)))
+                control = page_control(cookie, self._server.estimate)
+                self._send(result(request.message_id, SEARCH_DONE, SUCCESS, "", control))
 
     def _start(self, cookie: bytes) -> int | None:
         """Give the place in the list that a cookie of ours stands for, None if it is not of this connection."""
@@ -210,6 +211,13 @@ class _Session:
         trouble = None if request.scope == BASE else self._server.trouble_at(self._page, count)
         if trouble is None:
             return False
+        if trouble.what == "message-0":
+            self._send(entry(0, "cn=nobody", {"mail": ["nobody@example.com"]}))
+            return False
+        if trouble.what == "last":
+            done = (request.message_id, SEARCH_DONE, SUCCESS, trouble.message, page_control(b""))
+            self._send(result(*done, referrals=trouble.referrals))
+            return True
         if trouble.what == "reference":
             self._send(reference(request.message_id, trouble.referrals or ("ldap://elsewhere.example.net/",)))
             return False
