@@ -93,6 +93,7 @@ def test_all_is_well(desk: Desk, mx: Station) -> None:
     assert now["syncagent_source_entries corp"] == 40
     assert now["syncagent_source_up corp"] == now["syncagent_source_up extra"] == 1
     assert now["syncagent_source_stale corp"] == 0
+    assert now["syncagent_source_outdated corp"] == 0
     assert now["syncagent_alarms"] == now["syncagent_publish_failed"] == 0
     assert now["syncagent_runs_total published"] == 1
     standing = status.read(desk.config)
