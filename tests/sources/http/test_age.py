@@ -1,7 +1,7 @@
 """The age of a plain list over HTTP: what it says itself, Last-Modified, and answers 304; real sockets."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def put(server: ScriptedHTTP, *lines: str, modified: float = 0.0, etag: str = ""
     headers |= {"date": formatdate(modified + 3600, usegmt=True)} if modified else {}
     headers |= {"etag": etag} if etag else {}
 
-    def serve(request: Request) -> list[Part]:
+    def serve(request: Request) -> Iterable[Part]:
         known = bool(etag) and request.headers.get("if-none-match") == etag
         return answer(status=304) if known else answer(ended(lines), **headers)
 
