@@ -93,6 +93,7 @@ def test_all_is_well(desk: Desk, mx: Station) -> None:
     assert now["syncagent_source_entries corp"] == 40
     assert now["syncagent_source_up corp"] == now["syncagent_source_up extra"] == 1
     assert now["syncagent_source_stale corp"] == 0
+    assert now["syncagent_source_outdated corp"] == 0
     assert now["syncagent_alarms"] == now["syncagent_publish_failed"] == 0
     assert now["syncagent_runs_total published"] == 1
     standing = status.read(desk.config)
@@ -336,6 +337,7 @@ def test_the_page_has_every_alert() -> None:
 
 SERIES = {
     'syncagent_source_stale{source="corp"}': "0x80 1x300",
+    'syncagent_source_outdated{source="corp"}': "0x10 1x300",
     "syncagent_next_run_timestamp_seconds": "0+60x120 7200x200",
     'syncagent_held_removals{domain="example.com"}': "0x10 20x300",
     'syncagent_source_up{source="corp"}': "1x10 0x300",
@@ -360,6 +362,7 @@ def test_promtool(desk: Desk, mx: Station, tmp_path: Path) -> None:
     lines += ["    alert_rule_test:"]
     fires = {
         "SyncagentStale": "86m",
+        "SyncagentOutdated": "16m",
         "SyncagentNotRunning": "156m",
         "SyncagentHeld": "132m",
         "SyncagentSourceFailing": "42m",

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from syncagent.agent import notify
 from syncagent.agent.notify import DeliveryError, deliver, event, news, repeated
@@ -470,6 +471,45 @@ def test_what_was_told_is_lost(desk: Desk, mx: Station, told: Told) -> None:
     assert told.changes == [("raised", "held")] * 2
 
 
+def date_back(mx: Station, seconds: float) -> None:
+    """Have the agent's file say that everything was told earlier."""
+    state = read_agent(mx.state)
+    assert state
+    told_at = {way: {key: at - seconds for key, at in times.items()} for way, times in state.told_at.items()}
+    (mx.state / AGENT_FILE).write_bytes(msgspec.json.encode(replace(state, told_at=told_at)))
+
+
+@pytest.mark.parametrize(
+    ("keys", "seconds", "is_told"),
+    [({}, 86500, True), ({}, 86000, False), ({"repeat": "1h"}, 3700, True), ({"repeat": "0s"}, 1e7, False)],
+)
+def test_what_stands_is_told_again(
+    mx: Station, told: Told, keys: dict[str, str], seconds: float, *, is_told: bool
+) -> None:
+    """After notify.repeat, a day unless set, "0s": not again; the time outlives the agent."""
+    desk = Desk(mx)
+    run(desk)
+    configure(mx, command=[str(told.program)], **keys)
+    mx.write("corp", people(20))
+    run(desk, 2)
+    date_back(mx, seconds)
+    desk.restart()
+    run(desk, 2)
+    assert told.changes == [("raised", "held")] * (2 if is_told else 1)
+
+
+def test_an_upgrade_tells_nothing_again(desk: Desk, mx: Station, told: Told) -> None:
+    """An agent of 0.1.0 did not record when it told what stands: that counts as told just now."""
+    mx.write("corp", people(20))
+    run(desk)
+    state = read_agent(mx.state)
+    assert state
+    (mx.state / AGENT_FILE).write_bytes(msgspec.json.encode(replace(state, told_at={})))
+    desk.restart()
+    run(desk)
+    assert told.changes == [("raised", "held")]
+
+
 def test_a_command_that_fails_is_tried_again(desk: Desk, mx: Station, told: Told) -> None:
     """What did not reach somebody is told after the next run, until it does; the log has that once."""
     told.does("exit 1")
@@ -716,7 +756,7 @@ def test_a_notifier_catches_up(states: list[dict[str, Alarm]], data: st.DataObje
             fails |= {way: data.draw(st.booleans()) for way in fails}
             if now is states[-1]:
                 fails = {"command": False, "url": False}
-            notifier.notify(Notify(command=("x",), url="https://x"), now, "m", 0)
+            notifier.notify(Notify(command=("x",), url="https://x"), now, "m", time.time())
             assert wait_until(lambda: not notifier._under_way, pause=0.0005)
     for way, changes in heard.items():
         known: set[str] = set()

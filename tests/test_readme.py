@@ -23,6 +23,7 @@ from syncagent.errors import ExitCode
 from syncagent.model import Doubt, DoubtKind
 from syncagent.postfix.doubt_lines import restrictions
 from syncagent.sources.http.recipe import validate
+from syncagent.sources.integrity import Heading
 from syncagent.sources.line_formats import FORMATS
 from syncagent.state.doubt_groups import grouped
 from syncagent.state.doubt_status import DoubtStatus
@@ -52,6 +53,10 @@ ONE_BY_ONE = {
         "cron",
         "*/5 * * * *  syncagent  /opt/syncagent/libexec/doubt-switch.sh /var/lib/syncagent",
     ): "test_the_cron_lines_of_the_switch",
+    (
+        "cron",
+        "5 * * * *  root  /usr/local/sbin/make-list.sh --every 1h /srv/recipients /usr/local/sbin/list-recipients",
+    ): "test_the_cron_line_of_make_list",
     ("json", '{"event": "raised", "kind": "stale", "subject": "corp",'): "test_the_event_shown",
     ("json", "{"): "test_commands, with the recipe before it",
     ("slapd.conf", "access to attrs=entry,"): "tests/sources/ldap/test_readme.py",
@@ -59,6 +64,7 @@ ONE_BY_ONE = {
     ("ldif", "dn: uid=syncagent,cn=sysaccounts,"): "nothing: it needs a real 389 Directory Server",
     ("text", "ok       sources-answer"): "test_what_check_prints",
     ("text", "doubt: all 5,000"): "test_the_lines_about_doubt",
+    ("text", "# made: 20"): "test_the_dates_of_a_list",
     ("text", "450 4.3.0 <nobody@example.com>"): "test_the_reply_in_doubt",
     ("main.cf", "smtpd_sender_restrictions = "): "test_the_lines_of_main_cf",
     ("text", "trigger ─▶ fetch"): "nothing: a drawing",
@@ -239,18 +245,28 @@ def _without_doubt_table(shown: Block, _: Path) -> list[str]:
         return host.typed
 
 
-def _end_line(shown: Block, tmp_path: Path) -> list[str]:
-    """The shell lines that end a list with its count and digest make one that `require_end` takes."""
-    (tmp_path / "list").write_text("# ours\na@example.com\nb@example.com\n")
-    subprocess.run(["sh", "-ec", shown.text], cwd=tmp_path, check=True, timeout=PATIENCE)
-    file = tmp_path / "syncagent.toml"
-    file.write_text(
-        f'[postfix]\nmap = "lmdb:{tmp_path}/m"\nrelay_domains = ["example.com"]\nconfig_directory = "{tmp_path}"\n'
-        '[state]\ndirectory = "state"\n'
-        '[sources.x]\ntype = "file"\npath = "recipients"\nrequire_end = true\n'
-    )
-    assert " 2 " in syncagent("check", "--offline", config=file, check=0).stdout
-    return shown.commands
+def _put_make_list(host: ThrowawayHost) -> None:
+    host.write("/usr/local/sbin/make-list.sh", page("contrib/make-list.sh"), mode="0755")
+    host.run("mkdir -p /srv")
+
+
+def _make_list(shown: Block, _: Path) -> list[str]:
+    """It makes a list of a table's keys that `require_end` takes, and that is dated."""
+    with _installed() as host:
+        host.typed.clear()
+        _put_make_list(host)
+        host.write("/etc/postfix/vmailbox", "# ours\na@example.com a/\nb@example.com b/\n")
+        assert [host.type(line) for line in shown.commands] == [""]
+        file = (
+            '[postfix]\nmap = "lmdb:/root/m"\nrelay_domains = ["example.com"]\n[state]\ndirectory = "/root/state"\n'
+            '[sources.x]\ntype = "file"\npath = "/srv/recipients"\nrequire_end = true\n'
+        )
+        host.write("/root/syncagent.toml", file)
+        printed = host.run("syncagent --config /root/syncagent.toml plan --json")
+        (source,) = json.loads(printed)["sources"]
+        assert (source["entries"], source["outdated"]) == (2, False)
+        assert source["outdated_at"] - source["made"] == 3 * 3600
+        return host.typed
 
 
 def _key_usage(shown: Block, tmp_path: Path) -> list[str]:
@@ -289,7 +305,7 @@ def _alert_rules(shown: Block, _: Path) -> list[str]:
     promtool = need_promtool()
     with ThrowawayHost() as host:
         host.run(f"ln -sf '{promtool}' /usr/local/bin/promtool")
-        assert "8 rules found" in [host.type(line, cwd=str(ROOT)) for line in shown.commands][-1]
+        assert "9 rules found" in [host.type(line, cwd=str(ROOT)) for line in shown.commands][-1]
         return host.typed
 
 
@@ -360,7 +376,7 @@ RUN: dict[str, Callable[[Block, Path], list[str]]] = {
     "syncagent doubt --all --for 4h": _doubt_by_hand,
     "syncagent doubt example.com --for 4h": _doubt_by_hand,
     "/usr/local/libexec/doubt-switch.sh /var/lib/syncagent --boot": _container,
-    "{ cat list;": _end_line,
+    "make-list.sh": _make_list,
     "openssl x509": _key_usage,
     "install -d -o syncagent -g syncagent -m 0700 /etc/syncagent/credentials": _secret,
     "chgrp syncagent": _metrics_directory,
@@ -404,6 +420,17 @@ def test_the_cron_lines() -> None:
         assert [host.verdict(name) for name in ("info@example.org", "nobody@example.org")] == [250, 450]
 
 
+def test_the_cron_line_of_make_list() -> None:
+    """As cron runs it: it prints nothing, and the list is there; what fails is sent to a person."""
+    (shown,) = blocks("cron", of="contrib/docs/sources-file.md")
+    with _installed() as host:
+        _put_make_list(host)
+        host.write("/usr/local/sbin/list-recipients", "#!/bin/sh\necho a@example.com\n", mode="0755")
+        line = shown.text.strip()
+        assert _as_cron(host, line) == ""
+        assert host.run("grep -c a@example.com /srv/recipients") == "1\n"
+
+
 def test_the_reply_in_doubt() -> None:
     """What smtpd says to an unknown recipient is what the page has."""
     (shown,) = blocks("text", of="contrib/docs/doubt.md")
@@ -412,6 +439,14 @@ def test_the_reply_in_doubt() -> None:
         asking = f"{script}print(*map(str, client.rcpt('nobody@example.com')))\n"
         code, said = host.run(f"'{sys.executable}' -", stdin=asking).split(" ", 1)
         assert shown.text.strip() == f"{code} {ast.literal_eval(said).decode()}"
+
+
+def test_the_dates_of_a_list() -> None:
+    """The lines shown are read as the page says."""
+    (shown,) = blocks("text", of="contrib/docs/sources-file.md")
+    heading = Heading("list")
+    assert list(heading.through([shown.text.encode()]))
+    assert heading.dates.expires - heading.dates.made == 3 * 3600
 
 
 def test_the_lines_of_main_cf() -> None:

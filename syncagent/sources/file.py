@@ -112,7 +112,7 @@ class FileSource:
                 return Answer(
                     validator=self._validator(before),
                     domains=domains,
-                    proof="producer" if made else self._proof(before),
+                    proof="producer" if all(text.made for text in dates.values()) else self._proof(before),
                     unfinished=endings.unfinished,
                     finished=endings.finished,
                     made=made,

@@ -68,11 +68,14 @@ class Heading:
         """Yield chunks of whole lines unchanged, and store the heading. Raises SourceError if a date is malformed."""
         for chunk in chunks:
             if self._read < self._most:
-                for line in chunk.removesuffix(b"\n").split(b"\n", self._most)[: self._most - self._read]:
+                for line in chunk.removesuffix(b"\n").split(b"\n", self._most):
                     self._add(line.strip())
             yield chunk
 
     def _add(self, line: bytes) -> None:
+        """Store a line, unless the heading has ended."""
+        if self._read == self._most:
+            return
         self._read += 1
         if line and not line.startswith(b"#"):
             self._read = self._most

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from syncagent.state.doubt_groups import Causes
 
 _WEEK = 7 * 86400.0
+_COME_AND_GO = {"source-failing", "source-outdated"}
+"""Kinds of reasons that do not make a hold another alarm: they have alarms of their own."""
 
 
 class Alarm(Struct, frozen=True):
@@ -49,7 +51,7 @@ class Alarm(Struct, frozen=True):
 
 def of_hold(hold: Hold, command: str) -> Alarm:
     """Return the alarm of a hold that needs a person. ``command`` is the command line that approves it."""
-    kinds = " ".join(sorted({reason.kind for reason in hold.reasons} - {"source-failing"}))  # it comes and goes
+    kinds = " ".join(sorted({reason.kind for reason in hold.reasons} - _COME_AND_GO))
     return Alarm("held", f"{hold.domain} {kinds}", messages.held_alarm(hold, command))
 
 

@@ -75,7 +75,12 @@ def first_seen(last: Mapping[str, Dates], dates: Mapping[str, Dates], now: float
 
 
 def _is_same(last: Dates | None, found: Dates) -> bool:
-    return last is not None and replace(last, seen=0.0) == replace(found, seen=0.0)
+    """True if a text has the dates that it had; that its file was only touched does not count, if it says its own."""
+    return last is not None and _said(last) == _said(found)
+
+
+def _said(dates: Dates) -> tuple[float, float]:
+    return dates.made or dates.modified, dates.expires
 
 
 def gone_back(last: Mapping[str, Dates], dates: Mapping[str, Dates]) -> str | None:

@@ -1195,6 +1195,14 @@ CASES: dict[str, Case] = {
     "a source fails": Case(
         lambda backup: backup.list.unlink(), "sources-answer", ERROR, "list", "", also=Backup.write_list
     ),
+    "the data is outdated": Case(
+        lambda backup: backup.list.write_text(f"# made: 2020-01-01T00:00:00Z\n{backup.list.read_text()}"),
+        "data-is-current",
+        ERROR,
+        "list",
+        "",
+        also=Backup.write_list,
+    ),
     "a FIFO is in the place of the map": Case(
         fifo,
         "tables-are-files",
@@ -1220,6 +1228,8 @@ ELSEWHERE = {
     "no-postfix": "not a misconfiguration: test_run.test_no_postfix",
     "not-redirected": "takes a Postfix of 3.11 or later: test_run.test_hash_where_it_is_leaving",
     "lag": "reports, and finds nothing wrong: test_doubt",
+    "data-is-dated": "takes a server that tells no time: tests/sources/http/test_age.py",
+    "data-unchanged": "takes a month: tests/test_content_age.py",
     "offline": "reports what was not to be asked: test_a_right_one",
     "mx-records": "takes a DNS server: the table of test_dns",
     "verdicts": "takes a running Postfix whose configuration is newer than it: test_smtp",

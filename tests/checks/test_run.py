@@ -27,6 +27,7 @@ IDS = [
     *("remembered", "asked"),
     *("configuration", "secrets-are-kept", "state-is-ours", "paths-are-ours", "map-can-be-written"),
     *("tables-are-files", "lock-is-free", "postmap-is-there", "sources-answer"),
+    *("data-is-current", "data-is-dated", "data-unchanged"),
     *("doubt-not-in-force", "doubt-switch", "lag"),
     *("main-cf-is-understood", "no-postfix"),
     *("map-is-named", "tables-can-be-asked", "no-other-tables", "type-is-there", "not-redirected", "index-is-current"),
