@@ -101,6 +101,7 @@ class Crashing(Scenario):
         left = _files(self)
         result = self.here()
         assert self.published() == self.text() == wanted
+        assert not result.plan.holds, "no kill is taken for a lost state"
         assert result.recipients == len(wanted)
         assert self.here().status == "unchanged"
         assert_sound(self, left)  # only now: what a run supersedes goes with the next
@@ -128,6 +129,7 @@ def assert_sound(mx: Scenario, left: set[str]) -> None:
     assert not left & _files(mx) - referred, "left by a killed run"
     assert not (mx.state / "state.db-journal").exists()
     assert not list(mx.map.parent.glob(".*syncagent-*"))
+    assert not list(mx.map.parent.glob("..*syncagent.*")), "what is left of writing the file beside the map"
 
 
 def _files(mx: Scenario) -> set[str]:
@@ -155,8 +157,19 @@ POINTS = (
     Point("syncagent.state.database:Ledger.new_list", "after", 2),
     Point("syncagent.state.database:_insert_run", "after"),  # all written, not committed
     Point("syncagent.state.database:Ledger.record", "after"),
+    Point("syncagent.state.database:Ledger.remember", "after"),
+    Point("syncagent.state.database:Ledger.intend"),
+    Point("syncagent.state.database:Ledger.intend", "after"),  # the intent is open, the map the old one
+    Point("syncagent.state.state_file:write"),  # the map is new, the file beside it old
+    Point("os:rename"),
+    Point("syncagent.state.state_file:write", "after"),  # the file is equal to the open intent
 )
-REVERTED = (Point(_RENAME, "after"), Point(_RENAME, "after", 2), Point("syncagent.state.database:_insert_run", "after"))
+REVERTED = (
+    Point(_RENAME, "after"),
+    Point(_RENAME, "after", 2),
+    Point("syncagent.state.state_file:write", "after"),
+    Point("syncagent.state.database:_insert_run", "after"),
+)
 EITHER_TYPE = POINTS[5:14]
 """Where the type of the map makes a difference; the rest is done on lmdb alone."""
 

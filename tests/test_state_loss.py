@@ -157,10 +157,10 @@ def test_the_limits_hold_besides(mx: Kept) -> None:
     """A hold of a domain has its own ID and stands on when the hold of all is approved."""
     mx.lose_ledger()
     result = mx.lists(people(40), code=HELD)
-    assert reasons(result) == {ALL_DOMAINS: {"state-new"}, "example.com": {"percent", "state-new"}}
+    assert reasons(result) == {ALL_DOMAINS: {"state-new"}, "example.com": {"half", "percent", "state-new"}}
     (hold,) = of_all(result)
     again = mx.approve(hold.id, code=HELD)
-    assert reasons(again) == {"example.com": {"percent"}}
+    assert reasons(again) == {"example.com": {"half", "percent"}}
     assert mx.published() == ALL
 
 

@@ -46,6 +46,9 @@ POINTS = (
     Point("syncagent.state.database:Ledger.new_list", "after"),
     Point("syncagent.state.database:_insert_run"),
     Point("syncagent.state.database:Ledger.record", "after"),
+    Point("syncagent.state.database:Ledger.intend", "after"),
+    Point("syncagent.state.state_file:write"),
+    Point("syncagent.state.state_file:write", "after"),
 )
 
 some = st.sets(st.sampled_from(POOL), max_size=6)

@@ -59,6 +59,8 @@ _READ_AT_ONCE = {"source": {"name", "state"}, "hold": {"id", "state"}, "meta": {
 _PRIMARY = 0xFF
 """Mask of the primary code in an extended result code of SQLite."""
 _BUSY_SECONDS = 5.0
+_LEAP = 10
+"""Number of recorded runs by a wrong clock before the history is deleted by it."""
 SPOOL = ".spool-"
 _OURS = re.compile(r"-\d{8}T\d{6}Z-[0-9a-f]{6}$|^\d{8}T\d{6}Z-[0-9a-f]{6}\.gz$")
 _T = TypeVar("_T")
@@ -426,8 +428,15 @@ class Ledger:
         """True if the table exists: those of doubt are created when they are first used."""
         return bool(self._rows("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (name,)))
 
-    def forget(self, before: float) -> None:
-        """Delete the history from before ``before``. The next run removes files that no row refers to any more."""
+    def forget(self, now: float, history: float) -> None:
+        """Delete what is older than ``history``, in seconds. The next run removes files that no row refers to any more.
+
+        The age counts to the oldest of the last ten recorded runs, so that a clock that leaped ahead for some runs
+        deletes nothing that is younger.
+        """
+        query = "SELECT MIN(started) FROM (SELECT started FROM run ORDER BY rowid DESC LIMIT ?)"
+        ((oldest,),) = self._rows(query, (_LEAP,))
+        before = (now if oldest is None else min(now, oldest)) - history
         if self._has_table("event"):
             with self._transaction() as database:
                 database.execute("DELETE FROM event WHERE at < ?", (before,))

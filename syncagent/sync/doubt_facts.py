@@ -127,5 +127,8 @@ def _held(holds: Iterable[Hold]) -> dict[str, list[str]]:
 
 
 def _in_doubt(reasons: Iterable[Reason]) -> list[str]:
-    """Return the kinds of reasons for which a domain is in doubt: outdated data has a doubt of its own."""
-    return [str(reason.kind) for reason in reasons if reason.kind != "source-outdated"]
+    """Return the kinds of reasons for which a domain is in doubt.
+
+    Outdated data has a doubt of its own; a wrong clock says nothing about the answers.
+    """
+    return [str(reason.kind) for reason in reasons if reason.kind not in {"source-outdated", "clock"}]

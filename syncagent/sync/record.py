@@ -110,7 +110,7 @@ def published(config: Config, state: State, decision: Decision, tables: Publishe
             row = replace(row, changes_file=state.keep_changes(run.id, changes))
             changes = chain()
         state.record(row, finished, plan.holds, rows, changes)
-    state.forget(run.now - config.state.history)
+    state.forget(run.now, config.state.history)
 
 
 def _next_due(state: State, decision: Decision, plan: Plan, window: float, now: float) -> float | None:
