@@ -6,7 +6,7 @@ import re
 
 from syncagent.addresses import UnusableError, canonical, canonical_domain
 
-_FOREIGN = re.compile(r"\s*(?:sip|x500|x400|eum):(?=\s*\S)", re.IGNORECASE)
+_FOREIGN = re.compile(r'[\s"]*(?:sip|x500|x400|eum):(?=\s*\S)', re.IGNORECASE)
 _SEPARATOR = re.compile(r'[\s,;|<>"]')
 _BETWEEN = re.compile(r'[\s,;<>:"()|]+')
 _MARKED = re.compile(r"\{[A-Za-z0-9-]+(?:\.[A-Za-z0-9]+)?\}[^\s:,;|]+|\$[0-9a-z]{1,8}\$[^\s:,;|]+")
