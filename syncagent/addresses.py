@@ -42,11 +42,26 @@ _PLAIN = re.compile(r"(?!#)[a-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[a-z0-9!#$%&'*+/=?^_
 _PLAIN_LINE = re.compile(f"^{_PLAIN.pattern}$", re.MULTILINE)
 _QUOTED = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"@(.*)', re.DOTALL)
 _UNSAFE = re.compile(r"[\x00\r\n]")
-_SPECIAL = re.compile(r'[ \t()<>\[\]:;,"]')
+_SPECIAL = re.compile(r'[^ \t()<>\[\]:;,"]*([ \t()<>\[\]:;,"])')
+_SPECIAL_IN_DOMAIN = re.compile(r'(?!\[)[^ \t()<>:;,"]*([ \t()<>:;,"])')
+_ALONE = "write the address alone"
+_EACH = "write each address as an entry of its own"
+_INSTEAD = {
+    " ": f"{_ALONE}; remove the comment, or put it on a line of its own with #",
+    ",": _EACH,
+    ";": _EACH,
+    ":": f"{_ALONE}, without what is before or after it",
+    "<": f"{_ALONE}, without name and brackets",
+    "(": f"{_ALONE}, without comment",
+    '"': 'quote the whole local part, as in "a b"@example.com',
+}
+"""What to write instead of a spelling with this character outside quotes; ``_ALONE`` for any other."""
 _DOT_STRING = re.compile(r'[^\x00-\x20\x7f()<>\[\]:;,@\\".]+(?:\.[^\x00-\x20\x7f()<>\[\]:;,@\\".]+)*')
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _LITERAL = re.compile(r"\[[0-9a-z:.]{1,60}\]")
 _MAX_DOMAIN = 255
+_NO_DOMAIN = "has no domain: write one such as example.com"
+_MALFORMED = "has a malformed domain: expected letters, digits and hyphens with dots between, as in example.com"
 
 
 class UnusableError(ValueError):
@@ -74,7 +89,9 @@ def too_long(spelled: str) -> str:
     if len(spelled) * _SHRINK <= MAX_SPELLED:
         return ""
     octets = len(spelled) if spelled.isascii() else len(spelled.encode(errors="surrogatepass"))
-    return f"is {octets} octets long, over the {MAX_SPELLED} of the longest spelling" if octets > MAX_SPELLED else ""
+    if octets <= MAX_SPELLED:
+        return ""
+    return f"is {octets} octets long, over the {MAX_SPELLED} of the longest spelling: write one address, and no more"
 
 
 def check_length(spelled: str) -> None:
@@ -107,7 +124,8 @@ def _carefully(spelled: str) -> str:
         return _fitting(f"@{domain}")
     octets = len(local.encode(errors="surrogatepass"))
     if octets > _SHRINK * MAX_KEY:
-        raise UnusableError(f"has a local part of {octets} octets: its key is over the {MAX_KEY} of every table type")
+        text = f"has a local part of {octets} octets: its key is over the {MAX_KEY} of every table type; shorten it"
+        raise UnusableError(text)
     local = unicodedata.normalize("NFC", local).casefold().replace("\t", " ")
     if not _DOT_STRING.fullmatch(local):
         local = '"' + re.sub(r'(["\\])', r"\\\1", local) + '"'
@@ -120,33 +138,42 @@ def _split(spelled: str) -> tuple[str | None, str]:
     Raises UnusableError if the @ is missing or ambiguous, a quote is not closed, or a character is not allowed.
     """
     if _UNSAFE.search(spelled):
-        raise UnusableError("has a NUL, carriage return or line feed in it")
+        raise UnusableError("has a NUL, carriage return or line feed in it: remove it")
     if spelled.startswith('"'):
         quoted = _QUOTED.fullmatch(spelled)
         if not quoted:
-            raise UnusableError("has a quote that is not closed before the @")
+            raise UnusableError('has a quote that is not closed before the @: close it, as in "a b"@example.com')
+        _check_specials(_SPECIAL_IN_DOMAIN, quoted[2])
         return re.sub(r"\\(.)", r"\1", quoted[1], flags=re.DOTALL), quoted[2]
     local, at, domain = spelled.rpartition("@")
     if not at:
-        raise UnusableError("has no @")
+        raise UnusableError("has no @: write LOCALPART@DOMAIN")
     if "@" in local:
-        raise UnusableError("has more than one @")
-    special = _SPECIAL.search(local)
-    if special:
-        what = "white space" if special[0].isspace() else special[0]
-        raise UnusableError(f"has {what} outside quotes: is it a list, a comment or a name?")
+        raise UnusableError(f"has more than one @: {_EACH}")
+    _check_specials(_SPECIAL, local)
+    _check_specials(_SPECIAL_IN_DOMAIN, domain)
     return local or None, domain
+
+
+def _check_specials(specials: re.Pattern[str], text: str) -> None:
+    """Raise UnusableError if a part of an address has one of these characters."""
+    special = specials.match(text)
+    if special:
+        what = "white space" if special[1].isspace() else special[1]
+        instead = _INSTEAD.get(" " if special[1].isspace() else special[1], _ALONE)
+        raise UnusableError(f"has {what} outside quotes: {instead}")
 
 
 def _fitting(address: str) -> str:
     if address.startswith("#"):
-        raise UnusableError("starts with #, which Postfix reads as a comment: no table can hold it")
+        raise UnusableError("starts with #, which Postfix reads as a comment: no table can hold it; remove it")
     try:
         longest = longest_key(address)
     except UnicodeEncodeError:
-        raise UnusableError("is not valid Unicode") from None
+        raise UnusableError("is not valid Unicode: write it in UTF-8") from None
     if longest > MAX_KEY:
-        raise UnusableError(f"is {longest} octets long as a key, over the {MAX_KEY} that every table type takes")
+        text = f"is {longest} octets long as a key, over the {MAX_KEY} that every table type takes: shorten it"
+        raise UnusableError(text)
     return address
 
 
@@ -176,17 +203,17 @@ def domain_or_same(spelled: str) -> str:
 def _domain(spelled: str) -> tuple[str, str]:
     name = spelled.lower().removesuffix(".") if spelled.isascii() else _a_labels(spelled)
     if not name:
-        return "", "has no domain" if spelled.isascii() else "has a domain that IDNA does not allow"
+        return "", _NO_DOMAIN if spelled.isascii() else "has a domain that IDNA does not allow: correct it"
     if _LITERAL.fullmatch(name):
         return name, ""
     if len(name) > _MAX_DOMAIN:
-        return "", f"has a domain of {len(name)} octets, over {_MAX_DOMAIN}"
+        return "", f"has a domain of {len(name)} octets, over {_MAX_DOMAIN}: shorten it"
     labels = name.split(".")
     for label in labels:
         if not _LABEL.fullmatch(label) or label == "xn--":
-            return "", "has a malformed domain"
+            return "", _MALFORMED
     if all(label.isdigit() for label in labels):
-        return "", "has a domain of digits only"
+        return "", "has a domain of digits only: write an IP address as [192.0.2.1]"
     return name, ""
 
 

@@ -31,12 +31,19 @@ SAMPLE = 20
 
 
 class Reject(Struct, frozen=True):
-    """An entry that cannot be a recipient, and the reason."""
+    """An entry that cannot be a recipient, and the reason.
+
+    ``digest`` identifies source and entry, "" if unknown. ``place`` is where it is, for people. ``held``: it is neither
+    approved nor ignored.
+    """
 
     spelled: str
     reason: str
     source: str = ""
     key: str = ""
+    digest: str = ""
+    place: str = ""
+    held: bool = False
 
 
 class Snapshot(Struct, frozen=True):
@@ -144,6 +151,10 @@ class SourceReport(Struct, frozen=True):
     """When the data in use is outdated by its own dates, in seconds since the epoch; 0 if it has none that count."""
     outdated: bool = False
     """Whether that time has come. It is independent of ``state``: the source answers, but with old data."""
+    rejected_held: int = 0
+    """Number of the rejected entries that are held: no person approved them, and the key ``ignore`` matches none."""
+    rejected_ignored: int = 0
+    """Number of the rejected entries that the key ``ignore`` matches."""
 
 
 class Counts(Struct, frozen=True, kw_only=True):
@@ -186,7 +197,7 @@ ReasonKind = Literal[
     "catch-all",
     "canary",
     "empty-map",
-    "rejects",
+    "rejects",  # of 0.1.0
     "domain",
     "doubt",
     "half",
@@ -231,6 +242,8 @@ class Reason(Struct, frozen=True):
     approvable: bool = True
     subjects: tuple[str, ...] = ()
     """The domain, sources, canary or catch-alls concerned."""
+    rejects: tuple[Reject, ...] = ()
+    """The first of the rejected entries."""
     loss: Loss | None = None
     configured: bool = True
     """False if the domain is no longer in relay_domains."""
@@ -251,7 +264,6 @@ NoteKind = Literal[
     "published-list-damaged",
     "snapshot-lost",
     "snapshot-damaged",
-    "more-rejects",
     "changes-differ",
     "map-changed",
     "map-changed-dry",
@@ -282,6 +294,9 @@ class Note(Struct, frozen=True):
 DOMAIN_HOLD = "relay_domains:"
 """Prefix of ``Hold.domain`` if the hold is of the relay domain itself, not of its recipients."""
 
+REJECTED_HOLD = "rejected:"
+"""Prefix of ``Hold.domain`` if the hold is of the rejected entries of a source, whose name follows."""
+
 
 LOSSES: tuple[ReasonKind, ...] = (
     "emptied",
@@ -305,7 +320,7 @@ class Shown(Struct, frozen=True):
 
 
 class Hold(Struct, frozen=True):
-    """Held removals of a domain's recipients, or the held removal of the relay domain itself.
+    """Held removals of a domain's recipients, the held removal of the relay domain itself, or held rejected entries.
 
     Times are in seconds since the epoch. ``approved_at`` is 0 without an approval. A hold of a kind in ``LOSSES`` is
     open for a time, in which further recipients join it, and then frozen. ``id`` is a digest of kind, domain and
@@ -374,6 +389,11 @@ class Hold(Struct, frozen=True):
         """True if the hold is of the relay domain itself, not of its recipients."""
         return self.domain.startswith(DOMAIN_HOLD)
 
+    @property
+    def rejecting(self) -> str:
+        """The source if the hold is of its rejected entries, else an empty string."""
+        return self.domain.removeprefix(REJECTED_HOLD) if self.domain.startswith(REJECTED_HOLD) else ""
+
     def without_id(self) -> Hold:
         """Return the hold with an empty ID. An unrecorded hold cannot be approved."""
         return replace(self, id="")
@@ -429,11 +449,17 @@ class Doubt(Struct, frozen=True):
 
 
 class Lack(Struct, frozen=True):
-    """An obstacle to a first run: a failing source, a relay domain without recipients, or a canary in no source."""
+    """An obstacle to a first run.
 
-    kind: Literal["source", "domain", "canary"]
+    A failing source, a relay domain without recipients, a canary in no source, or ``count`` rejected entries of a
+    source, of which ``reject`` is the first.
+    """
+
+    kind: Literal["source", "domain", "canary", "rejected"]
     subject: str
     detail: str = ""
+    count: int = 0
+    reject: Reject | None = None
 
 
 class Refusal(Struct, frozen=True):
@@ -441,14 +467,18 @@ class Refusal(Struct, frozen=True):
 
     ``unknown``: no hold has the ID; ``holds`` are the current IDs. ``domain-first``: ``first``, the hold of the relay
     domain itself, must be approved before or with it. ``with``: it is approved with ``first``. ``final``: ``reason``
-    cannot be overruled.
+    cannot be overruled. ``names-recipient``: ``reject``, an entry of the hold, has ``address``, which is published;
+    ``pattern`` of the source's key ``ignore`` leaves the entry out, "" if no pattern may.
     """
 
-    kind: Literal["unknown", "domain-first", "with", "final"]
+    kind: Literal["unknown", "domain-first", "with", "final", "names-recipient"]
     hold_id: str
     holds: tuple[str, ...] = ()
     first: Hold | None = None
     reason: Reason | None = None
+    reject: Reject | None = None
+    address: str = ""
+    pattern: str = ""
 
 
 class DomainChange(Struct, frozen=True):

@@ -12,7 +12,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created
 
 from syncagent import privileges
 from syncagent.files import atomic as files
-from syncagent.model import DOMAIN_HOLD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,6 +70,9 @@ def _registry(status: Status) -> CollectorRegistry:
     by("source", "source_outdated", "Whether the source's data is outdated by its own dates.", outdated)
     entries = {name: float(source.entries) for name, source in sources.items()}
     by("source", "source_entries", "Entries in the source's last whole answer.", entries)
+    rejected = {name: float(source.rejected_held) for name, source in sources.items()}
+    text = "Entries of the source that cannot be read as recipients, and that nobody has approved or ignored."
+    by("source", "rejected_entries", text, rejected)
     if status.doubt:
         doubtful, ages = status.doubt.domains, status.doubt.ages
         names = sorted(doubtful.union(status.domains))
@@ -96,7 +98,7 @@ def _kind(status: Status, kind: str) -> float:
 def _held(status: Status) -> dict[str, float]:
     held = dict.fromkeys(status.domains, 0.0)
     for hold in status.holds:
-        if hold.domain.startswith(DOMAIN_HOLD):
+        if not hold.is_of_recipients:
             continue
         held[hold.domain] = held.get(hold.domain, 0.0) + hold.count
     return held

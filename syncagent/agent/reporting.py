@@ -36,6 +36,7 @@ class Reporter:
         self._failing: dict[str, str] = {}
         self._failure = ""
         self._notes: frozenset[str] = frozenset()
+        self._rejected: dict[str, int] = {}
         self._alarms: dict[str, Alarm] = {}
         self._in_doubt: frozenset[str] = frozenset()
         self._wrong: dict[str, str] = {}
@@ -159,10 +160,21 @@ class Reporter:
         self._failure = failure
         for source in result.sources:
             self._log_source(source)
+        self._log_rejected(result)
         notes = frozenset(result.notes)
         for note in sorted(notes - self._notes):
             self._log.warning("note", text=note)
         self._notes = notes
+
+    def _log_rejected(self, result: SyncResult) -> None:
+        """Log the rejected entries of each source that are held, with the first of them, when they change."""
+        for source in result.sources:
+            sample = [one for one in result.reject_sample if one.held and one.source == source.name]
+            known = hash((source.rejected_held, tuple(reject.digest for reject in sample)))
+            if source.rejected_held and self._rejected.get(source.name) != known:
+                entries = [messages.rejected_entry(reject) for reject in sample]
+                self._log.warning("rejected", source=source.name, count=source.rejected_held, entries=entries)
+            self._rejected[source.name] = known
 
     def _log_source(self, source: SourceReport) -> None:
         """Log that a source begins to fail, fails for another reason, or has recovered."""

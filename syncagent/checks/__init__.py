@@ -89,7 +89,7 @@ def _state_is_intact(context: Context) -> Iterator[Finding]:
     """Set ``context.ledger``; yield an error if the state is damaged or cannot be read."""
     try:
         with reading(context.config.state.directory) as context.ledger:
-            pass
+            context.approved = {name: context.ledger.approved_rejects(name) for name in context.config.sources}
     except LedgerError as failure:
         yield error(str(context.config.state.directory), str(failure), context.sync)
 
@@ -97,13 +97,16 @@ def _state_is_intact(context: Context) -> Iterator[Finding]:
 def _sources_are_asked(context: Context) -> Iterator[Finding]:
     """Fetch every source into ``context.reports``; yield an error if the fetched data cannot be stored."""
     try:
-        context.reports = tuple(_fetch(context))
+        answers = _fetch(context)
     except (SyncagentError, OSError) as failure:
         yield error("", f"the answers of the sources cannot be stored: {failure}")
+    else:
+        context.reports = tuple(answer.report for answer in answers)
+        context.rejected = {answer.report.name: answer.rejected for answer in answers}
 
 
-def _fetch(context: Context) -> Sequence[SourceReport]:
-    """Fetch every source in full, as a first run does, and return the reports; the data is discarded.
+def _fetch(context: Context) -> Sequence[fetch.Fetched]:
+    """Fetch every source in full, as a first run does, and return the answers; their lists are discarded.
 
     The circuit breaker applies: a source that rejected the credentials less than an hour ago is not contacted.
     """
@@ -111,9 +114,11 @@ def _fetch(context: Context) -> Sequence[SourceReport]:
         spool = Path(directory)
         known = context.ledger.sources if context.ledger else {}
         without_data = {name: replace(state, snapshot=None, validator=None) for name, state in known.items()}
-        fetcher = fetch.Fetcher(spool, spool, spool, "check", time.time(), context.options.report)
+        fetcher = fetch.Fetcher(
+            spool, spool, spool, "check", time.time(), context.options.report, approved=context.approved
+        )
         answers = fetcher.all(context.config.sources, without_data)
-        return [fetch.with_age(answer, context.config.sources, fetcher.now).report for answer in answers]
+        return [fetch.with_age(answer, context.config.sources, fetcher.now) for answer in answers]
 
 
 def _left_to_do(finding: Finding) -> Finding:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,11 +25,12 @@ from syncagent.sync import tables
 from syncagent.values.types import INDEX_SUFFIX, TableName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from syncagent.config.tables import Config
     from syncagent.model import SourceReport
     from syncagent.state.database import Ledger
+    from syncagent.state.rejects import Rejected
     from syncagent.values.types import MapName
 
 DEFAULT_RESTRICTIONS = "permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination"
@@ -53,13 +54,17 @@ class Options:
 class Context:
     """The data that the checks of a run share; cached properties are read once.
 
-    The first checks set ``ledger``, None if the state cannot be read, and ``reports``.
+    The first checks set ``ledger``, None if the state cannot be read, ``approved``, ``reports`` and ``rejected``.
     """
 
     config: Config
     options: Options
     reports: tuple[SourceReport, ...] = ()
     ledger: Ledger | None = None
+    approved: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """The digests of the rejected entries that a person approved, by source."""
+    rejected: Mapping[str, Rejected] = field(default_factory=dict)
+    """The rejected entries in the answers of the sources."""
 
     @cached_property
     def live(self) -> LivePostfix:

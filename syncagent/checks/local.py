@@ -14,6 +14,8 @@ from syncagent.files import atomic as files
 from syncagent.postfix.commands import tool
 from syncagent.privileges import AGENT, has_agent
 from syncagent.privileges.accounts import user_name
+from syncagent.state import messages
+from syncagent.sync import rejected
 from syncagent.values.types import INDEX_SUFFIX, SecretFile
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
     from syncagent.checks.context import Context
     from syncagent.checks.finding import Finding, Step
+
+_SHOWN = 3
 
 
 def configuration(context: Context) -> Iterator[Finding]:
@@ -201,6 +205,25 @@ def recipients_are_listed(context: Context) -> Iterator[Finding]:
         yield warning(report.name, text, Person(text="list such addresses in a file source"), remedy)
 
 
+def rejected_entries(context: Context) -> Iterator[Finding]:
+    """Yield a warning for each source with rejected entries that nobody has approved, and "ok" for other rejects."""
+    for report in context.reports:
+        found = context.rejected[report.name]
+        counts = messages.rejected_counts(report.rejected, report.rejected_held, report.rejected_ignored)
+        if found.held:
+            such = "; ".join(map(messages.rejected_entry, found.sample[:_SHOWN]))
+            yield warning(report.name, f"{counts}: {such}", *_of_rejects(context, report.name))
+        elif report.rejected:
+            yield ok(report.name, counts)
+
+
+def _of_rejects(context: Context, name: str) -> Iterator[Step]:
+    yield Person(text="correct these entries at their source")
+    hold_id = rejected.hold_id(name, context.rejected[name].digests)
+    if context.ledger and hold_id in context.ledger.holds:
+        yield Shell(command=context.config.command("approve", hold_id), when="or, if they are no recipients,")
+
+
 PATHS_ARE_OURS = Check(
     "paths-are-ours",
     "Nobody else can change what the paths to the state and the tables lead to",
@@ -217,4 +240,5 @@ CHECKS = (
     Check("postmap-is-there", "postmap, which indexes the map, is installed", postmap_is_there),
     Check("sources-answer", "Every source gives its whole answer", sources_answer),
     Check("recipients-are-listed", "Every source lists all its recipients", recipients_are_listed),
+    Check("rejected-entries", "Every entry of the sources can be read", rejected_entries),
 )

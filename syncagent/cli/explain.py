@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import unicodedata
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -16,11 +17,13 @@ from syncagent.postfix.commands import CommandError
 from syncagent.postfix.live import LivePostfix, unused_address
 from syncagent.postfix.rcpt_answer import Smtpd
 from syncagent.postfix.table import Target
-from syncagent.state import history
+from syncagent.state import history, rejects
 from syncagent.state.database import ledger_errors, reading
 from syncagent.state.doubts import Doubts
-from syncagent.state.snapshot import escape, rejects_of, unescape
+from syncagent.state.fields import MAX_FIELD, MAX_REJECT, escape, unescape
+from syncagent.state.snapshot import rejects_of
 from syncagent.sync.missing import HOLD, Kept
+from syncagent.values.spellings import addresses_in
 from syncagent.values.types import Domain
 
 if TYPE_CHECKING:
@@ -102,7 +105,7 @@ def explain(config: Config, spelled: str) -> Explanation:
         reasons += _out_of_scope(config, address, said)
         reasons += _kept(config, finished, address, holds.values())
     with ledger_errors(config.state.directory):
-        reasons += _rejected(snapshots, spelled, address)
+        reasons += _rejected(config, snapshots, spelled, address)
     happened = tuple(history.of_address(config, address)) if address else ()
     if address and not said and not happened and not reasons:
         since_when = f"history since {_date(first)}" if first else "no history yet"
@@ -138,7 +141,7 @@ def _too_long(config: Config, spelled: str, reason: str) -> Explanation:
         canonical="",
         published=False,
         said=(),
-        reasons=(f"no table can have it: it {reason}", *_rejected(snapshots, spelled, "")),
+        reasons=(f"no table can have it: it {reason}", *_rejected(config, snapshots, spelled, "")),
         since=0.0,
         happened=(),
         asked=(),
@@ -211,17 +214,28 @@ def _kept(config: Config, finished: Finished | None, address: str, holds: Collec
                 yield f"{when}; it stays for now (limits.removal_grace)"
 
 
-def _rejected(snapshots: dict[str, Path], spelled: str, address: str) -> Iterator[str]:
-    """Yield a sentence for each entry of a source that has this spelling or address and was rejected.
+def _rejected(config: Config, snapshots: dict[str, Path], spelled: str, address: str) -> Iterator[str]:
+    """Yield a sentence for each rejected entry of a source that is this spelling, or has the address as a word.
 
     Raises OSError if a snapshot cannot be read.
     """
     starts = (spelled, spelled.strip())  # of a long spelling a snapshot stores only the start
-    spellings = ({unescape(escape(start)).strip().lower() for start in starts} | {address}) - {""}
+    limits = (MAX_FIELD, MAX_REJECT)
+    spellings = {unescape(escape(start, limit)).strip().lower() for start in starts for limit in limits} | {address}
     for name, path in snapshots.items():
-        for reject in rejects_of(path):
-            if unescape(reject.spelled).strip().lower() in spellings:
-                yield f"source {name} has it ({unescape(reject.key)}), and it was rejected: it {reject.reason}"
+        source = config.sources.get(name)
+        domains = tuple(map(str, getattr(source.own, "domains", ()))) if source else ()
+        for reject in rejects_of(path, name):
+            text = rejects.text_of(reject)
+            if text.lower() in spellings - {""} or (address and _names(text, address, domains)):
+                place = rejects.placed(reject, rejects.origin(source)).place
+                yield f"{place} has it, rejected because it {reject.reason}"
+
+
+def _names(text: str, address: str, domains: tuple[str, ...]) -> bool:
+    """True if a text has the address as a word. Most texts do not have its local part."""
+    local = address.rpartition("@")[0].strip('"')
+    return local in unicodedata.normalize("NFC", text).casefold() and address in addresses_in(text, domains)
 
 
 def _by_base(snapshots: dict[str, Path], base: str) -> Iterator[str]:

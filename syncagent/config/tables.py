@@ -180,7 +180,7 @@ class Tables(Struct, frozen=True, kw_only=True):
     metrics: Metrics = Metrics()
 
 
-_DECIDES = ("confirm_after",)
+_DECIDES = ("confirm_after", "ignore")
 """Keys of a source that decide which of its recipients are published, and are no part of its digest."""
 
 

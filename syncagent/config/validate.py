@@ -16,6 +16,7 @@ from msgspec import UNSET
 from syncagent.addresses import within
 from syncagent.config.own_files import OwnFiles
 from syncagent.values.partial import UnusableError, elements
+from syncagent.values.patterns import matched_address
 from syncagent.values.quoting import quoted
 from syncagent.values.types import DOUBT_FILES, Domain, spell_seconds
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from syncagent.values.types import MapName
 
     Problems = Iterator[tuple[Keys, str]]
+
+
+_SAMPLE_DOMAIN = "example.com"
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +292,20 @@ def _source_domain_outside(parts: Parts, name: str) -> Problems:
             yield ("sources", name, "relay_domains"), f"{domain} is not in postfix.relay_domains"
 
 
-SOURCE_RULES = (_source_interval, _source_domain_outside)
+def _ignored_address(parts: Parts, name: str) -> Problems:
+    """Yield a problem for each pattern of ``ignore`` that matches an address that could be published."""
+    domains = (_SAMPLE_DOMAIN, *map(str, elements(parts.postfix, "relay_domains")))
+    for pattern in elements(parts.sources[name], "ignore"):
+        address = matched_address(pattern, domains)
+        if address:
+            text = f"{quoted(pattern)} matches {address}, which could be published"
+            remedy = "put what makes the entry no address into the pattern, or an address into postfix.exclude"
+            yield ("sources", name, "ignore"), f"{text}: {remedy}"
+        elif not pattern:
+            yield ("sources", name, "ignore"), 'expected a pattern such as "* (left)", got ""'
+
+
+SOURCE_RULES = (_source_interval, _source_domain_outside, _ignored_address)
 
 
 def _percent_problem(table: Keys, percent: float) -> Problems:

@@ -97,6 +97,10 @@ class Common(Struct, frozen=True, kw_only=True):
     Last-Modified does not count; "0s": any age."""
     deadline: Duration | None = None
     """How long a fetch may take; 120s unless set."""
+    ignore: tuple[str, ...] = ()
+    """Patterns of rejected entries that are no recipients, such as "* (left)": they are counted, and nothing is held
+    for them. `*`, `?` and `[...]` are as in a shell; upper and lower case are the same. A pattern may not match an
+    address that could be published."""
     every: Duration | None = None
     """How often the agent fetches it; as schedule.every or schedule.cron say unless set."""
     relay_domains: tuple[Domain, ...] = ()
@@ -109,7 +113,7 @@ class Common(Struct, frozen=True, kw_only=True):
     that its answers are whole, as by an end line; "0s": only the grace."""
 
 
-NOT_FETCHED = ("confirm_after", "content_max_age", "relay_domains", "unlisted")
+NOT_FETCHED = ("confirm_after", "content_max_age", "ignore", "relay_domains", "unlisted")
 """Keys of ``Common`` that do not change what a fetch returns: they are no part of a source's digest."""
 
 
@@ -130,8 +134,12 @@ class Sink(Protocol):
     def put(self, entries: Iterable[Entry]) -> None:
         """Add entries. An entry whose address is malformed is recorded as a reject."""
 
-    def reject(self, spelled: str, reason: str, key: str) -> None:
-        """Record a value that cannot be read as an address. The reason is a predicate, such as "is not UTF-8"."""
+    def reject(self, spelled: str, reason: str, key: str, raw: bytes | None = None) -> None:
+        """Record a value that cannot be read as an address.
+
+        The reason is a predicate, such as "is not UTF-8", and says what to write instead. ``raw`` are the octets of the
+        entry if ``spelled`` is not all of it: they decide whether it is an entry that a person has approved.
+        """
 
     def put_keys(self, keys: Iterable[str]) -> None:
         """Record keys of objects without addresses, for a source that compares keys with ``unknown``."""

@@ -7,12 +7,20 @@ in ``BAD_INPUT`` of tests/sources/test_formats.py, a line in the documentation, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, repeat
 from typing import TYPE_CHECKING
 
-from syncagent.addresses import MAX_SPELLED, UnusableError, canonical_domain, too_long
+from syncagent.addresses import (
+    MAX_SPELLED,
+    UnusableError,
+    canonical,
+    canonical_all,
+    canonical_domain,
+    check_length,
+    too_long,
+)
 from syncagent.errors import DamagedError, FailureKind, SourceError
 from syncagent.postfix import table_text
 
@@ -57,28 +65,36 @@ class Input:
     name: str
     prefix: str
 
-    def entries(self, spelled: str, number: int) -> Iterator[Entry]:
-        """Yield the entry of an address on line ``number``; for a bare local part see ``completed``."""
-        return self.completed((spelled, f"{self.prefix}{number}", ""))
+    def entries(self, spelled: str, number: int, raw: bytes) -> Iterator[Entry]:
+        """Yield the entry of an address on line ``number``: a bare local part at each configured domain.
 
-    def completed(self, entry: Entry) -> Iterator[Entry]:
-        """Yield an entry at each configured domain for a bare local part. Otherwise yield the entry unchanged.
-
-        Without domains, and for a local part that is too long, the entry is unchanged too.
+        ``raw`` are the octets as they are in the text, for the reject of what is no address.
         """
-        local, key, label = entry
-        if "@" in local or not self.options.domains or too_long(local):
-            yield entry
+        if "@" not in spelled and self.options.domains:
+            yield from self.at_domains(spelled, number, raw)
+        elif spelled.encode() == raw:  # the sink rejects it by the same octets
+            yield spelled, f"{self.prefix}{number}", ""
         else:
-            yield from ((f"{local}@{domain}", key, label) for domain in self.options.domains)
+            yield from self._checked(spelled, (spelled,), number, raw)
 
-    def at_domains(self, local: str, number: int) -> Iterator[Entry]:
+    def at_domains(self, local: str, number: int, raw: bytes) -> Iterator[Entry]:
         """Yield an entry for the local part at each configured domain."""
-        yield from ((f"{local}@{domain}", f"{self.prefix}{number}", "") for domain in self.options.domains)
+        yield from self._checked(local, [f"{local}@{domain}" for domain in self.options.domains], number, raw)
 
-    def reject(self, octets: bytes, reason: str, number: int) -> None:
-        """Record a reject with the first MAX_SPELLED octets of its spelling."""
-        self.sink.reject(octets[:MAX_SPELLED].decode(errors="backslashreplace"), reason, f"{self.prefix}{number}")
+    def _checked(self, spelled: str, addresses: Sequence[str], number: int, raw: bytes) -> Iterator[Entry]:
+        """Yield an entry for each of these addresses, unless the first of them is none: then record one reject."""
+        try:
+            check_length(spelled)
+            canonical(addresses[0])
+        except UnusableError as error:
+            self.reject(spelled.encode(errors="surrogatepass"), str(error), number, raw)
+        else:
+            yield from ((address, f"{self.prefix}{number}", "") for address in addresses)
+
+    def reject(self, octets: bytes, reason: str, number: int, raw: bytes | None = None) -> None:
+        """Record a reject with the first MAX_SPELLED octets of its spelling. ``raw`` are all octets of the entry."""
+        spelled = octets[:MAX_SPELLED].decode(errors="backslashreplace")
+        self.sink.reject(spelled, reason, f"{self.prefix}{number}", octets if raw is None else raw)
 
 
 def lines(chunks: Iterable[bytes], source: Input) -> Iterator[list[Entry]]:
@@ -95,10 +111,22 @@ def lines(chunks: Iterable[bytes], source: Input) -> Iterator[list[Entry]]:
         batch = list(zip(spelled, keys, repeat("")))
         if b"#" in chunk or not all(spelled):
             batch = [entry for entry in batch if entry[0] and entry[0][0] != "#"]
-        if source.options.domains:
-            batch = [completed for entry in batch for completed in source.completed(entry)]
+        trimmed = "\n".join(spelled).encode() != chunk.removesuffix(b"\n")
+        if source.options.domains or (trimmed and canonical_all([entry[0] for entry in batch]) is None):
+            batch = _one_by_one(chunk, spelled, source, number)
         yield batch
         number += len(spelled)
+
+
+def _one_by_one(chunk: bytes, spelled: list[str], source: Input, number: int) -> list[Entry]:
+    """Return the entries of a chunk, each line checked. ``spelled`` are its lines, ``number`` that of those before."""
+    raw = chunk.removesuffix(b"\n").split(b"\n")
+    return [
+        entry
+        for at, (text, octets) in enumerate(zip(spelled, raw, strict=True), number + 1)
+        if text and text[0] != "#"
+        for entry in source.entries(text, at, octets)
+    ]
 
 
 def _decoded(chunk: bytes, source: Input, number: int) -> list[str]:
@@ -117,7 +145,7 @@ def _decoded(chunk: bytes, source: Input, number: int) -> list[str]:
 
 
 def _decoded_line(line: bytes, source: Input, number: int) -> str:
-    return "" if line.lstrip().startswith(b"#") else _text(line.strip(), source, number).strip(_SPACE)
+    return "" if line.lstrip().startswith(b"#") else _text(line.strip(), source, number, line).strip(_SPACE)
 
 
 def _postmap(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
@@ -129,18 +157,19 @@ def _postmap(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
 def _table_line(number: int, line: bytes, source: Input) -> Iterator[Entry]:
     parts = table_text.split(line)
     if parts is None:
-        source.reject(line, "has an unclosed quote", number)
+        source.reject(line, "has an unclosed quote: close it", number)
         return
     key, value = parts
     spelled = _text(key, source, number)
     if not spelled:
         return
     if not value:
-        source.reject(key, "has no value: Postfix ignores such a line", number)
+        reason = "has no value: Postfix ignores such a line; write a value such as OK behind it"
+        source.reject(key, reason, number, line)
     elif _is_domain(spelled, source.options.domains):
         source.sink.ignore(1)
     else:
-        yield from source.entries(spelled, number)
+        yield from source.entries(spelled, number, key)
 
 
 def _is_domain(key: str, own: tuple[str, ...]) -> bool:
@@ -164,7 +193,7 @@ def _aliases(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
         if name is None:
             source.reject(line, 'is not "NAME: VALUE", see aliases(5)', number)
         elif spelled := _text(name[1], source, number):
-            yield from source.at_domains(spelled, number)
+            yield from source.at_domains(spelled, number, name[1])
 
 
 def _passwd(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
@@ -175,11 +204,11 @@ def _passwd(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
             continue
         if len(fields) != _PASSWD_FIELDS or not fields[2].isdigit() or len(fields[2]) > _UID_DIGITS:
             name = fields[0]  # the next field may be a password hash
-            source.reject(name, 'is not "NAME:PASSWORD:UID:GID:GECOS:HOME:SHELL", see passwd(5)', number)
+            source.reject(name, 'is not "NAME:PASSWORD:UID:GID:GECOS:HOME:SHELL", see passwd(5)', number, line)
         elif int(fields[2]) < source.options.min_uid:
             source.sink.ignore(1)
         elif spelled := _text(fields[0], source, number):
-            yield from source.at_domains(spelled, number)
+            yield from source.at_domains(spelled, number, fields[0])
 
 
 def _csv(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
@@ -215,11 +244,16 @@ def _column(heads: list[str], source: Input) -> int:
 def _cell(row: list[str], at: int, source: Input, number: int) -> Iterator[Entry]:
     if len(row) <= at:
         shown = f"(record with {len(row)} columns)".encode()  # their content may be secret
-        source.reject(shown, f'has no column "{source.options.column}"', number)
-    elif not row[at].strip():
+        raw = source.options.delimiter.join(row).encode(errors="surrogateescape")
+        reason = f'has no column "{source.options.column}": write one, which may be empty, or correct the delimiter'
+        source.reject(shown, reason, number, raw)
+        return
+    if not row[at].strip():
         source.sink.ignore(1)  # a person without a mailbox
-    elif spelled := _text(row[at].strip(_SPACE).encode(errors="surrogateescape"), source, number):
-        yield from source.entries(spelled, number)
+        return
+    raw = row[at].encode(errors="surrogateescape")
+    if spelled := _text(row[at].strip(_SPACE).encode(errors="surrogateescape"), source, number, raw):
+        yield from source.entries(spelled, number, raw)
 
 
 def _logical(chunks: Iterable[bytes], source: Input) -> Iterator[tuple[int, bytes]]:
@@ -234,15 +268,15 @@ def _physical(chunks: Iterable[bytes]) -> Iterator[bytes]:
     return (line for chunk in chunks for line in chunk.removesuffix(b"\n").split(b"\n"))
 
 
-def _text(octets: bytes, source: Input, number: int) -> str:
+def _text(octets: bytes, source: Input, number: int, raw: bytes | None = None) -> str:
     """Return a field as text. If it is not UTF-8 or too long, record a reject and return an empty string."""
     try:
         text = octets.decode()
         reason = too_long(text)
     except UnicodeDecodeError:
-        text, reason = "", "is not UTF-8"
+        text, reason = "", "is not UTF-8: save the list as UTF-8"
     if reason:
-        source.reject(octets, reason, number)
+        source.reject(octets, reason, number, raw)
         return ""
     return text
 

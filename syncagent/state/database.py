@@ -27,7 +27,7 @@ from syncagent.state.identity import Gap, Identity
 from syncagent.state.records import DoubtRecord, Event, Finished, ListFile, RunRow
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from syncagent.model import NoteKind
     from syncagent.state.records import DomainRow
@@ -53,6 +53,12 @@ CREATE TABLE IF NOT EXISTS doubt (address TEXT PRIMARY KEY, domain TEXT NOT NULL
 CREATE TABLE IF NOT EXISTS event (at REAL NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL, detail TEXT NOT NULL);
 """
 """Tables that are created when a doubt table is first published."""
+_OF_REJECTS = """
+CREATE TABLE IF NOT EXISTS held_reject (hold TEXT NOT NULL, digest TEXT NOT NULL, PRIMARY KEY (hold, digest));
+CREATE TABLE IF NOT EXISTS approved_reject (source TEXT NOT NULL, digest TEXT NOT NULL, at REAL NOT NULL,
+    PRIMARY KEY (source, digest));
+"""
+"""Tables that are created when rejected entries are first held."""
 _MIGRATION = "ALTER TABLE recipient ADD COLUMN sources TEXT NOT NULL DEFAULT '';"
 VERSION = 2
 _READ_AT_ONCE = {"source": {"name", "state"}, "hold": {"id", "state"}, "meta": {"key", "value"}}
@@ -337,8 +343,9 @@ class Ledger:
             database.executemany("INSERT INTO hold VALUES (?, ?)", [(hold.id, _encode(hold)) for hold in holds])
             gone = [(name,) for name in self.sources if name not in finished.snapshots]
             database.executemany("DELETE FROM source WHERE name = ?", gone)
-            if gone and self._has_table("concern"):
-                database.executemany("DELETE FROM concern WHERE source = ?", gone)
+            for table in ("concern", "approved_reject") if gone else ():
+                if self._has_table(table):
+                    database.executemany(f"DELETE FROM {table} WHERE source = ?", gone)  # noqa: S608 - our names
             rows = [
                 (run.id, run.started, row.domain, row.before, row.added, row.removed, row.approved) for row in changes
             ]
@@ -366,6 +373,45 @@ class Ledger:
         with self._transaction() as database:
             database.execute("INSERT OR REPLACE INTO meta VALUES ('identity', ?)", (_encode(identity),))
         self.identity = identity
+
+    def approved_rejects(self, source: str) -> frozenset[str]:
+        """Return the digests of the rejected entries of a source that a person has approved."""
+        if not self._has_table("approved_reject"):
+            return frozenset()
+        rows = self._rows("SELECT digest FROM approved_reject WHERE source = ?", (source,))
+        return frozenset(digest for (digest,) in rows)
+
+    def approve_rejects(self, source: str, digests: Iterable[str], now: float) -> None:
+        """Record the approval of rejected entries of a source, at time ``now``."""
+        rows = [(source, digest, now) for digest in digests]
+        if rows:
+            with self._transaction() as database:
+                database.executemany("INSERT OR REPLACE INTO approved_reject VALUES (?, ?, ?)", rows)
+
+    def held_rejects(self, hold_id: str) -> frozenset[str]:
+        """Return the digests of the rejected entries that were held under an ID."""
+        if not self._has_table("held_reject"):
+            return frozenset()
+        rows = self._rows("SELECT digest FROM held_reject WHERE hold = ?", (hold_id,))
+        return frozenset(digest for (digest,) in rows)
+
+    def save_held_rejects(self, held: Mapping[str, Collection[str]]) -> None:
+        """Record the digests of the entries that holds are of, by ID, before the holds are recorded.
+
+        Those of IDs that no recorded hold has or had are deleted.
+        """
+        if held and not self._has_table("held_reject"):
+            self._database.executescript(f"BEGIN IMMEDIATE; {_OF_REJECTS} COMMIT")
+        if not self._has_table("held_reject"):
+            return
+        known = {hold for (hold,) in self._rows("SELECT DISTINCT hold FROM held_reject")}
+        shown = {one.id for hold in self.holds.values() for one in hold.shown}
+        over = [(hold,) for hold in known - held.keys() - self.holds.keys() - shown]
+        rows = [(hold, digest) for hold, digests in held.items() if hold not in known for digest in digests]
+        if over or rows:
+            with self._transaction() as database:
+                database.executemany("DELETE FROM held_reject WHERE hold = ?", over)
+                database.executemany("INSERT OR IGNORE INTO held_reject VALUES (?, ?)", rows)
 
     def begin_doubt(self) -> None:
         """Create the tables that doubt needs, unless they exist."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -14,7 +15,7 @@ from syncagent.values.types import spell_seconds
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from syncagent.model import DoubtKind, Hold, Lack, Loss, Note, NoteKind, Reason, ReasonKind, Refusal
+    from syncagent.model import DoubtKind, Hold, Lack, Loss, Note, NoteKind, Reason, ReasonKind, Refusal, Reject
     from syncagent.state.doubt_groups import DoubtGroup
     from syncagent.state.doubt_status import DoubtStatus
     from syncagent.state.identity import Why
@@ -23,12 +24,19 @@ if TYPE_CHECKING:
 EMPTY_MAP = "there is no recipient at all; an empty map refuses everybody, and is never published"
 _ALWAYS_HELD = "an empty map is never published"
 _SHOWN = 3
+_LONGEST = 200
+"""Maximum number of characters shown of a rejected entry."""
 _CANARY_REMEDY = "correct the source, or limits.canaries"
 
 
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun: ``1 recipient``, ``2,000 recipients``."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def entries(count: int, what: str = "") -> str:
+    """Return a count of entries: ``1 entry``, ``2 rejected entries``."""
+    return f"{count:,} {what}{'entry' if count == 1 else 'entries'}"
 
 
 def moment(seconds: float) -> str:
@@ -50,6 +58,8 @@ def held(hold: Hold) -> str:
         return f"the removal of the relay domain {hold.domain.removeprefix(DOMAIN_HOLD)}"
     if hold.is_of_all:
         return "every removal"
+    if hold.rejecting:
+        return f"{entries(hold.count, 'rejected ')} of source {hold.rejecting}"
     return f"{counted(hold.count, 'removal')} of {hold.domain}"
 
 
@@ -72,6 +82,20 @@ def _empty_map(_: Reason) -> str:
 
 def _rejects(reason: Reason) -> str:
     return f"the source {reason.subjects[0]} rejects more than before: missing recipients may be among them"
+
+
+def _rejected(reason: Reason) -> str:
+    """Return why a hold stands: of rejected entries, or of recipients that may be among them."""
+    source = reason.subjects[0]
+    if not reason.rejects:
+        return f"source {source} has rejected entries that nobody has approved: missing recipients may be among them"
+    return f"they cannot be read as recipients: {'; '.join(map(rejected_entry, reason.rejects))}"
+
+
+def rejected_entry(reject: Reject) -> str:
+    """Return a rejected entry for people: its place, its text, and the reason, which says what to write instead."""
+    place = f"{reject.place}: " if reject.place else ""
+    return f'{place}"{printable(reject.spelled, _LONGEST)}" {reject.reason}'
 
 
 def _emptied(reason: Reason) -> str:
@@ -160,6 +184,7 @@ _REASONS: dict[ReasonKind, Callable[[Reason], str]] = {
     "canary": _canary,
     "empty-map": _empty_map,
     "rejects": _rejects,
+    "rejected": _rejected,
     "emptied": _emptied,
     "catch-all": _catch_all,
     "domain": lambda reason: (_domain_gone if reason.approvable else _domain)(reason),
@@ -197,8 +222,8 @@ def waiting_for(hold: Hold) -> str:
 def to_approve(hold: Hold, command: str) -> str:
     """Return the remedy for a hold that may be approved. ``command`` is the command line that approves it."""
     if not hold.id:
-        return "to let them go: the next sync gives an ID to approve"
-    return f"to let them go: {command}"
+        command = "the next sync gives an ID to approve"
+    return f"{'if they are no recipients' if hold.rejecting else 'to let them go'}: {command}"
 
 
 def held_alarm(hold: Hold, command: str) -> str:
@@ -217,7 +242,26 @@ def refusal(refused: Refusal) -> str:
     if refused.first:
         text = f"{refused.hold_id} cannot be approved before {refused.first.id}, {held(refused.first)}"
         return f"{text}: approve that first, or both at once; nothing is approved"
+    if refused.reject:
+        return _names_recipient(refused, refused.reject)
     return f"{refused.hold_id} cannot be approved: {with_text(refused.reason).text if refused.reason else 'final'}"
+
+
+def _names_recipient(refused: Refusal, reject: Reject) -> str:
+    """Return the message that a rejected entry has the address of a published recipient."""
+    has = f"has {refused.address}, which is published" if refused.address else "is longer than what is recorded of it"
+    text = f"{refused.hold_id} cannot be approved: {reject.place} {has}: correct the entry at its source"
+    if not refused.pattern:
+        return f"{text}; nothing is approved"
+    key = f"ignore = [{toml_string(refused.pattern)}] in [sources.{reject.source}]"
+    return f"{text}, or, if it is no recipient, set {key}; nothing is approved"
+
+
+def toml_string(text: str) -> str:
+    """Return a text as a TOML string: literal if possible, since patterns have backslashes and quotes."""
+    if "'" not in text and text.isprintable():
+        return f"'{text}'"
+    return json.dumps(text)
 
 
 # --- doubt
@@ -239,6 +283,8 @@ def doubt_since(doubt: Doubt) -> str:
 
 
 def _doubt_of_hold(kind: str) -> str:
+    if kind == "rejected":
+        return "a source has entries here that cannot be read"
     return "the removal of the relay domain is held" if kind == "domain" else f"removals are held: {kind}"
 
 
@@ -446,6 +492,20 @@ def made_before(name: str, made: float, before: float) -> str:
     return f"{name or 'the list'} was {text}: it is an old one; run the program that makes it again"
 
 
+def rejected_counts(rejected: int, held: int, ignored: int) -> str:
+    """Return how many rejected entries are held, approved and ignored: ``3 rejected entries: 1 held, 2 approved``."""
+    parts = ((held, "held"), (rejected - held - ignored, "approved"), (ignored, "ignored by the key ignore"))
+    shown = ", ".join(f"{count:,} {what}" for count, what in parts if count > 0)
+    return f"{entries(rejected, 'rejected ')}{f': {shown}' if shown else ''}"
+
+
+def mostly_rejected(rejected: int, others: int, first: Reject) -> str:
+    """Return the message that more than half of a source's entries cannot be read as recipients."""
+    count = f"{rejected:,} of its {entries(rejected + others)}"
+    why = "more than half: is it the right file, column, attribute or format?"
+    return f"{count} cannot be read as recipients, {why} Such as {rejected_entry(first)}"
+
+
 # --- the first run
 
 
@@ -464,6 +524,9 @@ def lack(what: Lack) -> str:
             return f"the relay domain {what.subject} has no recipient"
         case "canary":
             return f"the canary {what.subject} is in no source"
+        case "rejected":
+            first = f", such as {rejected_entry(what.reject)}" if what.reject else ""
+            return f"source {what.subject} has {entries(what.count)} that cannot be read as recipients{first}"
 
 
 # --- notes
@@ -482,7 +545,6 @@ _NOTES: dict[NoteKind, str] = {
     "published-list-damaged": "{detail}; what is published is read from the map",
     "snapshot-lost": "the last list of the source {subject} is lost: {detail}; fetching it whole",
     "snapshot-damaged": "source {subject}: its last list is damaged: {detail}; the next run fetches it whole",
-    "more-rejects": "source {subject} has {count} entries that cannot be recipients, {before} before",
     "changes-differ": (
         "source {subject}: asked for everything, it differs in {count} addresses from what its changes had come to,"
         " such as {detail}; the whole answer counts"

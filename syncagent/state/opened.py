@@ -18,7 +18,7 @@ from syncagent.state.database import SPOOL, Ledger, ledger_errors
 from syncagent.values.types import state_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from syncagent.config.tables import Postfix
     from syncagent.model import Hold, SourceState
@@ -131,6 +131,12 @@ class DryState(State):
         """Do nothing, since this is a dry run."""
 
     def save_doubt(self, record: DoubtRecord) -> None:
+        """Do nothing, since this is a dry run."""
+
+    def approve_rejects(self, source: str, digests: Iterable[str], now: float) -> None:
+        """Do nothing, since this is a dry run."""
+
+    def save_held_rejects(self, held: Mapping[str, Collection[str]]) -> None:
         """Do nothing, since this is a dry run."""
 
     def add_doubtful(self, addresses: Iterable[tuple[str, str, float, float]]) -> None:

@@ -40,7 +40,9 @@ class Finished(Struct, frozen=True):
     next_due: float | None
     plan: Plan
     rejected: dict[str, int] = {}
-    """Accepted number of rejects by source. If a source has more, removals are held."""
+    """Accepted number of rejects by source. Older versions wrote it; it approves no entry."""
+    rejecting: dict[str, str] = {}
+    """The run in which the present rejected entries of a source, not approved, first stood, "" for older versions."""
     domains: tuple[str, ...] = ()
     domain_identities: Identities | None = None
     snapshot_files: dict[str, str] = {}

@@ -1,9 +1,10 @@
 """Snapshots: sorted files of a source's entries, ``address TAB key TAB label``, and of its rejects.
 
-A reject is a line without an address, ``TAB key TAB label``. Its label is the spelling, U+001F, and the reason. A
-key-only line, ``TAB key TAB``, is of an object without addresses: it is neither an entry nor a reject. A TAB sorts
-before every character that an address can start with, so these lines come first. Key, label and spelling are untrusted
-text of the source: they are escaped.
+A reject is a line without an address, ``TAB key TAB label``. Its label is the spelling, the reason, and the digest of
+source and octets of the entry, separated by U+001F. Lines of older versions have no digest. A key-only line,
+``TAB key TAB``, is of an object without addresses: it is neither an entry nor a reject. A TAB sorts before every
+character that an address can start with, so these lines come first. Key, label and spelling are untrusted text of the
+source: they are escaped. What may be a password in a spelling is left out.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from syncagent.errors import FailureKind, LedgerError, SourceError
 from syncagent.files import atomic, pipeline, sorted_lines
 from syncagent.model import ALL_DOMAINS, Reject, Snapshot
 from syncagent.state import incremental
+from syncagent.state.fields import MAX_FIELD, MAX_REJECT, escape, reject_digest, unescape
 from syncagent.state.incremental import Amendment
+from syncagent.values.spellings import is_foreign, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -29,8 +32,7 @@ if TYPE_CHECKING:
     from syncagent.files.sorted_lines import SortedFile
     from syncagent.model import Entry
 
-_CLIP = 500
-_REJECTED = "\x1f"  # between spelling and reason; not printable, so an escaped text never contains it
+_REJECTED = "\x1f"  # between the parts of a reject; not printable, so an escaped text never contains it
 _BATCH = 1000
 _KEY_ONLY = re.compile(rb"^\t[^\t\n]*\t$", re.MULTILINE)
 
@@ -38,9 +40,9 @@ _KEY_ONLY = re.compile(rb"^\t[^\t\n]*\t$", re.MULTILINE)
 class SnapshotWriter:
     """The Sink of one fetch: normalises the addresses of entries, and sorts the lines in a child process."""
 
-    def __init__(self, spool: Path, *, ignore_catch_alls: bool) -> None:
+    def __init__(self, spool: Path, *, ignore_catch_alls: bool, source: str = "") -> None:
         """Start without entries. ``spool`` is the directory for temporary files of the sorter."""
-        self._spool, self._ignore_catch_alls = spool, ignore_catch_alls
+        self._spool, self._ignore_catch_alls, self._source = spool, ignore_catch_alls, source
         self._abandoned = False
         self._sorter: pipeline.Sorter | None = None
         self._amendment: Amendment | None = None
@@ -78,9 +80,15 @@ class SnapshotWriter:
             lines.append(f"{address}\t{escape(key)}\t{escape(label)}\n")
         self._write("".join(lines))
 
-    def reject(self, spelled: str, reason: str, key: str) -> None:
-        """Record a reject; see Sink."""
-        self._write(f"\t{escape(key)}\t{escape(spelled)}{_REJECTED}{escape(reason)}\n")
+    def reject(self, spelled: str, reason: str, key: str, raw: bytes | None = None) -> None:
+        """Record a reject, or count an address of another kind than mail; see Sink."""
+        if is_foreign(spelled):
+            self.ignored += 1
+            return
+        octets = spelled.encode(errors="surrogatepass") if raw is None else raw
+        shown = escape(without_secrets(spelled[:MAX_REJECT]), MAX_REJECT)
+        parts = (shown, escape(reason), reject_digest(self._source, octets))
+        self._write(f"\t{escape(key)}\t{_REJECTED.join(parts)}\n")
 
     def put_keys(self, keys: Iterable[str]) -> None:
         """Record keys of objects without addresses; see Sink."""
@@ -263,23 +271,11 @@ def key_line(key: str) -> str:
     return f"\t{escape(key)}\t\n"
 
 
-def escape(text: str) -> str:
-    """Return untrusted text as a field: cut to 500 characters, with backslashes and unprintable characters escaped."""
-    if len(text) <= _CLIP and text.isprintable() and "\\" not in text:
-        return text
-    return text[:_CLIP].encode("unicode_escape").decode()
-
-
 def _is_plain(texts: Sequence[str]) -> bool:
     """True if ``escape`` would leave all texts unchanged."""
     together = "".join(texts)
-    short = len(together) <= _CLIP or max(map(len, texts)) <= _CLIP
+    short = len(together) <= MAX_FIELD or max(map(len, texts)) <= MAX_FIELD
     return short and together.isprintable() and "\\" not in together
-
-
-def unescape(field: str) -> str:
-    """Return the text that ``escape`` was given, as far as it was not cut."""
-    return field.encode().decode("unicode_escape") if "\\" in field else field
 
 
 def addresses(first_fields: Iterable[bytes]) -> Iterator[list[bytes]]:
@@ -311,9 +307,15 @@ def rejects_of(path: Path, source: str = "") -> Iterator[Reject]:
             if not line.startswith(b"\t"):
                 break
             _, key, label = line.decode().rstrip("\n").split("\t")
-            spelled, is_reject, reason = label.partition(_REJECTED)
-            if is_reject:
-                yield Reject(spelled, reason, source, key)
+            spelled, is_reject, rest = label.partition(_REJECTED)
+            if is_reject and not is_foreign(unescape(spelled)):  # older versions rejected these
+                reason, _, digest = rest.partition(_REJECTED)
+                yield Reject(spelled, reason, source, key, digest or _computed(source, spelled))
+
+
+def _computed(source: str, spelled: str) -> str:
+    """Return the digest of a reject whose line has none: that of what the line has of the entry."""
+    return reject_digest(source, unescape(spelled).encode(errors="surrogatepass"))
 
 
 MOST_DOMAINS = 100_000

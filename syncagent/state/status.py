@@ -14,7 +14,7 @@ from syncagent.errors import ExitCode, LockBusyError
 from syncagent.files import atomic
 from syncagent.model import DOMAIN_HOLD, Hold, SourceState
 from syncagent.state import alarms as conditions
-from syncagent.state import content_age, doubt_status, lag, looks, messages
+from syncagent.state import content_age, doubt_status, lag, looks, messages, recorded_rejects
 from syncagent.state.alarms import Alarm
 from syncagent.state.database import reading
 from syncagent.state.doubt_groups import Causes
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from syncagent.model import Plan
     from syncagent.state.database import Ledger
     from syncagent.state.records import Finished
+    from syncagent.state.rejects import Rejected
 
 AGENT_FILE, AGENT_LOCK = "agent.json", "agent.lock"
 
@@ -87,6 +88,10 @@ class SourceStatus(Struct, frozen=True):
     changed: float = 0.0
     outdated: bool = False
     outdated_at: float = 0.0
+    rejected_held: int = 0
+    """Number of the rejected entries that are held: no person approved them, and the key ``ignore`` matches none."""
+    rejected_ignored: int = 0
+    """Number of the rejected entries that the key ``ignore`` matches."""
 
 
 class Status(Struct, frozen=True, kw_only=True):
@@ -142,8 +147,11 @@ def read(config: Config, now: float | None = None, agent: AgentState | None = No
         states, holds = ledger.sources, tuple(ledger.holds.values())
         recorded = doubt_status.recorded(config.postfix, ledger, now)
         lags = _lags(config, ledger, recorded, by_agent=running or own)
+        rejected = recorded_rejects.of_sources(config, ledger)
     agent = agent or read_agent(directory)
-    sources = tuple(_source(config, name, states.get(name, SourceState(name)), now) for name in config.sources)
+    sources = tuple(
+        _source(config, states.get(name, SourceState(name)), rejected[name], now) for name in config.sources
+    )
     last = agent.last if agent else None
     attempts = [source.last_attempt for source in sources]
     plan = finished.plan if finished else None
@@ -195,7 +203,8 @@ _MOST = 16 << 20
 """Maximum size of ``agent.json`` in octets."""
 
 
-def _source(config: Config, name: str, state: SourceState, now: float) -> SourceStatus:
+def _source(config: Config, state: SourceState, rejected: Rejected, now: float) -> SourceStatus:
+    name = state.name
     age = max(0.0, now - state.last_success) if state.last_success else None
     since = state.last_success or state.failing_since or now
     outdated_at = content_age.outdated_at(state, config.sources[name].common.content_max_age)
@@ -217,6 +226,8 @@ def _source(config: Config, name: str, state: SourceState, now: float) -> Source
         changed=state.changed,
         outdated=bool(outdated_at) and now >= outdated_at,
         outdated_at=outdated_at,
+        rejected_held=rejected.held,
+        rejected_ignored=rejected.ignored,
     )
 
 

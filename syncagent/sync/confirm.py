@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from syncagent.errors import SyncagentError
 from syncagent.model import Note, Reason
 from syncagent.sources import Candidate
-from syncagent.state.snapshot import unescape
+from syncagent.state.fields import unescape
 from syncagent.values.types import spell_seconds
 
 if TYPE_CHECKING:

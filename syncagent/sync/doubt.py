@@ -44,7 +44,8 @@ class Facts:
     recipients that they cannot list.
     ``map_changed``: the table of recipients is not as it was published. ``mark`` is (kind, time) of the switch.
     ``new`` are domains that are published for the first time, ``leaving`` those whose removal is approved and that
-    have no recipients any more, both with the end of their doubt.
+    have no recipients any more, both with the end of their doubt. ``rejected`` maps sources to the relay domains that
+    their rejected entries concern.
     """
 
     domains: tuple[str, ...]
@@ -62,6 +63,7 @@ class Facts:
     mark: tuple[DoubtKind, float] | None = None
     new: Mapping[str, float] = field(default_factory=dict)
     leaving: Mapping[str, float] = field(default_factory=dict)
+    rejected: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 def _sources_fail(facts: Facts) -> Iterator[Doubt]:
@@ -72,10 +74,12 @@ def _sources_fail(facts: Facts) -> Iterator[Doubt]:
 
 
 def _holds_stand(facts: Facts) -> Iterator[Doubt]:
-    """Yield a doubt for each domain with held removals, and for each domain whose own removal is held."""
+    """Yield a doubt for each domain with held removals or rejected entries, and for each whose own removal is held."""
     for held, kinds in facts.held.items():
         for domain in facts.domains if held == ALL_DOMAINS else (held,):
             yield from (Doubt(domain, "hold", kind) for kind in kinds)
+    for domains in facts.rejected.values():
+        yield from (Doubt(domain, "hold", "rejected") for domain in domains)
 
 
 def _canaries_absent(facts: Facts) -> Iterator[Doubt]:

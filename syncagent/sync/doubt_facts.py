@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from syncagent.model import ALL_DOMAINS, DOMAIN_HOLD
 from syncagent.state import concerns, snapshot
-from syncagent.sync import doubt
+from syncagent.sync import doubt, rejected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -55,6 +55,12 @@ class Concerns:
         was_whole = bool(answer.state.last_success)
         return concerns.of_source(self.config, name, self.state.concerns(name), scope, was_whole=was_whole)
 
+    def of_rejects(self, answer: Fetched, scope: frozenset[str]) -> frozenset[str]:
+        """Return the relay domains in ``scope`` that the held rejected entries of a source concern."""
+        if not answer.rejected.held:
+            return frozenset()
+        return rejected.concerned(answer.rejected, scope, lambda: self._of_source(answer, scope))
+
     def is_stale(self, answer: Fetched) -> bool:
         """True if the data of a source that does not fail is older than schedule.max_age, or from the future."""
         age = abs(self._now - answer.state.last_success)
@@ -77,6 +83,7 @@ def before(sources: Concerns, answers: Sequence[Fetched], domains: Domains) -> d
         permitted=frozenset(config.postfix.catch_all),
         always=frozenset(map(str, config.postfix.doubt_always)),
         leaving=domains.parting,
+        rejected={answer.report.name: sources.of_rejects(answer, scope) for answer in answers},
     )
 
 
@@ -120,7 +127,7 @@ def _held(holds: Iterable[Hold]) -> dict[str, list[str]]:
     """Return the kinds of the reasons of the holds of domains, by domain."""
     held: dict[str, list[str]] = {}
     for hold in holds:
-        if hold.is_of_all:  # this run may have ended it
+        if hold.is_of_all or hold.rejecting:  # this run may have ended it
             continue
         held.setdefault(hold.domain.removeprefix(DOMAIN_HOLD), []).extend(_in_doubt(hold.reasons))
     return held

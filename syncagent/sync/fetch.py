@@ -25,9 +25,10 @@ from syncagent import sources
 from syncagent.errors import DamagedError, FailureKind, LedgerError, SourceError, SyncagentError
 from syncagent.files import atomic, sorted_lines
 from syncagent.model import Dates, Note, SourceReport, SourceState
-from syncagent.state import content_age, looks, messages
+from syncagent.state import content_age, looks, messages, rejects
 from syncagent.state import incremental as amend
-from syncagent.state.snapshot import SnapshotWriter, escape
+from syncagent.state.fields import escape
+from syncagent.state.snapshot import SnapshotWriter, rejects_of
 from syncagent.sync import torn
 from syncagent.values.types import RecipeFile, SecretFile, spell_seconds
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from syncagent.model import Snapshot
     from syncagent.sources import Answer
     from syncagent.state.opened import State
-    from syncagent.state.records import Finished
     from syncagent.sync.run import Progress, Run
 
 DEADLINE = 120.0
@@ -51,11 +51,12 @@ _LOOK = 0.5  # seconds between checks: a signal just before join(), or to anothe
 
 @dataclass(frozen=True)
 class Fetched:
-    """The outcome of a source's fetch: report, state to record, and snapshot file (None if there is none)."""
+    """The outcome of a source's fetch: report, state to record, snapshot file (None if there is none), its rejects."""
 
     report: SourceReport
     state: SourceState
     snapshot: Path | None
+    rejected: rejects.Rejected = rejects.NONE
 
     @property
     def is_failing(self) -> bool:
@@ -77,11 +78,12 @@ def all_sources(
     Raises LedgerError if an answer cannot be stored.
     """
     owed = looks.due(state.finished.looks if state.finished else {}, state.sources, run.now)
+    approved = {name: state.approved_rejects(name) for name in configured}
     fetcher = Fetcher(
-        state.snapshots, state.new_snapshots, state.spool, run.id, run.now, progress, state.notes, due, owed
+        state.snapshots, state.new_snapshots, state.spool, run.id, run.now, progress, state.notes, due, owed, approved
     )
     answers = [with_age(answer, configured, run.now) for answer in fetcher.all(configured, state.sources)]
-    state.notes += [*_ahead(answers), *rejecting_notes(answers, state.finished)]
+    state.notes += _ahead(answers)
     return answers
 
 
@@ -90,7 +92,7 @@ def with_age(answer: Fetched, configured: Mapping[str, SourceConfig], now: float
     at = content_age.outdated_at(answer.state, configured[answer.report.name].common.content_max_age)
     made = content_age.data_made(answer.state)
     report = replace(answer.report, made=made, outdated_at=at, outdated=bool(at) and now >= at)
-    return Fetched(report, answer.state, answer.snapshot)
+    return Fetched(report, answer.state, answer.snapshot, answer.rejected)
 
 
 def _ahead(answers: Sequence[Fetched]) -> list[Note]:
@@ -121,25 +123,11 @@ def _verified(answer: Fetched, state: State) -> Fetched:
         text = f"its last list is damaged: {error}; the next run fetches it whole"
         state.notes.append(Note("snapshot-damaged", answer.report.name, detail=str(error)))
         report = replace(answer.report, state="failing", error=text, kind="temporary")
-        failed = Fetched(report, replace(answer.state, snapshot=None, validator=None, error=text), None)
+        state_now = replace(answer.state, snapshot=None, validator=None, error=text)
+        failed = Fetched(report, state_now, None, answer.rejected)
         state.save_source(failed.state)
         return failed
     return answer
-
-
-def rejecting(answers: Sequence[Fetched], last: Finished | None) -> list[str]:
-    """Return the names of the sources with more rejects than the last finished run accepted (``Finished.rejected``)."""
-    return [note.subject for note in rejecting_notes(answers, last)]
-
-
-def rejecting_notes(answers: Sequence[Fetched], last: Finished | None) -> list[Note]:
-    """Return a note for each source that ``rejecting`` names."""
-    known = last.rejected if last else {}
-    return [
-        Note("more-rejects", report.name, count=report.rejected, before=known[report.name])
-        for report in (answer.report for answer in answers if not answer.is_failing)
-        if report.rejected > known.get(report.name, report.rejected)
-    ]
 
 
 @dataclass
@@ -148,6 +136,7 @@ class Fetcher:
 
     ``due`` names the sources to fetch; None fetches all. A source that is not due keeps its last answer or failure.
     ``looks`` names those that are due for a confirming look: they are asked unconditionally, for everything.
+    ``approved`` has the digests of rejected entries that a person approved, by source.
     """
 
     old: Path
@@ -159,6 +148,7 @@ class Fetcher:
     notes: list[Note] = field(default_factory=list)
     due: frozenset[str] | None = None
     looks: frozenset[str] = frozenset()
+    approved: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def all(self, configured: Mapping[str, SourceConfig], remembered: Mapping[str, SourceState]) -> list[Fetched]:
         """Fetch the sources that are due. Return an answer for each source, in the order of ``configured``.
@@ -172,10 +162,26 @@ class Fetcher:
         try:
             for attempt in attempts:
                 attempt.start()
-            return [attempt.outcome() for attempt in attempts]
+            answers = [attempt.outcome() for attempt in attempts]
         finally:
             for attempt in attempts:
                 attempt.give_up()
+        return [self._with_rejects(*both) for both in zip(configured.values(), answers, strict=True)]
+
+    def _with_rejects(self, source: SourceConfig, answer: Fetched) -> Fetched:
+        """Return the answer with its rejected entries."""
+        rejected = self.rejected(source, answer.snapshot)
+        report = replace(answer.report, rejected_held=rejected.held, rejected_ignored=rejected.ignored)
+        return Fetched(report, answer.state, answer.snapshot, rejected)
+
+    def rejected(self, source: SourceConfig, snapshot: Path | None) -> rejects.Rejected:
+        """Return the rejected entries in a snapshot; none if it cannot be read, which is found when it is verified."""
+        approved = self.approved.get(source.name, frozenset())
+        try:
+            found = rejects_of(snapshot, source.name) if snapshot else ()
+            return rejects.of_source(found, approved, source.common.ignore, rejects.origin(source))
+        except (OSError, ValueError):
+            return rejects.NONE
 
     def _usable(self, state: SourceState) -> SourceState:
         """Return the state, without snapshot and validator if the snapshot's file is missing or damaged.
@@ -222,7 +228,9 @@ class _Attempt:
         if refused:
             self._error = SourceError(refused, kind=FailureKind.REFUSED)
             return
-        self._writer = SnapshotWriter(self._fetcher.spool, ignore_catch_alls=self._source.common.catch_all == "ignore")
+        self._writer = SnapshotWriter(
+            self._fetcher.spool, ignore_catch_alls=self._source.common.catch_all == "ignore", source=self._source.name
+        )
         self._thread.start()
 
     def _rests(self) -> bool:
@@ -371,16 +379,24 @@ class _Attempt:
         return Fetched(report, self._with_look(remembered, answer), path / snapshot.file)
 
     def _finish(self, writer: SnapshotWriter, answer: sources.Answer) -> Snapshot:
-        """Write and return the snapshot of a new answer. Raises SourceError if it is empty or shows a torn file."""
+        """Write and return the snapshot of a new answer. Raises SourceError if it is empty, mostly rejected or torn."""
         state, fetcher = self._state, self._fetcher
         path = fetcher.new / f"{self._source.name}-{fetcher.run_id}"
         snapshot = writer.finish(path, allow_empty=self._source.common.allow_empty)
         try:
+            self._check_rejects(snapshot, path)
             torn.check(answer.unfinished, state, fetcher.old / state.snapshot.file if state.snapshot else None, path)
         except SourceError:
             path.unlink()
             raise
         return snapshot
+
+    def _check_rejects(self, snapshot: Snapshot, path: Path) -> None:
+        """Raise SourceError if more than half of the entries are rejected, without those approved or ignored."""
+        rejected = self._fetcher.rejected(self._source, path)
+        if rejected.held > snapshot.entries:
+            text = messages.mostly_rejected(rejected.held, snapshot.entries, rejected.sample[0])
+            raise SourceError(text, kind=FailureKind.BROKEN)
 
     def _with_look(self, state: SourceState, answer: sources.Answer) -> SourceState:
         """Return the state with the time of the last confirming look, and of the last one tried in vain."""

@@ -61,6 +61,8 @@ def planned(decision: Decision) -> SyncResult:
 def incomplete(run: Run, answers: Sequence[Fetched], plan: Plan, missing: Sequence[Lack]) -> SyncResult:
     """Return the result of a run that may not publish, since a first run lacks something or no recipient is left."""
     lacks = tuple(map(messages.lack, missing))
+    if missing:  # nothing is recorded: what a first run lacks is told, and no hold
+        plan = replace(plan, holds=tuple(hold for hold in plan.holds if not hold.rejecting))
     return replace(
         _result(run, "incomplete", answers, plan),
         missing_for_first=lacks,

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from syncagent.files.search import SnapshotIndex
 from syncagent.model import SAMPLE, Plan
-from syncagent.sync import conditions, fetch, guard, holds, origins, removals, state_new
+from syncagent.sync import conditions, fetch, guard, holds, origins, rejected, removals, state_new
 from syncagent.sync.confirm import Going
 from syncagent.sync.diff import head
 from syncagent.sync.missing import RemovalPolicy
@@ -123,6 +123,7 @@ def evaluate(run: Run, state: State, answers: Sequence[Fetched], domains: Domain
     standing = (
         *_conditions(answers, domains, absent, scope.wanted),
         *conditions.of_state(state.gap, (run.now, state.clock), limits.removed_window),
+        *rejected.conditions(rejected.since(answers, state.finished, state.holds, run.id)),
     )
     return Guarded(run, answers, domains, diff, diff.policy, judged, standing, plan)
 
@@ -165,7 +166,12 @@ def decide(guarded: Guarded, state: State, *, may_remove: bool = True, withheld:
         guarded.plan,
         domains=removals.domain_changes(judged.counts, decider),
         holds=state.numbered(
-            (*domains.pending, *state_new.holds(state.gap, diff.limits.removed_window), *book.holds())
+            (
+                *domains.pending,
+                *state_new.holds(state.gap, diff.limits.removed_window),
+                *rejected.holds(guarded.answers, state.holds, run.now),
+                *book.holds(),
+            )
         ),
         in_grace=decider.in_grace,
         removed_sample=head(diff.removed, SAMPLE),
@@ -213,4 +219,5 @@ def missing_for_first(decision: Decision) -> tuple[Lack, ...]:
     diff, leaving = decision.diff, decision.domains.leaving
     staying = [name for name in diff.relay_domains if name not in leaving]
     reports = [answer.report for answer in decision.answers]
-    return guard.first_run(staying, diff.scope.wanted, reports, decision.plan.absent_canaries)
+    lacks = guard.first_run(staying, diff.scope.wanted, reports, decision.plan.absent_canaries)
+    return (*lacks, *rejected.lacks(decision.answers))

@@ -10,10 +10,9 @@ from msgspec.structs import replace
 
 from syncagent.files import atomic
 from syncagent.files.search import SnapshotIndex
-from syncagent.model import SAMPLE
 from syncagent.state import snapshot
 from syncagent.state.records import DomainRow, Finished, Inputs, RunRow
-from syncagent.sync import clock, fetch, outcome, removals
+from syncagent.sync import clock, fetch, outcome, rejected, removals
 from syncagent.sync.doubt import Longest
 from syncagent.sync.relay_domains import Parting
 from syncagent.values.types import Domain
@@ -68,9 +67,13 @@ def complete(run: Run, answers: Sequence[Fetched], result: SyncResult) -> SyncRe
 
 
 def _rejects(answers: Sequence[Fetched]) -> Iterator[Reject]:
+    """Yield the rejected entries of the sources, those that are held first."""
     for answer in answers:
-        if answer.snapshot:
-            yield from snapshot.first_rejects(answer.snapshot, answer.report.name, SAMPLE)
+        yield from answer.rejected.sample
+    for answer in answers:
+        if answer.snapshot and answer.report.rejected > answer.rejected.held:
+            others = snapshot.rejects_of(answer.snapshot, answer.report.name)
+            yield from (reject for reject in others if reject.digest not in answer.rejected.digests)
 
 
 def published(config: Config, state: State, decision: Decision, tables: Published, result: SyncResult) -> None:
@@ -90,7 +93,7 @@ def published(config: Config, state: State, decision: Decision, tables: Publishe
         published=state.new_list("published", run.id, atomic.chunks_in(diff.next_published)),
         next_due=_next_due(state, decision, plan, config.limits.removed_window, run.now),
         plan=removals.settled(plan),
-        rejected=_accepted_rejects(plan, answers, state.finished),
+        rejecting=rejected.since(answers, state.finished, state.holds, run.id),
         domains=diff.relay_domains if domains.mapped else (),
         domain_identities=tables.domain_identities,
         snapshot_files={answer.state.name: answer.snapshot.name for answer in answers if answer.snapshot},
@@ -109,6 +112,7 @@ def published(config: Config, state: State, decision: Decision, tables: Publishe
         elif plan.added + plan.removed > HISTORY_ROWS:
             row = replace(row, changes_file=state.keep_changes(run.id, changes))
             changes = chain()
+        state.save_held_rejects(rejected.digests(answers))
         state.record(row, finished, plan.holds, rows, changes)
     state.forget(run.now, config.state.history)
 
@@ -121,15 +125,3 @@ def _next_due(state: State, decision: Decision, plan: Plan, window: float, now: 
     oldest = state.oldest_change(now - window) if plan.holds else None
     times = [decision.next_due, None if oldest is None else oldest + window]
     return min((moment for moment in times if moment is not None), default=None)
-
-
-def _accepted_rejects(plan: Plan, answers: Sequence[Fetched], last: Finished | None) -> dict[str, int]:
-    """Return the accepted number of rejects of each source.
-
-    These are all rejects if no recipient is kept, otherwise at most as many as were accepted before.
-    """
-    known = last.rejected if last else {}
-    now = {answer.report.name: answer.report.rejected for answer in answers}
-    if not any(change.kept for change in plan.domains):
-        return now
-    return {name: min(count, known.get(name, count)) for name, count in now.items()}

@@ -34,6 +34,8 @@ from syncagent.sync import (
     outcome,
     plan,
     record,
+    rejected,
+    rejected_approval,
     relay_domains,
     state_loss,
     state_new,
@@ -157,6 +159,7 @@ def sync_once(config: Config, options: Options, progress: Progress = ignore) -> 
     with open_state(config.state.directory, write=options.write, lock_timeout=options.lock_timeout) as state:
         run = Run(options.run_id or new_run_id(), clock(), str(config.postfix.map), state.notes)
         approvals.check(options.approve, state.holds, run.now)
+        rejected_approval.approve(options.approve, config, state, run.now)
         state.save_holds(approvals.approved(options.approve, state.holds, run.now))
         last, tables = state.finished, Tables(config, state, run, progress)
         answers = fetch.all_sources(config.sources, state, run, options.due, progress)
@@ -171,7 +174,8 @@ def sync_once(config: Config, options: Options, progress: Progress = ignore) -> 
             inputs = record.inputs(config, domains, answers)
             on_record = tables.on_record() and state_new.is_recorded(state.gap, state.holds.values())
             due = Due(run.now, longest_wait(config))
-            if last and unchanged(last, inputs, state.holds, due, domain_holds=domains.holds, on_record=on_record):
+            own_holds = (*domains.holds, *rejected.holds(answers, state.holds, run.now))
+            if last and unchanged(last, inputs, state.holds, due, domain_holds=own_holds, on_record=on_record):
                 result = record.finish(state, run, answers, outcome.unchanged(run, answers, last, domains))
                 return tables.doubt.finish(result, all_asked=all_asked)
             answers = fetch.verify_snapshots(answers, state)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from syncagent.model import DOMAIN_HOLD
 from syncagent.sync.waiting import LOOK_AGAIN
 
 if TYPE_CHECKING:
@@ -33,7 +32,8 @@ def unchanged(  # noqa: PLR0913 - all inputs of the test
 ) -> bool:
     """True if a run would have the result of the last finished run: equal inputs, no new approval, nothing due.
 
-    ``domain_holds`` are the holds of relay domains that this run would record, ``standing`` the recorded holds by ID.
+    ``domain_holds`` are the holds of relay domains and of rejected entries that this run would record, ``standing`` the
+    recorded holds by ID.
     ``on_record``: the published tables are unchanged since the last finished run.
     """
     return (
@@ -51,7 +51,8 @@ def _waits_for_next_run(hold: Hold) -> bool:
 
 
 def _of_domains(holds: Mapping[str, Hold]) -> set[str]:
-    return {hold.id for hold in holds.values() if hold.domain.startswith(DOMAIN_HOLD)}
+    """Return the IDs of the holds of relay domains, and of the rejected entries of sources."""
+    return {hold.id for hold in holds.values() if hold.is_of_domain or hold.rejecting}
 
 
 def longest_wait(config: Config) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from syncagent.state.snapshot import unescape
+from syncagent.state.fields import unescape
 from tests.support.need import need_postfix
 from tests.support.postfix import PrivatePostfix, postmap_query
 from tests.support.postmap import settle

@@ -85,6 +85,7 @@ class Recorder:
         self.entries: list[Entry] = []
         self.rejects: list[tuple[str, str, str]] = []
         self.keys: set[str] = set()
+        self.octets: list[bytes] = []
         self.ignored, self.amended, self._last = 0, False, last
 
     def put(self, entries: Iterable[Entry]) -> None:
@@ -93,8 +94,9 @@ class Recorder:
             assert all(type(part) is str for part in (spelled, key, label))
             self.entries.append((spelled, key, label))
 
-    def reject(self, spelled: str, reason: str, key: str) -> None:
+    def reject(self, spelled: str, reason: str, key: str, raw: bytes | None = None) -> None:
         """Take a reject."""
+        self.octets.append(spelled.encode(errors="surrogatepass") if raw is None else raw)
         assert all(type(part) is str for part in (spelled, reason, key))
         assert reason
         self.rejects.append((spelled, reason, key))

@@ -84,7 +84,7 @@ def test_what_is_put_is_added(runs: Runs) -> None:
     ]
     assert fetched.snapshot is not None
     rejects = {(one.spelled, one.reason, one.key) for one in snapshot.first_rejects(fetched.snapshot, "a", 10)}
-    assert rejects == {("no address", "has no @", "c"), ("mist", "is none", "f")}
+    assert rejects == {("no address", "has no @: write LOCALPART@DOMAIN", "c"), ("mist", "is none", "f")}
     assert fetched.report.rejected == 2
 
 

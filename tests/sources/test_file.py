@@ -25,6 +25,7 @@ from tests.support.need import need, need_program, need_root
 from tests.support.programs import PATIENCE, wait_until
 from tests.support.run import syncagent
 
+NOT_UTF_8 = "is not UTF-8: save the list as UTF-8"
 NOBODY = 65534
 COM, ORG = Domain("example.com"), Domain("example.org")
 
@@ -169,7 +170,7 @@ def test_not_utf8_is_one_reject(form: str, tmp_path: Path) -> None:
     text = text if form == "postmap" else text.replace(b" OK", b"")
     recorder = put(text, directory=tmp_path, format=form)
     assert spelled(recorder) == ["a@example.com", "b@example.com"]
-    assert recorder.rejects == [("d\\xf6rte@example.com", "is not UTF-8", "2")]
+    assert recorder.rejects == [("d\\xf6rte@example.com", NOT_UTF_8, "2")]
 
 
 @pytest.mark.parametrize("form", ["lines", "postmap"])

@@ -30,7 +30,7 @@ from syncagent.sources.http.recipe.run import Limits, run_recipe
 from syncagent.sources.integrity import Heading, whole_text
 from syncagent.sources.ldap import content_sync, entries, full_search
 from syncagent.sources.line_formats import FORMATS, FormatOptions, Input
-from syncagent.state import snapshot
+from syncagent.state import fields, snapshot
 from syncagent.sync import relay_domains as domains
 from syncagent.sync import tables
 from syncagent.values import toml_syntax
@@ -299,7 +299,7 @@ def writer(text: str) -> None:
 @_parser
 def escaped(text: str) -> None:
     """What people are shown."""
-    snapshot.unescape(snapshot.escape(text))
+    fields.unescape(fields.escape(text))
     assert len(str(wrong.SourceError(text))) < 50_000
 
 

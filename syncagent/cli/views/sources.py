@@ -9,9 +9,10 @@ from syncagent.errors import printable
 from syncagent.state import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from syncagent.model import SourceReport, StepReport
+    from syncagent.state.status import SourceStatus
 
 
 def show_sources(reports: Sequence[SourceReport], *, steps: bool) -> None:
@@ -39,6 +40,14 @@ def show_steps(name: str, steps: Sequence[StepReport]) -> None:
 
 def _some(step: StepReport) -> str:
     return ", ".join(map(printable, step.sample)) or "-"
+
+
+def show_rejected(sources: Iterable[SourceReport | SourceStatus]) -> None:
+    """Print how many entries of each source are rejected, and how many of them are held, approved and ignored."""
+    for source in sources:
+        if source.rejected:
+            counts = messages.rejected_counts(source.rejected, source.rejected_held, source.rejected_ignored)
+            print(f"source {source.name}: {counts}")
 
 
 def show_failures(reports: Sequence[SourceReport]) -> None:

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from syncagent.cli.output import say, table
+from syncagent.cli.views.sources import show_rejected
 from syncagent.state import messages
 from syncagent.values.types import spell_seconds
 
@@ -43,7 +44,8 @@ def show(status: Status) -> None:
             )
     print(f"last run {_ago(status.last_run, now)}; {doing}")
     rows = [_row(source, now) for source in status.sources]
-    table(("SOURCE", "STATE", "MODE", "ENTRIES", "DATA", "WHOLE", "ASKED"), rows)
+    table(("SOURCE", "STATE", "MODE", "ENTRIES", "REJECTED", "DATA", "WHOLE", "ASKED"), rows)
+    show_rejected(status.sources)
     for source in status.sources:
         if source.error:
             print(f"source {source.name}: failing since {messages.moment(source.failing_since)}: {source.error}")
@@ -61,7 +63,15 @@ def _row(source: SourceStatus, now: float) -> tuple[object, ...]:
     state = "outdated" if source.outdated and source.state == "whole" else source.state
     times = (source.last_success, source.last_attempt)
     made = _ago(source.made, now) if source.made else "-"
-    return (source.name, state, source.mode or "-", source.entries, made, *(_ago(time, now) for time in times))
+    return (
+        source.name,
+        state,
+        source.mode or "-",
+        source.entries,
+        source.rejected,
+        made,
+        *(_ago(time, now) for time in times),
+    )
 
 
 def doubt_lines(doubt: DoubtStatus | None, now: float) -> Iterator[str]:

@@ -7,8 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from syncagent.cli.output import samples, say, table
-from syncagent.cli.views.sources import show_failures, show_sources
-from syncagent.errors import printable
+from syncagent.cli.views.sources import show_failures, show_rejected, show_sources
 from syncagent.model import SAMPLE
 from syncagent.state import messages
 from syncagent.state.doubt_groups import grouped
@@ -85,13 +84,16 @@ def _first_line(result: SyncResult) -> str:
 
 
 def _rejects(result: SyncResult) -> None:
-    if result.rejected:
-        print(f"rejected: {result.rejected:,} entries cannot be recipients")
-    for reject in result.reject_sample:
-        where = f" ({reject.source}, {reject.key})" if reject.source else ""
-        print(f"  {printable(reject.spelled)}: {reject.reason}{where}")
-    if result.rejected > len(result.reject_sample):
-        print(f"  ... and {result.rejected - len(result.reject_sample):,} more")
+    show_rejected(result.sources)
+    own = result.rejected - sum(source.rejected for source in result.sources)
+    if own:
+        print(f"rejected: {messages.entries(own)}")
+    shown = [reject for reject in result.reject_sample if reject.held or not reject.source]
+    for reject in shown:
+        print(f"  {messages.rejected_entry(reject)}")
+    held = own + sum(source.rejected_held for source in result.sources)
+    if held > len(shown):
+        print(f"  ... and {held - len(shown):,} more")
     outside = result.plan.out_of_scope
     if outside:
         named = ", ".join(f"{domain} {count:,}" for domain, count in list(outside.items())[:5])
@@ -103,7 +105,7 @@ def _rejects(result: SyncResult) -> None:
 def _held(plan: Plan, config: Config) -> None:
     for hold in plan.holds:
         print(f"held: {messages.held(hold)}{_since(hold)}")
-        for reason in hold.reasons:
+        for reason in hold.reasons if not hold.rejecting else ():  # these entries are shown above
             print(f"  {reason.text}")
         if hold.approvable:
             print(f"  {messages.to_approve(hold, config.command('approve', hold.id))}")

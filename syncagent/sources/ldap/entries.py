@@ -122,10 +122,11 @@ class AddressReader:
         try:
             text = octets.decode()
         except UnicodeDecodeError:
-            self.sink.reject(octets[:MAX_SPELLED].decode(errors="backslashreplace"), "is not UTF-8", key)
+            spelled = octets[:MAX_SPELLED].decode(errors="backslashreplace")
+            self.sink.reject(spelled, "is not UTF-8: correct the value in the directory", key, octets)
             return None
         if reason := too_long(text):
-            self.sink.reject(text, reason, key)
+            self.sink.reject(text, reason, key, octets)
             return None
         return text
 

@@ -42,7 +42,7 @@ def test_what_comes_out(tmp_path: Path) -> None:
 def test_rejects_come_out(tmp_path: Path) -> None:
     """What is no address comes out as a reject with its reason."""
     aliases = {"example.com": [[{"address": "no address"}]], "example.org": [[]]}
-    assert dry_run_of(tmp_path, aliases=aliases).rejected == (("no address", "has no @"),)
+    assert dry_run_of(tmp_path, aliases=aliases).rejected == (("no address", "has no @: write LOCALPART@DOMAIN"),)
 
 
 PAGES: dict[str, tuple[dict[str, Any], str]] = {

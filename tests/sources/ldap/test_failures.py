@@ -1071,7 +1071,9 @@ def test_values_that_are_not_utf8(tmp_path: Path) -> None:
     assert (fetched.report.entries, fetched.report.rejected) == (3, 2)
     assert fetched.snapshot is not None
     rejects = first_rejects(fetched.snapshot, "corp", 5)
-    assert {(one.reason, one.key) for one in rejects} == {("is not UTF-8", f"cn=x,{SUFFIX}")}
+    assert {(one.reason, one.key) for one in rejects} == {
+        ("is not UTF-8: correct the value in the directory", f"cn=x,{SUFFIX}")
+    }
     assert r"caf\\xe9@example.com" in {one.spelled for one in rejects}
 
 

@@ -21,6 +21,7 @@ from syncagent.sources.http.recipe.model import parameter_values, with_parameter
 from syncagent.sources.http.recipe.run import Limits, run_recipe
 from syncagent.sources.http.recipe.source import first_place
 from syncagent.sources.http.recipe.validate import load, problems
+from syncagent.values.spellings import is_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -74,8 +75,9 @@ class _MemorySink:
             except UnusableError as error:
                 self.reject(spelled, str(error), key)
 
-    def reject(self, spelled: str, reason: str, _key: str) -> None:
-        self.rejected.append((spelled, reason))
+    def reject(self, spelled: str, reason: str, _key: str, _raw: bytes | None = None) -> None:
+        if not is_foreign(spelled):
+            self.rejected.append((spelled, reason))
 
     def ignore(self, count: int) -> None:
         """Do nothing: ignored values do not appear in the result."""

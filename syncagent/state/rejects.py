@@ -1,0 +1,88 @@
+"""Rejected entries of a source's last answer: those that are held, those that a person approved, and those ignored.
+
+It is pure: no files, no clock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from syncagent.errors import printable
+from syncagent.model import SAMPLE, Reject
+from syncagent.state.fields import unescape
+from syncagent.values.patterns import matches
+from syncagent.values.spellings import domain_in
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from syncagent.config.tables import SourceConfig
+
+
+class Rejected(Struct, frozen=True):
+    """The rejected entries of a source.
+
+    ``held`` is the number of those that no person approved and that no pattern of the key ``ignore`` matches,
+    ``digests`` identify them. ``domains`` are the mail domains after their last @, "" for an entry without one.
+    ``sample`` are the first of them. ``approved`` and ``ignored`` count the others.
+    """
+
+    held: int = 0
+    approved: int = 0
+    ignored: int = 0
+    digests: frozenset[str] = frozenset()
+    domains: frozenset[str] = frozenset()
+    sample: tuple[Reject, ...] = ()
+
+
+NONE = Rejected()
+
+
+def of_source(
+    rejects: Iterable[Reject], approved: Collection[str], patterns: Collection[str], origin: str = ""
+) -> Rejected:
+    """Return the rejected entries of a source, by the digests that a person approved and by its key ``ignore``.
+
+    ``origin`` is as from the function of that name.
+    """
+    held = ignored = others = 0
+    digests, domains, sample = set[str](), set[str](), list[Reject]()
+    for reject in rejects:
+        text = text_of(reject)
+        if patterns and matches(text, patterns):
+            ignored += 1
+        elif reject.digest in approved:
+            others += 1
+        else:
+            held += 1
+            digests.add(reject.digest)
+            domains.add(domain_in(text))
+            sample += [replace(placed(reject, origin), held=True)] if len(sample) < SAMPLE else []
+    return Rejected(held, others, ignored, frozenset(digests), frozenset(domains), tuple(sample))
+
+
+def text_of(reject: Reject) -> str:
+    """Return the text of a rejected entry as its source has it, without surrounding blanks."""
+    return unescape(reject.spelled).strip()
+
+
+def origin(source: SourceConfig | None) -> str:
+    """Return the file, directory or URL whose lines are the keys of a source's entries, "" if its keys are others."""
+    if source is None:
+        return ""
+    own = source.own
+    if source.common.type == "file":
+        return str(own.path.parent if any(char in own.path.name for char in "*?[") else own.path)
+    return str(own.url) if source.common.type == "http" and own.format else ""
+
+
+def placed(reject: Reject, origin: str) -> Reject:
+    """Return a rejected entry with its place: ``line 7 of /etc/syncagent/recipients``, or its key in the source."""
+    key = unescape(reject.key)
+    name, _, number = key.rpartition(":")
+    if not origin or not number.isdecimal():
+        return replace(reject, place=f"{printable(key)} in source {reject.source}")
+    return replace(reject, place=f"line {number} of {origin}{f'/{printable(name)}' if name else ''}")

@@ -1,0 +1,136 @@
+"""Rejected entries as doubt: their holds, what they hold, what a first run lacks, which domains are in doubt.
+
+It is pure: no files, no clock.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import TYPE_CHECKING
+
+from syncagent.addresses import within
+from syncagent.model import REJECTED_HOLD, Hold, Lack, Reason, Refusal, Shown
+from syncagent.state import messages
+from syncagent.state.fields import is_cut
+from syncagent.state.rejects import text_of
+from syncagent.sync.approvals import REMEMBERED
+from syncagent.sync.conditions import Condition
+from syncagent.values.patterns import literal, matched_address
+from syncagent.values.spellings import addresses_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+    from syncagent.model import Reject
+    from syncagent.state.records import Finished
+    from syncagent.state.rejects import Rejected
+    from syncagent.sync.fetch import Fetched
+
+_ID = 8
+_SHOWN = 3
+
+
+def hold_id(source: str, digests: Iterable[str]) -> str:
+    """Return the ID of a hold: eight characters of a-z and 2-7, from the source and the set of its entries."""
+    said = "\0".join(["rejected", source, *sorted(digests)])
+    return base64.b32encode(hashlib.sha256(said.encode()).digest())[:_ID].decode().lower()
+
+
+def holds(answers: Sequence[Fetched], standing: Mapping[str, Hold], now: float) -> tuple[Hold, ...]:
+    """Return the hold of each source with rejected entries that are not approved. ``standing``: the recorded holds."""
+    return tuple(_hold(name, rejected, standing, now) for name, rejected in _rejecting(answers))
+
+
+def _rejecting(answers: Iterable[Fetched]) -> Iterator[tuple[str, Rejected]]:
+    """Yield (source, rejected entries) for each source that has such entries."""
+    yield from ((answer.report.name, answer.rejected) for answer in answers if answer.rejected.held)
+
+
+def _hold(source: str, rejected: Rejected, standing: Mapping[str, Hold], now: float) -> Hold:
+    """Return the hold of a source. It is as old as the recorded hold of that source, whatever its entries were."""
+    own = hold_id(source, rejected.digests)
+    old = next((hold for hold in standing.values() if hold.rejecting == source), None)
+    shown = [one for one in old.shown if one.until > now - REMEMBERED and one.id != own] if old else []
+    if old and old.id != own:
+        shown.append(Shown(old.id, 0, now))
+    reason = Reason("rejected", subjects=(source,), rejects=rejected.sample[:_SHOWN])
+    return Hold(
+        id=own,
+        domain=f"{REJECTED_HOLD}{source}",
+        count=rejected.held,
+        since=old.since if old else now,
+        reasons=(messages.with_text(reason),),
+        kind="rejected",
+        shown=tuple(shown),
+    )
+
+
+def digests(answers: Sequence[Fetched]) -> dict[str, frozenset[str]]:
+    """Return the digests of the held entries, by the ID of their hold."""
+    return {hold_id(name, rejected.digests): rejected.digests for name, rejected in _rejecting(answers)}
+
+
+def since(
+    answers: Sequence[Fetched], last: Finished | None, standing: Mapping[str, Hold], run_id: str
+) -> dict[str, str]:
+    """Return the run in which the held entries of each source first stood.
+
+    It is "", the beginning of time, for entries that an older version held removals for.
+    """
+    known = dict.fromkeys(_of_older_versions(standing.values()), "") | (last.rejecting if last else {})
+    return {name: known.get(name, run_id) for name, _ in _rejecting(answers)}
+
+
+def _of_older_versions(standing: Iterable[Hold]) -> Iterator[str]:
+    for hold in standing:
+        yield from (name for reason in hold.reasons if reason.kind == "rejects" for name in reason.subjects)
+
+
+def condition(source: str, since_run: str) -> Condition:
+    """Return the condition of a source with held entries: missing recipients may be among them."""
+    return Condition(Reason("rejected", subjects=(source,)), source=source, since_run=since_run)
+
+
+def conditions(runs: Mapping[str, str]) -> tuple[Condition, ...]:
+    """Return the conditions of all such sources. ``runs`` are as from ``since``."""
+    return tuple(condition(source, run) for source, run in runs.items())
+
+
+def lacks(answers: Sequence[Fetched]) -> tuple[Lack, ...]:
+    """Return the obstacles to a first run: the sources with rejected entries that are not approved."""
+    return tuple(
+        Lack("rejected", name, count=rejected.held, reject=rejected.sample[0]) for name, rejected in _rejecting(answers)
+    )
+
+
+def concerned(rejected: Rejected, scope: frozenset[str], of_source: Callable[[], Collection[str]]) -> frozenset[str]:
+    """Return the relay domains in ``scope`` that the held entries of a source concern.
+
+    That is the one after the last @ of each; if there is none, those that ``of_source`` returns.
+    """
+    names = {within(domain, scope) for domain in rejected.domains}
+    return frozenset(name for name in names if name).union(of_source() if None in names else ())
+
+
+def refusal(
+    hold: Hold, rejects: Iterable[Reject], domains: tuple[str, ...], is_published: Callable[[str], bool]
+) -> Refusal | None:
+    """Return the reason why the entries of a hold cannot be approved, None if they can.
+
+    An entry whose text has the address of a published recipient as a word, or may have one behind the part that is
+    recorded, is most likely that recipient. ``domains`` complete bare local parts.
+    """
+    for reject in rejects:
+        text = text_of(reject)
+        address = next(filter(is_published, addresses_in(text, domains)), "")
+        if address or is_cut(reject):
+            return Refusal("names-recipient", hold.id, reject=reject, address=address, pattern=_pattern(text, reject))
+    return None
+
+
+def _pattern(text: str, reject: Reject) -> str:
+    """Return the pattern that matches an entry alone, "" if it matches an address."""
+    pattern = f"{literal(text)}{'*' if is_cut(reject) else ''}"
+    _, _, domain = text.rpartition("@")
+    return "" if domain and matched_address(pattern, (domain.casefold(),)) else pattern

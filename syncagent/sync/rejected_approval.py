@@ -1,0 +1,62 @@
+"""Approval of rejected entries: each entry that was held under an ID, unless it names a published recipient."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from syncagent.errors import UnknownHoldError
+from syncagent.files.search import SortedLines
+from syncagent.state import messages, rejects, snapshot
+from syncagent.sync import approvals, rejected
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from syncagent.config.tables import Config
+    from syncagent.model import Hold, Reject
+    from syncagent.state.opened import State
+
+
+def approve(ids: Collection[str], config: Config, state: State, now: float) -> None:
+    """Record the approval of the entries that were held under these IDs; other holds are left alone.
+
+    The IDs must have passed ``approvals.check``. Raises UnknownHoldError if an entry names a published recipient: then
+    none is approved.
+    """
+    held: list[tuple[Hold, list[Reject]]] = []
+    for hold_id in ids:
+        hold, _ = approvals.resolve(hold_id, state.holds.values(), now) or (None, 0)
+        if hold and hold.rejecting:
+            held.append((hold, _standing(hold_id, hold.rejecting, config, state)))
+    for hold, found in held:
+        _check(hold, found, config, state)
+    for hold, found in held:
+        state.approve_rejects(hold.rejecting, [reject.digest for reject in found], now)
+
+
+def _standing(hold_id: str, name: str, config: Config, state: State) -> list[Reject]:
+    """Return the entries that were held under an ID and that the source's last answer still has."""
+    source = state.sources.get(name)
+    if source is None or source.snapshot is None:
+        return []
+    digests, origin = state.held_rejects(hold_id), rejects.origin(config.sources.get(name))
+    found = snapshot.rejects_of(state.snapshots / source.snapshot.file, name)
+    return [rejects.placed(reject, origin) for reject in found if reject.digest in digests]
+
+
+def _check(hold: Hold, found: Collection[Reject], config: Config, state: State) -> None:
+    source = config.sources.get(hold.rejecting)
+    domains = tuple(map(str, getattr(source.own, "domains", ()))) if source else ()
+    with contextlib.ExitStack() as stack:
+        published = SortedLines(state.lists / state.finished.published.name) if state.finished else None
+        if published:
+            stack.callback(published.close)
+
+        def is_published(address: str) -> bool:
+            octets = address.encode()
+            return published is not None and octets in published.starting_with(octets)
+
+        refused = rejected.refusal(hold, found, domains, is_published)
+    if refused:
+        raise UnknownHoldError(messages.refusal(refused), refused)

@@ -1,0 +1,72 @@
+"""What a source spells that is no address: addresses of other kinds than mail, the words of a text, secrets in it."""
+
+from __future__ import annotations
+
+import re
+
+from syncagent.addresses import UnusableError, canonical, canonical_domain
+
+_FOREIGN = re.compile(r'[\s"]*(?:sip|x500|x400|eum):(?=\s*\S)', re.IGNORECASE)
+_SEPARATOR = re.compile(r'[\s,;|<>"]')
+_BETWEEN = re.compile(r'[\s,;<>:"()|]+')
+_MARKED = re.compile(r"\{[A-Za-z0-9-]+(?:\.[A-Za-z0-9]+)?\}[^\s:,;|]+|\$[0-9a-z]{1,8}\$[^\s:,;|]+")
+_NAMED = re.compile(r"((?:passw(?:or)?d|passwort|pwd|secret|hash)\w*\s*[:=]+\s*)\S+", re.IGNORECASE)
+_FIELDS = re.compile(r"(?<=[^:]):(?=[^\s:/])")
+_HIDDEN = "***"
+
+
+def is_foreign(spelled: str) -> bool:
+    """True for an address that is not of mail: ``sip:``, ``x500:``, ``x400:`` or ``eum:``, in any case.
+
+    A list that begins with such a value, and has an address behind it, is none.
+    """
+    begin = _FOREIGN.match(spelled)
+    if begin is None:
+        return False
+    value = spelled[begin.end() :].strip()
+    end = _SEPARATOR.search(value)
+    return end is None or "@" not in value[end.end() :]
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text: what stands between blanks, ``,;<>:"()|`` and its ends."""
+    return [word for word in _BETWEEN.split(text) if word]
+
+
+def addresses_in(text: str, domains: tuple[str, ...] = ()) -> list[str]:
+    """Return the canonical addresses that are whole words of a text.
+
+    In a text without @, each word is a local part at each of ``domains``.
+    """
+    spelled = words(text) if "@" in text else [f"{word}@{domain}" for word in words(text) for domain in domains]
+    return list(dict.fromkeys(filter(None, map(_canonical, spelled))))
+
+
+def _canonical(spelled: str) -> str:
+    try:
+        return canonical(spelled)
+    except UnusableError:
+        return ""
+
+
+def domain_in(text: str) -> str:
+    """Return the canonical domain after the last @ of a text, "" if there is none."""
+    _, at, rest = text.rpartition("@")
+    behind = words(rest) if at and not _BETWEEN.match(rest) else []
+    try:
+        return canonical_domain(behind[0]) if behind else ""
+    except UnusableError:
+        return ""
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without what may be a password or its hash, which ``***`` stands for.
+
+    These are ``{SCHEME}...``, ``$ID$...``, the value of a password's name, and everything behind the first colon that
+    a field follows, as in passwd(5), unless an address is there.
+    """
+    shown = _NAMED.sub(rf"\g<1>{_HIDDEN}", _MARKED.sub(_HIDDEN, text))
+    first = _FIELDS.search(shown)
+    if first is None or any("." in address for address in addresses_in(shown[first.end() :])):
+        return shown
+    return f"{shown[: first.end()]}{_HIDDEN}"
