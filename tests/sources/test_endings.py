@@ -69,6 +69,16 @@ def test_each_file_of_a_directory(tmp_path: Path) -> None:
     assert (same.unfinished, same.finished) == ({}, ())
 
 
+def test_a_date_of_each_file_is_a_proof(tmp_path: Path) -> None:
+    """One file with a date proves nothing of the others."""
+    made = "# made: 2026-01-31T02:00:00Z\na@example.com\n"
+    (tmp_path / "a").write_text(made, encoding="utf-8")
+    (tmp_path / "b").write_text("b@example.com\n", encoding="utf-8")
+    assert of_file(tmp_path).proof == "transport"
+    (tmp_path / "b").write_text(made, encoding="utf-8")
+    assert of_file(tmp_path).proof == "producer"
+
+
 @pytest.mark.parametrize(
     ("format_", "text", "line"),
     [
