@@ -9,8 +9,9 @@ from msgspec.structs import replace
 
 from syncagent.checks.context import server_name
 from syncagent.checks.finding import Check, Person, Zone, error, ok, warning
-from syncagent.checks.identity import Identity, address_records
-from syncagent.errors import SyncagentError
+from syncagent.checks.identity import address_records, records_of
+from syncagent.postfix.dns_client import Names, NoAnswerError, SilentError
+from syncagent.postfix.host import Host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,113 +19,10 @@ if TYPE_CHECKING:
     from syncagent.checks.context import Context
     from syncagent.checks.finding import Finding
 
-_SECONDS = 5.0
 _STEP = 10
 _PRIMARY = "THE.PRIMARY"
 _ADDRESS = "ITS.ADDRESS"
 """Placeholders in zone records, for a person to replace."""
-
-
-class NoAnswerError(SyncagentError):
-    """A query failed, but the DNS server is alive: the zone's servers refuse the query, fail, or do not answer."""
-
-
-class SilentError(SyncagentError):
-    """The DNS server does not answer, or no server is configured."""
-
-
-@dataclass
-class Names:
-    """A DNS server and a cache of its answers and failures. ``server`` is (host, port), None for /etc/resolv.conf."""
-
-    server: tuple[str, int] | None
-    _known: dict[tuple[str, str], list[str] | NoAnswerError] = field(default_factory=dict)
-
-    def ask(self, name: str, kind: str) -> list[str]:
-        """Return the records of a name as text, empty if there are none. CNAMEs are followed, except for kind CNAME.
-
-        Raises NoAnswerError if the query fails, and SilentError if the DNS server does not answer.
-        """
-        if (name, kind) not in self._known:
-            self._known[name, kind] = self._answer(name, kind)
-        known = self._known[name, kind]
-        if isinstance(known, NoAnswerError):
-            raise known
-        return known
-
-    def _answer(self, name: str, kind: str) -> list[str] | NoAnswerError:
-        try:
-            return self._ask(name, kind)
-        except NoAnswerError as failure:
-            return failure
-        except SilentError as failure:  # the resolver may be alive and still waiting for the zone's servers
-            if not self._lives():
-                raise
-            return NoAnswerError(str(failure))
-
-    def _lives(self) -> bool:
-        """True if the server responds, even with a refusal, to a query for the root's NS records."""
-        try:
-            self._ask("", "NS")
-        except NoAnswerError:
-            return True
-        except SilentError:
-            return False
-        return True
-
-    def _ask(self, name: str, kind: str) -> list[str]:
-        import dns.exception
-        import dns.resolver
-
-        try:
-            resolver = dns.resolver.Resolver(configure=self.server is None)
-            if self.server:
-                resolver.nameservers, resolver.port = [self.server[0]], self.server[1]
-            answer = resolver.resolve(f"{name}.", kind, search=False, lifetime=_SECONDS)
-        except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
-            return []
-        except (dns.exception.DNSException, OSError, ValueError) as failure:
-            failed = SilentError if _silent(failure) else NoAnswerError
-            raise failed(str(failure).partition("\n")[0]) from failure
-        if answer.canonical_name.to_text(omit_final_dot=True).lower() != name and kind == "CNAME":
-            return []
-        return [record.to_text() for record in answer]
-
-    def addresses(self, name: str) -> list[str]:
-        """Return the A and AAAA records of a name; CNAMEs are followed.
-
-        Raises SilentError if the DNS server does not answer, and NoAnswerError if a query fails and the other returns
-        no record.
-        """
-        records, unanswered = [], []
-        for kind in ("A", "AAAA"):
-            try:
-                records += self.ask(name, kind)
-            except NoAnswerError as failure:
-                unanswered.append(failure)
-        if unanswered and not records:
-            raise unanswered[0]
-        return records
-
-    def has_addresses(self, name: str) -> bool:
-        """True if a name has an address; False if it has none or the query fails.
-
-        Raises SilentError if the DNS server does not answer.
-        """
-        try:
-            return bool(self.addresses(name))
-        except NoAnswerError:
-            return False
-
-
-def _silent(failure: Exception) -> bool:
-    """True if a failed query got no response at all; a response, even a refusal, shows that the server is alive."""
-    import dns.exception
-    import dns.resolver
-
-    if isinstance(failure, (dns.exception.Timeout, dns.resolver.NoNameservers)):
-        return not any(response for *_, response in failure.kwargs.get("errors", ()))
-    return isinstance(failure, (OSError, dns.resolver.NoResolverConfiguration))
 
 
 def mx_records(context: Context) -> Iterator[Finding]:
@@ -135,7 +33,7 @@ def mx_records(context: Context) -> Iterator[Finding]:
         text = f"{context.live.values.get('inet_interfaces')}: whatever MX records say, no mail reaches this host"
         yield error("inet_interfaces", text, context.postconf("inet_interfaces", "all"))
     try:
-        here = Identity.of(context, names.addresses)
+        here = Host.of(context.live, names.addresses)
         here.everywhere |= deaf  # check the records as if inet_interfaces were corrected
         yield from _domains(context, names, here)
     except (NoAnswerError, SilentError) as failure:
@@ -149,7 +47,7 @@ def _server(context: Context) -> str:
     return server_name(context.options.dns) if context.options.dns else "the resolver of this host"
 
 
-def _domains(context: Context, names: Names, here: Identity) -> Iterator[Finding]:
+def _domains(context: Context, names: Names, here: Host) -> Iterator[Finding]:
     """Check each relay domain; yield a warning if its query fails.
 
     Raises NoAnswerError if there are two or more domains and all their queries fail, and SilentError if the DNS server
@@ -159,7 +57,7 @@ def _domains(context: Context, names: Names, here: Identity) -> Iterator[Finding
     for at, domain in enumerate(sorted(context.scope)):
         context.options.report("DNS", at)
         try:
-            yield from _domain(domain, names, here)
+            yield from _domain(context, domain, names, here)
         except NoAnswerError as failure:
             unanswered[domain] = failure
     if len(unanswered) == len(context.scope) > 1:
@@ -189,7 +87,7 @@ class Mx:
     ours: bool = False
 
 
-def _records(domain: str, names: Names, here: Identity) -> list[Mx]:
+def _records(domain: str, names: Names, here: Host) -> list[Mx]:
     records = []
     for text in names.ask(domain, "MX"):
         preference, _, exchange = text.partition(" ")
@@ -205,7 +103,7 @@ def _records(domain: str, names: Names, here: Identity) -> list[Mx]:
     return sorted(records, key=lambda mx: (mx.preference, mx.name))
 
 
-def _domain(domain: str, names: Names, here: Identity) -> Iterator[Finding]:
+def _domain(context: Context, domain: str, names: Names, here: Host) -> Iterator[Finding]:
     """Check the MX records of a domain; yield "ok" if there are no other findings.
 
     Raises NoAnswerError if the MX query fails, and SilentError if the DNS server does not answer.
@@ -216,9 +114,9 @@ def _domain(domain: str, names: Names, here: Identity) -> Iterator[Finding]:
     for mx in records:
         if mx.failure:
             text = f"the MX of {domain}: where it leads is not known: {mx.failure}"
-            problems.append(warning(mx.name, text, _another(here.context, mx.name)))
+            problems.append(warning(mx.name, text, _another(context, mx.name)))
         elif mx.ours:
-            problems += _target(mx, here)
+            problems += _target(context, mx, here)
     problems += _others(domain, others)
     yield from problems
     if not problems:
@@ -253,14 +151,14 @@ def _behind(domain: str, ours: list[Mx], others: list[Mx]) -> Iterator[Finding]:
         yield warning(domain, text, Zone(record=behind, note=f"in place of preference {ours[0].preference}"))
 
 
-def _leads_here(domain: str, names: Names, records: list[Mx], here: Identity) -> Iterator[Finding]:
+def _leads_here(domain: str, names: Names, records: list[Mx], here: Host) -> Iterator[Finding]:
     """Yield an error if no MX of the domain is this host, unless an MX could not be resolved."""
     if any(mx.ours or mx.failure for mx in records):
         return
     last = max((mx.preference for mx in records if mx.name), default=_STEP)
     zone = [Zone(record=f"{domain}. IN MX {last + _STEP} {here.name}.")]
     if not names.has_addresses(here.name):
-        zone += here.records()
+        zone += records_of(here)
     if not records:
         text = "it has no MX record"
         primary = domain if names.has_addresses(domain) else _PRIMARY
@@ -276,17 +174,17 @@ def _leads_here(domain: str, names: Names, records: list[Mx], here: Identity) ->
         yield error(domain, f"no MX leads to this host, {here.name}: it has {listed}", *zone)
 
 
-def _target(mx: Mx, here: Identity) -> Iterator[Finding]:
+def _target(context: Context, mx: Mx, here: Host) -> Iterator[Finding]:
     """Yield a finding if an MX of this host is a CNAME, has no address, or has none of this host's addresses."""
     if mx.alias:
         text = f"it is what an MX names, and a CNAME of {mx.alias[0]}, which it must not be (RFC 2181, 10.3)"
-        records = address_records(mx.name, mx.addresses) or here.records()
+        records = address_records(mx.name, mx.addresses) or records_of(here)
         yield error(mx.name, text, *_with_note(records, "in place of the CNAME"))
     elif not mx.addresses:
-        yield error(mx.name, "it is what an MX names, and has neither A nor AAAA", *here.records())
+        yield error(mx.name, "it is what an MX names, and has neither A nor AAAA", *records_of(here))
     elif not any(map(here.has, mx.addresses)):
         text = f"it is this host's name, but {', '.join(mx.addresses)} is none of its addresses; behind NAT, say so:"
-        yield warning(mx.name, text, here.context.with_entries("proxy_interfaces", mx.addresses))
+        yield warning(mx.name, text, context.with_entries("proxy_interfaces", mx.addresses))
 
 
 def _with_note(records: list[Zone], note: str) -> list[Zone]:
