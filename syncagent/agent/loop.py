@@ -21,6 +21,7 @@ from syncagent.agent.doubt import DoubtWatch
 from syncagent.agent.file_watch import Watch
 from syncagent.agent.lock import AgentLock
 from syncagent.agent.looks import RemovalWatch
+from syncagent.agent.mx_watch import MxWatch
 from syncagent.agent.reporting import Reporter
 from syncagent.agent.retries import Retries
 from syncagent.agent.schedule import Schedule
@@ -31,6 +32,7 @@ from syncagent.config import load as configuration
 from syncagent.errors import ConfigError, LedgerError, LockBusyError, SyncagentError
 from syncagent.sources import Watched
 from syncagent.state import status
+from syncagent.state.not_relayed import NotRelayed
 from syncagent.sync import run as sync
 from syncagent.sync.fetch import DEADLINE
 
@@ -71,6 +73,8 @@ class _Agent:
         self._faults: dict[str, float] = {}
         self.retries, self.progress, self.doubt = Retries(), Progress(), DoubtWatch(self._fault)
         self.removals, self.ages = RemovalWatch(), AgeWatch()
+        last = status.read_agent(config.state.directory)
+        self.mx = MxWatch(last.not_relayed if last else NotRelayed(), self._mx_changed, self._no_dns)
         self.reporter = Reporter(logger)
         self.schedule = Schedule(lambda due, why: self.tokens.put(Token(due, why)), self._fault)
         self.watch = Watch(self._file_changed, lambda event, what: self.log.warning(event, about=what), self._fault)
@@ -114,6 +118,7 @@ class _Agent:
         if whys:
             due = None if self.doubt.needs_all(self.config) else due
             self._run(due, ", ".join(whys))
+            self.mx.look(self.config)
             gc.collect()  # too few objects to trigger a collection, but a TLS context has megabytes
 
     def _whys(self, now: float) -> list[str]:
@@ -234,6 +239,7 @@ class _Agent:
             lacks=result.missing_for_first if result else (),
         )
         watch = self.watch.mode
+        self.reporter.asked_dns(self.mx.answer)
         try:
             now = self.reporter.tell(self.config, result, last, self.next_run(), (watch, self.watch.rebuilt))
             self.removals.ran(now, time.time())
@@ -285,6 +291,13 @@ class _Agent:
             self.tokens.put(Token(None, "the configuration changed", reload=True))
         else:
             self.tokens.put(Token(frozenset({name}), "a file changed"))
+
+    def _mx_changed(self) -> None:
+        """Have a run, which asks no source, tell of another answer of DNS. Called in the thread that asks."""
+        self.tokens.put(Token(frozenset(), "MX records changed"))
+
+    def _no_dns(self, error: BaseException) -> None:
+        self.log.warning("DNS gives no answer", error=str(error))
 
     def _look_after(self) -> None:
         """Do a round of the supervisor, in its thread: signals, a pending stop, watch threads and clock."""

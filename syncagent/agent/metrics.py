@@ -59,6 +59,8 @@ def _registry(status: Status) -> CollectorRegistry:
     gauge("watch_rebuilds", "How often the watch on files was rebuilt.", agent.watch_rebuilt if agent else 0)
     by("domain", "recipients", "Recipients in the map.", status.domains)
     by("domain", "held_removals", "Removals that are held.", _held(status))
+    not_relayed = dict.fromkeys(status.not_relayed, 1.0)
+    by("domain", "domain_not_relayed", "Whether mail comes here for a domain that is not relayed.", not_relayed)
     sources = {source.name: source for source in status.sources}
     up = {name: float(source.state == "whole") for name, source in sources.items()}
     by("source", "source_up", "Whether the source's last answer was whole.", up)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from syncagent.config.tables import Config
     from syncagent.model import SourceReport, SyncResult
     from syncagent.state.doubt_status import DoubtStatus
+    from syncagent.state.not_relayed import NotRelayed
     from syncagent.state.status import LastRun, Status
 
 
@@ -93,6 +94,10 @@ class Reporter:
             self._write_metrics(config.metrics.textfile, now)
         self._tell_systemd(summary(now))
         return now
+
+    def asked_dns(self, answer: NotRelayed) -> None:
+        """Record the last answer of DNS about domains out of scope, for the next report."""
+        self._state = replace(self._state, not_relayed=answer)
 
     def refuse(self, text: str) -> None:
         """Record why the new configuration is refused, and send it to systemd. An empty text ends the refusal."""

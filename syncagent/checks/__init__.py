@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 from msgspec.structs import replace
 
-from syncagent.checks import content_age, dns, doubt, local, postfix, relay, smtp, smtpd
+from syncagent.checks import content_age, dns, doubt, local, not_relayed, postfix, relay, smtp, smtpd
 from syncagent.checks.context import Context, Options
 from syncagent.checks.finding import Check, Finding, Needs, Person, Shell, error, skipped, warning
 from syncagent.errors import ExitCode, LayoutError, LedgerError, SyncagentError
@@ -70,7 +70,8 @@ def refused(refusal: LayoutError) -> Checked:
 
 def registered() -> tuple[Check, ...]:
     """Return every check in the order of execution, those included that only some hosts run."""
-    of_the_host = (_MAIN_CF, _NO_POSTFIX, *postfix.CHECKS, *relay.CHECKS, *smtpd.CHECKS, *doubt.CHECKS, _OFFLINE)
+    of_postfix = (*postfix.CHECKS, *relay.CHECKS, *smtpd.CHECKS, *doubt.CHECKS, *not_relayed.CHECKS)
+    of_the_host = (_MAIN_CF, _NO_POSTFIX, *of_postfix, _OFFLINE)
     return (_STATE, _SOURCES, *_OF_SYNCAGENT, *of_the_host, *dns.CHECKS, *smtp.CHECKS)
 
 
@@ -138,7 +139,7 @@ def _of_the_host(context: Context) -> Iterator[Check]:
     if not context.live.values:
         yield _MAIN_CF if _has_main_cf(context) else _NO_POSTFIX
         return
-    yield from (*postfix.CHECKS, *relay.CHECKS, *smtpd.CHECKS, *doubt.CHECKS)
+    yield from (*postfix.CHECKS, *relay.CHECKS, *smtpd.CHECKS, *doubt.CHECKS, *not_relayed.CHECKS)
     if context.options.offline:
         yield _OFFLINE
     else:

@@ -35,6 +35,7 @@ class Alarm(Struct, frozen=True):
         "publish-failed",
         "incomplete",
         "configuration",
+        "domain-not-relayed",
         "doubt",
         "doubt-not-in-force",
     ]

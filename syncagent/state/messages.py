@@ -211,6 +211,14 @@ def held_catch_all(name: str) -> str:
     return f"{name} would accept every address of its domain: to permit it, add {name[1:]} to postfix.catch_all"
 
 
+def domain_not_relayed(domain: str, mx: str, count: int) -> str:
+    """Return the message that the mail of a domain comes here, whose recipients are not published, with the remedy."""
+    return (
+        f"{domain} has {counted(count, 'recipient')} in the sources, and its MX {mx} is this host, but it is not in"
+        " postfix.relay_domains: its mail is refused here; add it there, or take the MX record out of the zone"
+    )
+
+
 def waiting_for(hold: Hold) -> str:
     """Return what ends a hold that ends without a person."""
     names = [name for reason in hold.reasons if reason.kind == "source-outdated" for name in reason.subjects]

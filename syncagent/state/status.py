@@ -20,6 +20,7 @@ from syncagent.state.database import reading
 from syncagent.state.doubt_groups import Causes
 from syncagent.state.doubt_status import DoubtStatus, Recorded
 from syncagent.state.lag import Lag
+from syncagent.state.not_relayed import NotRelayed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,6 +60,8 @@ class AgentState(Struct, frozen=True):
     """Alarms that were sent, as a mapping from the way (see notify.WAYS) and ``Alarm.key``."""
     told_at: dict[str, dict[str, float]] = {}
     """When each of them was last sent, as the same mapping."""
+    not_relayed: NotRelayed = NotRelayed()
+    """The last answer of DNS about domains out of scope."""
     refused: str = ""
     """Message with the remedy if the agent rejected a changed configuration and still uses the old one, else ""."""
 
@@ -116,6 +119,8 @@ class Status(Struct, frozen=True, kw_only=True):
     """When the next waiting removal is decided, in seconds since the epoch; None if none waits for a time."""
     looks: dict[str, float] = {}
     """When each source that owes a confirming look is asked for it, in seconds since the epoch."""
+    not_relayed: dict[str, str] = {}
+    """Domains with recipients that are not relayed, though DNS leads their mail to this host, with that MX."""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -168,6 +173,10 @@ def read(config: Config, now: float | None = None, agent: AgentState | None = No
     elif any(attempts) and not failure:
         text = messages.nothing_published(last.lacks if last else (), config.command("plan"))
         alarms.append(Alarm("incomplete", str(config.postfix.map), text))
+    not_relayed = standing_not_relayed(config, agent, plan, now)
+    for name, mx in not_relayed.items():
+        text = messages.domain_not_relayed(name, mx, plan.out_of_scope[name] if plan else 0)
+        alarms.append(Alarm("domain-not-relayed", name, text))
     if agent and agent.refused and (own or running):  # a new agent rejects the file itself
         alarms.append(Alarm("configuration", str(config.file), agent.refused))
     causes = _causes(config, sources, holds, plan)
@@ -190,7 +199,19 @@ def read(config: Config, now: float | None = None, agent: AgentState | None = No
         lags=lags,
         removals_due=finished.next_due if finished else None,
         looks=_looks(finished, states),
+        not_relayed=not_relayed,
     )
+
+
+def standing_not_relayed(config: Config, agent: AgentState | None, plan: Plan | None, now: float) -> dict[str, str]:
+    """Return the domains of recipients that are not relayed though DNS leads their mail here, with that MX.
+
+    It is as the agent asked DNS last, without domains that are relayed or without recipients by now.
+    """
+    if agent is None or plan is None:
+        return {}
+    scope = frozenset(map(str, config.postfix.relay_domains))
+    return agent.not_relayed.standing(plan.out_of_scope, scope, now)
 
 
 def _looks(finished: Finished | None, states: Mapping[str, SourceState]) -> dict[str, float]:

@@ -31,16 +31,16 @@ class Nameserver(Service):
         self._records, self._file = records, directory / "dnsmasq.conf"
         self._process: subprocess.Popen[bytes] | None = None
         self._said = b""
-        self.port = free_port()
+        self.host, self.port = "127.0.0.1", free_port()
 
     @property
     def address(self) -> str:
         """What `check --dns` is given."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        lines = ["no-resolv", "no-hosts", "no-daemon", "bind-interfaces", "listen-address=127.0.0.1"]
+        lines = ["no-resolv", "no-hosts", "no-daemon", "bind-interfaces", f"listen-address={self.host}"]
         lines += [f"port={self.port}", "pid-file=", self.everything, "user=", "local-ttl=1", *self._records]
         self._file.write_text("".join(f"{line}\n" for line in lines))
         command = [find_program("dnsmasq") or "dnsmasq", f"--conf-file={self._file}"]
@@ -59,7 +59,7 @@ class Nameserver(Service):
     def _answers(self) -> bool:
         """Whether it takes connections."""
         try:
-            with socket.create_connection(("127.0.0.1", self.port), 0.2):
+            with socket.create_connection((self.host, self.port), 0.2):
                 return True
         except OSError:
             return False
