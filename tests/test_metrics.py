@@ -4,6 +4,7 @@ import os
 import re
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from syncagent.agent import metrics
 from syncagent.config import load as configuration
 from syncagent.state import status
+from syncagent.state.not_relayed import NotRelayed
 from tests.agent import Station
 from tests.scenario import people
 from tests.support.pages import ROOT, page, section
@@ -75,7 +77,8 @@ def values(mx: Station) -> dict[str, float]:
 def everything(desk: Desk) -> set[str]:
     """Have all there is to tell, and give the metrics' names."""
     desk.scenario.postfix["doubt_map"] = f"lmdb:{desk.scenario.directory}/doubt"
-    desk.scenario.write("corp", people(20))
+    desk.scenario.write("corp", people(20) | {"anna@foreign.example"})
+    desk.reporter.asked_dns(NotRelayed(time.time(), {"foreign.example": "backup.example.net"}))
     desk.run()
     assert isinstance(desk.scenario, Station)
     return {sample.name for family in families(desk.scenario) for sample in family.samples}
@@ -344,6 +347,7 @@ SERIES = {
     "syncagent_publish_failed": "0x10 1x300",
     'syncagent_domain_doubt_seconds{domain="example.com"}': "0x10 60+60x600",
     "syncagent_doubt_in_force": "1x10 0x300",
+    'syncagent_domain_not_relayed{domain="example.com"}': "_x10 1x300",
 }
 
 
@@ -370,6 +374,7 @@ def test_promtool(desk: Desk, mx: Station, tmp_path: Path) -> None:
         "SyncagentDoubt": "77m",
         "SyncagentDoubtLong": "497m",
         "SyncagentDoubtNotInForce": "22m",
+        "SyncagentDomainNotRelayed": "17m",
     }
     for rule in rules():
         summary = rule["annotations"].removeprefix("{summary: ").removesuffix("}").strip('"')

@@ -36,7 +36,7 @@ IDS = [
     *("domains-are-of-one-class", "catch-alls-are-wanted", "domains-have-a-postmaster", "extensions-are-understood"),
     *("unlisted-are-rejected", "unknown-are-refused", "nothing-accepts-before", "local-recipients-are-known"),
     *("relaying-is-closed", "few-are-trusted", "no-mx-backup", "queue-lives-long", "nothing-is-overridden"),
-    *("doubt-is-asked", "doubt-is-not-bypassed", "doubt-is-published"),
+    *("doubt-is-asked", "doubt-is-not-bypassed", "doubt-is-published", "domain-not-relayed"),
     *("offline", "mx-records", "verdicts"),
 ]
 
