@@ -203,7 +203,7 @@ def test_json(config: Path) -> None:
 
 
 def test_quiet(config: Path) -> None:
-    """--quiet prints nothing while all is well, and everything otherwise."""
+    """--quiet prints nothing while all is well, and everything when something begins; see test_quiet."""
     for _ in range(2):
         done = syncagent("sync", "--quiet", config=config, check=0)
         assert (done.stdout, done.stderr) == ("", "")

@@ -398,11 +398,11 @@ def test_commands(shown: Block, tmp_path: Path) -> None:
         assert run(shown, tmp_path) == left
 
 
-def _as_cron(host: ThrowawayHost, line: str) -> str:
+def _as_cron(host: ThrowawayHost, line: str, *, status: int = 0) -> str:
     """Run the job of a line in /etc/cron.d as cron does, as its user; return what cron would send."""
     *_, user, job = line.split(maxsplit=2 if line.startswith("@") else 6)
     shell = f"/usr/bin/env SHELL=/bin/sh PATH={CRON_PATH} /bin/sh -c '{job}'"
-    return host.run(f"exec /usr/sbin/runuser -u {user} -- {shell}", path=CRON_PATH)
+    return host.run(f"/usr/sbin/runuser -u {user} -- {shell} || test $? -eq {status}", path=CRON_PATH)
 
 
 def test_the_cron_lines() -> None:
@@ -413,6 +413,11 @@ def test_the_cron_lines() -> None:
         host.write("/etc/syncagent/recipients", RECIPIENTS + "new@example.com\n")
         assert _as_cron(host, sync) == "", "--quiet prints nothing while all is well"
         assert host.verdict("new@example.com") == 250
+        host.run("mv /etc/syncagent/recipients /etc/syncagent/away")
+        assert "WARNING: source" in _as_cron(host, sync, status=75)
+        assert _as_cron(host, sync, status=75) == "", "a failure is told once a day"
+        host.run("mv /etc/syncagent/away /etc/syncagent/recipients")
+        assert _as_cron(host, sync).startswith("over: source")
         assert _as_cron(host, switch) == ""
         host.run("test ! -e /var/lib/syncagent/doubt-switched")
         assert _as_cron(host, boot) == ""

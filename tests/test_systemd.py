@@ -170,12 +170,12 @@ def test_the_agent_or_the_timer() -> None:
 
 
 def test_exit_statuses() -> None:
-    """A wrong configuration is not tried again and again; what is held or failing is no success of a run."""
+    """A wrong configuration is not tried again and again. A failing source fails a run, a hold does not."""
     agent, once = (_settings(unit) for unit in SERVICES)
     assert agent["RestartPreventExitStatus"] == ["78"]
     assert agent["Restart"] == ["always"], "an agent that ends by itself, by a HUP that came too early, is no success"
     assert "SuccessExitStatus" not in agent
-    assert "SuccessExitStatus" not in once
+    assert once["SuccessExitStatus"] == ["65"]
 
 
 def test_the_users_file(tmp_path: Path) -> None:

@@ -166,7 +166,12 @@ def plan(config_file: Path, lock_timeout: float, *, as_json: bool) -> int:
     is_flag=True,
     help="Publish the first map even if a source failed or a domain has no recipient; an empty map is not published.",
 )
-@click.option("-q", "--quiet", is_flag=True, help="Print nothing if the exit status is 0 and there are no notes.")
+@click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    help="Print what has begun, changed or ended, such as a hold or a failure, and once a day what stands; and notes.",
+)
 @JSON
 @LOCK
 @click.pass_obj
@@ -503,6 +508,7 @@ def _load(file: Path) -> Config:
 def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = False) -> int:
     from syncagent import privileges
     from syncagent.cli import output
+    from syncagent.cli.views import quiet as quiet_view
     from syncagent.cli.views import sync as view
     from syncagent.sync.run import run_once
 
@@ -515,7 +521,9 @@ def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = Fa
             result = run_once(config, options, progress)
     if as_json:
         output.structure(result)
-    elif result.exit_code or result.notes or not quiet:
+    elif quiet:
+        quiet_view.show(result, config)
+    else:
         view.show(result, config, steps=not options.write)
     return result.exit_code
 

@@ -24,7 +24,7 @@ from syncagent.errors import DamagedError, LedgerDamagedError, LedgerError
 from syncagent.files import atomic, pipeline, sorted_lines
 from syncagent.model import Hold, Note, SourceState
 from syncagent.state.identity import Gap, Identity
-from syncagent.state.records import DoubtRecord, Event, Finished, ListFile, RunRow
+from syncagent.state.records import DoubtRecord, Event, Finished, ListFile, Printed, RunRow
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -435,6 +435,18 @@ class Ledger:
             with self._transaction() as database:
                 database.execute("INSERT OR REPLACE INTO meta VALUES ('doubt', ?)", (_encode(record),))
             self.doubt = record
+
+    def printed(self) -> dict[str, Printed]:
+        """Return the conditions that `sync --quiet` has printed, by their identity; none if that cannot be read."""
+        rows = self._rows("SELECT value FROM meta WHERE key = 'printed'")
+        with contextlib.suppress(msgspec.DecodeError):
+            return _decode(rows[0][0], dict[str, Printed]) if rows else {}
+        return {}
+
+    def save_printed(self, printed: dict[str, Printed]) -> None:
+        """Record the conditions that `sync --quiet` has printed."""
+        with self._transaction() as database:
+            database.execute("INSERT OR REPLACE INTO meta VALUES ('printed', ?)", (_encode(printed),))
 
     def doubtful(self) -> list[tuple[str, str, float, float]]:
         """Return (address, domain, since, until) of each removed address that is in doubt by itself."""

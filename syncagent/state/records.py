@@ -101,6 +101,14 @@ class DoubtRecord(Struct, frozen=True):
     error: str = ""
 
 
+class Printed(Struct, frozen=True):
+    """A condition that `sync --quiet` has printed: its value and text then, and when, in seconds since the epoch."""
+
+    value: str
+    text: str
+    at: float
+
+
 class Event(Struct, frozen=True):
     """An event of the history that is no run: when, its kind, its subject, such as a domain, and data."""
 
