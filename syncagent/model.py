@@ -216,6 +216,10 @@ WAITS: frozenset[ReasonKind] = frozenset({"source-failing", "source-outdated", "
 """Kinds of reasons that end without a person who approves the hold: another exit status than 65 tells of them."""
 
 
+OF_OLDER_VERSIONS: frozenset[ReasonKind] = frozenset({"rejects"})
+"""Kinds that only holds of older versions have."""
+
+
 class Loss(Struct, frozen=True):
     """The loss of a domain or of the whole map that exceeds a limit. ``window`` is in seconds."""
 

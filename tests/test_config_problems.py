@@ -115,6 +115,7 @@ BAD: list[tuple[type[Struct], str, str, str, str]] = [
     (sources.Common, "sources.f", "unlisted", '"accept"', 'expected one of "doubt", "refuse", got "accept"'),
     (sources.Common, "sources.f", "confirm_after", '"soon"', 'expected a time such as "90s", "5m", "1h" or "7d"'),
     (sources.Common, "sources.f", "content_max_age", "24", 'expected a time such as "90s", "5m", "1h" or "7d"'),
+    (sources.Common, "sources.f", "ignore", '["u*"]', '"u*" matches u@example.com, which could be published'),
     (sources.Common, "sources.f", "every", '"0s"', 'expected "1s" or more'),
     (file_source.Config, "sources.f", "path", '"~/list"', '~ is not expanded, got "~/list": write the whole path'),
     (file_source.Config, "sources.f", "format", '"xml"', 'expected one of "lines", "postmap"'),

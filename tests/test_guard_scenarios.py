@@ -975,39 +975,46 @@ def test_a_relay_domain_without_a_recipient_is_told_of_every_time(one: Scenario)
         assert "new.example has no recipient" in one.say("sync", "--quiet").stdout
 
 
-def test_more_rejects_than_before_are_never_quiet(one: Scenario) -> None:
-    """An address that became a reject looks like one that left: the run says so, however quiet."""
+def test_a_rejected_entry_is_never_quiet(one: Scenario) -> None:
+    """An address that became a reject looks like one that left: every run says so, however quiet."""
     assert not one.say("sync", "--quiet").stdout
     with one.file("corp").open("a") as file:
         file.write("user000@example.com # on leave\n")
-    assert "1 entries that cannot be recipients, 0 before" in one.say("sync", "--quiet").stdout
+    said = one.say("sync", "--quiet", code=HELD).stdout
+    assert "1 rejected entry: 1 held" in said
+    assert "user000@example.com # on leave" in said
 
 
-def test_who_may_be_among_the_new_rejects_is_held(one: Scenario) -> None:
-    """An address misspelled at the source looks like one that left: it stays until it is mended, or approved."""
+def test_who_may_be_among_the_rejected_entries_is_held(one: Scenario) -> None:
+    """An address misspelled at the source looks like one that left: it stays until the entry is settled."""
     names = sorted(people(100) - {"user000@example.com"})
     one.file("corp").write_text("\n".join([*names, "user000@example.com # on leave", ""]))
     for _ in range(2):
         result = one.sync_unchecked(HELD)
-        assert reasons(result) == {"example.com": {"rejects"}}
+        assert reasons(result) == {"example.com": {"rejected"}, "rejected:corp": {"rejected"}}
         assert one.published() == people(100)
     one.write("corp", people(100))
     one.sync()
     one.file("corp").write_text("\n".join([*names, "user000@example.com # on leave", ""]))
-    one.say("approve", only_hold(one.sync_unchecked(HELD)).id)
+    held = {hold.rejecting: hold.id for hold in one.sync_unchecked(HELD).plan.holds}
+    assert "user000@example.com, which is published" in one.say("approve", held["corp"], code=USAGE).stderr
+    one.say("approve", held[""], code=HELD)  # a person knows that this one left
     assert one.published() == set(names)
+    one.say("approve", held["corp"])
     one.file("corp").write_text("\n".join([*names[1:], "user000@example.com # on leave", ""]))
     one.say("sync")
-    assert one.published() == set(names[1:]), "a reject that was looked at holds nothing more"
+    assert one.published() == set(names[1:]), "an entry that a person approved holds nothing more"
 
 
-def test_a_new_reject_with_nobody_missing_holds_nothing_later(one: Scenario) -> None:
-    """A bad entry that came while nobody was missing is nobody's: a later removal flows."""
+def test_an_entry_that_came_while_nobody_was_missing_holds_what_goes_later(one: Scenario) -> None:
+    """As long as it stands: whoever goes missing from the same source may be misspelled elsewhere in it."""
     everybody = sorted(people(100))
     one.file("corp").write_text("\n".join([*everybody, "not an address", ""]))
-    one.say("sync")
+    one.say("sync", code=HELD)
     one.file("corp").write_text("\n".join([*everybody[1:], "not an address", ""]))
-    one.say("sync")
+    held = {hold.rejecting: hold.id for hold in one.sync_unchecked(HELD).plan.holds}
+    assert one.published() == set(everybody)
+    one.say("approve", held["corp"])
     assert one.published() == set(everybody[1:])
 
 

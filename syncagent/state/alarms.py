@@ -52,7 +52,10 @@ class Alarm(Struct, frozen=True):
 
 def of_hold(hold: Hold, command: str) -> Alarm:
     """Return the alarm of a hold that needs a person. ``command`` is the command line that approves it."""
-    kinds = " ".join(sorted({reason.kind for reason in hold.reasons} - _COME_AND_GO))
+    names = {str(reason.kind) for reason in hold.reasons} - _COME_AND_GO
+    if not hold.rejecting and "rejected" in names:  # as older versions named it, so that it is not told again
+        names = names - {"rejected"} | {"rejects"}
+    kinds = " ".join(sorted(names))
     return Alarm("held", f"{hold.domain} {kinds}", messages.held_alarm(hold, command))
 
 

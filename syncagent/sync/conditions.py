@@ -25,7 +25,7 @@ class Condition(Struct, frozen=True):
 
     ``domains`` are relay domains; None for all. ``source``: only recipients that this source listed last, or whose
     source is not known; "" for all. ``since_run``: only recipients that were first missing in an answer of ``source``
-    in this run or a later one, or it is not known in which; "" for all.
+    in this run or a later one, or it is not known in which; what an older version kept was missing before. "" for all.
     """
 
     reason: Reason
@@ -39,10 +39,12 @@ class Condition(Struct, frozen=True):
             return False
         if self.source and kept.sources and self.source not in kept.sources:
             return False
-        answers = kept.answers
-        if not self.since_run or not answers:
+        if not self.since_run:
             return True
-        return any(source == self.source and run >= self.since_run for source, run in answers)
+        answers = kept.answers
+        return (not answers and not kept.is_older) or any(
+            source == self.source and run >= self.since_run for source, run in answers
+        )
 
 
 def source_failing(failing: Sequence[str]) -> Reason:

@@ -78,13 +78,14 @@ def since(
 
     It is "", the beginning of time, for entries that an older version held removals for.
     """
-    known = dict.fromkeys(_of_older_versions(standing.values()), "") | (last.rejecting if last else {})
-    return {name: known.get(name, run_id) for name, _ in _rejecting(answers)}
+    known = last.rejecting if last else {}
+    first = "" if any(_is_of_older_version(hold) for hold in standing.values()) else run_id
+    return {name: known.get(name, first) for name, _ in _rejecting(answers)}
 
 
-def _of_older_versions(standing: Iterable[Hold]) -> Iterator[str]:
-    for hold in standing:
-        yield from (name for reason in hold.reasons if reason.kind == "rejects" for name in reason.subjects)
+def _is_of_older_version(hold: Hold) -> bool:
+    """True if an older version held removals since a source had more rejected entries than before."""
+    return any(reason.kind == "rejects" for reason in hold.reasons)
 
 
 def condition(source: str, since_run: str) -> Condition:

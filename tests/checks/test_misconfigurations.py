@@ -1195,6 +1195,14 @@ CASES: dict[str, Case] = {
     "a source fails": Case(
         lambda backup: backup.list.unlink(), "sources-answer", ERROR, "list", "", also=Backup.write_list
     ),
+    "an entry cannot be read": Case(
+        lambda backup: backup.list.write_text(f"{backup.list.read_text()}new@example.com # new\n"),
+        "rejected-entries",
+        WARNING,
+        "new@example.com # new",
+        "",
+        also=Backup.write_list,
+    ),
     "the data is outdated": Case(
         lambda backup: backup.list.write_text(f"# made: 2020-01-01T00:00:00Z\n{backup.list.read_text()}"),
         "data-is-current",
