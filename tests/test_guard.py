@@ -773,6 +773,13 @@ def test_what_is_no_longer_held_is_in_grace_again() -> None:
     assert decider.looks == {"corp": NOW + 4600}
 
 
+def test_who_waits_for_another_source_is_decided_in_the_next_run() -> None:
+    """Its own source was looked at, but a source that has not answered since may have it now: no look, no pause."""
+    decider, _ = deciding(waiting=Waiting({"corp": Looked("transport", 0, looked=NOW)}))
+    assert decider.decide(missing_of("free.example", kept=Kept(1000, GRACE, b"corp"), until=NOW - 60)) is not None
+    assert (decider.next_due, decider.looks) == (NOW, {})
+
+
 def test_a_look_in_vain_is_taken_again_later() -> None:
     """A look that is due already is taken in the next run; one that proved nothing again after an hour."""
     sources = {"corp": Looked("transport", 0, 0), "tried": Looked("transport", 0, 0, tried=NOW - 600)}

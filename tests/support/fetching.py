@@ -36,7 +36,7 @@ class Says:
         self.count += 1
         return self._fetch(request)
 
-    def configured(
+    def configured(  # noqa: PLR0913 - keys of a source
         self,
         name: str = "a",
         *,
