@@ -115,7 +115,7 @@ def test_a_failing_source_puts_its_domains_in_doubt(tmp_path: Path) -> None:
     """Only the domains in which it has or had recipients; five minutes after it recovers they are as before."""
     mx = Backup(tmp_path, "corp", "other", relay_domains=("example.com", "example.org", "example.net"))
     mx.write("corp", people(5) | people(5, "example.org"))
-    mx.write("other", people(5, "example.net") | people(1, "example.org", first=9))
+    mx.write("other", people(5, "example.net") | people(6, "example.org", first=9))
     mx.settled()
     mx.write("corp", people(5))
     mx.sync()
@@ -174,7 +174,7 @@ def test_an_excluded_address_is_not_in_doubt(mx: Backup) -> None:
 def test_over_a_thousand_removed_addresses_are_their_domain(tmp_path: Path) -> None:
     """The table stays small."""
     mx = Backup(tmp_path)
-    mx.limits["removed_percent"] = 100
+    mx.limits |= {"removed_percent": 100, "removed_max": 2000}
     mx.write("corp", {f"u{number}@example.com" for number in range(3000)})
     mx.settled()
     mx.write("corp", {f"u{number}@example.com" for number in range(2200)})
@@ -220,14 +220,14 @@ def test_a_removed_catch_all_is_doubt(mx: Backup) -> None:
 def test_killed_after_the_map_was_narrowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The line is in the table during the whole next run: the map is not as recorded, so that all are in doubt."""
     mx = Backup(tmp_path)
-    mx.limits["removed_percent"] = 100
-    mx.write("corp", {f"u{number}@example.com" for number in range(1500)})
+    mx.limits |= {"removed_percent": 100, "removed_max": 2000}
+    mx.write("corp", people(1300) | {f"u{number}@example.com" for number in range(1200)})
     mx.settled()
-    mx.write("corp", people(1))
+    mx.write("corp", people(1300))
     monkeypatch.setattr("syncagent.sync.record.published", _killed)
     mx._by_own_clock(mx.now, ("sync",), 130)
     monkeypatch.undo()
-    assert mx.published() == people(1)
+    assert mx.published() == people(1300)
     assert mx.in_doubt() == {"example.com"}
     seen = []
     write = doubt_table.write
@@ -467,11 +467,12 @@ def test_by_hand_ends_no_doubt_of_the_switch(tmp_path: Path, why_switched: str) 
 def test_killed_after_the_run_was_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reasons are recorded before the tables are: a new domain and many removed addresses stay in doubt."""
     mx = Backup(tmp_path, relay_domains=("example.com", "example.net"))
-    mx.limits["removed_percent"] = 100
-    mx.write("corp", {f"u{number}@example.com" for number in range(1500)} | people(2, "example.net"))
+    mx.limits |= {"removed_percent": 100, "removed_max": 2000}
+    gone = {f"u{number}@example.com" for number in range(1200)}
+    mx.write("corp", gone | people(1300) | people(2, "example.net"))
     mx.settled()
     mx.relay_domains.append("example.org")
-    mx.write("corp", people(1) | people(1, "example.org") | people(2, "example.net"))
+    mx.write("corp", people(1300) | people(1, "example.org") | people(2, "example.net"))
     monkeypatch.setattr("syncagent.sync.doubt_table.DoubtTable.finish", _killed)
     mx._by_own_clock(mx.now, ("sync",), 130)
     monkeypatch.undo()

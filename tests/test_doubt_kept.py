@@ -215,7 +215,8 @@ def _with_removed(directory: Path) -> Backup:
     mx = Backup(directory, relay_domains=("example.com", "bücher.example"))
     mx.limits["removed_percent"] = 100
     mx.postfix |= {"domains_map": f"lmdb:{directory}/domains", "allow_domains": ["*.org"]}
-    head = "# domains: example.com, example.org, bücher.example\na@example.com\na@example.org\na@bücher.example\n"
+    stays = ("a@example.com", "d@example.com", "e@example.com", "a@example.org", "a@bücher.example")
+    head = "\n".join(("# domains: example.com, example.org, bücher.example", *stays, ""))
     mx.file("corp").write_text(f"{head}b@example.com\nüser@example.com\nc@bücher.example\n", "utf-8")
     mx._run("sync", code=0)
     mx.wait(2 * HOUR)

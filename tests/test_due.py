@@ -197,17 +197,41 @@ def test_a_removal_waits_for_the_second_answer_of_each(runs: Runs) -> None:
 
 
 def test_time_alone_is_no_second_answer(runs: Runs) -> None:
-    """Where the source that no longer says it was asked but once, the grace being over is not enough."""
+    """Where the source that no longer says it was asked but once, the grace being over is not enough: a run asks it."""
     runs.limits["removal_grace"] = "1h"
     runs.source("fast", people(9))
     runs.run(every_one=True)
-    for _ in range(3):
-        runs.wait(HOUR)
+    runs.wait(HOUR - MINUTE)
+    for _ in range(2):
         runs.run("slow")
         runs.run()
-    assert len(runs.published()) == 20
+    assert (runs.counts()[0], len(runs.published())) == (1, 20)
+    runs.wait(MINUTE)
+    runs.source("fast", SourceError("down"))
+    runs.run("slow")
+    runs.run()
+    assert (runs.counts()[0], len(runs.published())) == (1, 20), "asked, and no answer"
+    runs.source("fast", people(9))
+    runs.wait(HOUR)
+    runs.run("slow")
+    assert len(runs.published()) == 20, "a source that fails is asked when it is due"
     runs.run("fast")
-    assert len(runs.published()) == 19
+    assert (runs.counts()[0], len(runs.published())) == (1, 19)
+
+
+def test_a_removal_asks_its_source_when_it_is_due(runs: Runs) -> None:
+    """In a run for another source, once, and no other source."""
+    runs.limits["removal_grace"] = "1h"
+    runs.source("fast", people(9))
+    runs.run(every_one=True)
+    runs.wait(30 * MINUTE)
+    runs.run("slow")
+    runs.wait(30 * MINUTE)
+    before = runs.counts()
+    runs.run()
+    assert (runs.counts(), len(runs.published())) == ([before[0] + 1, before[1]], 19)
+    runs.run()
+    assert runs.counts() == [before[0] + 1, before[1]]
 
 
 def test_who_moves_between_answers_stays(runs: Runs) -> None:

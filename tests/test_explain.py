@@ -160,18 +160,18 @@ def test_what_only_root_may_read_is_no_451(scene: Scenario, monkeypatch: pytest.
 def test_an_address_that_is_held_and_one_in_grace(scene: Scenario) -> None:
     """What no source has any more says since when, who had it last, why it stays, and what lets it go."""
     scene.sync_unchecked(0)
-    scene.write("corp", {*people(5), "user@example.com", "postmaster@xn--bcher-kva.example"})
+    scene.write("corp", {*people(20), "user@example.com", "postmaster@xn--bcher-kva.example"})
     hold = only_hold(scene.sync_unchecked(65))
-    found = explained(scene, "user009@example.com")
+    found = explained(scene, "user029@example.com")
     (reason,) = found["reasons"]
     assert found["published"]
     assert "corp last" in reason
     assert f"approve {hold.id}" in reason
     scene.limits = {"removal_grace": "1h", "removed_percent": 100}
     scene.sync_unchecked(0)
-    assert "removal_grace" in explained(scene, "user009@example.com")["reasons"][0]
-    headline = scene.say("explain", "user009@example.com").stdout.splitlines()[0]
-    assert re.fullmatch(r"user009@example\.com is IN the map\. No source has had it since .*, corp last; .*", headline)
+    assert "removal_grace" in explained(scene, "user029@example.com")["reasons"][0]
+    headline = scene.say("explain", "user029@example.com").stdout.splitlines()[0]
+    assert re.fullmatch(r"user029@example\.com is IN the map\. No source has had it since .*, corp last; .*", headline)
 
 
 def test_one_removed_yesterday(scene: Scenario) -> None:

@@ -280,7 +280,7 @@ def test_modes_as_designed(tmp_path: Path) -> None:
         old = os.umask(mask)
         try:
             mx = Remembering(directory)
-            many = people(10_050, first=200)
+            many = people(10_050, first=200) | SAID
             mx.limits["removed_floor"] = 1_000_000
             mx.write("corp", many)
             mx.map.write_text(mx.map.read_text("utf-8") + "hand@example.com OK\n", "utf-8")

@@ -8,17 +8,19 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from syncagent.config.tables import DomainLimits, Limits
+from syncagent import sources
+from syncagent.config.tables import Config, DomainLimits, Limits, Postfix, Schedule, SourceConfig, State
 from syncagent.errors import ExitCode, PublishError, UnknownHoldError
 from syncagent.files.atomic import UnfitFileError
-from syncagent.model import DOMAIN_HOLD, Hold, Note, Plan, Reason, Refusal, Status
+from syncagent.model import DOMAIN_HOLD, Hold, Note, Plan, Reason, Refusal, Shown, Status
 from syncagent.postfix.table import Identities, publish_step
 from syncagent.state import messages
 from syncagent.state.records import Finished, Inputs, ListFile
 from syncagent.sync import approvals
 from syncagent.sync.outcome import exit_code
-from syncagent.sync.unchanged import longest_wait, unchanged
-from syncagent.values.types import Domain, Duration
+from syncagent.sync.unchanged import Due, longest_wait, unchanged
+from syncagent.sync.waiting import LOOK_AGAIN
+from syncagent.values.types import Domain, Duration, MapName
 
 NOW = 1_900_000_000.0
 PERCENT, FAILING = Reason("percent"), Reason("source-failing", subjects=("corp",))
@@ -68,7 +70,6 @@ INPUTS = Inputs("configuration", {"corp": "digest"}, ())
 LIST = ListFile("list", 1, "")
 IDENTITIES = Identities("lmdb:/map", "", "", ".lmdb", (1,), (1,), (1,), (1,))
 LAST = Finished("configuration", {"corp": "digest"}, (), IDENTITIES, LIST, LIST, None, Plan())
-LIMITS = Limits(removal_grace=Duration(3600), removed_window=Duration(86400))
 DOMAIN = hold(Reason("domain"), name="dom234", domain=f"{DOMAIN_HOLD}example.net")
 
 
@@ -81,7 +82,8 @@ def is_unchanged(
     on_record: bool = True,
 ) -> bool:
     """Return the verdict on these facts, all else being as it was."""
-    return unchanged(last, inputs, standing or {}, LIMITS, now=NOW, domain_holds=domain_holds, on_record=on_record)
+    due = Due(NOW, 86400)
+    return unchanged(last, inputs, standing or {}, due, domain_holds=domain_holds, on_record=on_record)
 
 
 def test_the_same_facts_are_unchanged() -> None:
@@ -121,11 +123,29 @@ def test_an_approval_a_table_and_a_domain_are_changes() -> None:
     assert not is_unchanged(standing={"dom234": DOMAIN})
 
 
-def test_the_longest_wait_is_any_domains() -> None:
-    """A domain's own grace may be the longest that is waited for."""
+def config(limits: Limits, confirm_after: float = 0.0) -> Config:
+    """Return a configuration with these limits, and one source."""
+    common = sources.Common(type="file", confirm_after=Duration(confirm_after))
+    corp = SourceConfig(name="corp", common=common, own=None, digest="", build=lambda _: NotImplemented)
+    postfix = Postfix(map=MapName("lmdb", Path("/map"), "lmdb:/map"), relay_domains=())
+    return Config(
+        postfix=postfix, limits=limits, schedule=Schedule(), state=State(), sources={"corp": corp}, file=Path("/c")
+    )
+
+
+def test_the_longest_wait_is_that_of_anything() -> None:
+    """The window, the graces of all domains, the collecting of a hold, confirm_after, and a look taken again."""
+    limits = Limits(removal_grace=Duration(10), removed_window=Duration(10), collect=Duration(10))
     own = {Domain("example.org"): DomainLimits(removal_grace=Duration(200_000))}
-    assert longest_wait(LIMITS) == 86400
-    assert longest_wait(replace(LIMITS, domains=own)) == 200_000
+    assert longest_wait(config(limits)) == LOOK_AGAIN
+    assert longest_wait(config(limits, 86400)) == 86400
+    for one in (
+        replace(limits, removed_window=Duration(200_000)),
+        replace(limits, removal_grace=Duration(200_000)),
+        replace(limits, collect=Duration(200_000)),
+        replace(limits, domains=own),
+    ):
+        assert longest_wait(config(one, 86400)) == 200_000
 
 
 # --- approvals
@@ -134,22 +154,74 @@ def test_the_longest_wait_is_any_domains() -> None:
 def test_an_unknown_hold_names_the_current_ones() -> None:
     """The data names what is there, and the sentence too."""
     with pytest.raises(UnknownHoldError) as caught:
-        approvals.check(["zzz"], {"t3hjm7": hold(name="t3hjm7")})
+        approvals.check(["zzz"], {"t3hjm7": hold(name="t3hjm7")}, NOW)
     assert caught.value.refusal == Refusal("unknown", "zzz", holds=("t3hjm7",))
     assert str(caught.value) == 'unknown hold ID "zzz"; current holds: t3hjm7 (see syncagent status)'
 
 
+def refused(hold_id: str, *ids: str, holds: Mapping[str, Hold]) -> Refusal | None:
+    """Return why a hold cannot be approved now, together with others."""
+    return approvals.refusal(hold_id, [hold_id, *ids], holds, NOW)
+
+
 def test_what_may_be_approved() -> None:
     """A hold may; one with a final reason may not; one of recipients only with, or after, that of their domain."""
-    recipients = hold(domain="example.net")
-    holds = {"abc234": recipients, "dom234": DOMAIN}
-    assert approvals.refusal("abc234", ["abc234"], {"abc234": hold()}) is None
-    assert approvals.refusal("abc234", ["abc234"], {"abc234": hold(PERCENT, CANARY)}) == Refusal(
-        "final", "abc234", reason=CANARY
-    )
-    assert approvals.refusal("abc234", ["abc234"], holds) == Refusal("domain-first", "abc234", first=DOMAIN)
-    assert approvals.refusal("abc234", ["abc234", "dom234"], holds) is None
-    assert approvals.refusal("abc234", ["abc234"], {**holds, "dom234": replace(DOMAIN, approved_at=NOW)}) is None
+    holds = {"abc234": hold(domain="example.net"), "dom234": DOMAIN}
+    assert refused("abc234", holds={"abc234": hold()}) is None
+    assert refused("abc234", holds={"abc234": hold(PERCENT, CANARY)}) == Refusal("final", "abc234", reason=CANARY)
+    assert refused("abc234", holds=holds) == Refusal("domain-first", "abc234", first=DOMAIN)
+    assert refused("abc234", "dom234", holds=holds) is None
+    assert refused("abc234", holds={**holds, "dom234": replace(DOMAIN, approved_at=NOW)}) is None
+
+
+def test_what_the_same_answer_lacks_is_approved_with_its_hold() -> None:
+    """The refusal names that hold; where it is approved, so is everything that came with it."""
+    main = replace(hold(), key="k", kind="percent")
+    with_it = replace(hold(Reason("same-answer"), name="def234", domain="example.org"), kind="same-answer", main="k")
+    holds = {"abc234": main, "def234": with_it}
+    assert refused("def234", holds=holds) == Refusal("with", "def234", first=main)
+    assert "approved with abc234" in messages.refusal(Refusal("with", "def234", first=main))
+    assert not with_it.approvable
+    assert [one.id for one in approvals.approved(["abc234"], holds, NOW)] == ["abc234"]
+
+
+WEEK = 7 * 86400.0
+OPEN = replace(
+    hold(name="third"),
+    kind="percent",
+    version=3,
+    shown=(Shown("first", 1, NOW - WEEK), Shown("second", 2, NOW - WEEK + 1)),
+)
+
+
+def test_an_id_that_was_replaced_can_be_approved_for_seven_days() -> None:
+    """It stands for the recipients that it was shown for, not for those that joined later."""
+    holds = {"third": OPEN}
+    assert [(one.id, one.approved_version) for one in approvals.approved(["third"], holds, NOW)] == [("third", 3)]
+    assert [(one.id, one.approved_version) for one in approvals.approved(["second"], holds, NOW)] == [("third", 2)]
+    assert refused("second", holds=holds) is None
+    assert refused("first", holds=holds) == Refusal("unknown", "first", holds=("third",))
+
+
+@pytest.mark.parametrize("ids", [("second", "third"), ("third", "second")])
+def test_two_ids_of_one_hold_are_approved_as_the_later_one(ids: tuple[str, ...]) -> None:
+    """Their order is no matter."""
+    (one,) = approvals.approved(ids, {"third": OPEN}, NOW)
+    assert (one.approved_at, one.approved_version) == (NOW, 3)
+
+
+def test_an_earlier_id_takes_no_approval_back() -> None:
+    """A hold that is approved already, but was not let go yet, stays so as a whole."""
+    standing = replace(OPEN, approved_at=NOW - 60, approved_version=3)
+    (one,) = approvals.approved(["second"], {"third": standing}, NOW)
+    assert one.approved_version == 3
+
+
+def test_an_id_is_that_of_the_hold_that_has_it_now() -> None:
+    """Not of one that had it before."""
+    now = replace(hold(name="second", domain="example.org"), kind="percent", version=1)
+    found = approvals.resolve("second", [OPEN, now], NOW)
+    assert found == (now, 1)
 
 
 # --- sentences

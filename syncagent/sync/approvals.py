@@ -38,7 +38,7 @@ def approved(ids: Iterable[str], holds: Mapping[str, Hold], now: float) -> list[
     for hold_id in ids:
         hold, version = resolve(hold_id, holds.values(), now) or (None, 0)
         if hold:
-            latest = max(version, given[hold.id].approved_version if hold.id in given else 0)
+            latest = max(version, given.get(hold.id, hold).approved_version)
             given[hold.id] = replace(hold, approved_at=now, approved_version=latest)
     return list(given.values())
 

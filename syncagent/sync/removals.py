@@ -344,8 +344,10 @@ class RemovalDecider:
         return kept
 
     def _wait_for_looks(self, missing: Missing) -> None:
-        """Count the looks for which a recipient waits whose time is over."""
+        """Count the looks for which a recipient waits whose time is over; without any, it waits for another source."""
         names = self._waiting.unconfirmed(missing.until, missing.kept.sources)
+        if not names:
+            self._next(self._now)
         for name in names:
             moment = self._waiting.sources[name].next_look(self._now)
             self._look([name], moment)

@@ -36,7 +36,7 @@ class Says:
         self.count += 1
         return self._fetch(request)
 
-    def configured(
+    def configured(  # noqa: PLR0913 - keys of a source
         self,
         name: str = "a",
         *,
@@ -44,12 +44,16 @@ class Says:
         secret: Path | None = None,
         deadline: float | None = None,
         allow_empty: bool = False,
+        confirm_after: float = 0.0,
     ) -> SourceConfig:
-        """Give the configuration that leads to it."""
+        """Return the configuration that leads to it; removals wait for the grace alone unless told otherwise."""
         return SourceConfig(
             name=name,
             common=Common(
-                type="says", deadline=None if deadline is None else Duration(deadline), allow_empty=allow_empty
+                type="says",
+                deadline=None if deadline is None else Duration(deadline),
+                allow_empty=allow_empty,
+                confirm_after=Duration(confirm_after),
             ),
             own=Own(password_file=None if secret is None else SecretFile(secret)),
             digest=digest,
