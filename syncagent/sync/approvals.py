@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -21,12 +22,14 @@ def resolve(hold_id: str, holds: Iterable[Hold], now: float) -> tuple[Hold, int]
     """Return the hold that has an ID, or had it in the last seven days, and its version then; None if there is none."""
     found = [(hold, version) for hold in holds if (version := hold.version_of(hold_id)) is not None]
     current = [(hold, version) for hold, version in found if hold.id == hold_id]
-    recent = [
-        (hold, version)
-        for hold, version in found
-        if any(one.id == hold_id and one.until > now - REMEMBERED for one in hold.shown)
-    ]
-    return next(iter((*current, *recent)), None)
+    recent = [(until, hold, version) for hold, version in found if (until := _until(hold, hold_id)) > now - REMEMBERED]
+    latest = max(recent, key=itemgetter(0), default=None)
+    return next(iter(current), latest and latest[1:])
+
+
+def _until(hold: Hold, hold_id: str) -> float:
+    """Return until when a hold had an ID before, in seconds since the epoch; 0 if it never had."""
+    return max((one.until for one in hold.shown if one.id == hold_id), default=0.0)
 
 
 def approved(ids: Iterable[str], holds: Mapping[str, Hold], now: float) -> list[Hold]:

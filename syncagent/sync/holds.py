@@ -80,7 +80,10 @@ class HoldBook:
         return standing.identity if standing else hold_id(f"{domain} {slot}", self._run_id)
 
     def join(self, missing: Missing, slot: str, reasons: Iterable[Reason], main: str = "") -> tuple[str, int]:
-        """Add a recipient to the open hold of its domain. Return the hold's identity, and its version then."""
+        """Add a recipient to the open hold of its domain. Return the hold's identity, and its version then.
+
+        With ``main`` it is the version of the main hold, which grows in the same run: by that it is approved.
+        """
         key = self.identity(missing.group, slot)
         members = self._members.get(key)
         if members is None:
@@ -88,7 +91,11 @@ class HoldBook:
         stays = missing.hold is not None and missing.hold.identity == key
         members.grew |= not stays
         self._count(members, missing, reasons)
-        return key, missing.kept.joined if stays else members.version
+        return key, missing.kept.joined if stays else self._version(main) if main else members.version
+
+    def _version(self, key: str) -> int:
+        """Return the version that a hold gets if it grows in this run."""
+        return (self._standing[key].version if key in self._standing else 0) + 1
 
     def keep(self, missing: Missing, reasons: Iterable[Reason]) -> tuple[str, int]:
         """Leave a recipient in its recorded hold. Return the hold's identity, and its version when it joined."""

@@ -31,7 +31,8 @@ class Kept:
     ``HOLD`` and the identity of its hold. ``said``: the sources that last listed it, comma-separated; empty if unknown.
     ``answer``: ``SOURCE=RUN`` of each answer that first lacked it, comma-separated; empty if it was no answer;
     ``OLDER`` and a time if an older version recorded the address: the time of the upgrade. ``joined``: the version of
-    the hold at which it joined. ``label``: its label in the last answer that had it, if that is a DN.
+    its hold, or of the main hold of that, at which it joined. ``label``: its label in the last answer that had it, if
+    that is a DN.
     """
 
     since: int = 0
@@ -172,7 +173,5 @@ class RemovalPolicy:
         return hold if hold and hold.domain == group else None
 
     def _is_approved(self, hold: Hold, kept: Kept) -> bool:
-        if hold.main:
-            main = self.holds.get(hold.main)
-            return main is not None and bool(main.approved_at)
-        return bool(hold.approved_at) and kept.joined <= hold.approved_version
+        given = self.holds.get(hold.main) if hold.main else hold
+        return given is not None and bool(given.approved_at) and kept.joined <= given.approved_version
