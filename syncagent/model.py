@@ -496,6 +496,24 @@ class DomainChange(Struct, frozen=True):
     after: int
 
 
+class Waits(Struct, frozen=True):
+    """Missing recipients that stay for a time, and why. Times are in seconds since the epoch.
+
+    ``grace``: limits.removal_grace is not over. ``list``: confirm_after of ``sources`` is not over, since their lists
+    have no end line. ``look``: ``sources`` have not confirmed it. ``unknown``: a point query failed. ``present``: a
+    point query found them. ``until`` is when the first is decided, ``last`` when the last is. ``since``: when the first
+    was missing. ``stuck_at``: when it has waited three times as long as it should.
+    """
+
+    why: Literal["grace", "list", "look", "unknown", "present"]
+    sources: tuple[str, ...]
+    count: int
+    since: float
+    until: float
+    last: float
+    stuck_at: float
+
+
 class Plan(Struct, frozen=True, kw_only=True):
     """The changes of a run: counts by domain, samples of the addresses, holds."""
 
@@ -508,6 +526,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     added_sample: tuple[str, ...] = ()
     removed_sample: tuple[str, ...] = ()
     in_grace: int = 0
+    waits: tuple[Waits, ...] = ()
+    """The recipients in ``in_grace`` by the reason for which they wait."""
     domains_added: tuple[str, ...] = ()
     domains_removed: tuple[str, ...] = ()
     unlisted: dict[str, tuple[str, ...]] = {}

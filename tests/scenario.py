@@ -66,6 +66,7 @@ class Scenario:
         self.domain_limits: dict[str, dict[str, object]] = {}
         self.sources: dict[str, dict[str, object]] = {name: {} for name in sources or ("corp",)}
         self.confirm_after = "0s"
+        self.schedule: dict[str, object] = {}
         self.config, self.state = directory / "syncagent.toml", directory / "state"
         self.map = directory / "relay_recipients"
         self.postmap_fails, self.postmap_waits = directory / "postmap-fails", directory / "postmap-waits"
@@ -135,6 +136,7 @@ class Scenario:
                 **self.postfix,
             },
             "limits": self.limits,
+            "schedule": self.schedule,
             "state": {"directory": str(self.state)},
         }
         tables |= {f'limits."{domain}"': own for domain, own in self.domain_limits.items()}

@@ -1,8 +1,12 @@
 """How long a removal waits, what confirms it, and what is asked for it: by the command, in a timer's series of runs."""
 
 import hashlib
+import json
+import os
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -10,6 +14,8 @@ from syncagent.files.sorted_lines import end_line
 from syncagent.model import SyncResult
 from syncagent.sync import waiting
 from tests.scenario import HOUR, MINUTE, START, Scenario, people
+from tests.support.agent import Agent
+from tests.support.faketime import Clock
 from tests.support.scripted_http import Asked, Part, ScriptedHTTP, answer
 
 DAY = 24 * HOUR
@@ -230,6 +236,115 @@ def test_a_look_that_fails_is_tried_again_in_an_hour(mx: Scenario) -> None:
         host.refuses_full = False
         assert runs(mx, 2 * HOUR, EVERY, until=removes) <= HOUR / EVERY
         assert mx.published() == people(39)
+
+
+def told(mx: Scenario, *args: str, code: int = 0) -> str:
+    """Give what a verb prints, by the clock of the test."""
+    clock = Clock(mx.now - time.time())
+    with patch.dict(os.environ, clock.env):
+        return mx.say(*args, code=code).stdout
+
+
+def moment(seconds: float) -> str:
+    """Give a time as people are told it."""
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
+
+
+def test_until_when_and_why(mx: Scenario) -> None:
+    """`plan`, `sync`, `status` and `explain` say it: by the real command, under a clock that is set ahead."""
+    mx.set_clock(time.time() + HOUR)
+    gone = (people(40) - people(39)).pop()
+    mx.write("corp", people(40))
+    told(mx, "sync")
+    mx.wait(EVERY)
+    mx.write("corp", people(39))
+    first = mx.now
+    why = "list without end line (source corp): confirm_after"
+    for verb in ("plan", "sync"):
+        text = told(mx, verb)
+        assert f"in grace: 1 recipient stays until {moment(first + DAY)}" in text
+        assert why in text
+    mx.wait(DAY - 10 * MINUTE)
+    text = told(mx, "sync")
+    assert f"1 recipient stays until {moment(first + DAY)}" in text
+    text = told(mx, "status")
+    assert f"in grace: 1 recipient stays until {moment(first + DAY)}" in text
+    assert why in text
+    text = told(mx, "explain", gone)
+    assert f"it stays until {moment(first + DAY)}" in text
+    assert why in text
+    mx.wait(15 * MINUTE)
+    assert "REMOVED" in told(mx, "sync")
+    assert mx.published() == people(39)
+    assert "in grace" not in told(mx, "status")
+
+
+def test_the_grace_and_the_look_are_named_as_well(mx: Scenario) -> None:
+    """What a removal waits for is told in words."""
+    mx.set_clock(time.time() + HOUR)
+    mx.sources = {"corp": {"confirm_after": "0s"}}
+    mx.write("corp", people(40))
+    told(mx, "sync")
+    mx.write("corp", people(38))
+    mx.wait(EVERY)
+    first = mx.now
+    told(mx, "sync")
+    mx.write("corp", people(37))
+    mx.wait(EVERY)
+    text = told(mx, "plan")
+    assert f"3 recipients stay, the first until {moment(first + HOUR)}" in text
+    assert f"the last until {moment(first + HOUR + EVERY)}" in text
+    assert ": limits.removal_grace" in text
+
+
+def test_a_removal_that_is_stuck(mx: Scenario) -> None:
+    """After three times its time it is an alarm, which says for what it waits, and ends with the removal."""
+    with ScriptedHTTP() as server:
+        host = Host(server)
+        mx.set_clock(time.time() + HOUR)
+        mx.sources = {"corp": host.config(confirm_after="0s")}
+        host.put(listed(people(40)))
+        told(mx, "sync")
+        host.put(listed(people(39)))
+        mx.wait(EVERY)
+        told(mx, "sync")
+        host.refuses_full = True
+        for hour in range(4):
+            mx.wait(HOUR - MINUTE)
+            told(mx, "sync")
+            is_stuck = hour == 3
+            said = json.loads(told(mx, "status", "--json", code=65 if is_stuck else 0))
+            assert [alarm["kind"] for alarm in said["alarms"]] == ["removal-stuck"] * is_stuck
+        assert "the whole list is to be read once more (source corp)" in said["alarms"][0]["text"]
+        host.refuses_full = False
+        mx.wait(HOUR)
+        told(mx, "sync")
+        assert mx.published() == people(39)
+        told(mx, "status")
+
+
+def test_the_agent_looks_when_it_is_due(mx: Scenario) -> None:
+    """An agent that is scheduled once a week wakes for the removal, and asks only the source that owes a look."""
+    mx.sources = {"corp": {}, "other": {}}
+    mx.schedule = {"every": "7d"}
+    mx.write("corp", people(40))
+    mx.write("other", people(5, "example.com", first=100))
+    clock = Clock(HOUR)
+    monotonic = {"DONT_FAKE_MONOTONIC": "1"}  # by which threads wait
+    with Agent(mx.configure(), env=clock.env | monotonic) as agent:
+        agent.wait("published")
+        mark = agent.mark
+        mx.write("corp", people(39))
+        read = agent.wait("run", after=mark, due=["corp"])
+        agent.wait("unchanged", run_id=read["run_id"])
+    clock.step(DAY - 30)
+    with Agent(mx.configure(), env=clock.env | monotonic) as agent:
+        agent.wait("unchanged")
+        assert people(40) <= mx.published()
+        woken = agent.wait("run", why="a removal is due")
+        assert woken["due"] == ["corp"]
+        agent.wait("published", run_id=woken["run_id"])
+        assert mx.published() == people(39) | people(5, "example.com", first=100)
 
 
 def team(*, bare: bool) -> list[str]:

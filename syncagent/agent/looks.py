@@ -30,7 +30,7 @@ class RemovalWatch:
             return
         due = status.removals_due
         self._due = due if due is not None and due > now else None
-        self._looks = {name: max(at, now + _APART) for name, at in status.looks.items()}
+        self._looks = {name: at if at > now else now + _APART for name, at in status.looks.items()}
 
     def wait(self, now: float) -> float:
         """Return the seconds until a run for a removal is due; infinite if none is."""

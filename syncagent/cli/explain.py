@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 import unicodedata
 from typing import TYPE_CHECKING
 
@@ -12,17 +13,19 @@ from msgspec.structs import replace
 from syncagent import addresses as normalise
 from syncagent.files import atomic as files
 from syncagent.files.search import SnapshotIndex, SortedLines
+from syncagent.model import Waits
 from syncagent.postfix import table_text
 from syncagent.postfix.commands import CommandError
 from syncagent.postfix.live import LivePostfix, unused_address
 from syncagent.postfix.rcpt_answer import Smtpd
 from syncagent.postfix.table import Target
-from syncagent.state import history, rejects
+from syncagent.state import history, messages, rejects
 from syncagent.state.database import ledger_errors, reading
 from syncagent.state.doubts import Doubts
 from syncagent.state.fields import MAX_FIELD, MAX_REJECT, escape, unescape
 from syncagent.state.snapshot import rejects_of
 from syncagent.sync.missing import HOLD, Kept
+from syncagent.sync.waiting import Waiting
 from syncagent.values.spellings import addresses_in
 from syncagent.values.types import Domain
 
@@ -95,6 +98,7 @@ def explain(config: Config, spelled: str) -> Explanation:
     with reading(config.state.directory) as ledger:
         snapshots = _snapshots(ledger)
         finished, holds, first = ledger.finished, ledger.holds, ledger.first_time()
+        waiting = Waiting.of(config.sources, ledger.sources)
         doubts = Doubts.read(config, ledger)
     config = _with_domains(config, finished)
     smtpd, sent = _smtpd(config, doubts), _as_sent(spelled, address)
@@ -103,7 +107,7 @@ def explain(config: Config, spelled: str) -> Explanation:
     if address:
         said = _said(snapshots, address)
         reasons += _out_of_scope(config, address, said)
-        reasons += _kept(config, finished, address, holds.values())
+        reasons += _kept(config, finished, address, holds.values(), waiting)
     with ledger_errors(config.state.directory):
         reasons += _rejected(config, snapshots, spelled, address)
     happened = tuple(history.of_address(config, address)) if address else ()
@@ -188,7 +192,9 @@ def _out_of_scope(config: Config, address: str, said: tuple[SourceEntry, ...]) -
         yield f"a catch-all enters only where postfix.catch_all permits it: add {domain} there"
 
 
-def _kept(config: Config, finished: Finished | None, address: str, holds: Collection[Hold]) -> Iterator[str]:
+def _kept(
+    config: Config, finished: Finished | None, address: str, holds: Collection[Hold], waiting: Waiting
+) -> Iterator[str]:
     """Yield the reason why an address that no source lists any more is still published: a hold or the grace period.
 
     ``holds`` are the current holds. Yields nothing if the list of kept addresses cannot be read.
@@ -211,7 +217,17 @@ def _kept(config: Config, finished: Finished | None, address: str, holds: Collec
                 remedy = f"; to let it go: {config.command('approve', shown)}" if hold and hold.approvable else ""
                 yield f"{when}; its removal is held under {shown}{remedy}"
             else:
-                yield f"{when}; it stays for now (limits.removal_grace)"
+                yield f"{when}; it {_until(config, address, kept, waiting)}"
+
+
+def _until(config: Config, address: str, kept: Kept, waiting: Waiting) -> str:
+    """Return until when an address that is not held stays published, and why."""
+    now, domain = time.time(), address.rpartition("@")[2]
+    grace = config.limits.of(normalise.within(domain, frozenset(config.postfix.relay_domains)) or domain)[2]
+    until = waiting.until(kept.since, grace, kept.sources, kept.upgraded)
+    why, names = waiting.why(now, until, grace, kept.sources)
+    reason = messages.why_it_waits(Waits(why, names, 1, kept.since, until, until, until))
+    return f"stays until {messages.moment(until)}: {reason}" if until > now else f"stays for now: {reason}"
 
 
 def _rejected(config: Config, snapshots: dict[str, Path], spelled: str, address: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ from syncagent.state import doubt_groups, messages
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from syncagent.model import Doubt, Hold
+    from syncagent.model import Doubt, Hold, Waits
     from syncagent.state.doubt_groups import Causes
 
 _WEEK = 7 * 86400.0
@@ -38,6 +38,7 @@ class Alarm(Struct, frozen=True):
         "domain-not-relayed",
         "doubt",
         "doubt-not-in-force",
+        "removal-stuck",
     ]
     subject: str
     text: str
@@ -57,6 +58,14 @@ def of_hold(hold: Hold, command: str) -> Alarm:
         names = names - {"rejected"} | {"rejects"}
     kinds = " ".join(sorted(names))
     return Alarm("held", f"{hold.domain} {kinds}", messages.held_alarm(hold, command))
+
+
+def of_waits(waits: Iterable[Waits], now: float) -> Iterable[Alarm]:
+    """Yield an alarm for removals that have waited three times as long as they should, one for each reason."""
+    for one in waits:
+        if now > one.stuck_at:
+            subject = " ".join((one.why, *one.sources))
+            yield Alarm("removal-stuck", subject, messages.removal_stuck(one), "warning")
 
 
 def of_doubts(doubts: Sequence[Doubt], relay_domains: Collection[str], causes: Causes, now: float) -> Iterable[Alarm]:

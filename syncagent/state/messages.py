@@ -15,7 +15,7 @@ from syncagent.values.types import spell_seconds
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from syncagent.model import DoubtKind, Hold, Lack, Loss, Note, NoteKind, Reason, ReasonKind, Refusal, Reject
+    from syncagent.model import DoubtKind, Hold, Lack, Loss, Note, NoteKind, Reason, ReasonKind, Refusal, Reject, Waits
     from syncagent.state.doubt_groups import DoubtGroup
     from syncagent.state.doubt_status import DoubtStatus
     from syncagent.state.identity import Why
@@ -270,6 +270,40 @@ def toml_string(text: str) -> str:
     if "'" not in text and text.isprintable():
         return f"'{text}'"
     return json.dumps(text)
+
+
+# --- waiting removals
+
+
+def waits(what: Waits) -> str:
+    """Return how many recipients stay that no source lists any more, until when, and why."""
+    stay = f"{counted(what.count, 'recipient')} {'stays' if what.count == 1 else 'stay'}"
+    if what.until == what.last:
+        return f"{stay} until {moment(what.until)}: {why_it_waits(what)}"
+    return f"{stay}, the first until {moment(what.until)}, the last until {moment(what.last)}: {why_it_waits(what)}"
+
+
+def why_it_waits(what: Waits) -> str:
+    """Return why removals wait, with the sources concerned."""
+    names = ", ".join(what.sources)
+    of_sources = f" (source {names})" if names else ""
+    match what.why:
+        case "grace":
+            return "limits.removal_grace"
+        case "list":
+            return f"list without end line{of_sources}: confirm_after"
+        case "look":
+            return f"the whole list is to be read once more{of_sources}"
+        case "unknown":
+            return f"the source could not be asked for it alone{of_sources}"
+        case "present":
+            return f"the source has it, though its list lacks it{of_sources}"
+
+
+def removal_stuck(what: Waits) -> str:
+    """Return the message that removals have waited three times as long as they should."""
+    they = "a recipient that no source lists" if what.count == 1 else f"{what.count:,} recipients that no source lists"
+    return f"{they} could not be removed since {moment(what.since)}: {why_it_waits(what)}"
 
 
 # --- doubt

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from syncagent.errors import ExitCode, LockBusyError
 from syncagent.files import atomic
-from syncagent.model import DOMAIN_HOLD, Hold, SourceState
+from syncagent.model import DOMAIN_HOLD, Hold, SourceState, Waits
 from syncagent.state import alarms as conditions
 from syncagent.state import content_age, doubt_status, lag, looks, messages, recorded_rejects
 from syncagent.state.alarms import Alarm
@@ -115,6 +115,8 @@ class Status(Struct, frozen=True, kw_only=True):
     """The doubt table, None if postfix.doubt_map is not set."""
     lags: tuple[Lag, ...] = ()
     """How long a new mailbox of each relay domain may be refused; none if it cannot be known."""
+    waits: tuple[Waits, ...] = ()
+    """Recipients that no source lists any more, and that stay for a time, by the reason."""
     removals_due: float | None = None
     """When the next waiting removal is decided, in seconds since the epoch; None if none waits for a time."""
     looks: dict[str, float] = {}
@@ -170,6 +172,7 @@ def read(config: Config, now: float | None = None, agent: AgentState | None = No
     if plan:
         alarms += [Alarm("catch-all", name, messages.held_catch_all(name)) for name in plan.held_catch_alls]
         alarms += [Alarm("canary", name, messages.absent_canary(name)) for name in plan.absent_canaries]
+        alarms += conditions.of_waits(plan.waits, now)
     elif any(attempts) and not failure:
         text = messages.nothing_published(last.lacks if last else (), config.command("plan"))
         alarms.append(Alarm("incomplete", str(config.postfix.map), text))
@@ -197,6 +200,7 @@ def read(config: Config, now: float | None = None, agent: AgentState | None = No
         agent=agent,
         doubt=doubt_status.of(recorded, causes, now) if recorded else None,
         lags=lags,
+        waits=plan.waits if plan else (),
         removals_due=finished.next_due if finished else None,
         looks=_looks(finished, states),
         not_relayed=not_relayed,

@@ -120,7 +120,7 @@ class Missing:
 
     ``group``: the domain under which it is counted. ``configured``: that is a relay domain. ``hold``: the recorded hold
     to which it belongs. ``approved``: its removal is approved. ``due``: its wait and its confirming look are over.
-    ``until``: the end of its wait in seconds since the epoch.
+    ``until``: the end of its wait in seconds since the epoch. ``grace``: limits.removal_grace of its domain.
     """
 
     address: bytes
@@ -131,6 +131,7 @@ class Missing:
     approved: bool = False
     due: bool = False
     until: float = 0.0
+    grace: float = 0.0
 
     @property
     def is_frozen(self) -> bool:
@@ -165,7 +166,8 @@ class RemovalPolicy:
         over = self.now >= until and int(self.oldest_answer) > since and self.waiting.is_confirmed(until, kept.sources)
         hold = self._hold(kept, group)
         approved = hold is not None and self._is_approved(hold, kept)
-        return Missing(address, kept, group, configured, hold, approved, not grace or over, until if grace else 0.0)
+        due, until = not grace or over, until if grace else 0.0
+        return Missing(address, kept, group, configured, hold, approved, due, until, grace)
 
     def _hold(self, kept: Kept, group: str) -> Hold | None:
         """Return the recorded hold of a recipient; None if it has none, or if its domain was split since."""

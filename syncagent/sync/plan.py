@@ -15,7 +15,7 @@ from syncagent.sync.confirm import Going
 from syncagent.sync.diff import head
 from syncagent.sync.missing import RemovalPolicy
 from syncagent.sync.removals import RemovalDecider, Tripped
-from syncagent.sync.waiting import Looked, Waiting
+from syncagent.sync.waiting import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -52,22 +52,9 @@ class Decision:
 def policy(config: Config, answers: Sequence[Fetched], standing: Mapping[str, Hold], run: Run) -> RemovalPolicy:
     """Return the inputs of the decisions on missing recipients: time, last successes, recorded holds, waits."""
     oldest = min((answer.state.last_success for answer in answers), default=0.0)
+    waiting = Waiting.of(config.sources, {answer.report.name: answer.state for answer in answers})
     by_identity = {hold.identity: hold for hold in holds.of_recipients(standing)}
-    return RemovalPolicy(run.now, oldest, by_identity, config.limits, _waiting(config, answers))
-
-
-def _waiting(config: Config, answers: Sequence[Fetched]) -> Waiting:
-    """Return how long recipients of each source wait, and when it was last looked at."""
-    states = {answer.report.name: answer.state for answer in answers}
-    return Waiting(
-        {
-            name: Looked(
-                states[name].proof, float(source.common.confirm_after), states[name].looked, states[name].look_tried
-            )
-            for name, source in config.sources.items()
-            if name in states
-        }
-    )
+    return RemovalPolicy(run.now, oldest, by_identity, config.limits, waiting)
 
 
 @dataclass(frozen=True)
@@ -174,6 +161,7 @@ def decide(guarded: Guarded, state: State, *, may_remove: bool = True, withheld:
             )
         ),
         in_grace=decider.in_grace,
+        waits=decider.waits.waits(),
         removed_sample=head(diff.removed, SAMPLE),
     )
     due = [moment for moment in (decider.next_due, book.next_freeze()) if moment is not None]

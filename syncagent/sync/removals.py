@@ -13,7 +13,7 @@ from syncagent.model import LOSSES, Counts, DomainChange, Plan, Reason
 from syncagent.sync import guard
 from syncagent.sync.holds import ANSWER, CONTAINER, LOSS, WAITING, HoldBook
 from syncagent.sync.missing import GRACE, HOLD
-from syncagent.sync.waiting import LOOK_AGAIN, Waiting
+from syncagent.sync.waiting import LOOK_AGAIN, WaitBook, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -283,6 +283,7 @@ class RemovalDecider:
         self.removed_approved: Counter[str] = Counter()
         self.kept: Counter[str] = Counter()
         self.in_grace = 0
+        self.waits = WaitBook()
         self.next_due: float | None = None
         self.looks: dict[str, float] = {}
         """When the next confirming look of a source is due, in seconds since the epoch."""
@@ -330,13 +331,21 @@ class RemovalDecider:
         """Keep a recipient that waits, or that a point query withheld."""
         kept = self._keep(missing, GRACE, 0)
         self.in_grace += 1
+        since, length = float(missing.kept.since), missing.until - missing.kept.since
+        names = missing.kept.sources
         if withheld == "present":
+            self.waits.count("present", names, self._now, self._now + length, length)
             self._next(self._now + 1)
             self._look(missing.kept.sources or self._waiting.sources, self._now + 1)
             return dataclasses.replace(kept, since=int(self._now))
         if withheld:
+            self.waits.count("unknown", names, since, self._now + LOOK_AGAIN, length)
             self._next(self._now + LOOK_AGAIN)
-        elif missing.until > self._now:
+            return kept
+        why, concerned = self._waiting.why(self._now, missing.until, missing.grace, names)
+        until = max([missing.until, *(self._waiting.sources[name].next_look(self._now) for name in concerned)])
+        self.waits.count(why, concerned, since, until if why == "look" else missing.until, length)
+        if missing.until > self._now:
             self._next(missing.until)
             self._look(self._waiting.unconfirmed(missing.until, missing.kept.sources), missing.until)
         else:

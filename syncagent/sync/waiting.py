@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from msgspec.structs import replace
+
+from syncagent.model import Waits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from syncagent.config.tables import SourceConfig
+    from syncagent.model import SourceState
+
 LOOK_AGAIN = 3600.0
 """Seconds after which a confirming look that proved nothing is taken again."""
+STUCK = 3
+"""A removal that has waited for so many times its wait is stuck."""
 
 
 class Looked(NamedTuple):
@@ -41,6 +50,17 @@ class Waiting(NamedTuple):
 
     sources: Mapping[str, Looked]
 
+    @classmethod
+    def of(cls, configured: Mapping[str, SourceConfig], states: Mapping[str, SourceState]) -> Waiting:
+        """Return the configured sources that have a state, with how long recipients of each wait."""
+        pairs = ((name, states[name], source.common) for name, source in configured.items() if name in states)
+        return cls(
+            {
+                name: Looked(state.proof, float(common.confirm_after), state.looked, state.look_tried)
+                for name, state, common in pairs
+            }
+        )
+
     def _of(self, said: Iterable[str]) -> list[Looked]:
         """Return the sources that last listed a recipient; all of them if that is unknown.
 
@@ -57,6 +77,22 @@ class Waiting(NamedTuple):
         longest = max((wait(one.proof, grace, one.confirm_after) for one in self._of(said)), default=grace)
         return since + grace if longest == grace else max(since, upgraded) + longest
 
+    def slow(self, grace: float, said: Iterable[str]) -> tuple[str, ...]:
+        """Return the names of its sources for which a recipient waits longer than the grace."""
+        names = tuple(said) or self.sources
+        known = ((name, self.sources[name]) for name in names if name in self.sources)
+        return tuple(name for name, one in known if wait(one.proof, grace, one.confirm_after) > grace)
+
+    def why(
+        self, now: float, until: float, grace: float, said: Iterable[str]
+    ) -> tuple[Literal["grace", "list", "look"], tuple[str, ...]]:
+        """Return why a recipient waits at ``now``, and the sources concerned. ``until`` is the end of its wait."""
+        names = tuple(said)
+        if until <= now:
+            return "look", self.unconfirmed(until, names)
+        slow = self.slow(grace, names)
+        return ("list", slow) if slow else ("grace", ())
+
     def is_confirmed(self, until: float, said: Iterable[str]) -> bool:
         """True if each of its sources gave a confirming look after the wait."""
         return all(one.looked >= until for one in self._of(said))
@@ -68,3 +104,36 @@ class Waiting(NamedTuple):
 
 
 NO_SOURCES = Waiting({})
+
+
+class WaitBook:
+    """The recipients that wait, counted by the reason and the sources."""
+
+    def __init__(self) -> None:
+        """Start without a recipient."""
+        self._found: dict[tuple[str, tuple[str, ...]], Waits] = {}
+
+    def count(
+        self,
+        why: Literal["grace", "list", "look", "unknown", "present"],
+        sources: tuple[str, ...],
+        since: float,
+        until: float,
+        length: float,
+    ) -> None:
+        """Count a recipient that is missing since then and decided at ``until``; ``length`` is that of its wait."""
+        one = Waits(why, sources, 1, since, until, until, since + STUCK * length)
+        known = self._found.get((why, sources), replace(one, count=0))
+        self._found[why, sources] = Waits(
+            why,
+            sources,
+            known.count + 1,
+            min(known.since, since),
+            min(known.until, until),
+            max(known.last, until),
+            min(known.stuck_at, one.stuck_at),
+        )
+
+    def waits(self) -> tuple[Waits, ...]:
+        """Return the recipients by reason and sources, the first to be decided first."""
+        return tuple(sorted(self._found.values(), key=lambda one: (one.until, one.why, one.sources)))

@@ -52,6 +52,8 @@ def show(status: Status) -> None:
     for hold in status.holds:
         if hold.waits:
             print(f"{messages.held(hold)} held until {messages.waiting_for(hold)}")
+    for waits in status.waits:
+        print(f"in grace: {messages.waits(waits)}")
     for line in (*doubt_lines(status.doubt, now), *lag_lines(status.lags)):
         print(line)
     for alarm in status.alarms:

@@ -50,8 +50,8 @@ def show(result: SyncResult, config: Config, *, steps: bool = False) -> None:
     samples("+", result.plan.added_sample, result.plan.added)
     samples("-", result.plan.removed_sample, result.plan.removed)
     show_sources(result.sources, steps=steps)
-    if result.plan.in_grace:
-        print(f"in grace (limits.removal_grace), kept for now: {messages.counted(result.plan.in_grace, 'recipient')}")
+    for waits in result.plan.waits:
+        print(f"in grace: {messages.waits(waits)}")
     _rejects(result)
     for note in result.notes:
         print(f"note: {note}")
