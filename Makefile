@@ -15,6 +15,7 @@ DESTDIR ?=
 
 PACKAGES := postfix postfix-lmdb postfix-cdb slapd ldap-utils systemd python3-venv zsh fish groff-base mandoc \
 	dnsmasq-base faketime strace
+SAMBA := samba samba-dsdb-modules samba-vfs-modules samba-ad-provision python3-samba ldb-tools
 # Whole files go to one process, since what a file's tests share is made once.
 PYTEST := $(PYTHON) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
@@ -40,7 +41,7 @@ test: lint $(MAILMAN)/ready ## lint and all tests but proof; PYTEST_ARGS='-k nam
 	$(PYTEST) $(PYTEST_ARGS)
 
 proof: $(MAILMAN)/ready ## the tests that take hours; adds their figures to contrib/docs/proof.md
-	@.ci/setup $(PACKAGES) mmdebstrap
+	@.ci/setup $(PACKAGES) mmdebstrap $(SAMBA)
 	$(PYTEST) -p tests.proof -m proof $(PYTEST_ARGS)
 
 lint: $(VENV)/ready ## check style, format and types; changes nothing

@@ -84,6 +84,7 @@ class SnapshotWriter:
         """Record a reject, or count an address of another kind than mail; see Sink."""
         if is_foreign(spelled):
             self.ignored += 1
+            self.put_keys([key])
             return
         octets = spelled.encode(errors="surrogatepass") if raw is None else raw
         shown = escape(without_secrets(spelled[:MAX_REJECT]), MAX_REJECT)

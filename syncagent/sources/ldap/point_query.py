@@ -48,12 +48,19 @@ class PointQuery:
         """
         present = self._present(candidates)
         absent = [candidate for candidate in candidates if candidate.address not in present]
-        unseen = {
+        return Confirmation(present=frozenset(present), unseen=self.unseen(absent))
+
+    def unseen(self, absent: Sequence[Candidate]) -> dict[str, str]:
+        """Return the containers of those candidates that have no visible surroundings, by address."""
+        return {
             candidate.address: container
             for candidate in absent
             if not self._sees(container := parent_of(candidate.label), absent)
         }
-        return Confirmation(present=frozenset(present), unseen=unseen)
+
+    def shows_entries_of(self, container: str) -> bool:
+        """True if an entry directly below the container shows an address."""
+        return self._shows_addresses(container, "one")
 
     def _present(self, candidates: Sequence[Candidate]) -> set[str]:
         """Return the addresses that the directory has.
@@ -102,7 +109,7 @@ class PointQuery:
         config = self.search.config
         if not container:
             return self._shows_addresses(config.base, config.scope)
-        if self._shows_addresses(container, "one"):
+        if self.shows_entries_of(container):
             return True
         dns = dict.fromkeys(one.label for one in absent if parent_of(one.label) == container)
         above = parent_of(container)

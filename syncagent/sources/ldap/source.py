@@ -20,7 +20,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncagent.errors import FailureKind, SourceError, printable
-from syncagent.sources import Answer
+from syncagent.sources import Answer, Candidate
 from syncagent.sources.ldap import contradictions
 from syncagent.sources.ldap.contradictions import ContradictionError, Identities
 from syncagent.sources.ldap.entries import AddressReader, canonical_addresses
@@ -30,16 +30,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from syncagent.model import Entry
-    from syncagent.sources import Candidate, Confirmation, Request
+    from syncagent.sources import Confirmation, Request
     from syncagent.sources.ldap import Config
     from syncagent.sources.ldap.connection import Connection, UnreachableError
     from syncagent.sources.ldap.content_sync import Changes
     from syncagent.sources.ldap.entries import DirectoryEntry
     from syncagent.sources.ldap.full_search import FullSearch
+    from syncagent.sources.ldap.point_query import PointQuery
     from syncagent.sources.ldap.presets import Preset
 
 _LOOKED_FOR = 50
 """Number of addresses that an answer lacks whose entries are read; up to twice as many are."""
+_MOST_UNSEEN = 20
+"""Number of containers that are remembered because no entry of them is visible any more."""
 _SHOWN, _SHOWN_KEYS = 200, 3
 _MAX_LAG = 3600.0
 """Seconds that a server may stay behind the cookie before its full search is accepted."""
@@ -58,7 +61,8 @@ class SyncState(Struct, frozen=True, omit_defaults=True, rename={"full_search_at
 
     ``behind_since`` is the time when a server was first behind the cookie; 0 if no server is. From then on no refresh
     is used until a full search has succeeded. Times are seconds since the epoch. ``keys``: the list has the key of
-    every entry, also of those without addresses. ``exact``: as in poll mode.
+    every entry, also of those without addresses. ``exact``: as in poll mode. ``unseen`` are containers of which no
+    entry is visible any more; once one is, a full search is done, since slapd reports no changes of access rules.
     """
 
     url: str
@@ -67,6 +71,7 @@ class SyncState(Struct, frozen=True, omit_defaults=True, rename={"full_search_at
     behind_since: float = 0.0
     keys: bool = False
     exact: bool = False
+    unseen: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, validator: str | None) -> SyncState | None:
@@ -314,6 +319,9 @@ class _Fetch:
         if state.url != self.url:
             self._require_caught_up(state)
             return None, f"{self.url} answers instead of {state.url}"
+        visible = [container for container in state.unseen if self._query().shows_entries_of(container)]
+        if visible:
+            return None, f"{self.url}: addresses below {printable(visible[0], _SHOWN)} are visible again"
         changes = refresh(self.search, bytes.fromhex(state.cookie), self._attributes(ENTRY_UUID))
         self._check_entries(changes.entries.values())
         if self._may_have_lost_access(changes):
@@ -363,7 +371,10 @@ class _Fetch:
         self._apply(changes)
         self.request.sink.put_keys(never_seen)
         if changes.remove_addresses(self.selection.attributes):
-            self._check_vanished(ENTRY_UUID)
+            for container in self._check_vanished(ENTRY_UUID):
+                raise ContradictionError(
+                    f"it removes addresses below {printable(container, _SHOWN)}, where it shows none"
+                )
         return self._answer(state, full=False, notes=(f"entries changed: {changes.count}",))
 
     def _never_seen(self, changes: Changes) -> list[str]:
@@ -427,26 +438,48 @@ class _Fetch:
         notes = (*([f"full search: {why}"] if why else []), *self._reference_notes())
         if start is None:
             self.request.sink.amend(last=False)
-            self._check_vanished(key)
+            notes += _unseen_notes(self._check_vanished(key))
             return replace(self._answer(None, full=True, notes=notes), validator=_poll_validator(exact=exact))
         meanwhile = self._refresh_after(start)
         self.request.sink.amend(last=False)
         self._apply(meanwhile)
-        self._check_vanished(key)
-        state = SyncState(self.url, meanwhile.cookie.hex(), started_at, keys=True, exact=exact)
+        unseen = self._check_vanished(key)
+        notes += _unseen_notes(unseen)
+        state = SyncState(
+            self.url,
+            meanwhile.cookie.hex(),
+            started_at,
+            keys=True,
+            exact=exact,
+            unseen=tuple(dict.fromkeys([*unseen, *self._still_unseen()]))[:_MOST_UNSEEN],
+        )
         return replace(self._answer(state, full=True, notes=notes), explained=_explained(changes, meanwhile))
 
-    def _check_vanished(self, key: str) -> None:
-        """Raise ContradictionError if a read of its entry shows an address that only the last answer has.
+    def _query(self) -> PointQuery:
+        from syncagent.sources.ldap.point_query import PointQuery
 
-        This finds the loss of a page, a deletion that did not happen, and a damaged index. The sink's ``amend`` must
-        have been called, and nothing may be put into it afterwards.
+        return PointQuery(self.search, self.selection.attributes, self.request.ends)
+
+    def _still_unseen(self) -> list[str]:
+        """Return the containers of the last answer of which no entry is visible."""
+        containers = self.state.unseen if self.state else ()
+        return [container for container in containers if not self._query().shows_entries_of(container)]
+
+    def _check_vanished(self, key: str) -> list[str]:
+        """Return the containers of addresses that only the last answer has, if this account sees nobody there.
+
+        Raises ContradictionError if a read of its entry shows such an address. This finds the loss of a page, a
+        deletion that did not happen, and a damaged index. The sink's ``amend`` must have been called, and nothing may
+        be put into it afterwards.
         """
-        for address, own_key, dn in self.request.sink.vanished(_LOOKED_FOR):
+        vanished = self.request.sink.vanished(_LOOKED_FOR)
+        for address, own_key, dn in vanished:
             self._require_time()
             if dn and self._shows(dn, key, own_key, address):
                 text = f"it leaves out {printable(address)}, which {printable(dn, _SHOWN)} still has"
                 raise ContradictionError(text)
+        unseen = self._query().unseen([Candidate(address, dn) for address, _, dn in vanished if dn])
+        return list(dict.fromkeys(unseen.values()))
 
     def _shows(self, dn: str, key: str, own_key: str, address: str) -> bool:
         """True if the entry at ``dn`` matches the filter, has this value of the attribute ``key``, and the address."""
@@ -577,6 +610,10 @@ def _explained(changes: Changes | None, meanwhile: Changes) -> frozenset[str] | 
     if changes is None or changes.present is not None or meanwhile.present is not None:
         return None
     return frozenset({*changes.entries, *meanwhile.entries})
+
+
+def _unseen_notes(containers: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f"no address is visible below {printable(dn, _SHOWN)} any more" for dn in containers[:_SHOWN_KEYS])
 
 
 def _was_exact(validator: str | None) -> bool:

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from syncagent.errors import FailureKind
+from syncagent.files import atomic, sorted_lines
 from syncagent.sources.ldap.source import SyncState
 from syncagent.sync.fetch import Fetched
 from tests.sources.ldap import Asked, by_label, searched
@@ -552,6 +553,38 @@ def test_a_present_phase_without_a_cookie(scripted: tuple[ScriptedLDAP, Asked]) 
     server.sync_answers = [[SyncIds(UUIDS[:2]), SyncDone()], [SyncDone()], [SyncDone()]]
     assert len(asked.entries()) == 5
     assert _pulls(server) == 1
+
+
+def without_keys(asked: Asked) -> None:
+    """Make the last list and its validator as versions wrote them that kept no keys of entries without addresses."""
+    state = asked.runs.states["corp"]
+    assert state.snapshot is not None
+    assert state.validator is not None
+    path = asked.runs.snapshots / state.snapshot.file
+    entries = [line for line in path.read_bytes().splitlines(keepends=True)[:-1] if not line.startswith(b"\t")]
+    written = sorted_lines.write_sorted(path, entries)
+    snapshot = msgspec.structs.replace(
+        state.snapshot, digest=written.digest, identity=atomic.identity(path), entries=written.count
+    )
+    validator = msgspec.json.encode({**msgspec.json.decode(state.validator), "keys": False}).decode()
+    asked.runs.states["corp"] = msgspec.structs.replace(state, snapshot=snapshot, validator=validator)
+
+
+def test_a_list_of_an_older_version_is_completed(slapd: Slapd, tmp_path: Path) -> None:
+    """A list that was written without keys is not judged by them; the next present phase completes it."""
+    slapd.add(f"uid=phone,{PEOPLE}", uid="phone", proxyAddresses="sip:phone@example.com")
+    asked = Asked(tmp_path, slapd.url, base=PEOPLE)
+    asked.whole()
+    without_keys(asked)
+    slapd.restart(sessionlog=0)
+    for number in (0, 1):
+        slapd.delete(dn(number))
+        fetched = asked.whole()
+        assert fetched.report.notes == ("entries changed: 0",)
+        assert len(by_label(fetched)) == COUNT - 1 - number
+        assert known(fetched)["keys"] is True
+    assert fetched.snapshot is not None
+    assert [line.count("\t") for line in fetched.snapshot.read_text("utf-8").splitlines() if line[0] == "\t"] == [2]
 
 
 def test_the_stored_form_of_the_validator() -> None:
