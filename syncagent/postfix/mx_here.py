@@ -40,9 +40,9 @@ def ask(domains: Sequence[str], live: LivePostfix, table: MapName, names: Names)
     """Ask DNS for the MX records of domains, in order, as long as there is time.
 
     Domains that Postfix serves without ``table``, the map of recipients, are not asked for: it delivers their mail
-    itself, or relays it by another table of recipients. A host that listens on loopback addresses only is asked for
-    nothing: no mail comes to it. Raises SilentError if the DNS server does not answer,
-    NoAnswerError if this host's own name is not resolved, and CommandError if a lookup in a table fails.
+    itself, or relays it by another table of recipients or without any. Nothing is asked for a host that listens on
+    loopback addresses only: no mail comes to it. Raises SilentError if the DNS server does not answer, NoAnswerError if
+    this host's own name is not resolved, and CommandError if a lookup in a table fails.
     """
     served = _served(domains, live, table)
     asked = [] if _is_deaf(live) else [domain for domain in domains if domain not in served]
@@ -77,5 +77,5 @@ def _is_loopback(interface: str) -> bool:
 def _served(domains: Iterable[str], live: LivePostfix, table: MapName) -> set[str]:
     """Return the domains that Postfix serves without the map of recipients. Raises CommandError."""
     served = {domain for name in _OF_THIS_HOST for domain in matches(live, name, domains)}
-    others = [entry for entry in live.listed("relay_recipient_maps") if not is_same_table(entry, table)]
-    return served | (set(matches(live, "relay_domains", domains)) if others else set())
+    by_map_alone = [is_same_table(entry, table) for entry in live.listed("relay_recipient_maps")] == [True]
+    return served | (set() if by_map_alone else set(matches(live, "relay_domains", domains)))

@@ -93,11 +93,15 @@ def _by_another_table(backup: Backup) -> None:
     )
 
 
+def _without_a_table(backup: Backup) -> None:
+    backup.postfix.set(relay_domains="example.com, example.org, foreign.example", relay_recipient_maps="")
+
+
 def _no_mail_comes(backup: Backup) -> None:
     backup.postfix.set(inet_interfaces="127.0.0.1")
 
 
-@pytest.mark.parametrize("settle", [_excluded, _delivered_here, _by_another_table, _no_mail_comes])
+@pytest.mark.parametrize("settle", [_excluded, _delivered_here, _by_another_table, _without_a_table, _no_mail_comes])
 def test_what_settles_it(backup: Backup, settle: Callable[[Backup], None]) -> None:
     """A person excludes it, Postfix serves it in another way, or this host gets no mail at all."""
     settle(backup)

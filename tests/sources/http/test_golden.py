@@ -486,7 +486,7 @@ def test_temporary_aliases_are_asked_for_mailbox_by_mailbox(network: Network) ->
     ]
 
 
-@pytest.mark.parametrize("role", ["Resellers", "DomainAdmins", "SimpleUsers"])
+@pytest.mark.parametrize("role", ["Resellers", "DomainAdmins", "SimpleUsers", "---"])
 def test_an_account_that_sees_a_part(role: str, network: Network) -> None:
     """Modoboa shows such an account a part, and a right total of it: the requirement fails, and the last list stays."""
     golden = fixture("modoboa")
