@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from syncagent.model import Dates
 from tests.sources import write_config
@@ -68,6 +69,18 @@ def test_not_modified(server: ScriptedHTTP, tmp_path: Path) -> None:
     assert (first.report.state, again.report.state) == ("whole", "same")
     assert again.state.dates == first.state.dates
     assert (again.state.made, again.state.changed) == (NOON, NOW)
+
+
+def test_not_modified_since_an_older_version(server: ScriptedHTTP, tmp_path: Path) -> None:
+    """A state without dates, as older versions wrote it, has Last-Modified from the validator: nothing is sent anew."""
+    asked = Asked(tmp_path, f"{server.url}/list")
+    put(server, "a@example.com", modified=NOON, etag='"1"')
+    first = asked.fetch(NOW)
+    asked.runs.states["primary"] = replace(first.state, dates={}, changed=0.0)
+    again = asked.fetch(NOW + 300)
+    assert again.report.state == "same"
+    assert again.state.dates == {"": Dates(modified=NOON, seen=NOW + 300)}
+    assert again.state.changed == NOW + 300, "it counts from the upgrade on"
 
 
 def test_an_older_list(server: ScriptedHTTP, tmp_path: Path) -> None:
