@@ -10,6 +10,8 @@ import os
 import subprocess
 import tempfile
 import threading
+from itertools import pairwise
+from operator import eq
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from syncagent.addresses import MAX_LINE
@@ -112,11 +114,12 @@ class Child:
 
 
 class Sorter(Child):
-    """A ``sort -u`` process. ``write`` takes lines, ``finish`` returns them sorted, each once."""
+    """A sort(1) process. ``write`` takes lines, ``finish`` returns them sorted, each once."""
 
-    def __init__(self, spool: Path) -> None:
-        """Start sort(1), with its temporary files in ``spool``."""
-        super().__init__(["sort", "-u", f"-S{SORT_BUFFER}", "-T", str(spool)], subprocess.PIPE)
+    def __init__(self, spool: Path, *, unique: bool = True) -> None:
+        """Start sort(1), with its temporary files in ``spool``. Without ``unique`` repeated lines stay."""
+        options = ["-u"] if unique else []
+        super().__init__(["sort", *options, f"-S{SORT_BUFFER}", "-T", str(spool)], subprocess.PIPE)
         assert self.process.stdin is not None  # noqa: S101 - for the type checker: it is a pipe
         self.write = self.process.stdin.write
 
@@ -130,6 +133,28 @@ class Sorter(Child):
         assert self.process.stdin is not None  # noqa: S101 - for the type checker: it is a pipe
         self.process.stdin.close()
         return self.chunks()
+
+
+class Repeats:
+    """A counter of sorted lines, and of those of them that repeat the line before."""
+
+    def __init__(self) -> None:
+        """Start at 0."""
+        self.lines = self.repeated = 0
+
+    def once(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the lines, each once, and count them. Chunks may end within a line."""
+        last = b""
+        for chunk in whole_lines(chunks):
+            lines = chunk.removesuffix(b"\n").split(b"\n")
+            self.lines += len(lines)
+            if lines[0] == last or any(map(eq, lines, lines[1:])):
+                first = [line for before, line in pairwise([last, *lines]) if line != before]
+                self.repeated += len(lines) - len(first)
+                yield b"".join([line + b"\n" for line in first])
+            else:
+                yield chunk
+            last = lines[-1]
 
 
 def merged(paths: Sequence[Path]) -> Child:

@@ -134,22 +134,31 @@ def _keys(recipients: Path, spool: Path) -> Path:
         pipeline.write_plain(extra, sorter.finish())
     if not extra.stat().st_size:
         return recipients
-    keys = spool / "keys"
-    with pipeline.Child(["sort", "-m", "-u", str(recipients), str(extra)], subprocess.DEVNULL) as both:
-        pipeline.write_plain(keys, both.chunks())
+    keys, repeats = spool / "keys", pipeline.Repeats()
+    with pipeline.merged([recipients, extra]) as both:
+        pipeline.write_plain(keys, repeats.once(both.chunks()))
+    _check_count(atomic.count_lines(recipients) + atomic.count_lines(extra), repeats.lines, "were merged")
     return keys
+
+
+def _check_count(expected: int, counted: int, what: str) -> None:
+    """Raise PublishError unless as many keys as expected were counted in a step."""
+    if expected != counted:
+        raise PublishError("count", f"of {expected:,} keys {counted:,} {what}: is the disk or a program faulty?")
 
 
 def _write_text(staged: Path, keys: Path, rendering: Rendering) -> str:
     """Write and fsync the text. Return the SHA-256 of its lines without the header, in hex."""
-    digest = hashlib.sha256()
+    digest, lines = hashlib.sha256(), 0
     with staged.open("wb") as file:
         file.write(rendering.header)
         for chunk in rendering.render(atomic.chunks_in(keys)):
             digest.update(chunk)
+            lines += chunk.count(b"\n")
             file.write(chunk)
         file.flush()
         os.fsync(file.fileno())
+    _check_count(atomic.count_lines(keys), lines, "are in the text")
     return digest.hexdigest()
 
 

@@ -65,7 +65,7 @@ class ReadBack:
             return []
         plain, foreign = self._by_alphabet(atomic.chunks_in(keys), "written")
         listed, listed_foreign = self._by_alphabet(atomic.chunks_in(everything), "listed")
-        if _lines(listed_foreign) > _lines(foreign):
+        if atomic.count_lines(listed_foreign) > atomic.count_lines(foreign):
             raise PublishError("read back", "the index has keys that were not written")
         return _compare(plain, listed) + self._unanswered(foreign)
 
@@ -133,7 +133,3 @@ def text_keys(staged: Path) -> Iterator[bytes]:
             parts = table_text.split(line)
             if parts and parts[1]:
                 yield parts[0] + b"\n"
-
-
-def _lines(path: Path) -> int:
-    return sum(chunk.count(b"\n") for chunk in atomic.chunks_in(path))

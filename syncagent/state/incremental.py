@@ -52,6 +52,11 @@ class Amendment:
             return sorted_lines.chunks_of(self._base)
         return atomic.chunks_in(self._base)
 
+    @property
+    def lines(self) -> int:
+        """The number of lines of ``base``."""
+        return sum(chunk.count(b"\n") for chunk in self._chunks())
+
     def write(self) -> Path:
         """Write the remaining lines, sorted, once. Return the file; if nothing is deleted, this may be ``base``."""
         if self._written is None:

@@ -13,7 +13,7 @@ from syncagent.model import ALL_DOMAINS, CLOCK_SET, DOMAIN_HOLD, Doubt
 from syncagent.values.types import spell_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from syncagent.model import DoubtKind, Hold, Lack, Loss, Note, NoteKind, Reason, ReasonKind, Refusal, Reject, Waits
     from syncagent.state.doubt_groups import DoubtGroup
@@ -171,6 +171,23 @@ def state_new(why: Why, until: float) -> str:
     return f"{what}, nor what was removed lately; until {moment(until)}, or until a person approves it"
 
 
+def miscounted_lists(listed: int, read: int) -> str:
+    """Return that the entries read from the lists are not as many as the lists have by their records."""
+    return f"the lists have {listed:,} entries, and {read:,} were read: is the disk or a program faulty?"
+
+
+def miscounted_selection(distinct: int, taken: Mapping[str, int], written: int) -> str:
+    """Return that the selection of recipients does not account for every address in the lists."""
+    parts = " + ".join(f"{count:,} {name}" for name, count in taken.items() if count) or "none"
+    selected = f"selected were {parts}, and {written:,} wanted ones were written"
+    return f"the lists have {distinct:,} addresses; {selected}: report this fault of syncagent"
+
+
+def miscounted_map(expected: int, published: int) -> str:
+    """Return that the map to publish does not have as many recipients as it should."""
+    return f"of {expected:,} recipients {published:,} would be published: is the disk or a program faulty?"
+
+
 def clock(now: float, last: float) -> str:
     """Return why a run by a wrong clock removes nothing. ``last`` is the time of the last run."""
     if now < CLOCK_SET:
@@ -198,6 +215,7 @@ _REASONS: dict[ReasonKind, Callable[[Reason], str]] = {
     "source-outdated": lambda reason: f"waiting for newer data of {', '.join(reason.subjects)}",
     "state-new": lambda _: "the state was lost, or restored from a copy",
     "clock": lambda _: "the clock of this host is wrong",
+    "counts": lambda _: "the counts of lists and selection do not agree",
 }
 
 

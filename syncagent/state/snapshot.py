@@ -24,6 +24,7 @@ from syncagent.model import ALL_DOMAINS, Reject, Snapshot
 from syncagent.state import incremental
 from syncagent.state.fields import MAX_FIELD, MAX_REJECT, escape, reject_digest, unescape
 from syncagent.state.incremental import Amendment
+from syncagent.state.tally import Tally
 from syncagent.values.spellings import is_foreign, without_secrets
 
 if TYPE_CHECKING:
@@ -53,11 +54,13 @@ class SnapshotWriter:
         """The same, also if the answer may not amend it."""
         self._added: Path | None = None
         self.ignored = 0
+        self._tally = Tally()
 
     def put(self, entries: Iterable[Entry]) -> None:
         """Add entries; see Sink."""
         stream = iter(entries)
         while batch := list(islice(stream, _BATCH)):
+            self._tally.values += len(batch)
             spelled, keys, labels = zip(*batch, strict=True)
             plain = normalise.canonical_all(spelled) if _is_plain(keys) and _is_plain(labels) else None
             if plain is None:
@@ -71,10 +74,11 @@ class SnapshotWriter:
             try:
                 address = normalise.canonical(spelled)
             except normalise.UnusableError as error:
-                self.reject(spelled, str(error), key)
+                self._reject(spelled, str(error), key)
                 continue
             if address[0] == "@" and self._ignore_catch_alls:
                 self.ignored += 1
+                self._tally.keys += 1
                 lines.append(key_line(key))
                 continue
             lines.append(f"{address}\t{escape(key)}\t{escape(label)}\n")
@@ -82,6 +86,10 @@ class SnapshotWriter:
 
     def reject(self, spelled: str, reason: str, key: str, raw: bytes | None = None) -> None:
         """Record a reject, or count an address of another kind than mail; see Sink."""
+        self._tally.values += 1
+        self._reject(spelled, reason, key, raw)
+
+    def _reject(self, spelled: str, reason: str, key: str, raw: bytes | None = None) -> None:
         if is_foreign(spelled):
             self.ignored += 1
             self.put_keys([key])
@@ -93,16 +101,20 @@ class SnapshotWriter:
 
     def put_keys(self, keys: Iterable[str]) -> None:
         """Record keys of objects without addresses; see Sink."""
-        self._write("".join(map(key_line, keys)))
+        lines = list(map(key_line, keys))
+        self._tally.keys += len(lines)
+        self._write("".join(lines))
 
     def ignore(self, count: int) -> None:
         """Count entries that are not mail recipients; see Sink."""
         self.ignored += count
+        self._tally.values += count
 
     def restart(self) -> None:
         """Discard everything; see Sink."""
         self.close()
         self.ignored = 0
+        self._tally = Tally()
 
     def amend(self, *, last: bool) -> None:
         """Start amending the last complete answer, or the entries so far; see Sink.
@@ -117,6 +129,7 @@ class SnapshotWriter:
         else:
             path, snapshot = self.last
             base = sorted_lines.verify(path, snapshot.digest)
+            self._tally.base = base.count
         self._amendment = Amendment(base, self._room())
 
     def forget(self, keys: Iterable[str]) -> None:
@@ -175,10 +188,11 @@ class SnapshotWriter:
             digest=written.digest,
             identity=atomic.identity(path) or (),
         )
-        failure = _nothing_usable(snapshot, self.ignored, allow_empty=allow_empty)
+        miscounted = self._tally.difference(written.count, self.ignored)
+        failure = miscounted or _nothing_usable(snapshot, self.ignored, allow_empty=allow_empty)
         if failure:
             path.unlink()
-            raise SourceError(failure, kind=FailureKind.BROKEN)
+            raise SourceError(failure, kind=FailureKind.TEMPORARY if miscounted else FailureKind.BROKEN)
         return snapshot
 
     def _write_whole(self, path: Path, counter: _Counter) -> SortedFile:
@@ -186,9 +200,16 @@ class SnapshotWriter:
         if self._amendment is None:
             with self._sorted() as chunks:
                 return sorted_lines.write_sorted(path, counter.through(chunks))
-        command = ["sort", "-m", "-u", str(self._amendment.write()), str(self._new())]
-        with pipeline.Child(command, pipeline.NOTHING) as both:
-            return sorted_lines.write_sorted(path, counter.through(both.chunks()))
+        stays, new = self._amendment.write(), self._new()
+        self._tally.dropped = self._amendment.lines - atomic.count_lines(stays)
+        with pipeline.Child(["sort", "-m", str(stays), str(new)], pipeline.NOTHING) as both:
+            return sorted_lines.write_sorted(path, counter.through(self._once(both.chunks())))
+
+    def _once(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield sorted lines, each once, and count those that are repeated."""
+        repeats = pipeline.Repeats()
+        yield from repeats.once(chunks)
+        self._tally.repeated += repeats.repeated
 
     def _new(self) -> Path:
         """Return a file with the sorted lines that were added since ``amend``. Nothing may be added afterwards."""
@@ -221,7 +242,7 @@ class SnapshotWriter:
         """Yield an iterator over the sorted lines that were added since the start or the last use, in chunks."""
         try:
             with self._running() as sorter:
-                yield sorter.finish()
+                yield self._once(sorter.finish())
         finally:
             self._sorter = None
 
@@ -234,7 +255,7 @@ class SnapshotWriter:
     def _running(self) -> pipeline.Sorter:
         """Return the sorter, started at first use, since an answer "same" needs none."""
         if self._sorter is None:
-            self._sorter = pipeline.Sorter(self._spool)
+            self._sorter = pipeline.Sorter(self._spool, unique=False)
         return self._sorter
 
 

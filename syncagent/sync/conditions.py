@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from syncagent.model import Reason
-from syncagent.sync import clock, state_new
+from syncagent.sync import clock, counting, state_new
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from syncagent.state.identity import Gap
+    from syncagent.sync.counting import Selected
     from syncagent.sync.missing import Kept
 
 
@@ -84,6 +85,13 @@ def of_doubt_table(*, in_force: bool) -> Iterator[Condition]:
     """Yield the condition that the doubt table is not in force: removed recipients would get 550 at once."""
     if not in_force:
         yield Condition(Reason("doubt", approvable=False))
+
+
+def of_counts(selected: Selected | None) -> Iterator[Condition]:
+    """Yield the condition that the counts of the selection do not agree."""
+    reason = counting.reason(selected)
+    if reason:
+        yield Condition(reason)
 
 
 def of_state(gap: Gap | None, clocks: tuple[float, float], window: float) -> Iterator[Condition]:

@@ -9,8 +9,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
-from syncagent.files import pipeline, sorted_lines
+from syncagent.errors import PublishError
+from syncagent.files import atomic, pipeline, sorted_lines
 from syncagent.state import snapshot
+from syncagent.sync import counting
+from syncagent.sync.counting import Lines, Selected
 from syncagent.sync.missing import Kept, remembered
 from syncagent.sync.removals import DomainCounter
 from syncagent.sync.scope import Scope
@@ -34,8 +37,11 @@ _MANY = 10_000
 def select(config: Config, domains: Domains, answers: Sequence[Fetched], spool: Path) -> Diff:
     """Write the wanted recipients of all sources to ``wanted``, each once. Return a Diff, ready to ``compare``."""
     diff = Diff(config.limits, Scope(config.postfix, domains.scope), spool)
+    lines, listed = Lines(), sum(answer.state.snapshot.entries for answer in answers if answer.state.snapshot)
     with pipeline.first_fields([answer.snapshot for answer in answers if answer.snapshot]) as fields:
-        pipeline.write_plain(diff.wanted, diff.scope.select(snapshot.addresses(fields), config.limits.canaries))
+        batches = snapshot.addresses(lines.through(fields))
+        pipeline.write_plain(diff.wanted, diff.scope.select(batches, config.limits.canaries))
+    diff.selected = Selected(listed, lines.read, lines.repeated, diff.scope.taken, atomic.count_lines(diff.wanted))
     diff.relay_domains = domains.published(diff.scope.wanted)
     return diff
 
@@ -49,9 +55,13 @@ class Diff:
     spool: Path
     relay_domains: tuple[str, ...] = ()
     """The relay domains to publish."""
+    selected: Selected | None = None
+    """The counts of the selection."""
     counter: DomainCounter = field(default_factory=DomainCounter)
     policy: RemovalPolicy = field(init=False)
     _looked_up: int = 0
+    _left_out: int = 0
+    _parts: tuple[int, int] = (0, 0)
 
     def __post_init__(self) -> None:
         """Set the paths of the files. No file is created."""
@@ -127,6 +137,7 @@ class Diff:
                 else:
                     kept_lines.write(stays.line(address))
                     addresses.write(address + b"\n")
+        self._parts = atomic.count_lines(self.wanted), atomic.count_lines(self.kept_addresses)
         if self.kept_addresses.stat().st_size:
             with pipeline.merged([self.wanted, self.kept_addresses]) as both:
                 pipeline.write_plain(self.next_published, both.chunks())
@@ -145,8 +156,15 @@ class Diff:
         with self.added.open("rb") as lines:
             return not addresses - {line[:-1] for line in lines if line[:-1] in addresses}
 
+    def check_next_published(self) -> None:
+        """Raise PublishError unless the next published recipients are as many as the wanted and the kept ones."""
+        difference = counting.of_published(*self._parts, self._left_out, atomic.count_lines(self.next_published))
+        if difference:
+            raise PublishError("count", difference)
+
     def leave_out(self, refused: frozenset[bytes]) -> None:
         """Remove addresses from ``added`` and from ``next_published``."""
+        self._left_out += len(refused)
         for path in (self.added, self.next_published):
             less = path.with_suffix(".less")
             with path.open("rb") as lines:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from syncagent.model import Hold, Reason
     from syncagent.state.identity import Gap
     from syncagent.state.opened import State
+    from syncagent.sync.conditions import Condition
     from syncagent.sync.fetch import Fetched
     from syncagent.sync.plan import Decision, Guarded
     from syncagent.sync.relay_domains import Domains
@@ -91,7 +92,7 @@ def with_guard(facts: doubt.Facts, guarded: Guarded, sources: Concerns) -> doubt
     """Return the facts with those of this run's plan: held domains, and sources whose list was found damaged."""
     held = {domain: _in_doubt(reasons) for domain, reasons in guarded.reasons.items()}
     held |= {domain: ["domain"] for domain in guarded.domains.held}
-    held |= _of_all(sources.state.gap)
+    held |= _of_all(sources.state.gap, guarded.conditions)
     failing = sources.of((answer for answer in guarded.answers if answer.is_failing), frozenset(facts.domains))
     return dataclasses.replace(facts, failing=failing, held=held, plan=guarded.plan)
 
@@ -118,9 +119,10 @@ def names(domains: Domains) -> tuple[str, ...]:
     return tuple(name for name in every if not name.startswith("."))
 
 
-def _of_all(gap: Gap | None) -> dict[str, list[str]]:
-    """Return the kind of the hold of every removal, by ``ALL_DOMAINS``."""
-    return {ALL_DOMAINS: ["state-new"]} if gap else {}
+def _of_all(gap: Gap | None, conditions: Iterable[Condition] = ()) -> dict[str, list[str]]:
+    """Return the kinds of the holds of every removal, by ``ALL_DOMAINS``."""
+    kinds = {*(["state-new"] if gap else []), *(one.reason.kind for one in conditions if one.reason.kind == "counts")}
+    return {ALL_DOMAINS: sorted(kinds)} if kinds else {}
 
 
 def _held(holds: Iterable[Hold]) -> dict[str, list[str]]:

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from syncagent.files.search import SnapshotIndex
 from syncagent.model import SAMPLE, Plan
-from syncagent.sync import conditions, fetch, guard, holds, origins, rejected, removals, state_new
+from syncagent.sync import conditions, counting, fetch, guard, holds, origins, rejected, removals, state_new
 from syncagent.sync.confirm import Going
 from syncagent.sync.diff import head
 from syncagent.sync.missing import RemovalPolicy
@@ -109,6 +109,7 @@ def evaluate(run: Run, state: State, answers: Sequence[Fetched], domains: Domain
     )
     standing = (
         *_conditions(answers, domains, absent, scope.wanted),
+        *conditions.of_counts(diff.selected),
         *conditions.of_state(state.gap, (run.now, state.clock), limits.removed_window),
         *rejected.conditions(rejected.since(answers, state.finished, state.holds, run.id)),
     )
@@ -155,7 +156,7 @@ def decide(guarded: Guarded, state: State, *, may_remove: bool = True, withheld:
         holds=state.numbered(
             (
                 *domains.pending,
-                *state_new.holds(state.gap, diff.limits.removed_window),
+                *_of_all(guarded, state),
                 *rejected.holds(guarded.answers, state.holds, run.now),
                 *book.holds(),
             )
@@ -168,6 +169,12 @@ def decide(guarded: Guarded, state: State, *, may_remove: bool = True, withheld:
     return Decision(
         run, guarded.answers, domains, diff, plan, decider.removed_approved, min(due, default=None), decider.looks
     )
+
+
+def _of_all(guarded: Guarded, state: State) -> tuple[Hold, ...]:
+    """Return the holds of every removal."""
+    of_counts = counting.holds(guarded.conditions, state.holds, guarded.run.now)
+    return (*state_new.holds(state.gap, guarded.diff.limits.removed_window), *of_counts)
 
 
 def going(decision: Decision) -> Iterator[Going]:

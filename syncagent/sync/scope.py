@@ -29,6 +29,7 @@ class Scope:
         self.wanted: Counter[str] = Counter()
         self.out_of_scope: Counter[str] = Counter()
         self.held_catch_alls: list[str] = []
+        self._excluded_count = self._catch_all_count = 0
         self.canaries: set[str] = set()
 
     def relay_domain(self, domain: bytes) -> str | None:
@@ -69,12 +70,24 @@ class Scope:
             self._leave_out(domain.decode())
             return False
         if self.is_excluded(address):
+            self._excluded_count += 1
             return False
         if address.startswith(b"@") and address not in self._catch_all:
+            self._catch_all_count += 1
             if len(self.held_catch_alls) < _MAX_NAMED:
                 self.held_catch_alls.append(address.decode())
             return False
         return True
+
+    @property
+    def taken(self) -> dict[str, int]:
+        """The number of the selected addresses, and of those left out by the reason."""
+        return {
+            "wanted": sum(self.wanted.values()),
+            "out of scope": sum(self.out_of_scope.values()),
+            "excluded": self._excluded_count,
+            "held catch-alls": self._catch_all_count,
+        }
 
     def is_excluded(self, address: bytes) -> bool:
         """True if postfix.exclude has the address, or its domain."""

@@ -179,6 +179,7 @@ class Tables:
 
     def _rename_recipients(self, diff: Diff) -> Identities:
         """Publish the file of the next recipients. The intent is recorded before the rename."""
+        diff.check_next_published()
         return publish.publish(
             self.recipients, diff.next_published, self._spool, self._progress, intend=self._state.intend
         )
