@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from syncagent.sync.missing import Kept
 
 
+_TIME = len("20260131T024107Z")
+"""Length of the time in the ID of a run. Runs of one second count as one."""
+
+
 class Condition(Struct, frozen=True):
     """A reason, and the missing recipients to which it applies.
 
@@ -44,7 +48,7 @@ class Condition(Struct, frozen=True):
             return True
         answers = kept.answers
         return (not answers and not kept.is_older) or any(
-            source == self.source and run >= self.since_run for source, run in answers
+            source == self.source and run[:_TIME] >= self.since_run[:_TIME] for source, run in answers
         )
 
 

@@ -76,11 +76,12 @@ def since(
 ) -> dict[str, str]:
     """Return the run in which the held entries of each source first stood.
 
-    It is "", the beginning of time, for entries that an older version held removals for.
+    It is "", the beginning of time, for entries that an older version held removals for. It is not later than this run,
+    also if the clock was set back.
     """
     known = last.rejecting if last else {}
     first = "" if any(_is_of_older_version(hold) for hold in standing.values()) else run_id
-    return {name: known.get(name, first) for name, _ in _rejecting(answers)}
+    return {name: min(known.get(name, first), run_id) for name, _ in _rejecting(answers)}
 
 
 def _is_of_older_version(hold: Hold) -> bool:
