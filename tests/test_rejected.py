@@ -333,6 +333,8 @@ def test_the_agent_tells_of_it(one: Scenario) -> None:
         (event,) = agent.events("rejected")
         assert (event["source"], event["count"], len(event["entries"])) == ("corp", 9, 9)
         assert "new0@example.com # new" in event["entries"][0]
+        (alarm,) = agent.events("needs a person")
+        assert (alarm["kind"], alarm["subject"]) == ("held", "rejected:corp rejected")
         agent.run_now()
         assert len(agent.events("rejected")) == 1
     assert 'syncagent_rejected_entries{source="corp"} 9.0' in metrics.read_text().splitlines()

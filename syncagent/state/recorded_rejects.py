@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from syncagent.state import rejects
@@ -20,10 +21,10 @@ def of_sources(config: Config, ledger: Ledger) -> dict[str, Rejected]:
 
 def _of_source(source: SourceConfig, ledger: Ledger) -> Rejected:
     state = ledger.sources.get(source.name)
-    if state is None or state.snapshot is None:
+    if state is None or state.snapshot is None or not state.snapshot.rejected:
         return rejects.NONE
     try:
-        found = rejects_of(ledger.snapshots / state.snapshot.file, source.name)
+        found = islice(rejects_of(ledger.snapshots / state.snapshot.file, source.name), state.snapshot.rejected)
         approved = ledger.approved_rejects(source.name)
         return rejects.of_source(found, approved, source.common.ignore, rejects.origin(source))
     except (OSError, ValueError):

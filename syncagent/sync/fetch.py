@@ -15,6 +15,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -170,15 +171,18 @@ class Fetcher:
 
     def _with_rejects(self, source: SourceConfig, answer: Fetched) -> Fetched:
         """Return the answer with its rejected entries."""
-        rejected = self.rejected(source, answer.snapshot)
+        rejected = self.rejected(source, answer.snapshot, answer.report.rejected)
         report = replace(answer.report, rejected_held=rejected.held, rejected_ignored=rejected.ignored)
         return Fetched(report, answer.state, answer.snapshot, rejected)
 
-    def rejected(self, source: SourceConfig, snapshot: Path | None) -> rejects.Rejected:
-        """Return the rejected entries in a snapshot; none if it cannot be read, which is found when it is verified."""
+    def rejected(self, source: SourceConfig, snapshot: Path | None, count: int) -> rejects.Rejected:
+        """Return the ``count`` rejected entries in a snapshot.
+
+        None if it cannot be read, which is found when it is verified.
+        """
         approved = self.approved.get(source.name, frozenset())
         try:
-            found = rejects_of(snapshot, source.name) if snapshot else ()
+            found = islice(rejects_of(snapshot, source.name), count) if snapshot and count else ()
             return rejects.of_source(found, approved, source.common.ignore, rejects.origin(source))
         except (OSError, ValueError):
             return rejects.NONE
@@ -393,7 +397,7 @@ class _Attempt:
 
     def _check_rejects(self, snapshot: Snapshot, path: Path) -> None:
         """Raise SourceError if more than half of the entries are rejected, without those approved or ignored."""
-        rejected = self._fetcher.rejected(self._source, path)
+        rejected = self._fetcher.rejected(self._source, path, snapshot.rejected)
         if rejected.held > snapshot.entries:
             text = messages.mostly_rejected(rejected.held, snapshot.entries, rejected.sample[0])
             raise SourceError(text, kind=FailureKind.BROKEN)
