@@ -1,6 +1,5 @@
 """The agent as its user runs it, and what its tests share: a backup MX that an agent keeps in step."""
 
-import json
 import os
 import shlex
 import subprocess
@@ -26,7 +25,7 @@ class Station(Scenario):
 
     def __init__(self, directory: Path, *sources: str) -> None:
         super().__init__(directory, *sources)
-        self.schedule: dict[str, object] = {"every": "1h"}
+        self.schedule = {"every": "1h"}
         self.extra = ""
 
     @property
@@ -39,8 +38,7 @@ class Station(Scenario):
         final, self.config = self.config, self.directory / "next.toml"
         try:
             text = super().configure().read_text("utf-8")
-            lines = [f"{key} = {json.dumps(value)}" for key, value in self.schedule.items()]
-            text = "\n".join([text, "[schedule]", *lines, "", self.extra])
+            text = f"{text}\n{self.extra}"
             staged, self.config = self.config, final
             if final.exists() and final.read_text("utf-8") == text:
                 staged.unlink()
