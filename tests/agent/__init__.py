@@ -25,7 +25,7 @@ class Station(Scenario):
 
     def __init__(self, directory: Path, *sources: str) -> None:
         super().__init__(directory, *sources)
-        self.schedule: dict[str, object] = {"every": "1h"}
+        self.schedule = {"every": "1h"}
         self.extra = ""
 
     @property
