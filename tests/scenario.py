@@ -136,9 +136,9 @@ class Scenario:
                 **self.postfix,
             },
             "limits": self.limits,
-            "schedule": self.schedule,
             "state": {"directory": str(self.state)},
         }
+        tables |= {"schedule": self.schedule} if self.schedule else {}
         tables |= {f'limits."{domain}"': own for domain, own in self.domain_limits.items()}
         for name, own in self.sources.items():
             of_file = {} if "type" in own else {"type": "file", "path": str(self.file(name))}

@@ -1,18 +1,26 @@
 """Point queries before removals: whom they ask, and that they only withhold. The sources are functions."""
 
+import json
+import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from unittest.mock import patch
 
+import msgspec
 import pytest
 
 from syncagent.config.tables import SourceConfig
 from syncagent.errors import SourceError
-from syncagent.model import Reason
+from syncagent.model import Reason, SyncResult
 from syncagent.sources import Candidate, Confirmation, Source
 from syncagent.state import messages
 from syncagent.sync import confirm
 from syncagent.sync.confirm import Going
+from tests.scenario import HOUR, MINUTE, Scenario
+from tests.sources import install
+from tests.support.faketime import Clock
 from tests.support.fetching import Says, whole
 from tests.support.programs import PATIENCE
 
@@ -178,3 +186,161 @@ def test_nobody_is_asked_if_nothing_goes() -> None:
     corp = Directory()
     assert not confirm.ask([], configured(corp=corp), ignore).withheld
     assert not corp.asked
+
+
+PLUG_IN = '''
+import json
+from pathlib import Path
+
+from msgspec import Struct
+
+from syncagent.errors import SourceError
+from syncagent.sources import Answer, Confirmation
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    path: Path
+    """A JSON object: listed maps addresses to DNs; there, hidden, down say what it answers for single recipients."""
+
+
+class Demo:
+    def __init__(self, config):
+        self._path = config.path
+
+    def fetch(self, request):
+        facts = json.loads(self._path.read_text())
+        self._log("fetch" if request.validator is None else "ask")
+        if request.validator == json.dumps(facts["listed"]):
+            return Answer(same=True)
+        request.sink.put((address, dn, dn) for address, dn in facts["listed"].items())
+        return Answer(validator=json.dumps(facts["listed"]), proof="producer", containers=True)
+
+    def confirm(self, candidates, ends):
+        facts = json.loads(self._path.read_text())
+        self._log(" ".join(sorted(one.address for one in candidates)))
+        if facts.get("down"):
+            raise SourceError("the directory is down")
+        parents = {one.address: one.label.partition(",")[2] for one in candidates}
+        hidden = facts.get("hidden", "")
+        return Confirmation(
+            present=frozenset(parents) & frozenset(facts.get("there", [])),
+            unseen={address: dn for address, dn in parents.items() if dn == hidden},
+        )
+
+    def _log(self, line):
+        with self._path.with_suffix(".log").open("a") as log:
+            log.write(f"{line}\\n")
+
+
+def build(config):
+    return Demo(config)
+'''
+
+
+class Demo:
+    """A backup MX with a directory of another package, and the real command under a clock that is set ahead."""
+
+    def __init__(self, directory: Path) -> None:
+        self.mx = Scenario(directory)
+        self._env = install(directory / "site", "demo", PLUG_IN)
+        self._path = directory / "demo.json"
+        self.mx.sources = {"corp": {"type": "demo", "path": str(self._path)}}
+        self.mx.limits = {"removal_grace": "1h"}
+        self._clock = Clock(HOUR)
+
+    def says(self, people: Mapping[str, str], **facts: object) -> None:
+        """Replace what the directory says."""
+        self._path.write_text(json.dumps({"listed": people, **facts}))
+
+    def sync(self, *, after: float, code: int = 0, args: tuple[str, ...] = ("sync",)) -> SyncResult:
+        """Run after a time."""
+        self._clock.step(after)
+        with patch.dict(os.environ, {**self._env, **self._clock.env}):
+            return msgspec.json.decode(self.mx.say(*args, "--json", code=code).stdout, type=SyncResult)
+
+    @property
+    def requests(self) -> list[str]:
+        """What the directory was asked since the last time."""
+        log = self._path.with_suffix(".log")
+        lines = log.read_text().splitlines()
+        log.unlink()
+        return lines
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Demo:
+    """A backup MX, with 20 people published."""
+    one = Demo(tmp_path)
+    one.says(STAFF)
+    one.sync(after=0)
+    return one
+
+
+STAFF = {f"user{number:02}@example.com": f"cn=user{number:02},ou=staff,dc=example" for number in range(20)}
+GONE = "user00@example.com"
+FEWER = {address: dn for address, dn in STAFF.items() if address != GONE}
+
+
+def test_a_removal_that_the_source_confirms(demo: Demo) -> None:
+    """It is asked for once, when it would go, in the run of the look."""
+    demo.says(FEWER)
+    demo.sync(after=MINUTE)
+    demo.sync(after=HOUR / 2)
+    assert demo.requests == ["fetch", "ask", "ask"]
+    result = demo.sync(after=HOUR)
+    assert demo.requests == ["fetch", GONE]
+    assert result.plan.removed == 1
+    assert GONE not in demo.mx.published()
+
+
+def test_a_recipient_that_is_there_stays_and_its_source_is_asked_in_full(demo: Demo) -> None:
+    """It begins to wait anew; the next run fetches everything, though nothing has changed."""
+    demo.says(FEWER, there=[GONE])
+    demo.sync(after=MINUTE)
+    result = demo.sync(after=HOUR)
+    assert (result.plan.removed, GONE in demo.mx.published()) == (0, True)
+    assert "has 1 recipients that its last answer lacked" in " ".join(result.notes)
+    assert [waits.why for waits in result.plan.waits] == ["present"]
+    assert demo.requests[-2:] == ["fetch", GONE]
+    demo.sync(after=MINUTE)
+    assert demo.requests == ["fetch"]
+    demo.says(FEWER)
+    assert demo.sync(after=HOUR / 2).plan.removed == 0
+    assert demo.sync(after=HOUR).plan.removed == 1
+
+
+def test_a_container_that_is_not_seen_is_held(demo: Demo) -> None:
+    """Whatever the number; a person may approve it, and nobody is asked for it then."""
+    demo.says(FEWER, hidden="ou=staff,dc=example")
+    demo.sync(after=MINUTE)
+    result = demo.sync(after=HOUR, code=65)
+    (hold,) = result.plan.holds
+    assert [(reason.kind, reason.subjects) for reason in hold.reasons] == [("container", ("ou=staff,dc=example",))]
+    assert GONE in demo.mx.published()
+    demo.sync(after=HOUR, code=65)
+    assert GONE in demo.mx.published()
+    assert demo.requests
+    result = demo.sync(after=MINUTE, args=("approve", hold.id))
+    assert result.plan.removed == 1
+    assert GONE not in " ".join(demo.requests)
+    assert GONE not in demo.mx.published()
+
+
+def test_a_directory_that_is_down_confirms_nothing(demo: Demo) -> None:
+    """What could not be asked for stays for an hour, and the run is no failure."""
+    demo.says(FEWER, down=True)
+    demo.sync(after=MINUTE)
+    result = demo.sync(after=HOUR)
+    assert "could not be asked for recipients that it no longer lists (the directory is down)" in " ".join(result.notes)
+    assert [waits.why for waits in result.plan.waits] == ["unknown"]
+    assert GONE in demo.mx.published()
+    demo.says(FEWER)
+    assert demo.sync(after=HOUR).plan.removed == 1
+
+
+def test_without_a_grace_nobody_is_asked(demo: Demo) -> None:
+    """A person's choice."""
+    demo.mx.limits = {"removal_grace": "0s"}
+    demo.says(FEWER, there=[GONE])
+    assert demo.sync(after=MINUTE).plan.removed == 1
+    assert demo.requests == ["fetch", "ask"]

@@ -178,9 +178,9 @@ def plan(config_file: Path, lock_timeout: float, *, as_json: bool) -> int:
 def sync(config_file: Path, lock_timeout: float, *, accept_incomplete: bool, quiet: bool, as_json: bool) -> int:
     """Run once: fetch, compare, hold doubtful changes, publish.
 
-    Additions are always published. Removals wait until no source is failing, until the grace (limits.removal_grace) is
-    over, and for `syncagent approve` if they look like an accident. postmap runs only if the map changed, or is not as
-    syncagent published it.
+    Additions are always published. Removals wait until no source is failing, until the grace (limits.removal_grace, or
+    confirm_after of the source) is over and the source was asked for everything once more, and for `syncagent approve`
+    if they look like an accident. postmap runs only if the map changed, or is not as syncagent published it.
     """
     from syncagent.sync.run import Options
 

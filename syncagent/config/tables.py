@@ -90,7 +90,8 @@ class GeneralLimits(Struct, frozen=True, kw_only=True):
     collect: Duration = Duration(600)
     """How long further removals join a hold before it is told of and its ID is final."""
     removal_grace: Duration = Duration(3600)
-    """How long an address must be missing, in two complete answers or more, before it is removed; "0s": at once."""
+    """How long an address must be missing, or longer by confirm_after of its source, before its source is asked for
+    everything once more and it is removed; "0s": removed at once."""
     canaries: tuple[Address, ...] = ()
     """Addresses that the sources always list; if one is missing, all removals are held."""
 
