@@ -417,3 +417,24 @@ def test_the_table_of_status(mx: Dated) -> None:
     (corp,) = (line for line in lines if line[:1] == ["corp"])
     assert corp[:2] == ["corp", "whole"]
     assert [word[:2] for word in corp[-6:]] == ["3h", "ag", "1h", "ag", "1h", "ag"]
+
+
+def test_what_quiet_prints(mx: Dated) -> None:
+    """Once when it begins, in the view and not below it again; a day later once more; and that it is over."""
+    told = "data of source corp is outdated since"
+
+    def quiet() -> str:
+        printed = mx.text("sync", "--quiet")
+        mx.wait(TOOK)
+        return printed
+
+    quiet()
+    assert quiet() == ""
+    mx.wait(DAY)
+    assert quiet().count(told) == 1
+    assert quiet() == ""
+    mx.wait(DAY)
+    assert quiet().count(told) == 1
+    mx.put("corp", people(20), made=mx.now)
+    assert quiet().startswith(f"over: {told}")
+    assert quiet() == ""

@@ -27,7 +27,7 @@ IDS = [
     *("remembered", "asked"),
     *("configuration", "secrets-are-kept", "state-is-ours", "paths-are-ours", "map-can-be-written"),
     *("tables-are-files", "lock-is-free", "postmap-is-there", "sources-answer"),
-    "recipients-are-listed",
+    *("recipients-are-listed", "rejected-entries"),
     *("data-is-current", "data-is-dated", "data-unchanged"),
     *("doubt-not-in-force", "doubt-switch", "lag"),
     *("main-cf-is-understood", "no-postfix"),
