@@ -438,3 +438,22 @@ def test_what_quiet_prints(mx: Dated) -> None:
     mx.put("corp", people(20), made=mx.now)
     assert quiet().startswith(f"over: {told}")
     assert quiet() == ""
+
+
+@pytest.mark.parametrize("mtime", [0.0, -1e9, -1e11])
+def test_a_file_from_before_there_was_time(mx: Dated, mtime: float) -> None:
+    """Its age counts, and can be shown."""
+    mx.sources["extra"]["content_max_age"] = "7d"
+    os.utime(mx.file("extra"), (mtime, mtime))
+    assert [report.name for report in mx.run(code=OUTDATED).sources if report.outdated] == ["extra"]
+    assert "data of source extra is outdated since 1970-01-08" in mx.text("status")
+
+
+def test_a_person_may_approve_what_outdated_data_holds(mx: Dated) -> None:
+    """As with failing sources: exactly what was held under the ID goes."""
+    mx.wait(2 * DAY)
+    mx.put("corp", people(19), made=START)
+    (hold,) = mx.run(code=OUTDATED).plan.holds
+    assert hold.approvable
+    mx.run("approve", hold.id, code=OUTDATED)
+    assert mx.published() == people(19) | people(20, "example.org")
