@@ -23,6 +23,9 @@ CONFIRM_AFTER = 86_400.0
 CLOCK_STEP = "step"
 """The subject of a reason ``clock`` for a step back that is too small to be told."""
 
+END_OF_TIME = 253_402_128_000.0
+"""9999-12-30 in seconds since the epoch: later times cannot be shown in every zone."""
+
 ALL_DOMAINS = "*"
 """In place of a mail domain or a relay domain: every one."""
 

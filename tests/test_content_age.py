@@ -417,3 +417,43 @@ def test_the_table_of_status(mx: Dated) -> None:
     (corp,) = (line for line in lines if line[:1] == ["corp"])
     assert corp[:2] == ["corp", "whole"]
     assert [word[:2] for word in corp[-6:]] == ["3h", "ag", "1h", "ag", "1h", "ag"]
+
+
+def test_what_quiet_prints(mx: Dated) -> None:
+    """Once when it begins, in the view and not below it again; a day later once more; and that it is over."""
+    told = "data of source corp is outdated since"
+
+    def quiet() -> str:
+        printed = mx.text("sync", "--quiet")
+        mx.wait(TOOK)
+        return printed
+
+    quiet()
+    assert quiet() == ""
+    mx.wait(DAY)
+    assert quiet().count(told) == 1
+    assert quiet() == ""
+    mx.wait(DAY)
+    assert quiet().count(told) == 1
+    mx.put("corp", people(20), made=mx.now)
+    assert quiet().startswith(f"over: {told}")
+    assert quiet() == ""
+
+
+@pytest.mark.parametrize("mtime", [0.0, -1e9, -1e11])
+def test_a_file_from_before_there_was_time(mx: Dated, mtime: float) -> None:
+    """Its age counts, and can be shown."""
+    mx.sources["extra"]["content_max_age"] = "7d"
+    os.utime(mx.file("extra"), (mtime, mtime))
+    assert [report.name for report in mx.run(code=OUTDATED).sources if report.outdated] == ["extra"]
+    assert "data of source extra is outdated since 1970-01-08" in mx.text("status")
+
+
+def test_a_person_may_approve_what_outdated_data_holds(mx: Dated) -> None:
+    """As with failing sources: exactly what was held under the ID goes."""
+    mx.wait(2 * DAY)
+    mx.put("corp", people(19), made=START)
+    (hold,) = mx.run(code=OUTDATED).plan.holds
+    assert hold.approvable
+    mx.run("approve", hold.id, code=OUTDATED)
+    assert mx.published() == people(19) | people(20, "example.org")

@@ -203,7 +203,8 @@ def _undated(identities: Iterable[tuple[int, ...]]) -> dict[str, Dates]:
 
 
 def _mtime(identity: tuple[int, ...]) -> float:
-    return identity[3] / 1e9
+    """Return the mtime of an identity in seconds since the epoch; 1 for an earlier one, since 0 stands for none."""
+    return max(identity[3] / 1e9, 1.0)
 
 
 def _is_pattern(text: str) -> bool:

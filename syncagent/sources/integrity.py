@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from syncagent.errors import DamagedError, FailureKind, SourceError, printable
 from syncagent.files import pipeline, sorted_lines
-from syncagent.model import Dates
+from syncagent.model import END_OF_TIME, Dates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,6 +23,7 @@ _RFC3339 = re.compile(
 )
 _LEAP_SECOND = re.compile(r"^(.{17})60")
 _SHOWN = 60
+_FIRST = 86400.0
 
 
 def whole_text(chunks: Iterable[bytes], name: str, *, require_end: bool) -> Iterator[bytes]:
@@ -128,16 +129,17 @@ def earliest(dates: Iterable[Dates]) -> tuple[float, float]:
 
 
 def parse_rfc3339(text: str) -> float | None:
-    """Return a date and time of RFC 3339 (5.6) in seconds since the epoch, None if it is malformed.
+    """Return a date and time of RFC 3339 (5.6) in seconds since the epoch, None if it is malformed or of no use.
 
-    A leap second counts as the second before it.
+    A leap second counts as the second before it. Of no use is a time before 1970-01-02 or after 9999-12-29.
     """
     if not _RFC3339.fullmatch(text):
         return None
     try:
-        return dt.datetime.fromisoformat(_LEAP_SECOND.sub(r"\g<1>59", text.upper())).timestamp()
+        moment = dt.datetime.fromisoformat(_LEAP_SECOND.sub(r"\g<1>59", text.upper())).timestamp()
     except (ValueError, OverflowError):
         return None
+    return moment if _FIRST <= moment < END_OF_TIME else None
 
 
 class EndLine:

@@ -25,7 +25,7 @@ _SLACK = 60.0
 """Seconds by which a run may be early: a timer is not exact."""
 _TIMEOUT = 5.0
 """Seconds to wait for the lock of the state; without it the same is printed again by the next run."""
-_IN_VIEW = frozenset({"held", "catch-all", "canary", "publish-failed", "incomplete", "doubt-not-in-force"})
+_IN_VIEW = frozenset({"held", "catch-all", "canary", "outdated", "publish-failed", "incomplete", "doubt-not-in-force"})
 """Kinds of alarms that the view of a run shows by itself."""
 _NOT_TOLD = frozenset({"held", "doubt"})
 """Kinds of alarms that are no condition of their own here: holds are, and doubt changes no exit status."""

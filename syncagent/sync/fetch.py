@@ -25,7 +25,7 @@ from syncagent import addresses as normalise
 from syncagent import sources
 from syncagent.errors import DamagedError, FailureKind, LedgerError, SourceError, SyncagentError
 from syncagent.files import atomic, sorted_lines
-from syncagent.model import Dates, Note, SourceReport, SourceState
+from syncagent.model import END_OF_TIME, Dates, Note, SourceReport, SourceState
 from syncagent.state import content_age, looks, messages, rejects
 from syncagent.state import incremental as amend
 from syncagent.state.fields import escape
@@ -416,6 +416,8 @@ class _Attempt:
             return last or content_age.first_seen({}, answer.dates, now)
         own = Dates(made=answer.made, expires=answer.expires)
         dates = answer.dates or ({} if own == Dates() else {"": own})
+        if not all(0 <= time < END_OF_TIME for text in dates.values() for time in (text.made, text.expires)):
+            raise SourceError("its data has a date that is no time", kind=FailureKind.BROKEN)
         name = content_age.gone_back(last, dates) if self._state.config_digest == self._source.digest else None
         if name is not None:
             raise SourceError(messages.made_before(name, dates[name].made, content_age.made(last[name])))

@@ -22,6 +22,7 @@ from tests.test_hold_reasons import SCENARIOS
 
 KNOWN, DEFERRED, UNKNOWN, FOREIGN = 250, 450, 550, 554
 _SWITCH = ROOT / "contrib" / "doubt-switch.sh"
+_MAKE_LIST = ROOT / "contrib" / "make-list.sh"
 _LIMIT, _PERIOD = 60.0, 5.0
 """Seconds without a sign of life until syncagent counts as dead, and between two runs of the switch."""
 
@@ -141,7 +142,7 @@ def test_a_flapping_source_narrows_once_a_minute(tmp_path: Path) -> None:
     assert all(after - earlier >= MINUTE for earlier, after in pairwise(narrowed))
 
 
-# --- the switch
+# --- a host with a clock of its own
 
 
 class _Host:
@@ -184,6 +185,48 @@ def host(tmp_path: Path) -> Iterator[_Host]:
     with made.postfix:
         assert made.answers() == (KNOWN, UNKNOWN, FOREIGN)
         yield made
+
+
+# --- old data
+
+
+def _list(host: _Host, addresses: set[str]) -> None:
+    """Make the list as a primary does, by make-list.sh and the clock of the host."""
+    words = ["sh", str(_MAKE_LIST), "--every", "1h", str(host.mx.file("corp")), "printf", "%s\\n", *sorted(addresses)]
+    done = subprocess.run(words, env={**os.environ, **host.clock.env}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_primary_that_makes_no_new_list(host: _Host) -> None:
+    """Its list expires: unknown recipients get 450, missing ones stay, new ones are accepted; a new list ends that."""
+    _list(host, people(20))
+    host.sync()
+    host.clock.step(2 * HOUR)
+    host.sync()
+    assert host.answers() == (KNOWN, UNKNOWN, FOREIGN)
+    host.clock.step(HOUR)
+    host.sync(code=75)
+    assert host.answers() == (KNOWN, DEFERRED, FOREIGN)
+    old = host.mx.file("corp").read_text(encoding="utf-8").splitlines()
+    lines = [line for line in old if not line.startswith(("user019", "# end"))]
+    host.mx.file("corp").write_text("\n".join([*lines, "new@example.com", ""]), encoding="utf-8")
+    host.clock.step(MINUTE)
+    host.sync(code=75)
+    host.clock.step(2 * HOUR)
+    host.sync(code=75)
+    assert _codes(host.postfix, "user019@example.com", "new@example.com", "no@example.com") == [KNOWN, KNOWN, DEFERRED]
+    _list(host, people(19) | {"new@example.com"})
+    host.sync()
+    host.clock.step(80 * HOUR)
+    _list(host, people(19) | {"new@example.com"})
+    host.sync()
+    host.clock.step(6 * MINUTE)
+    host.sync()
+    assert _codes(host.postfix, "user019@example.com", "new@example.com") == [UNKNOWN, KNOWN]
+    assert host.answers() == (KNOWN, UNKNOWN, FOREIGN)
+
+
+# --- the switch
 
 
 def _killed(host: _Host) -> None:

@@ -1,6 +1,7 @@
 """Asking the sources: in parallel, each under its deadline, and a refusal not repeated."""
 
 import contextlib
+import math
 import os
 import threading
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from syncagent import sources
 from syncagent.errors import FailureKind, SourceError
+from syncagent.model import Dates
 from syncagent.sources import Answer, Request
 from syncagent.sync.fetch import REFUSED_FOR, failing
 from tests.sources import install, map_keys, write_config
@@ -225,6 +227,36 @@ def test_same_keeps_the_list(runs: Runs) -> None:
         assert same.state.snapshot == first.state.snapshot
         assert (same.state.validator, same.state.last_success) == ("v", NOW + later)
     assert asked == [None, "v", "v"]
+
+
+def dated(made: float = 0.0, expires: float = 0.0) -> Says:
+    """Return a source whose answer has these dates, as that of another package may."""
+
+    def fetch(request: Request) -> Answer:
+        request.sink.put([("a@example.com", "k", "")])
+        return Answer(made=made, expires=expires)
+
+    return Says(fetch)
+
+
+def test_dates_of_an_answer(runs: Runs) -> None:
+    """They are recorded; an answer that was made before the last one is none."""
+    (first,) = runs(dated(NOW - 60, NOW + 60).configured())
+    assert first.state.dates == {"": Dates(made=NOW - 60, expires=NOW + 60, seen=NOW)}
+    assert (first.state.made, first.state.expires) == (NOW - 60, NOW + 60)
+    (older,) = runs(dated(NOW - 61).configured(), now=NOW + 1)
+    assert older.report.state == "failing"
+    assert older.report.error.startswith("the list was made 2001-09-09T01:45:39+00:00, before the last one")
+    assert older.state.dates == first.state.dates
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -1.0, 1e12])
+def test_dates_that_are_no_times(runs: Runs, wrong: float) -> None:
+    """A fault in a source leads neither to a state that cannot be read, nor to a time that cannot be shown."""
+    for source in (dated(wrong), dated(NOW, wrong)):
+        (failed,) = runs(source.configured())
+        assert (failed.report.state, failed.report.kind) == ("failing", "broken")
+        assert failed.report.error == "its data has a date that is no time"
 
 
 def test_no_child_outlives_a_fetch(runs: Runs) -> None:
