@@ -1,5 +1,6 @@
 """Every reason to hold removals has a scenario that shows it, and a row in the README that describes it."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import get_args
 import pytest
 
 from syncagent.model import OF_OLDER_VERSIONS, ReasonKind, SyncResult
-from tests.scenario import Scenario, people, reasons
+from tests.scenario import HOUR, Scenario, people, reasons
+from tests.support.need import need_program
 from tests.support.pages import README, section
 
 HELD, CANNOT_PUBLISH, FAILING = 65, 73, 75
@@ -109,6 +111,36 @@ def _doubt(directory: Path) -> SyncResult:
     return scenario.sync(code=CANNOT_PUBLISH)
 
 
+def _state_new(directory: Path) -> SyncResult:
+    scenario = _published(directory)
+    scenario.sync()
+    scenario.lose_ledger()
+    scenario.write("corp", people(99))
+    return scenario.sync(code=HELD)
+
+
+def _clock(directory: Path) -> SyncResult:
+    scenario = _published(directory)
+    scenario.set_clock()
+    scenario.sync()
+    scenario.wait(-HOUR)
+    scenario.write("corp", people(99))
+    return scenario.sync(code=HELD)
+
+
+def _counts(directory: Path) -> SyncResult:
+    """A cut(1) that drops a line."""
+    scenario = _published(directory)
+    scenario.sync()
+    program = directory / "bin" / "cut"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\n{need_program("cut")} "$@" | sed 5d\n')
+    program.chmod(0o755)
+    scenario._env["PATH"] = f"{program.parent}{os.pathsep}{os.environ['PATH']}"
+    scenario.write("corp", people(99))
+    return scenario.sync(code=HELD)
+
+
 SCENARIOS: dict[str, Callable[[Path], SyncResult]] = {
     "source-failing": _source_failing,
     "percent": _percent,
@@ -120,9 +152,12 @@ SCENARIOS: dict[str, Callable[[Path], SyncResult]] = {
     "rejected": _rejected,
     "domain": _domain,
     "doubt": _doubt,
+    "state-new": _state_new,
+    "clock": _clock,
+    "counts": _counts,
 }
 """By kind of reason: a backup MX where removals are held for it; its last run."""
-NEVER = {"canary", "empty-map", "doubt"}
+NEVER = {"canary", "empty-map", "doubt", "clock", "counts"}
 """Kinds that no person may approve."""
 
 

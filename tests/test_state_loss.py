@@ -10,6 +10,7 @@ import pytest
 from syncagent.model import ALL_DOMAINS, Hold, SyncResult
 from tests.scenario import HOUR, MINUTE, Scenario, people, reasons
 from tests.support.postmap import postmap_build
+from tests.test_doubt import Backup
 
 HELD = 65
 ALL, FIRST, SECOND = people(100), people(91), people(82)
@@ -207,3 +208,42 @@ def test_all_restored_together(mx: Kept) -> None:
     mx.wait(MINUTE)
     mx.sync(code=None)
     assert not mx.sync(code=None).plan.holds
+
+
+def _backup(directory: Path) -> Backup:
+    """Return a backup MX with a doubt table and two domains, of which none is in doubt any more."""
+    backup = Backup(directory, relay_domains=("example.com", "example.org"))
+    backup.write("corp", people(20) | people(10, "example.org"))
+    backup.settled()
+    return backup
+
+
+def test_every_domain_is_in_doubt(tmp_path: Path) -> None:
+    """From the run that sees it on, also while nothing is missing, and until a person approves the hold."""
+    mx = _backup(tmp_path)
+    mx.lose_ledger()
+    (hold,) = mx.sync(code=HELD).plan.holds
+    for _ in range(2):
+        result = mx.sync(code=HELD)
+        doubts = {(doubt.domain, doubt.subject) for doubt in result.doubts if doubt.kind == "hold"}
+        assert doubts == {("example.com", "state-new"), ("example.org", "state-new")}
+        assert mx.in_doubt() == {"example.com", "example.org"}
+        mx.wait(HOUR)
+    mx.approve(hold.id)
+    for _ in range(2):
+        mx.wait(6 * MINUTE)
+        mx.sync()
+    assert mx.in_doubt() == set()
+
+
+def test_a_domain_that_the_file_had_is_not_new(tmp_path: Path) -> None:
+    """State and map are gone, and the file beside the map knows the domains that were published."""
+    mx = _backup(tmp_path)
+    mx.lose_ledger()
+    for name in ("relay_recipients", "relay_recipients.lmdb"):
+        (tmp_path / name).unlink()
+    mx.relay_domains.append("example.net")
+    mx.write("corp", people(20) | people(10, "example.org") | people(1, "example.net"))
+    mx._heard.clear()
+    result = mx.sync(code=HELD)
+    assert {doubt.domain for doubt in result.doubts if doubt.kind == "new"} == {"example.net"}

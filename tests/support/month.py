@@ -708,7 +708,7 @@ class Month:
             return
         place = self.host.directory / f"copy-{len(self._copies)}"
         shutil.rmtree(place, ignore_errors=True)
-        shutil.copytree(self.host.tables, place, ignore=shutil.ignore_patterns("spool*", ".*"))
+        shutil.copytree(self.host.tables, place, ignore=shutil.ignore_patterns("spool*", ".spool*", ".*syncagent-*"))
         self._copies.append((now, place))
 
     def old_copy(self) -> Path:
