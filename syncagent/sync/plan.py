@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from syncagent.files.search import SnapshotIndex
 from syncagent.model import SAMPLE, Plan
+from syncagent.state import looks
 from syncagent.sync import conditions, fetch, guard, holds, origins, rejected, removals, state_new
 from syncagent.sync.confirm import Going
 from syncagent.sync.diff import head
@@ -53,12 +54,12 @@ def policy(config: Config, answers: Sequence[Fetched], standing: Mapping[str, Ho
     """Return the inputs of the decisions on missing recipients: time, last successes, recorded holds, waits."""
     oldest = min((answer.state.last_success for answer in answers), default=0.0)
     by_identity = {hold.identity: hold for hold in holds.of_recipients(standing)}
-    return RemovalPolicy(run.now, oldest, by_identity, config.limits, _waiting(config, answers))
+    return RemovalPolicy(run.now, oldest, by_identity, config.limits, _waiting(config, answers, run.now))
 
 
-def _waiting(config: Config, answers: Sequence[Fetched]) -> Waiting:
-    """Return how long recipients of each source wait, and when it was last looked at."""
-    states = {answer.report.name: answer.state for answer in answers}
+def _waiting(config: Config, answers: Sequence[Fetched], now: float) -> Waiting:
+    """Return how long recipients of each source wait, and when it was last looked at, if that is not after ``now``."""
+    states = {answer.report.name: looks.without_future(answer.state, now) for answer in answers}
     return Waiting(
         {
             name: Looked(
