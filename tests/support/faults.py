@@ -374,7 +374,7 @@ def outdated(month: Month) -> None:
     fault = Fault("hosted is outdated", frozenset(), may=domains)
     _says(month, "hosted", sources.text("hosted", expires=expires), fault, lost)
     host.clock.step(HOUR)
-    fault.domains = domains
+    fault.domains, fault.seen = domains, False
     host.run("sync")
     if host.last.get("status") in {"published", "unchanged"}:
         assert come in host.in_map(), "what is added to an outdated list is published"
