@@ -347,6 +347,25 @@ def test_the_agent_looks_when_it_is_due(mx: Scenario) -> None:
         assert mx.published() == people(39) | people(5, "example.com", first=100)
 
 
+def test_a_look_by_a_clock_that_was_ahead_confirms_nothing(mx: Scenario) -> None:
+    """What was read by a clock that was days ahead is no look at a later time by the right one."""
+    with ScriptedHTTP() as server:
+        host = Host(server)
+        mx.sources = {"corp": host.config()}
+        host.put(listed(people(40)))
+        mx.sync_unchecked(0)
+        mx.wait(3 * DAY)
+        host.put(listed(people(39)))
+        mx.sync_unchecked(0)
+        mx.wait(-3 * DAY)
+        mx.sync_unchecked(65)
+        host.refuses_full = True
+        runs(mx, 2 * DAY)
+        assert mx.published() == people(40)
+        host.refuses_full = False
+        assert runs(mx, DAY, until=removes) <= 2 * HOUR / SELDOM
+
+
 def team(*, bare: bool) -> list[str]:
     """Give 40 lines, of full addresses or bare names; none is the beginning of another."""
     return [f"person.{number:02}" if bare else f"user{number:03}@example.com" for number in range(40)]

@@ -36,11 +36,11 @@ def due(looks: Mapping[str, float], states: Mapping[str, SourceState], now: floa
     return frozenset(
         name
         for name, first in looks.items()
-        if name in states and (at := next_look(first, _without_future(states[name], now))) is not None and at <= now
+        if name in states and (at := next_look(first, without_future(states[name], now))) is not None and at <= now
     )
 
 
-def _without_future(state: SourceState, now: float) -> SourceState:
+def without_future(state: SourceState, now: float) -> SourceState:
     """Return the state without times after ``now``, which a wrong clock recorded."""
     return replace(
         state,

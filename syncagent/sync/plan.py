@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from syncagent.files.search import SnapshotIndex
 from syncagent.model import SAMPLE, Plan
+from syncagent.state import looks
 from syncagent.sync import conditions, counting, fetch, guard, holds, origins, rejected, removals, state_new
 from syncagent.sync.confirm import Going
 from syncagent.sync.diff import head
@@ -52,7 +53,8 @@ class Decision:
 def policy(config: Config, answers: Sequence[Fetched], standing: Mapping[str, Hold], run: Run) -> RemovalPolicy:
     """Return the inputs of the decisions on missing recipients: time, last successes, recorded holds, waits."""
     oldest = min((answer.state.last_success for answer in answers), default=0.0)
-    waiting = Waiting.of(config.sources, {answer.report.name: answer.state for answer in answers})
+    states = {answer.report.name: looks.without_future(answer.state, run.now) for answer in answers}
+    waiting = Waiting.of(config.sources, states)
     by_identity = {hold.identity: hold for hold in holds.of_recipients(standing)}
     return RemovalPolicy(run.now, oldest, by_identity, config.limits, waiting)
 

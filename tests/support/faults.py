@@ -1,20 +1,40 @@
 """What happens in a month: each function is an event of ``tests.support.month``, and arranges for its end."""
 
+import shlex
 import shutil
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from tests.support.month import ALL, CONFIGURED, HOUR, MINUTE, SOURCES, UNSETTLED, Host, Month, in_text
+from tests.support.month import (
+    ALL,
+    DAY,
+    HOUR,
+    LOST_MANY,
+    MINUTE,
+    STATE_NEW,
+    UNSETTLED,
+    WAITS,
+    WINDOW,
+    Copy,
+    Fault,
+    Host,
+    Month,
+    in_text,
+)
+from tests.support.month_directory import is_field
 
 _BY_HAND = "by hand"
-_GARBAGE = "\x01\x02 no list of recipients at all \x03\n" * 20
 
 
 def _free_source(month: Month) -> str | None:
     """Return a source with which nothing is wrong."""
     host = month.host
-    free = [name for name in SOURCES if not any(fault.name.startswith(name) for fault in host.oracle.faults)]
+    free = [
+        name for name in host.sources.listed if not any(fault.name.startswith(name) for fault in host.oracle.faults)
+    ]
     return month.random.choice(sorted(free)) if free else None
 
 
@@ -24,7 +44,11 @@ def _change(host: Host, source: str, *, add: Iterable[str] = (), remove: Iterabl
     host.sources.listed[source] -= removed
     host.sources.listed[source] |= set(add)
     host.sources.write(source)
-    host.oracle.drop(removed)
+    host.oracle.drop(removed, WAITS[source])
+
+
+def _by_domain(addresses: Iterable[str]) -> Counter[str]:
+    return Counter(address.rpartition("@")[2] for address in addresses)
 
 
 # --- sources
@@ -35,22 +59,15 @@ def _fails(month: Month, way: str) -> None:
     host, source = month.host, _free_source(month)
     if source is None:
         return
-    domains, file = host.sources.domains(source), host.sources.file(source)
-    host.sources.broken.add(source)
-    if way in {"garbage", "empty"}:
-        host.sources.put(source, _GARBAGE if way == "garbage" else "")
-    else:
-        file.unlink()
-        if way == "directory" and source != "web":
-            file.mkdir()
+    domains = host.sources.domains(source)
+    host.sources.fail(source, way)
     host.fault(f"{source} fails", domains)
     host.run("sync")
     month.after(month.random.uniform(1, 8), f"{source} can be read again", partial(_mended, month, source))
 
 
 def _mended(month: Month, source: str) -> None:
-    month.host.sources.broken.discard(source)
-    month.host.sources.write(source)
+    month.host.sources.repair(source)
     month.host.mend(f"{source} fails")
 
 
@@ -109,19 +126,53 @@ def many_lost(month: Month) -> None:
     host, source = month.host, _free_source(month)
     if source is None:
         return
-    domain = min(host.sources.domains(source))
-    there = sorted(one for one in host.sources.listed[source] - host.oracle.core if one.endswith(f"@{domain}"))
-    lost = month.random.sample(there, len(there) // 2)
-    if len(lost) <= 6 or not set(lost) <= host.oracle.claimed():
+    domains = sorted(host.sources.domains(source))
+    there = _touchable(month, source, domains[0])
+    lost = month.random.sample(there, len(there) // month.random.choice([2, 3]))
+    if len(lost) <= _FLOOR + 1:
         return
+    held = {domains[0]}
+    if len(domains) > 1 and (others := _touchable(month, source, domains[1])):  # held with them: the same answer
+        lost.append(month.random.choice(others))
+        held.add(domains[1])
+    _lose(month, source, lost, held)
+
+
+_FLOOR = 5
+"""limits.removed_floor."""
+
+
+def _touchable(month: Month, source: str, domain: str) -> list[str]:
+    """Return the recipients of a domain that a source has and a finished run has heard of, but for the core."""
+    host = month.host
+    there = host.sources.listed[source] & host.oracle.claimed() & host.in_map() - host.oracle.core
+    return sorted(address for address in there if address.endswith(f"@{domain}"))
+
+
+def _lose(month: Month, source: str, lost: list[str], held: Iterable[str]) -> None:
+    """Let a source lose recipients, all of which are held; they come back, or a person lets them go."""
+    host = month.host
     host.sources.listed[source] -= set(lost)
     host.sources.write(source)
-    host.fault(f"{source} lost many", {domain})
+    host.oracle.hold(lost)
+    host.fault(f"{source} lost many", held)
     host.run("sync")
     if month.random.random() < 0.3:
         _let_go(month)
     if host.stands(f"{source} lost many"):  # nobody could approve it, or would
         month.after(month.random.uniform(1, 30), f"{source} has them back", partial(_back, month, source, lost))
+
+
+def half_lost(month: Month) -> None:
+    """A source loses two of the few recipients of a domain: at least half."""
+    host = month.host
+    small = [domain for domain in host.sources.reported[1:] if len(_touchable(month, "hosted", domain)) == _FEW]
+    if small and _free_source_is(month, "hosted"):
+        _lose(month, "hosted", _touchable(month, "hosted", small[0])[:2], {small[0]})
+
+
+_FEW = 3
+"""Number of recipients of a domain that comes."""
 
 
 def _back(month: Month, source: str, lost: list[str]) -> None:
@@ -143,6 +194,7 @@ def domain_emptied(month: Month) -> None:
         lost = [address for address in host.sources.listed["hosted"] if address.endswith("@delta.example")]
         host.sources.listed["hosted"] -= set(lost)
         host.sources.write("hosted")
+        host.oracle.hold(lost)
         host.fault("hosted lost many", {"delta.example"})
         host.run("sync")
         month.after(month.random.uniform(1, 12), "delta is back", partial(_back, month, "hosted", lost))
@@ -152,36 +204,214 @@ def _free_source_is(month: Month, name: str) -> bool:
     return not any(fault.name.startswith(name) for fault in month.host.oracle.faults)
 
 
-def _lines(month: Month, name: str, source: str, lines: tuple[str, ...], domains: Iterable[str]) -> None:
-    """Let a source have further lines for some hours."""
+def _lines(month: Month, source: str, lines: tuple[str, ...], fault: Fault, lost: Iterable[str] = ()) -> None:
+    """Let a source have further lines for some hours, and lack some recipients, which stay meanwhile."""
     host = month.host
     if not _free_source_is(month, source):
         return
     host.sources.more[source] = lines
+    _lacks(host, source, lost)
     host.sources.write(source)
-    host.fault(name, domains)
+    host.oracle.begin(fault)
     host.run("sync")
 
     def end() -> None:
         host.sources.more.pop(source)
         host.sources.write(source)
-        host.mend(name)
+        host.oracle.release(lost)
+        host.mend(fault.name)
 
-    month.after(month.random.uniform(0.5, 10), f"{name} ends", end)
+    month.after(month.random.uniform(0.5, 10), f"{fault.name} ends", end)
+
+
+def _lacks(host: Host, source: str, lost: Iterable[str]) -> None:
+    """Let a source no longer list recipients, who stay all the same."""
+    host.sources.listed[source] -= set(lost)
+    host.oracle.drop(lost, float("inf"))
 
 
 def catch_all_held(month: Month) -> None:
     """A source lists a catch-all that no person has permitted."""
-    _lines(month, "corp lists a catch-all", "corp", ("@alpha.example",), {"alpha.example"})
+    _lines(month, "corp", ("@alpha.example",), Fault("corp lists a catch-all", frozenset({"alpha.example"})))
 
 
 def unreadable_lines(month: Month) -> None:
-    """A source has lines that cannot be read, while an address is missing."""
+    """A source has lines that cannot be read, while an address is missing that one of them may be."""
+    fault = Fault("branch has odd lines", frozenset({"beta.example"}))
+    _lines(month, "branch", ("one two three", "<a@b"), fault, month.victims("branch", 1))
+
+
+def garbled_lines(month: Month) -> None:
+    """Some lines of a source cannot be read any more: who stands in them stays."""
     host = month.host
-    lost = month.victims("branch", 1)
-    if lost and _free_source_is(month, "branch"):
-        _change(host, "branch", remove=lost)
-        _lines(month, "branch has odd lines", "branch", ("one two three", "<a@b"), {"beta.example"})
+    there = _touchable(month, "web", "gamma.example")
+    if not _free_source_is(month, "web") or len(there) < _FEW:
+        return
+    garbled = month.random.sample(there, _FEW)
+    host.sources.unreadable["web"] = set(garbled)
+    host.sources.write("web")
+    host.oracle.hold(garbled)
+    host.fault("web has garbled lines", {"gamma.example"})
+    host.run("sync")
+
+    def end() -> None:
+        host.sources.unreadable.pop("web")
+        host.sources.write("web")
+        host.mend("web has garbled lines")
+
+    month.after(month.random.uniform(0.5, 30), "the lines can be read again", end)
+
+
+# --- lying, stale and half-hidden sources
+
+
+def _says(month: Month, source: str, text: str, fault: Fault, lost: Iterable[str] = ()) -> None:
+    """Let a source say something else for some hours, and lack some recipients, which stay meanwhile."""
+    host = month.host
+    _lacks(host, source, lost)
+    host.sources.broken.add(source)
+    host.sources.put(source, text)
+    host.oracle.begin(fault)
+    host.run("sync")
+
+    def end() -> None:
+        host.sources.repair(source)
+        host.oracle.release(lost)
+        host.mend(fault.name)
+
+    month.after(month.random.uniform(0.2, 10), f"{source} is itself again", end)
+
+
+def _says_part(month: Month, source: str, lines: int) -> None:
+    """Let a source say only its first lines, and wrongly so."""
+    host, published = month.host, month.host.in_map()
+    text = "".join(host.sources.text(source).splitlines(keepends=True)[:lines])
+    lost = (host.sources.listed[source] - set(text.splitlines())) & published
+    counts, sizes = _by_domain(lost), _by_domain(published)
+    held = {domain for domain, count in counts.items() if count > _FLOOR and count * 8 > sizes[domain]}
+    host.oracle.hold(lost, WAITS[source])
+    host.oracle.hold(address for address in lost if address.rpartition("@")[2] in held)
+    fault = Fault(f"{source} says a part: {LOST_MANY}", frozenset(held), may=frozenset(counts))
+    _says(month, source, text, fault)
+
+
+def _fails_by(month: Month, source: str, text: str) -> None:
+    """Let a source say what cannot be an answer."""
+    _says(month, source, text, Fault(f"{source} fails", month.host.sources.domains(source)))
+
+
+def torn(month: Month) -> None:
+    """A list without end line is cut anywhere, also between two lines."""
+    host, source = month.host, month.random.choice(["corp", "branch"])
+    if not _free_source_is(month, source):
+        return
+    text = host.sources.text(source)
+    lines = text.count("\n")
+    if month.random.random() < 0.4:
+        _says_part(month, source, month.random.randrange(1, lines))
+        return
+    cut = month.random.choice([at for at in range(1, len(text)) if text[at - 1] != "\n"])
+    _fails_by(month, source, text[:cut])
+
+
+def half_by_http(month: Month) -> None:
+    """A server answers 200 with half of the list, and its length."""
+    if _free_source_is(month, "web"):
+        _says_part(month, "web", len(month.host.sources.listed["web"]) // 2)
+
+
+def not_modified(month: Month) -> None:
+    """A server answers 304 to everything; who was missing before, and is listed again, stays."""
+    host = month.host
+    if not _free_source_is(month, "web"):
+        return
+    lost = month.victims("web", 1)
+    _change(host, "web", remove=lost)
+    host.run("sync")
+    host.sources.unmodified = True
+    _change(host, "web", add=lost)
+    host.oracle.hold(lost)
+    host.fault("web is not modified", may=host.sources.domains("web"))
+
+    def end() -> None:
+        host.sources.unmodified = False
+        host.mend("web is not modified")
+
+    month.after(month.random.uniform(1, 30), "web answers again", end)
+
+
+def contradiction(month: Month) -> None:
+    """A list lacks a line that its end line counts."""
+    if _free_source_is(month, "hosted"):
+        sources = month.host.sources
+        lines = sources.text("hosted").splitlines(keepends=True)
+        lines.pop(month.random.randrange(3, len(lines) - 1))
+        _fails_by(month, "hosted", "".join(lines))
+
+
+def older_again(month: Month) -> None:
+    """A list that was made before the one that was read last is served again."""
+    host = month.host
+    if not _free_source_is(month, "hosted"):
+        return
+    earlier = min(host.sources.now, host.clock.now) - month.random.uniform(2, 20) * HOUR
+    old = host.sources.text("hosted", made=earlier)
+    _change(host, "hosted", add=[f"{month.name()}@delta.example"])
+    host.run("sync")
+    if host.last.get("status") in {"published", "unchanged"}:
+        _fails_by(month, "hosted", old)
+
+
+def outdated(month: Month) -> None:
+    """A list expires: who is missing from it stays, and who is new in it comes."""
+    host = month.host
+    if not _free_source_is(month, "hosted"):
+        return
+    lost, come = month.victims("hosted", 1), f"{month.name()}@delta.example"
+    sources = host.sources
+    sources.listed["hosted"] = sources.listed["hosted"] - set(lost) | {come}
+    domains, expires = sources.domains("hosted"), sources.now + HOUR / 2
+    fault = Fault("hosted is outdated", frozenset(), may=domains)
+    _says(month, "hosted", sources.text("hosted", expires=expires), fault, lost)
+    host.clock.step(HOUR)
+    fault.domains, fault.seen = domains, False
+    host.run("sync")
+    if host.last.get("status") in {"published", "unchanged"}:
+        assert come in host.in_map(), "what is added to an outdated list is published"
+        host.oracle.vouch([come])
+
+
+# --- a directory
+
+
+def unit_hidden(month: Month) -> None:
+    """The account no longer sees a unit of the directory: fewer people than any limit, and nobody goes."""
+    host = month.host
+    _hides(month, "hidden", Fault("staff has a hidden unit", host.sources.domains("staff")))
+
+
+def unit_unreadable(month: Month) -> None:
+    """The account no longer sees the addresses of a unit: the answer contradicts itself."""
+    host = month.host
+    _hides(month, "unreadable", Fault("staff fails", host.sources.domains("staff")))
+
+
+def _hides(month: Month, how: str, fault: Fault) -> None:
+    host, staff = month.host, month.host.sources.staff
+    if staff is None or not _free_source_is(month, "staff"):
+        return
+    host.sources.broken.add("staff")
+    host.oracle.hold(filter(is_field, host.sources.listed["staff"]))
+    staff.hide(how)
+    host.oracle.begin(fault)
+    host.run("sync")
+
+    def end() -> None:
+        staff.show()
+        host.sources.repair("staff")
+        host.mend(fault.name)
+
+    month.after(month.random.uniform(0.5, 6), f"{fault.name} ends", end)
 
 
 def canary_absent(month: Month) -> None:
@@ -250,7 +480,7 @@ def _may_go(month: Month, domain: str) -> None:
 def doubt_by_hand(month: Month) -> None:
     """A person puts a domain in doubt, and ends that."""
     host = month.host
-    domain = month.random.choice(CONFIGURED)
+    domain = month.random.choice(host.configured)
     name = f"{_BY_HAND} {domain}"
     if host.stands(name):
         return
@@ -349,30 +579,82 @@ def state_unreadable(month: Month) -> None:
 
 def state_lost(month: Month) -> None:
     """Its state is gone."""
-    host = month.host
-    host.oracle.lose_reasons(host.coming)
-    shutil.rmtree(host.state)
+    shutil.rmtree(month.host.state)
+    month.host.lose_state()
+    _begin_again(month)
+
+
+def state_damaged(month: Month) -> None:
+    """Its database is overwritten: it is set aside, which is a loss."""
+    database = month.host.state / "state.db"
+    database.write_bytes(b"\0" * database.stat().st_size)
+    month.host.lose_state()
     _begin_again(month)
 
 
 def state_restored(month: Month) -> None:
-    """Its state is one of some days ago."""
-    host = month.host
+    """Its state is one of some days ago, and the map was published since."""
+    host, source = month.host, _free_source(month)
     copy = month.old_copy()
-    _restored(host, copy, ["state"])
+    if source is None:
+        return
+    come = f"{month.name()}@{min(host.sources.domains(source))}"
+    _change(host, source, add=[come])
+    host.run("sync")
+    if come not in host.in_map():
+        return
+    _restored(host, copy.place, ["state"])
+    host.identity = copy.identity
+    host.oracle.stays.clear()
     host.oracle.forget(host.in_map())  # the state does not know of what was removed since
-    host.oracle.remove_again(in_text(copy / "relay_recipients") - host.in_map())
+    host.oracle.remove_again(in_text(copy.place / "relay_recipients") - host.in_map())
+    host.oracle.disturb()
+    host.expect_state_new()
+    _unsettled(month, copy)
     _begin_again(month)
 
 
-def _begin_again(month: Month) -> None:
-    """Run after the state changed; a person lets go what is held by it."""
+def _unsettled(month: Month, copy: Copy) -> None:
+    """Expect that what was removed since a copy is missing again, and may be held."""
     host = month.host
-    host.fault(UNSETTLED, ())
+    again = (in_text(copy.place / "relay_recipients") | host.in_map()) - host.listed()
+    tables = (host.tables, copy.place)
+    lines = [line for place in tables for line in (place / "relay_domains").read_text("utf-8").splitlines()]
+    domains = {line.partition(" ")[0] for line in lines if not line.startswith("#")}
+    expected = {*host.configured, *host.sources.reported}
+    host.mend(UNSETTLED)
+    host.fault(UNSETTLED, may={*_by_domain(again), *(domains - expected)})
+
+
+def _begin_again(month: Month) -> None:
+    """Run after the state changed; a person may let go what is held by it."""
+    host = month.host
     host.run("sync")
-    if len(host.oracle.faults) == 1 and host.last.get("plan") and (ids := host.holds()):
-        month.approve(ids)
+    if host.stands(STATE_NEW) and month.random.random() < 0.5:
+        month.after(month.random.uniform(0, 20), "the state is approved", partial(_approve_state, month))
     month.look()
+
+
+def _approve_state(month: Month) -> None:
+    month.host.run("sync")
+    month.approve_state()
+
+
+def reads_fail(month: Month) -> None:
+    """The medium of its database has an error: nothing is set aside, and nothing is forgotten."""
+    host = month.host
+    host.oracle.disturb()
+    program = host.bin / "failing-reads"
+    database = shlex.quote(str(host.state / "state.db"))
+    for _ in range(2):
+        _something_changes(month)
+        inject = f"-e trace=pread64 -e inject=pread64:error=EIO:when={month.random.randint(1, 20)}"
+        program.write_text(f'#!/bin/sh\nexec strace -f -qq -o /dev/null -P {database} {inject} {sys.executable} "$@"\n')
+        program.chmod(0o755)
+        host.clock.step(2 * MINUTE)
+        host.run("sync", python=str(program))
+    month.look()
+    host.run("sync")
 
 
 def disk_full(month: Month) -> None:
@@ -431,6 +713,8 @@ def _restored(host: Host, copy: Path, names: Iterable[str]) -> None:
         elif path.exists():
             shutil.copy2(path, new)
             new.replace(target)
+        elif target.is_dir():
+            shutil.rmtree(target)
         else:
             target.unlink(missing_ok=True)
 
@@ -438,13 +722,18 @@ def _restored(host: Host, copy: Path, names: Iterable[str]) -> None:
 def rebooted(month: Month) -> None:
     """The host starts with the tables of a week ago, its state with them or not; the switch runs before Postfix."""
     host, copy = month.host, month.old_copy()
-    names = {path.name for place in (host.tables, copy) for path in place.iterdir()} - {"state"}
+    names = {path.name for place in (host.tables, copy.place) for path in place.iterdir()} - {"state"}
     with_state = month.random.random() < 0.5
     host.postfix.kill()
-    _restored(host, copy, [*sorted(names), *(["state"] if with_state else [])])
+    _unsettled(month, copy)
+    _restored(host, copy.place, [*sorted(names), *(["state"] if with_state else [])])
     host.say(f"restored {'with' if with_state else 'without'} the state")
+    host.oracle.stays.clear()
     if with_state:
         host.oracle.forget(host.in_map())
+        _is_that_of(month, copy)
+    elif copy.identity != host.identity:
+        host.expect_state_new()
     host.forget_domains()
     host.mend(*(fault.name for fault in host.oracle.faults if fault.name.startswith(_BY_HAND)))
     host.finished_at = host.finished_at[:1]
@@ -455,23 +744,32 @@ def rebooted(month: Month) -> None:
     _begin_again(month)
 
 
+def _is_that_of(month: Month, copy: Copy) -> None:
+    """Expect that the host is that of a copy: what its state did not know then, it does not know now."""
+    host = month.host
+    host.mend(STATE_NEW)
+    host.identity = copy.identity
+    month.forget_later(copy)
+    if copy.state_new:
+        host.oracle.begin(Fault(STATE_NEW, frozenset(), may=ALL, lasts=WINDOW))
+
+
 def clock_goes_back(month: Month) -> None:
     """The clock is set back by hours."""
-    host = month.host
-    host.oracle.disturb()
-    host.clock.step(-month.random.uniform(0.1, 10) * HOUR)
-    host.run("sync")
+    month.host.set_clock(-month.random.uniform(0.1, 10) * HOUR)
+    month.host.run("sync")
     month.look()
 
 
 def clock_leaps(month: Month) -> None:
     """The clock is days ahead, and set right again."""
-    host, days = month.host, month.random.uniform(1, 3) * 24 * HOUR
-    host.clock.step(days)
-    host.oracle.disturb()
+    host, days = month.host, month.random.uniform(1.1, 3) * DAY
+    host.set_clock(days)
+    host.fault("hosted is old by that clock", may=host.sources.domains("hosted"))
     month.look()
     host.run("sync")
-    host.clock.step(-days)
+    host.mend("hosted is old by that clock")
+    host.set_clock(-days)
     month.look()
     host.run("sync")
     month.look()
@@ -483,27 +781,39 @@ EVENTS: tuple[Callable[[Month], None], ...] = (
     leavers,
     source_missing,
     lost_in_error,
+    torn,
     killed,
     many_lost,
+    half_by_http,
     stopped,
     source_empty,
+    half_lost,
     catch_all_held,
+    contradiction,
     domain_emptied,
     python_removed,
     disk_full,
+    older_again,
     unreadable_lines,
     canary_absent,
+    garbled_lines,
     configuration_broken,
     source_is_garbage,
     state_lost,
+    outdated,
     state_unreadable,
+    not_modified,
     postmap_fails,
     rebooted,
     domain_leaves,
     doubt_by_hand,
     source_is_directory,
+    reads_fail,
     state_restored,
     clock_goes_back,
     clock_leaps,
+    state_damaged,
 )
 """Each kind of event, in an order in which each can happen."""
+DIRECTORY_EVENTS: tuple[Callable[[Month], None], ...] = (unit_hidden, unit_unreadable)
+"""Those of a host that has a directory."""

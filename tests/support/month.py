@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.support.faketime import Clock
+from tests.support.month_directory import DOMAIN as STAFF
+from tests.support.month_directory import Directory
 from tests.support.need import need_postfix
 from tests.support.pages import ROOT
 from tests.support.postfix import PrivatePostfix, postmap_keys
@@ -39,19 +42,35 @@ LEAST_LIMIT = HOUR
 _BY_RUN = ("dead", "boot", "failed")
 """Faults that any run ends that does not fail itself."""
 UNSETTLED = "restoration"
-"""A fault that puts nothing in doubt for sure, but something may be held until a run ends with nothing held."""
+"""A fault that puts nothing in doubt for sure, but something may be held in its domains until a run holds nothing."""
 FAILED = "an approval failed"
-_HELD = ("lost many", "has odd lines")
-"""Ends of the names of the faults whose holds a person may approve."""
+STATE_NEW = "state-new"
+"""A fault by which every removal is held, for limits.removed_window or until a person approves it."""
+LOST_MANY = "lost many"
+"""End of the names of the faults whose holds a person may approve."""
 FOREIGN = "nobody@elsewhere.example.net"
 LF = b"\n"
 ALL = frozenset({"*"})
-CONFIGURED = ("alpha.example", "beta.example", "gamma.example")
-SOURCES = {"corp": 50, "branch": 30, "web": 30, "hosted": 20}
+_CONFIGURED = ("alpha.example", "beta.example", "gamma.example")
+SOURCES = {"corp": 50, "branch": 30, "web": 30, "hosted": 20, "staff": 40}
+"""Sources and numbers of their recipients; ``staff`` is a directory, which only some hosts have."""
+_SETTINGS: dict[str, dict[str, object]] = {
+    "corp": {"type": "file", "confirm_after": "0s"},
+    "branch": {"type": "file"},
+    "web": {"type": "http", "format": "lines", "insecure": True, "foreign": True, "confirm_after": "2h"},
+    "hosted": {"type": "file", "require_end": True},
+}
+WAITS = {"corp": HOUR, "branch": DAY, "web": 2 * HOUR, "hosted": HOUR, "staff": HOUR}
+"""The least time for which a missing recipient of a source stays: removal_grace (1h), or confirm_after (24h)."""
+WINDOW = DAY
+"""limits.removed_window."""
+_MOST_MISSING, _LEAST_LEFT = 4, 12
+"""In a domain: the number of removals that trips no limit, in a domain that keeps so many recipients."""
 CORE = 5
 """Number of recipients of a source that no event touches: they must be known at any time."""
 _AHEAD = 60 * DAY
 _FUTURE = 600.0
+_GARBAGE = "\x01\x02 no list of recipients at all \x03\n" * 20
 _SWITCH = ROOT / "contrib" / "doubt-switch.sh"
 
 
@@ -70,35 +89,100 @@ def in_text(file: Path) -> frozenset[str]:
     return frozenset(line.removesuffix(" OK") for line in lines if not line.startswith("#"))
 
 
-def _with_end(text: bytes) -> bytes:
-    """Return a text with the line that ends a list over HTTP."""
-    return text + f"# end {text.count(LF)} {hashlib.sha256(text).hexdigest()}\n".encode()
+def with_end(text: str) -> str:
+    """Return a list with its end line."""
+    octets = text.encode()
+    return text + f"# end {octets.count(LF)} {hashlib.sha256(octets).hexdigest()}\n"
+
+
+def _time(moment: float) -> str:
+    """Return a time as in RFC 3339."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
+
+
+def _domain(address: str) -> str:
+    return address.rpartition("@")[2]
 
 
 class Sources:
-    """The sources: what each lists now, and whether it can be read."""
+    """The sources: what each lists now, and whether it can be read. Their clock is right when the host's is not."""
 
-    def __init__(self, directory: Path, http: ScriptedHTTP) -> None:
-        self.listed: dict[str, set[str]] = {name: set() for name in SOURCES}
+    def __init__(self, directory: Path, http: ScriptedHTTP, clock: Clock, staff: Directory | None) -> None:
+        names = [name for name in SOURCES if staff or name != "staff"]
+        self.listed: dict[str, set[str]] = {name: set() for name in names}
+        self.staff = staff
         self.reported = ["delta.example"]
         self.broken: set[str] = set()
+        """Those that do not say what they list: they fail, or what they say is old, or not all."""
+        self.unmodified = False
+        """Whether the server of ``web`` answers 304 to everything."""
         self.more: dict[str, tuple[str, ...]] = {}
+        self.unreadable: dict[str, set[str]] = {}
+        """Addresses of a source that stand in it in a form that cannot be read."""
+        self.clock, self.apart = clock, 0.0
+        self._made = 0.0
         self._directory = directory
         http.routes["/web"] = self._web
+
+    @property
+    def now(self) -> float:
+        """The sources' time, in seconds since the epoch."""
+        return self.clock.now + self.apart
 
     def file(self, name: str) -> Path:
         """Return the file of a source."""
         return self._directory / f"{name}.list"
 
-    def heading(self, name: str) -> str:
-        """Return the first line of a source that reports domains."""
-        return f"# domains: {', '.join(self.reported)}\n" if name == "hosted" else ""
+    def _heading(self, name: str, made: float, expires: float) -> str:
+        """Return the first lines of a source that reports domains."""
+        if name != "hosted":
+            return ""
+        expiry = f"# expires: {_time(expires)}\n" if expires else ""
+        return f"# domains: {', '.join(self.reported)}\n# made: {_time(made)}\n{expiry}"
+
+    def text(self, name: str, *, made: float = 0.0, expires: float = 0.0) -> str:
+        """Return the list of a source as it should be now, or made at another time."""
+        unreadable = self.unreadable.get(name, set())
+        lines = [address.replace("@", " at ") if address in unreadable else address for address in self.listed[name]]
+        text = "".join(f"{line}\n" for line in (*sorted(lines), *self.more.get(name, ())))
+        text = self._heading(name, made or self.now, expires) + text
+        return with_end(text) if name == "hosted" else text
 
     def write(self, name: str) -> None:
         """Write what a source lists and further lines, by a rename, as a good primary does; not while it is broken."""
-        if name not in self.broken:
-            lines = (*sorted(self.listed[name]), *self.more.get(name, ()))
-            self.put(name, self.heading(name) + "".join(f"{line}\n" for line in lines))
+        if name in self.broken:
+            return
+        if name == "staff":
+            assert self.staff
+            self.staff.have(self.listed[name])
+        else:
+            self.put(name, self.text(name))
+
+    def fail(self, name: str, way: str) -> None:
+        """Make a source fail: its file is ``missing``, a ``directory``, ``empty`` or ``garbage``."""
+        self.broken.add(name)
+        if name == "staff":
+            assert self.staff
+            self.staff.stop()
+        elif way in {"garbage", "empty"}:
+            self.put(name, _GARBAGE if way == "garbage" else "")
+        else:
+            self.file(name).unlink()
+            if way == "directory" and name != "web":
+                self.file(name).mkdir()
+
+    def repair(self, name: str) -> None:
+        """Let a source say again what it lists."""
+        self.broken.discard(name)
+        if name == "staff":
+            assert self.staff
+            self.staff.start()
+        self.write(name)
+
+    def remake(self) -> None:
+        """Write the list that has a date anew, once an hour."""
+        if self.now - self._made >= HOUR:
+            self.write("hosted")
 
     def put(self, name: str, text: str) -> None:
         """Put a text in the place of a source's file."""
@@ -108,25 +192,52 @@ class Sources:
         new = self._directory / f"new-{name}"
         new.write_text(text, encoding="utf-8")
         new.replace(file)
+        if name == "hosted":
+            self._made = self.now
 
-    def _web(self, _: Asked) -> Iterator[Part]:
+    def _web(self, asked: Asked) -> Iterator[Part]:
         """Answer the HTTP source."""
         if "web" in self.broken and not self.file("web").is_file():
             return iter(answer("out of order", 500))
-        return iter(answer(_with_end(self.file("web").read_bytes()), content_type="text/plain"))
+        body = self.file("web").read_bytes()
+        etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+        if self.unmodified or asked.headers.get("if-none-match") == etag:
+            return iter(answer(b"", 304, ETag=etag))
+        return iter(answer(body, content_type="text/plain", ETag=etag))
+
+    def said(self, name: str) -> set[str]:
+        """Return the addresses that a whole answer of a source has."""
+        return self.listed[name] - self.unreadable.get(name, set())
+
+    def honest(self) -> list[str]:
+        """Return the names of the sources that say what they list."""
+        return [name for name in self.listed if name not in self.broken and not (name == "web" and self.unmodified)]
 
     def domains(self, name: str) -> frozenset[str]:
         """Return the domains that a source concerns."""
-        return frozenset(address.rpartition("@")[2] for address in self.listed[name])
+        return frozenset(map(_domain, self.listed[name]))
 
 
 @dataclass
 class Fault:
-    """A reason to expect doubt about some domains, from its begin until it is mended; ``seen``: a run has seen it."""
+    """A reason to expect doubt about some domains, from its begin until it is mended; ``seen``: a run has seen it.
+
+    ``may``: domains that it may put in doubt. ``until``: until when it certainly stands, unless it is mended.
+    ``lasts``: how long after the first run that saw it a run ends it, and ``over`` is when that is.
+    """
 
     name: str
     domains: frozenset[str]
     seen: bool = False
+    may: frozenset[str] = frozenset()
+    until: float = float("inf")
+    lasts: float = float("inf")
+    over: float = float("inf")
+
+    def concerns(self, domain: str) -> bool:
+        """True if the domain is or may be in doubt by it."""
+        both = self.domains | self.may
+        return domain in both or both >= ALL
 
 
 @dataclass
@@ -137,14 +248,18 @@ class Oracle:
     core: set[str] = field(default_factory=set)
     claims: dict[str, float] = field(default_factory=dict)
     """By address: until when it may get no 5xx, in seconds since the epoch."""
+    stays: dict[str, float] = field(default_factory=dict)
+    """By address that is missing from its source: until when it may not leave the map, in seconds since the epoch."""
     gone: dict[str, float] = field(default_factory=dict)
     """By address: when it was seen to be removed from the map, and has not been listed since."""
     faults: list[Fault] = field(default_factory=list)
     domains: dict[str, float] = field(default_factory=dict)
     """The domains of the table, and when each came."""
-    calm_runs: int = 0
-    """Number of finished runs since anything was wrong anywhere, each at least six minutes after the one before."""
-    last_calm: float = 0.0
+    calm: Counter[str] = field(default_factory=Counter)
+    """By domain: finished runs since anything was wrong with it, each at least six minutes after the one before."""
+    last_calm: dict[str, float] = field(default_factory=dict)
+    missing: frozenset[str] = frozenset()
+    """The domains with recipients that are in the map and in no source: what is wrong elsewhere holds these."""
     asked: Counter[str] = field(default_factory=Counter)
     unsure: dict[str, float] = field(default_factory=dict)
     """By domain: until when it may be in doubt for a reason of before the state was lost."""
@@ -155,22 +270,40 @@ class Oracle:
         """Return the addresses that may get no 5xx now."""
         now = max(self.clock.now, self.clock.latest)
         return frozenset(
-            address
-            for address, until in self.claims.items()
-            if until > now and address.rpartition("@")[2] in self.domains
+            address for address, until in self.claims.items() if until > now and _domain(address) in self.domains
         )
+
+    def staying(self) -> frozenset[str]:
+        """Return the addresses that are missing from their sources, and must be in the map."""
+        now = max(self.clock.now, self.clock.latest)
+        return frozenset(address for address, until in self.stays.items() if until > now)
 
     def vouch(self, addresses: Iterable[str]) -> None:
         """Count these addresses as valid: a finished run heard of them in a whole answer."""
         for address in addresses:
             self.claims[address] = float("inf")
             self.gone.pop(address, None)
+            self.stays.pop(address, None)
 
-    def drop(self, addresses: Iterable[str]) -> None:
-        """Count these addresses as dropped now, in error or not: for a time they may get no 5xx."""
+    def drop(self, addresses: Iterable[str], wait: float = 0.0) -> None:
+        """Count these addresses as dropped now, in error or not: for a time they may get no 5xx.
+
+        ``wait`` is the least time for which they stay in the map, in seconds.
+        """
         for address in addresses:
+            if self.claims.get(address) == float("inf"):
+                self.stays[address] = self.clock.now + wait
             if address in self.claims:
                 self.claims[address] = min(self.claims[address], self.clock.now + REMOVED)
+
+    def hold(self, addresses: Iterable[str], wait: float = float("inf")) -> None:
+        """Expect these addresses to stay in the map though a source does not say them."""
+        self.stays.update((address, self.clock.now + wait) for address in addresses if address in self.claims)
+
+    def release(self, addresses: Iterable[str]) -> None:
+        """Expect no longer that these addresses stay in the map."""
+        for address in addresses:
+            self.stays.pop(address, None)
 
     def forget(self, published: frozenset[str]) -> None:
         """Claim nothing of removed addresses that neither a restored map nor a source has."""
@@ -185,42 +318,79 @@ class Oracle:
     def lose_reasons(self, coming: Iterable[str]) -> None:
         """Expect that the state is lost now: what is in doubt then stays so for as long as a removed address.
 
-        ``coming`` are domains that were published just now.
+        A source that fails has never answered then, and so concerns every domain. ``coming`` are domains that were
+        published just now.
         """
         for domain in (*self.domains, *coming):
             if domain not in self.domains or not self.certain(domain):
                 self.unsure[domain] = self.clock.now + REMOVED + 3 * HOUR
+        for fault in self.faults:
+            fault.may = ALL
 
     def in_doubt(self) -> frozenset[str]:
         """Return the domains that must be in doubt: a run that has finished has seen the reason."""
-        seen = frozenset().union(
-            *(fault.domains for fault in self.faults if fault.seen and not (self.running and fault.name in _BY_RUN))
-        )
+        now = max(self.clock.now, self.clock.latest)
+        standing = (fault for fault in self.faults if fault.seen and fault.until > now)
+        seen = frozenset().union(*(fault.domains for fault in standing if not (self.running and fault.name in _BY_RUN)))
         return frozenset(self.domains) if seen >= ALL else seen & frozenset(self.domains)
+
+    def _is_calm(self, domain: str) -> bool:
+        """True if no fault can put the domain in doubt: none that concerns it, none at all if it has missing ones."""
+        if any(fault.concerns(domain) for fault in self.faults):
+            return False
+        return domain not in self.missing or all(fault.name.startswith("leaving") for fault in self.faults)
 
     def certain(self, domain: str) -> bool:
         """True if nothing can be in doubt about a domain any more."""
+        if not self._is_calm(domain) or self.unsure.get(domain, 0.0) > self.clock.now:
+            return False
         age = self.clock.now - self.domains[domain]
-        if any(domain in fault.domains or fault.name == UNSETTLED for fault in self.faults):
-            return False
-        if self.unsure.get(domain, 0.0) > self.clock.now:
-            return False
-        return self.calm_runs > _CALM and age > NEW + HOUR and self.clock.now >= self.clock.latest - 1
+        return self.calm[domain] > _CALM and age > NEW + HOUR and self.clock.now >= self.clock.latest - 1
 
     def finished(self) -> None:
         """Count a run that finished."""
-        for fault in self.faults:
-            fault.seen = True
         now = self.clock.now
-        if any(not fault.name.startswith("leaving") for fault in self.faults):
-            self.calm_runs = 0
-        elif now - self.last_calm > LINGERS + MINUTE:
-            self.calm_runs += 1
-            self.last_calm = now
+        for fault in self.faults:
+            if not fault.seen or fault.over - fault.lasts > now:  # the clock was set back
+                fault.over = now + fault.lasts
+            fault.seen = True
+        self.mend(*(fault.name for fault in self.faults if fault.over <= now))
+        for domain in self.domains:
+            if not self._is_calm(domain):
+                self.calm[domain] = 0
+            elif now - self.last_calm.get(domain, 0.0) > LINGERS + MINUTE:
+                self.calm[domain] += 1
+                self.last_calm[domain] = now
 
-    def disturb(self) -> None:
-        """Begin to count anew: something may be in doubt that is no standing fault."""
-        self.calm_runs = 0
+    def disturb(self, domains: frozenset[str] = ALL) -> None:
+        """Begin to count anew: something may be in doubt about these domains that is no standing fault."""
+        for domain in self.domains if domains >= ALL else domains:
+            self.calm[domain] = 0
+
+    def begin(self, fault: Fault) -> None:
+        """Begin a fault, unless it stands."""
+        self.disturb(fault.domains | fault.may)
+        if all(other.name != fault.name for other in self.faults):
+            self.faults.append(fault)
+
+    def mend(self, *names: str) -> None:
+        """End faults."""
+        for fault in self.faults:
+            if fault.name in names:
+                self.disturb(fault.domains | fault.may)
+        self.faults = [fault for fault in self.faults if fault.name not in names]
+
+    def forget_holds(self) -> None:
+        """Expect that recipients that were held wait anew: ``state-new`` holds them first."""
+        self.stays = {address: until for address, until in self.stays.items() if until != float("inf")}
+
+    def set_back(self) -> None:
+        """Expect that the clock was set back: what began later than now begins again."""
+        now = self.clock.now
+        for fault in self.faults:
+            if fault.lasts != float("inf"):
+                fault.until = min(fault.until, now + fault.lasts - LINGERS)
+        self.stays = {address: until for address, until in self.stays.items() if until == float("inf")}
 
 
 _CALM = 2
@@ -229,7 +399,8 @@ _CALM = 2
 class Host:
     """The backup MX: a Postfix with form C, the configuration, and syncagent run by the simulated clock."""
 
-    def __init__(self, map_type: str, seed: int) -> None:
+    def __init__(self, map_type: str, seed: int, *, directory: bool = False) -> None:
+        """``directory``: whether it has a source that is a directory."""
         need_postfix(map_type)
         need_postfix("lmdb")
         self.random = random.Random(seed)  # noqa: S311 - to be repeated
@@ -249,7 +420,9 @@ class Host:
             [self.relay], self.recipients, directory=self.directory / "postfix", **form_c(self.recipients, self.doubt)
         )
         self.http = self.stack.enter_context(ScriptedHTTP())
-        self.sources = Sources(self.directory, self.http)
+        staff = self.stack.enter_context(Directory(self.directory)) if directory else None
+        self.sources = Sources(self.directory, self.http, self.clock, staff)
+        self.configured = (*_CONFIGURED, STAFF) if staff else _CONFIGURED
         self.oracle = Oracle(self.clock)
         self.old: Client | None = None
         self._old_claims: frozenset[str] = frozenset()
@@ -257,18 +430,22 @@ class Host:
         self.finished_at: list[float] = []
         self.last: dict[str, object] = {}
         self._coming: dict[str, float] = {}
+        self.identity = 0
+        """Number of the state: another one after it was lost."""
+        self.losses = 0
         self.bin = self.directory / "bin"
         self._postmap()
 
     def __enter__(self) -> Self:
         """Publish the first map, then start Postfix."""
         try:
-            people = [f"{source}{number:02}" for source, count in SOURCES.items() for number in range(count)]
+            listed = self.sources.listed
+            people = [f"{source}{number:02}" for source in listed for number in range(SOURCES[source])]
             for name in people:
                 source = name.rstrip("0123456789")
-                self.sources.listed[source].add(f"{name}@{self._home(source, int(name[-2:]))}")
-            for name in SOURCES:
-                self.oracle.core |= set(sorted(self.sources.listed[name])[:CORE])
+                listed[source].add(f"{name}@{self._home(source, int(name[-2:]))}")
+            for name in listed:
+                self.oracle.core |= set(sorted(listed[name])[:CORE])
                 self.sources.write(name)
             self.configure()
             done = self.run("sync", "--accept-incomplete", asks=False)
@@ -293,7 +470,13 @@ class Host:
     @staticmethod
     def _home(source: str, number: int) -> str:
         """Return the domain of a recipient."""
-        homes = {"corp": "alpha.example", "branch": "beta.example", "web": "gamma.example", "hosted": "delta.example"}
+        homes = {
+            "corp": "alpha.example",
+            "branch": "beta.example",
+            "web": "gamma.example",
+            "hosted": "delta.example",
+            "staff": STAFF,
+        }
         return "beta.example" if source == "corp" and number >= 40 else homes[source]
 
     def _mount(self) -> None:
@@ -322,7 +505,7 @@ class Host:
         tables: dict[str, dict[str, object]] = {
             "postfix": {
                 "map": self.recipients,
-                "relay_domains": CONFIGURED,
+                "relay_domains": self.configured,
                 "domains_map": self.relay,
                 "allow_domains": ["*.example"],
                 "config_directory": str(self.postfix.config_directory),
@@ -330,13 +513,14 @@ class Host:
                 "doubt_new": "1h",
             },
             "limits": {"removed_percent": 10, "removed_floor": 5, "canaries": [min(self.oracle.core)]},
+            'limits."gamma.example"': {"removed_max": 5, "removed_percent": 90},
             "state": {"directory": str(self.state)},
         }
-        for name in SOURCES:
-            own: dict[str, object] = {"type": "file", "path": str(self.sources.file(name))}
-            if name == "web":
-                own = {"type": "http", "format": "lines", "url": f"{self.http.url}/web", "insecure": True}
-            tables[f"sources.{name}"] = own
+        for name, settings in _SETTINGS.items():
+            where = {"url": f"{self.http.url}/web"} if name == "web" else {"path": str(self.sources.file(name))}
+            tables[f"sources.{name}"] = {**settings, **where}
+        if self.sources.staff:
+            tables["sources.staff"] = self.sources.staff.settings
         lines: list[str] = []
         for head, table in tables.items():
             lines += [f"[{head}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items()), ""]
@@ -385,12 +569,14 @@ class Host:
             domains = self._asks.sample(domains, min(2, len(domains)))
         restless = sorted(address for address in claimed if self.oracle.claims[address] != float("inf"))
         settled = sorted(claimed - set(restless) - self.oracle.core)
+        stays = sorted(self.oracle.staying() & claimed)
         gone = sorted(self.oracle.gone)
         return [
             FOREIGN,
             self._asks.choice(sorted(self.oracle.core)),
             *self._asks.sample(settled, min(len(settled), 30 if whole else 2)),
             *self._asks.sample(restless, min(len(restless), 30 if whole else 3)),
+            *self._asks.sample(stays, min(len(stays), 30 if whole else 2)),
             *self._asks.sample(gone, min(len(gone), 10 if whole else 1)),
             *map(self.unknown, domains),
         ]
@@ -401,7 +587,7 @@ class Host:
         domain = address.rpartition("@")[2]
         kind = self._kind(address, claimed)
         oracle.asked[f"{kind} {code}"] += 1
-        told = f"{kind} recipient {address} gets {code} in {where}; faults {oracle.faults}, calm {oracle.calm_runs}"
+        told = f"{kind} recipient {address} gets {code} in {where}; faults {oracle.faults}, calm {oracle.calm}"
         if kind == "foreign":
             assert code == 554, told
         elif kind == "known":
@@ -434,7 +620,7 @@ class Host:
         if address in self.oracle.core:
             return "known"
         if address in claimed:
-            return "valid"
+            return "known" if address in self.oracle.staying() else "valid"
         if address.startswith("unknown"):
             return "unknown"
         return "removed" if address in self.oracle.gone else "other"
@@ -451,12 +637,14 @@ class Host:
 
         env = {**self.clock.env, "PATH": f"{self.bin}:{os.environ['PATH']}"}
         words = [*args, "--json"] if args[0] in {"sync", "approve"} else [*args]
+        self.sources.remake()
         before = self.in_map()
+        self.oracle.missing = frozenset(map(_domain, before - self.listed()))
         self.oracle.running = True
         done = run_stepped(self.directory, "--config", str(self.config), *words, at=at, env=env, python=python)
         self.oracle.running = False
         if args[0] in {"sync", "approve"}:
-            self._account(done, before)
+            self._account(args[0], done, before)
         self.say(f"{' '.join(args)}: {done.code} {self._outcome()} {done.stderr.strip()[-200:]}")
         if asks:
             self.probe()
@@ -465,15 +653,15 @@ class Host:
     def _outcome(self) -> str:
         """Return the end of a run in words, for the protocol."""
         told = [self.last.get(key) for key in ("status", "error", "doubt_error")]
-        told += [f"held {hold['domain']}: {[reason['kind'] for reason in hold['reasons']]}" for hold in self._held()]
+        told += [f"held {hold['domain']}: {[reason['kind'] for reason in hold['reasons']]}" for hold in self.held()]
         return "; ".join(str(value) for value in told if value)
 
-    def _held(self) -> list[dict[str, Any]]:
+    def held(self) -> list[dict[str, Any]]:
         """Return what the last run held."""
         plan = self.last.get("plan")
         return plan["holds"] if isinstance(plan, dict) else []
 
-    def _account(self, done: Done, before: frozenset[str]) -> None:
+    def _account(self, verb: str, done: Done, before: frozenset[str]) -> None:
         """Learn from how a run ended."""
         self.last = {}
         with contextlib.suppress(ValueError):
@@ -481,6 +669,8 @@ class Host:
         after = self.in_map()
         for address in before - after:
             self.oracle.gone[address] = self.clock.now
+        if verb == "sync":
+            self._assert_kept(before - after)
         if self.last.get("status") not in {"published", "unchanged"} or done.code not in {0, 65, 75}:
             self.oracle.disturb()
             if done.code < 0:
@@ -488,21 +678,46 @@ class Host:
             if done.code in {70, 73}:
                 self.fault("failed", ALL, seen=True)
             return
-        for name in SOURCES.keys() - self.sources.broken:
-            self.oracle.vouch(self.sources.listed[name])
+        for name in self.sources.honest():
+            self.oracle.vouch(self.sources.said(name))
         self._learn_domains()
         self.oracle.finished()
         now = self.clock.now
         self.finished_at = [*(at for at in self.finished_at if at <= now), now]
         self.mend(*_BY_RUN)
-        if not self._held():
+        self._settle()
+        oracle = self.oracle
+        if not oracle.faults and all(oracle.calm[domain] > _CALM for domain in oracle.domains):
+            assert done.code == 0, (done.stdout, done.stderr, oracle)
+
+    def _settle(self) -> None:
+        """Narrow what a restoration may hold to the domains in which the last run held something."""
+        held = {hold["domain"].rpartition(":")[2] for hold in self.held()}
+        for fault in self.oracle.faults:
+            if fault.name == UNSETTLED:
+                fault.may &= held
+        if not any(fault.may for fault in self.oracle.faults if fault.name == UNSETTLED):
             self.mend(UNSETTLED)
-        if not self.oracle.faults and self.oracle.calm_runs > _CALM:
-            assert done.code == 0, (done.stdout, done.stderr, self.oracle)
+
+    def _assert_kept(self, removed: frozenset[str]) -> None:
+        """Assert that a run removed nobody while a fault stood by which every removal is held."""
+        oracle, now = self.oracle, max(self.clock.now, self.clock.latest)
+        holding = [
+            fault.name
+            for fault in oracle.faults
+            if (fault.name == STATE_NEW and fault.until > now) or fault.name.endswith((" fails", " canary"))
+        ]
+        wrongly = {address for address in removed if _domain(address) not in self.leaving()}
+        assert not (holding and wrongly) or self.stands(FAILED), (holding, wrongly)
+        assert not wrongly & oracle.staying(), (wrongly & oracle.staying(), oracle)
+
+    def listed(self) -> set[str]:
+        """Return what the sources list, or would if they were not broken."""
+        return set().union(*self.sources.listed.values())
 
     def _learn_domains(self) -> None:
         """Count the domains of a finished run as ours; those that come are new for a time."""
-        expected = {*CONFIGURED, *self.sources.reported, *self.leaving()}
+        expected = {*self.configured, *self.sources.reported, *self.leaving()}
         for domain in expected - self.oracle.domains.keys():
             self._coming.setdefault(domain, self.clock.now)
             self.oracle.disturb()
@@ -581,33 +796,68 @@ class Host:
 
     # --- faults
 
-    def fault(self, name: str, domains: Iterable[str], *, seen: bool = False) -> None:
+    def fault(self, name: str, domains: Iterable[str] = (), *, seen: bool = False, may: Iterable[str] = ()) -> None:
         """Begin a fault, unless it stands."""
-        self.oracle.disturb()
-        if all(fault.name != name for fault in self.oracle.faults):
-            self.oracle.faults.append(Fault(name, frozenset(domains), seen=seen))
+        self.oracle.begin(Fault(name, frozenset(domains), seen=seen, may=frozenset(may)))
 
     def mend(self, *names: str) -> None:
         """End faults."""
-        if any(fault.name in names for fault in self.oracle.faults):
-            self.oracle.disturb()
-        self.oracle.faults = [fault for fault in self.oracle.faults if fault.name not in names]
+        self.oracle.mend(*names)
+
+    def lose_state(self) -> None:
+        """Expect that the next run finds the state lost."""
+        self.oracle.lose_reasons(self.coming)
+        self.oracle.forget_holds()
+        self.losses += 1
+        self.identity = self.losses
+        self.expect_state_new()
+
+    def expect_state_new(self) -> None:
+        """Expect that the next run finds a hole in what the state knows."""
+        self.mend(STATE_NEW)
+        until = self.clock.now + WINDOW - 2 * LINGERS
+        self.oracle.begin(Fault(STATE_NEW, ALL, until=until, lasts=WINDOW))
+
+    def set_clock(self, seconds: float) -> None:
+        """Set the clock by so many seconds, while that of the sources goes on."""
+        self.oracle.disturb()
+        self.clock.step(seconds)
+        self.sources.apart -= seconds
+        if seconds < 0:
+            self.oracle.set_back()
 
     def stands(self, name: str) -> bool:
         """True if a fault stands."""
         return any(fault.name == name for fault in self.oracle.faults)
 
     def holds(self) -> list[str]:
-        """Return the IDs of the holds that a person may approve, by the last run."""
+        """Return the IDs of the holds that a person may approve, by the last run, but for rejected entries."""
         assert isinstance(self.last.get("plan"), dict), self.log[-5:]
-        return [hold["id"] for hold in self._held() if all(reason["approvable"] for reason in hold["reasons"])]
+        return [
+            hold["id"]
+            for hold in self.held()
+            if not hold["main"]
+            and not hold["domain"].startswith("rejected:")
+            and all(reason["approvable"] for reason in hold["reasons"])
+        ]
 
     def held_domains(self, ids: Collection[str]) -> set[str]:
-        """Return the domains of these holds, by the last run."""
-        return {hold["domain"] for hold in self._held() if hold["id"] in ids}
+        """Return the domains of these holds and of those that end with them, by the last run."""
+        keys = {hold["key"] for hold in self.held() if hold["id"] in ids}
+        return {hold["domain"] for hold in self.held() if hold["id"] in ids or hold["main"] in keys - {""}}
 
 
 Event = Callable[["Month"], None]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy of the host's tables and state: its time, place, number of the state, and whether ``state-new`` stood."""
+
+    at: float
+    place: Path
+    identity: int
+    state_new: bool
 
 
 class Month:
@@ -619,7 +869,7 @@ class Month:
         self.later: list[tuple[float, str, Callable[[], None]]] = []
         self.events: Counter[str] = Counter()
         self._number = 0
-        self._copies: list[tuple[float, Path]] = []
+        self._copies: list[Copy] = []
 
     @property
     def random(self) -> random.Random:
@@ -671,15 +921,17 @@ class Month:
             _, text, action = self.later.pop(0)
             host.say(text)
             action()
-        for _ in range(6):
+        for _ in range(12):
             host.clock.step(max(HOUR, host.clock.latest - host.clock.now + MINUTE))
             done = host.run("sync")
             if ids := host.holds():
                 self.approve(ids)
                 continue
-            host.mend(UNSETTLED, FAILED)
-            if done.code == 0 and host.in_map() == set().union(*host.sources.listed.values()):
+            host.mend(FAILED)
+            if done.code == 0 and host.in_map() == host.listed():
                 break
+            host.clock.step(8 * HOUR)
+        assert host.in_map() == host.listed(), host.in_map() ^ host.listed()
         host.oracle.disturb()
         for _ in range(_CALM + 2):
             host.clock.step(10 * MINUTE)
@@ -690,33 +942,50 @@ class Month:
     def approve(self, ids: list[str]) -> None:
         """Approve holds: what no source lists may be let go."""
         host = self.host
-        listed = set().union(*host.sources.listed.values())
+        listed = host.listed()
         if not host.oracle.core <= listed:  # a person sees that these are not to go
-            host.fault(FAILED, ())
+            host.fault(FAILED, may=ALL)
             return
         host.oracle.drop(host.in_map() - listed)
+        host.oracle.stays.clear()
         approved = host.held_domains(ids)
-        faults = [fault for fault in host.oracle.faults if fault.name.endswith(_HELD) and fault.domains <= approved]
-        host.mend(*(fault.name for fault in faults))
+        if approved >= ALL:
+            host.mend(STATE_NEW)
+        for fault in host.oracle.faults:
+            if fault.name.endswith(LOST_MANY) and fault.domains <= approved:
+                fault.domains, fault.may = frozenset(), fault.domains | fault.may
+        lost = [fault.name for fault in host.oracle.faults if fault.name.endswith(f"{LOST_MANY}") and not fault.domains]
+        host.mend(*(name for name in lost if name.removesuffix(f" {LOST_MANY}") in SOURCES))
         if host.run("approve", *ids).code not in {0, 65, 75}:
-            host.fault(FAILED, ())
+            host.fault(FAILED, may=ALL)
+
+    def approve_state(self) -> None:
+        """Let a person who has compared the map with the sources approve the hold of every removal."""
+        host = self.host
+        ids = [hold["id"] for hold in host.held() if hold["domain"] == "*"]
+        if ids:
+            self.approve(ids)
 
     def _copy(self) -> None:
         """Keep a copy of the host's tables and state, one a day."""
-        now = self.host.clock.now
-        if self._copies and now - self._copies[-1][0] < DAY / 2:
+        host, now = self.host, self.host.clock.now
+        if self._copies and now - self._copies[-1].at < DAY / 2:
             return
-        place = self.host.directory / f"copy-{len(self._copies)}"
+        place = host.directory / f"copy-{len(self._copies)}"
         shutil.rmtree(place, ignore_errors=True)
-        shutil.copytree(self.host.tables, place, ignore=shutil.ignore_patterns("spool*", ".spool*", ".*syncagent-*"))
-        self._copies.append((now, place))
+        shutil.copytree(host.tables, place, ignore=_ignored)
+        self._copies.append(Copy(now, place, host.identity, host.stands(STATE_NEW)))
 
-    def old_copy(self) -> Path:
+    def old_copy(self) -> Copy:
         """Return the copy that is a week old, or the oldest."""
         self._copy()
         week = self.host.clock.now - 7 * DAY
-        older = [place for at, place in self._copies if at <= week]
-        return older[-1] if older else self._copies[0][1]
+        older = [copy for copy in self._copies if copy.at <= week]
+        return older[-1] if older else self._copies[0]
+
+    def forget_later(self, copy: Copy) -> None:
+        """Keep no copy that is later than one: host and copies are those of that time."""
+        self._copies = self._copies[: self._copies.index(copy) + 1]
 
     def name(self) -> str:
         """Return a local part that never was."""
@@ -727,8 +996,21 @@ class Month:
         """Return recipients of a source that may be touched, fewer than ``count`` where the limits would hold them."""
         host = self.host
         fresh = {address for address, at in host.oracle.gone.items() if host.clock.latest - at < 26 * HOUR}
-        listed = set().union(*host.sources.listed.values())
-        missing = (host.in_map() - listed) | fresh
-        room = min(4 - sum(1 for address in missing), count)
-        able = sorted(host.sources.listed[source] & host.oracle.claims.keys() - host.oracle.core)
-        return self.random.sample(able, max(0, min(room, len(able) - 8)))
+        listed, missing = host.listed(), Counter(map(_domain, (host.in_map() - host.listed()) | fresh))
+        sizes = Counter(map(_domain, listed))
+        able = sorted(host.sources.said(source) & host.oracle.claims.keys() - host.oracle.core)
+        picked: list[str] = []
+        for address in self.random.sample(able, len(able)):
+            domain = _domain(address)
+            room = min(_MOST_MISSING, sizes[domain] - _LEAST_LEFT) - missing[domain]
+            if len(picked) < count and room > 0 and missing.total() < 2 * _MOST_MISSING:
+                picked.append(address)
+                missing[domain] += 1
+        return picked
+
+
+def _ignored(_: str, names: list[str]) -> list[str]:
+    """Return the names of what is in no copy: what runs leave behind."""
+    return [
+        name for name in names if name.startswith("spool") or (name.startswith(".") and not name.endswith(".syncagent"))
+    ]
