@@ -342,3 +342,26 @@ def test_a_hold_that_ends_otherwise_voids_its_approval() -> None:
     assert not runs.holds
     assert frozen(runs, BIG - people(8)).approved_at == 0
     assert runs.published == BIG
+
+
+@pytest.mark.parametrize("shift", [0.3, 1.0, 1.9])
+@pytest.mark.parametrize("limits", [(0, 0), (10, 5)])
+def test_two_backups_tell_of_a_slow_deletion_alike(shift: float, limits: tuple[int, int]) -> None:
+    """200 removals over ten minutes at a poll of two seconds, shifted: at most two frozen holds, the same on both."""
+    everybody = sorted(people(1000))
+    told = []
+    for start in (0.0, shift):
+        runs = PureRuns(
+            set(everybody),
+            Limits(removal_grace=Duration(HOUR), removed_percent=limits[0], removed_floor=limits[1]),
+        )
+        frozen: dict[str, int] = {}
+        for poll in range(600):
+            at = start + 2 * poll
+            runs.now = 1_900_000_000 + at
+            runs.run(everybody[min(int(at / 3), 200) :])
+            frozen |= {hold.id: hold.count for hold in runs.holds.values() if hold.is_frozen}
+        told.append(frozen)
+    assert told[0] == told[1]
+    assert 1 <= len(told[0]) <= 2
+    assert sum(told[0].values()) == 200
