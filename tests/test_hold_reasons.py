@@ -141,8 +141,17 @@ def _counts(directory: Path) -> SyncResult:
     return scenario.sync(code=HELD)
 
 
+def _source_outdated(directory: Path) -> SyncResult:
+    scenario = _published(directory)
+    scenario.sync()
+    heading = ["# made: 2026-01-01T00:00:00Z", "# expires: 2026-01-02T00:00:00Z"]
+    scenario.file("corp").write_text("\n".join([*heading, *sorted(people(99)), ""]))
+    return scenario.sync_unchecked(FAILING)
+
+
 SCENARIOS: dict[str, Callable[[Path], SyncResult]] = {
     "source-failing": _source_failing,
+    "source-outdated": _source_outdated,
     "percent": _percent,
     "whole-percent": _whole_percent,
     "emptied": _emptied,
