@@ -1,10 +1,10 @@
 """Snapshots: sorted files of a source's entries, ``address TAB key TAB label``, and of its rejects.
 
-A reject is a line without an address, ``TAB key TAB label``. Its label has parts, separated by U+001F: the spelling, the
-reason, the digest of source and octets of the entry, and "cut" if the spelling is only its beginning. Lines of older
-versions have the first two. A key-only line, ``TAB key TAB``, is of an object without addresses: it is neither an entry
-nor a reject. A TAB sorts before every character that an address can start with, so these lines come first. Key, label
-and spelling are untrusted text of the source: they are escaped. What may be a password in a spelling is left out.
+A reject is a line without an address, ``TAB key TAB label``. Its label has parts, separated by U+001F: the spelling,
+the reason, the digest of source and octets of the entry, and "cut" if the spelling is only its beginning. Lines of
+older versions have the first two. A key-only line, ``TAB key TAB``, is of an object without addresses: it is neither an
+entry nor a reject. A TAB sorts before every character that an address can start with, so these lines come first. Key,
+label and spelling are untrusted text of the source: they are escaped. What may be a password in a spelling is left out.
 """
 
 from __future__ import annotations
