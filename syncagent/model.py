@@ -37,7 +37,7 @@ class Reject(Struct, frozen=True):
     """An entry that cannot be a recipient, and the reason.
 
     ``digest`` identifies source and entry, "" if unknown. ``place`` is where it is, for people. ``held``: it is neither
-    approved nor ignored.
+    approved nor ignored. ``cut``: ``spelled`` may be only the beginning of the entry.
     """
 
     spelled: str
@@ -47,6 +47,7 @@ class Reject(Struct, frozen=True):
     digest: str = ""
     place: str = ""
     held: bool = False
+    cut: bool = False
 
 
 class Snapshot(Struct, frozen=True):

@@ -84,6 +84,40 @@ def test_more_than_half_rejected_is_a_failure(tmp_path: Path) -> None:
     assert scenario.published() == people(3)
 
 
+LDIF = "dn: CN=Anna,DC=example,DC=com\nproxyAddresses: SMTP:anna.with.a.long.\n name@example.com\n"
+HTML = "<html>\n<p>Please write to\nsupport@example.com\n</p></html>\n"
+VPASSWD = "anna:$1$x$y:1:0:Anna:/:NOQUOTA:clearpw\nbob:$1$x$y:1:0:Bob:/:NOQUOTA\n"
+FIELD: dict[str, tuple[str, dict[str, object], int]] = {
+    "03 comments behind addresses": ("anna@example.com\nbob@example.com   # Bob\ncarl@example.com\t; boss\n", {}, 2),
+    "10 and 72 LDIF as lines": (LDIF, {}, 1),
+    "14 an Exim list": ('bob\nanna: yes\n"carl": yes\n', {"domains": ["example.com"]}, 2),
+    "34 Windows-1252": ("anna@example.com\nbob@example.com\nj\udcf6rg@example.com\n", {}, 3),
+    "36 and 70 a web page": (HTML, {}, 1),
+    "44 two addresses in a cell": (
+        "mail\nanna@example.com;a@example.com\nbob@example.com\n",
+        {"format": "csv", "column": "mail"},
+        2,
+    ),
+    "45 half of the lines": ("u0@example.com\nu1@example.com  # dept 1\n", {}, 2),
+    "60 vpasswd": (VPASSWD, {"format": "passwd", "domains": ["example.com"], "min_uid": 0}, 1),
+}
+"""Inputs from the field, read in the wrong format or only in part: text, keys, and a line that is told of."""
+
+
+@pytest.mark.parametrize("name", FIELD)
+def test_what_is_only_understood_in_part_is_no_first_map(tmp_path: Path, name: str) -> None:
+    """Nothing is published, and the message names a line and says what to write instead."""
+    scenario = Scenario(tmp_path)
+    text, scenario.sources["corp"], line = FIELD[name]
+    scenario.file("corp").write_bytes(text.encode(errors="surrogateescape"))
+    done = scenario.say("sync", code=None)
+    assert done.returncode in {HELD, FAILING}
+    assert scenario.published() == set()
+    assert f"line {line} of {scenario.file('corp')}: " in done.stdout
+    assert "cannot be read as recipients" in done.stdout
+    assert "clearpw" not in done.stdout + done.stderr
+
+
 # --- the hold, and its approval
 
 
@@ -198,6 +232,18 @@ def test_a_name_without_a_domain_names_its_recipient(tmp_path: Path) -> None:
     write(scenario, ["anna: yes", "bob", "carl"])
     hold = held(scenario.sync_unchecked(HELD))
     assert "has anna@example.com, which is published" in scenario.say("approve", hold.id, code=USAGE).stderr
+
+
+def test_what_is_not_recorded_of_an_entry_may_name_a_recipient(one: Scenario) -> None:
+    """A long entry, whatever is shown of it, and a record without the column."""
+    write(one, [*sorted(people(10)), f"x:{'y' * 5000} user003@example.com"])
+    refused = one.say("approve", held(one.sync_unchecked(HELD)).id, code=USAGE).stderr
+    assert "is longer than what is recorded of it" in refused
+    one.sources["corp"] = {"format": "csv", "column": "mail"}
+    rows = [f"x,{name}" for name in sorted(people(10) - {"user003@example.com"})]
+    write(one, ["name,mail", *rows, "user003@example.com"])
+    refused = one.say("approve", held(one.sync_unchecked(HELD)).id, code=USAGE).stderr
+    assert "has user003@example.com, which is published" in refused
 
 
 # --- what it holds besides

@@ -23,6 +23,7 @@ from syncagent.addresses import (
 )
 from syncagent.errors import DamagedError, FailureKind, SourceError
 from syncagent.postfix import table_text
+from syncagent.values.spellings import addresses_in
 
 if TYPE_CHECKING:
     from syncagent.model import Entry
@@ -243,8 +244,9 @@ def _column(heads: list[str], source: Input) -> int:
 
 def _cell(row: list[str], at: int, source: Input, number: int) -> Iterator[Entry]:
     if len(row) <= at:
-        shown = f"(record with {len(row)} columns)".encode()  # their content may be secret
         raw = source.options.delimiter.join(row).encode(errors="surrogateescape")
+        named = "".join(f" {address}" for address in addresses_in(raw.decode(errors="replace")[:MAX_SPELLED]))
+        shown = f"(record with {len(row)} columns{':' if named else ''}{named})".encode()  # others may be secret
         reason = f'has no column "{source.options.column}": write one, which may be empty, or correct the delimiter'
         source.reject(shown, reason, number, raw)
         return

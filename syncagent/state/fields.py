@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
 from syncagent.addresses import MAX_SPELLED
-
-if TYPE_CHECKING:
-    from syncagent.model import Reject
 
 MAX_FIELD = 500
 """Maximum number of characters of a field, but for the spelling of a reject."""
@@ -32,8 +28,3 @@ def unescape(field: str) -> str:
 def reject_digest(source: str, octets: bytes) -> str:
     """Return the digest of a rejected entry, which identifies it: 32 hexadecimal digits of SHA-256."""
     return hashlib.sha256(source.encode() + b"\0" + octets).hexdigest()[:_DIGITS]
-
-
-def is_cut(reject: Reject) -> bool:
-    """True if the spelling of a reject may be only the beginning of the entry's."""
-    return len(unescape(reject.spelled)) in {MAX_FIELD, MAX_REJECT}

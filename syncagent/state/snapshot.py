@@ -1,10 +1,10 @@
 """Snapshots: sorted files of a source's entries, ``address TAB key TAB label``, and of its rejects.
 
-A reject is a line without an address, ``TAB key TAB label``. Its label is the spelling, the reason, and the digest of
-source and octets of the entry, separated by U+001F. Lines of older versions have no digest. A key-only line,
-``TAB key TAB``, is of an object without addresses: it is neither an entry nor a reject. A TAB sorts before every
-character that an address can start with, so these lines come first. Key, label and spelling are untrusted text of the
-source: they are escaped. What may be a password in a spelling is left out.
+A reject is a line without an address, ``TAB key TAB label``. Its label has parts, separated by U+001F: the spelling,
+the reason, the digest of source and octets of the entry, and "cut" if the spelling is only its beginning. Lines of
+older versions have the first two. A key-only line, ``TAB key TAB``, is of an object without addresses: it is neither an
+entry nor a reject. A TAB sorts before every character that an address can start with, so these lines come first. Key,
+label and spelling are untrusted text of the source: they are escaped. What may be a password in a spelling is left out.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from syncagent.model import Entry
 
 _REJECTED = "\x1f"  # between the parts of a reject; not printable, so an escaped text never contains it
+_CUT = "cut"
 _BATCH = 1000
 _KEY_ONLY = re.compile(rb"^\t[^\t\n]*\t$", re.MULTILINE)
 
@@ -96,7 +97,8 @@ class SnapshotWriter:
             return
         octets = spelled.encode(errors="surrogatepass") if raw is None else raw
         shown = escape(without_secrets(spelled[:MAX_REJECT]), MAX_REJECT)
-        parts = (shown, escape(reason), reject_digest(self._source, octets))
+        parts = [shown, escape(reason), reject_digest(self._source, octets)]
+        parts += [_CUT] if len(octets) > MAX_REJECT else []
         self._write(f"\t{escape(key)}\t{_REJECTED.join(parts)}\n")
 
     def put_keys(self, keys: Iterable[str]) -> None:
@@ -331,8 +333,15 @@ def rejects_of(path: Path, source: str = "") -> Iterator[Reject]:
             _, key, label = line.decode().rstrip("\n").split("\t")
             spelled, is_reject, rest = label.partition(_REJECTED)
             if is_reject and not is_foreign(unescape(spelled)):  # older versions rejected these
-                reason, _, digest = rest.partition(_REJECTED)
-                yield Reject(spelled, reason, source, key, digest or _computed(source, spelled))
+                reason, digest, cut = (*rest.split(_REJECTED), "", "")[:3]
+                yield Reject(
+                    spelled,
+                    reason,
+                    source,
+                    key,
+                    digest or _computed(source, spelled),
+                    cut=bool(cut) if digest else len(unescape(spelled)) == MAX_FIELD,
+                )
 
 
 def _computed(source: str, spelled: str) -> str:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from syncagent.addresses import within
 from syncagent.model import REJECTED_HOLD, Hold, Lack, Reason, Refusal, Shown
 from syncagent.state import messages
-from syncagent.state.fields import is_cut
 from syncagent.state.rejects import text_of
 from syncagent.sync.approvals import REMEMBERED
 from syncagent.sync.conditions import Condition
@@ -126,13 +125,13 @@ def refusal(
     for reject in rejects:
         text = text_of(reject)
         address = next(filter(is_published, addresses_in(text, domains)), "")
-        if address or is_cut(reject):
+        if address or reject.cut:
             return Refusal("names-recipient", hold.id, reject=reject, address=address, pattern=_pattern(text, reject))
     return None
 
 
 def _pattern(text: str, reject: Reject) -> str:
     """Return the pattern that matches an entry alone, "" if it matches an address."""
-    pattern = f"{literal(text)}{'*' if is_cut(reject) else ''}"
+    pattern = f"{literal(text)}{'*' if reject.cut else ''}"
     _, _, domain = text.rpartition("@")
     return "" if domain and matched_address(pattern, (domain.casefold(),)) else pattern
