@@ -46,6 +46,7 @@ PURE = {
     "state.looks",
     "state.fields",
     "state.messages",
+    "state.not_relayed",
     "state.rejects",
     "state.tally",
     "sync",
