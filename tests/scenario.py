@@ -66,7 +66,6 @@ class Scenario:
         self.domain_limits: dict[str, dict[str, object]] = {}
         self.sources: dict[str, dict[str, object]] = {name: {} for name in sources or ("corp",)}
         self.confirm_after = "0s"
-        self.schedule: dict[str, object] = {}
         self.config, self.state = directory / "syncagent.toml", directory / "state"
         self.map = directory / "relay_recipients"
         self.postmap_fails, self.postmap_waits = directory / "postmap-fails", directory / "postmap-waits"
@@ -138,7 +137,6 @@ class Scenario:
             "limits": self.limits,
             "state": {"directory": str(self.state)},
         }
-        tables |= {"schedule": self.schedule} if self.schedule else {}
         tables |= {f'limits."{domain}"': own for domain, own in self.domain_limits.items()}
         for name, own in self.sources.items():
             of_file = {} if "type" in own else {"type": "file", "path": str(self.file(name))}

@@ -13,6 +13,7 @@ import pytest
 from syncagent.files.sorted_lines import end_line
 from syncagent.model import SyncResult
 from syncagent.sync import waiting
+from tests.agent import Station
 from tests.scenario import HOUR, MINUTE, START, Scenario, people
 from tests.support.agent import Agent
 from tests.support.faketime import Clock
@@ -323,8 +324,10 @@ def test_a_removal_that_is_stuck(mx: Scenario) -> None:
         told(mx, "status")
 
 
-def test_the_agent_looks_when_it_is_due(mx: Scenario) -> None:
+def test_the_agent_looks_when_it_is_due(tmp_path: Path) -> None:
     """An agent that is scheduled once a week wakes for the removal, and asks only the source that owes a look."""
+    mx = Station(tmp_path)
+    mx.limits, mx.confirm_after = {"removal_grace": "1h"}, "24h"
     mx.sources = {"corp": {}, "other": {}}
     mx.schedule = {"every": "7d"}
     mx.write("corp", people(40))
