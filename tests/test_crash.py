@@ -28,7 +28,7 @@ from tests.support.programs import PATIENCE, find_program, wait_until
 from tests.support.smtp import Client
 
 TYPES = ("hash", "lmdb", "cdb")
-OLD, NEW = people(40), people(40, first=10)
+OLD, NEW = people(100), people(100, first=10)
 SEED = 20261123
 
 
@@ -39,7 +39,12 @@ class Crashing(Scenario):
         super().__init__(directory)
         need_postmap(map_type)
         self.map_type = map_type
-        self.limits = {"removal_grace": "0s", "removed_floor": 1_000_000}
+        self.limits = {  # a kill is no reason to hold
+            "removal_grace": "0s",
+            "removed_floor": 1_000_000,
+            "removed_max": 1_000_000,
+            "removed_window": "1s",
+        }
         self.known = set(OLD) | NEW
         self.write("corp", published)
 
@@ -122,6 +127,7 @@ def assert_sound(mx: Scenario, left: set[str]) -> None:
         for one in (ledger.finished.kept, ledger.finished.published):
             sorted_lines.verify(mx.state / "lists" / one.name, one.digest)
             referred.add(one.name)
+        referred |= set(ledger.finished.snapshot_files.values())
         for state in ledger.sources.values():
             assert state.snapshot
             sorted_lines.verify(mx.state / "snapshots" / state.snapshot.file, state.snapshot.digest)
@@ -216,7 +222,7 @@ def test_killed_while_what_was_removed_is_many(tmp_path: Path) -> None:
     """The file of a run's many changes that a killed run left goes with the next run."""
     mx = Crashing(tmp_path)
     mx.here()
-    many = people(10_100)
+    many = people(10_200)
     mx.known |= many
     mx.write("corp", many)
     mx.killed(Point("syncagent.state.database:Ledger.keep_changes", "after"))
@@ -230,17 +236,23 @@ def test_killed_while_a_hand_made_map_is_copied(tmp_path: Path) -> None:
     mx.map.write_text("".join(f"{address} OK\n" for address in sorted(OLD)), "utf-8")
     half = tmp_path / "half.py"
     half.write_text(
-        "import os, signal\n"
+        "import contextlib, os, signal\n"
         "from syncagent.cli import main as cli\n"
-        "from syncagent.files import pipeline\n"
-        "write_plain = pipeline.write_plain\n"
-        "def write_half(path, chunks):\n"
-        "    if path.name != 'half':\n"
-        "        return write_plain(path, chunks)\n"
-        "    data = b''.join(chunks)\n"
-        "    write_plain(path, [data[: len(data) // 2]])\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "pipeline.write_plain = write_half\n"
+        "from syncagent.files import atomic\n"
+        "replacing = atomic.replacing\n"
+        "class Half:\n"
+        "    def __init__(self, file):\n"
+        "        self.file = file\n"
+        "    def writelines(self, chunks):\n"
+        "        data = b''.join(chunks)\n"
+        "        self.file.write(data[: len(data) // 2])\n"
+        "        self.file.flush()\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "@contextlib.contextmanager\n"
+        "def half(path, *args, **options):\n"
+        "    with replacing(path, *args, **options) as file:\n"
+        "        yield Half(file) if path.parent.name == 'adopted' else file\n"
+        "atomic.replacing = half\n"
         "cli.main()\n",
         "utf-8",
     )

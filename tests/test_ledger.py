@@ -318,7 +318,7 @@ def test_a_secret_that_others_can_read_is_refused(mode: int, tmp_path: Path) -> 
 
 STANDING = {
     "source": Point("syncagent.sources.file:FileSource._read_all", "after"),
-    "snapshot": Point("syncagent.files.sorted_lines:fsync_directory"),
+    "snapshot": Point("syncagent.files.atomic:fsync_directory"),
     "compare": Point("syncagent.sync.diff:Diff.decide"),
     "rename": Point("pathlib:Path.replace", "after"),
     "record": Point("syncagent.state.database:_insert_run"),

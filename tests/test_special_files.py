@@ -139,6 +139,8 @@ ROWS = (
     Row("relay_recipients", SPECIAL[1:], {"sync": 73}),
     Row("relay_recipients", ("FIFO",), {"sync": 73, "plan": 73, "check": 1}, {"status": None, "explain": 0}),
     Row("relay_recipients", ("endless line",), {"plan": 73}),
+    Row(".relay_recipients.syncagent", (*SPECIAL[1:], "huge"), {"sync": 73}),
+    Row(".relay_recipients.syncagent", ("FIFO",), {"sync": 73, "plan": 73}, {"status": None, "explain": 0}),
     Row("relay_recipients.lmdb", SPECIAL[1:], {"sync": 73}),
     Row("relay_recipients.lmdb", ("FIFO",), {"sync": 73, "check": 1, "explain": 0}, {"status": None}),
     Row("relay_domains", SPECIAL[1:], {"sync": 73}),

@@ -8,6 +8,7 @@ import fcntl
 import filecmp
 import io
 import os
+import re
 import secrets
 import stat as kinds
 import time
@@ -35,6 +36,7 @@ _LEASE = 60.0
 _LOOK = 0.05
 """Seconds between attempts to open a leased file. _LEASE is the timeout; the kernel breaks a lease after 45."""
 _OWNER_ONLY = 0o600
+_HALF = re.compile(r"\..+\.[0-9a-f]{12}")
 
 
 class UnfitFileError(OSError):
@@ -177,21 +179,23 @@ def identity(path: Path) -> FileIdentity | None:
         return None
 
 
-def write_whole(path: Path, octets: bytes, mode: int, directory: int | None = None, *, lasting: bool = True) -> None:
-    """Write a small file atomically, by renaming a temporary file beside it. Raises OSError.
+@contextlib.contextmanager
+def replacing(path: Path, mode: int, directory: int | None = None, *, lasting: bool = True) -> Iterator[IO[bytes]]:
+    """Yield a temporary file beside ``path`` to write to, and rename it to ``path`` after the block. Raises OSError.
 
-    ``directory`` is a descriptor of the directory of ``path``, for a caller that must not look it up once more.
-    ``lasting``: call fsync(2) on the file before the rename, and on the directory after it, so that after a power
-    failure the file is the old or the new one. Without it, the file is written again soon anyway.
+    Every file that lasts is written by this. ``mode`` is that of the file. ``directory`` is a descriptor of the
+    directory of ``path``, for a caller that must not look it up once more. ``lasting``: fsync(2) is called on the file
+    before the rename, and on the directory after it, so that after a power failure the file is the old or the new one;
+    without it, the file is one that is soon written again. If the block raises, the temporary file is removed.
     """
     place = str(path) if directory is None else path.name
-    temporary = os.path.join(os.path.dirname(place), f".{path.name}.{secrets.token_hex(6)}")  # noqa: PTH118, PTH120
+    temporary = os.path.join(os.path.dirname(place), f"{half_name(path)}{secrets.token_hex(6)}")  # noqa: PTH118, PTH120
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(temporary, flags, _OWNER_ONLY, dir_fd=directory)
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor
             os.fchmod(file.fileno(), mode)
-            file.write(octets)
+            yield file
             if lasting:
                 file.flush()
                 os.fsync(file.fileno())
@@ -204,6 +208,24 @@ def write_whole(path: Path, octets: bytes, mode: int, directory: int | None = No
         fsync_directory(path.parent)
     elif lasting and directory is not None:
         os.fsync(directory)
+
+
+def half_name(path: Path) -> str:
+    """Return how the names of the temporary files of a path begin; twelve hexadecimal digits follow."""
+    return f".{path.name}."
+
+
+def sweep_halves(directory: Path) -> None:
+    """Remove temporary files that killed processes left in a directory where nothing else is written meanwhile."""
+    for file in directory.iterdir():
+        if _HALF.fullmatch(file.name):
+            file.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, octets: bytes, mode: int, directory: int | None = None, *, lasting: bool = True) -> None:
+    """Write a small file; see ``replacing``. Raises OSError."""
+    with replacing(path, mode, directory, lasting=lasting) as file:
+        file.write(octets)
 
 
 def chunks_in(path: Path) -> Iterator[bytes]:

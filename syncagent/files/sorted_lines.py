@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from syncagent.errors import DamagedError, LedgerError
-from syncagent.files.atomic import UnfitFileError, fsync_directory, open_foreign
+from syncagent.files.atomic import UnfitFileError, open_foreign, replacing
 from syncagent.files.pipeline import CHUNK, Child, whole_lines
 
 if TYPE_CHECKING:
@@ -44,22 +44,15 @@ def parse_end(line: bytes) -> tuple[int, str] | None:
 
 
 def write_sorted(path: Path, chunks: Iterable[bytes]) -> SortedFile:
-    """Write sorted lines and the end line, fsync file and directory, and return the file.
-
-    ``path`` must be a new name: a crash leaves an incomplete file there. Chunks may end within a line. Raises OSError.
-    """
+    """Write sorted lines and the end line, and return the file. Chunks may end within a line. Raises OSError."""
     digest, count, size = hashlib.sha256(), 0, 0
-    with path.open("wb") as file:
-        os.fchmod(file.fileno(), 0o640)
+    with replacing(path, 0o640) as file:
         for chunk in chunks:
             digest.update(chunk)
             count += chunk.count(b"\n")
             size += len(chunk)
             file.write(chunk)
         file.write(end_line(count, digest.hexdigest()))
-        file.flush()
-        os.fsync(file.fileno())
-    fsync_directory(path.parent)
     return SortedFile(path, count, digest.hexdigest(), size)
 
 

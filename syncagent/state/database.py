@@ -521,11 +521,10 @@ class Ledger:
         Each line is ``+ADDRESS TAB SOURCES`` for an addition, ``-ADDRESS TAB SOURCES`` for a removal.
         """
         file = self.changes / f"{run_id}.gz"
-        with gzip.open(file, "wb", compresslevel=1) as out:
+        with atomic.replacing(file, 0o640) as whole, gzip.open(whole, "wb", compresslevel=1) as out:
             lines = (f"{'+' if new else '-'}{address}\t{said}\n".encode() for address, new, said in changes)
             for chunk in pipeline.joined_lines(lines):
                 out.write(chunk)
-        file.chmod(0o640)
         return file.name
 
     def open_list(self, listed: ListFile | None, kind: NoteKind) -> sorted_lines.SortedFile | None:
@@ -547,6 +546,7 @@ class Ledger:
         referred |= {row[0] for row in self._rows("SELECT changes_file FROM run WHERE changes_file IS NOT NULL")}
         for directory in (self.snapshots, self.lists, self.changes):
             directory.mkdir(mode=0o750, exist_ok=True)
+            atomic.sweep_halves(directory)
             for file in directory.iterdir():
                 if file.name not in referred and _OURS.search(file.name):
                     file.unlink()

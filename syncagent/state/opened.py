@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syncagent.errors import LedgerDamagedError, LockBusyError
-from syncagent.files import atomic, pipeline
+from syncagent.files import atomic
 from syncagent.model import Note
 from syncagent.postfix.doubt_table import Files
 from syncagent.postfix.table import Target
@@ -76,11 +76,9 @@ class State(Ledger):
         copy = self.directory / "adopted" / f"{text.name}-{digest[:12]}"
         copy.parent.mkdir(mode=0o750, exist_ok=True)
         if not copy.exists():
-            half = copy.with_name("half")
-            half.unlink(missing_ok=True)
-            pipeline.write_plain(half, atomic.chunks_in(text))
-            half.chmod(0o640)
-            half.replace(copy)
+            atomic.sweep_halves(copy.parent)
+            with atomic.replacing(copy, 0o640) as file:
+                file.writelines(atomic.chunks_in(text))
         return Note("map-changed", str(text), detail=str(copy))
 
 

@@ -41,5 +41,5 @@ def write(path: Path, content: Beside) -> None:
 
 def sweep(path: Path) -> None:
     """Remove what killed runs left of writing the file. The caller must hold the lock."""
-    for left in path.parent.glob(f".{path.name}.*"):
+    for left in path.parent.glob(f"{atomic.half_name(path)}*"):
         left.unlink(missing_ok=True)
