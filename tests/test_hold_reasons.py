@@ -12,6 +12,7 @@ from syncagent.model import OF_OLDER_VERSIONS, ReasonKind, SyncResult
 from tests.scenario import HOUR, Scenario, people, reasons
 from tests.support.need import need_program
 from tests.support.pages import README, section
+from tests.test_hold_scenarios import Directory
 
 HELD, CANNOT_PUBLISH, FAILING = 65, 73, 75
 KINDS: tuple[str, ...] = tuple(kind for kind in get_args(ReasonKind) if kind not in OF_OLDER_VERSIONS)
@@ -38,6 +39,36 @@ def _percent(directory: Path) -> SyncResult:
     scenario.sync()
     scenario.write("corp", people(80))
     return scenario.sync(code=HELD)
+
+
+def _half(directory: Path) -> SyncResult:
+    scenario = Scenario(directory)
+    scenario.write("corp", people(6))
+    scenario.sync()
+    scenario.write("corp", people(1))
+    return scenario.sync(code=HELD)
+
+
+def _max(directory: Path) -> SyncResult:
+    scenario = _published(directory)
+    scenario.limits["removed_max"] = 3
+    scenario.sync()
+    scenario.write("corp", people(96))
+    return scenario.sync(code=HELD)
+
+
+def _same_answer(directory: Path) -> SyncResult:
+    scenario = _published(directory, relay_domains=("example.com", "example.org"))
+    scenario.write("corp", people(100) | people(20, "example.org"))
+    scenario.sync()
+    scenario.write("corp", people(80) | people(19, "example.org"))
+    return scenario.sync(code=HELD)
+
+
+def _container(directory: Path) -> SyncResult:
+    corp = Directory(directory)
+    corp.run(corp.entries)
+    return corp.run(corp.entries.keys() - corp.hidden, HELD)
 
 
 def _whole_percent(directory: Path) -> SyncResult:
@@ -154,6 +185,10 @@ SCENARIOS: dict[str, Callable[[Path], SyncResult]] = {
     "source-outdated": _source_outdated,
     "percent": _percent,
     "whole-percent": _whole_percent,
+    "half": _half,
+    "max": _max,
+    "container": _container,
+    "same-answer": _same_answer,
     "emptied": _emptied,
     "catch-all": _catch_all,
     "canary": _canary,
@@ -179,6 +214,12 @@ def test_every_reason_has_a_scenario(kind: str, tmp_path: Path) -> None:
     assert not result.plan.removed
     own = [reason for hold in result.plan.holds for reason in hold.reasons if reason.kind == kind]
     assert any(reason.approvable for reason in own) == (kind not in NEVER)
+
+
+def test_what_the_same_answer_lacks_is_approved_with_its_hold(tmp_path: Path) -> None:
+    """Its own ID is refused, by a message that names the other."""
+    holds = {hold.domain: hold for hold in _same_answer(tmp_path).plan.holds}
+    assert (holds["example.com"].approvable, holds["example.org"].approvable) == (True, False)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -232,6 +232,19 @@ def test_a_hidden_container_is_held(tmp_path: Path) -> None:
     assert corp.mx.published() == left
 
 
+def test_a_hidden_container_is_held_while_its_hold_is_open(tmp_path: Path) -> None:
+    """Also by the runs that no longer see it go: the list that they compare with has it no more."""
+    corp = Directory(tmp_path)
+    corp.mx.limits = {**corp.mx.limits, "collect": "10m"}
+    corp.run(corp.entries)
+    left = corp.entries.keys() - corp.hidden - {"user060@example.com"}
+    for _ in range(12):
+        held = corp.run(left, HELD)
+        assert {reason.kind for hold in held.plan.holds for reason in hold.reasons} == {"container", "same-answer"}
+    assert all(hold.is_frozen or hold.main for hold in held.plan.holds)
+    assert corp.mx.published() == corp.entries.keys()
+
+
 def test_a_container_that_keeps_an_entry_is_none(tmp_path: Path) -> None:
     """Two of three go like anybody."""
     corp = Directory(tmp_path)

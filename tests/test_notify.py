@@ -327,6 +327,7 @@ def mx(tmp_path: Path, told: Told) -> Station:
     """A backup MX of 40 people, with somebody to tell."""
     station = Station(tmp_path)
     station.schedule = {}
+    station.limits["collect"] = "0s"
     station.write("corp", people(40))
     configure(station, command=[str(told.program)])
     return station
@@ -370,16 +371,39 @@ def test_nothing_happened_so_nothing_is_told(desk: Desk, told: Told) -> None:
 
 def test_held_is_told_once_and_that_it_is_over(desk: Desk, mx: Station, told: Told) -> None:
     """Once for as long as it is held, though its count and age change; and once when it is not."""
-    for count in (20, 20, 19, 18):
+    for count in (25, 25, 26, 27):
         mx.write("corp", people(count))
         run(desk)
     assert told.changes == [("raised", "held")]
-    assert "20 removals of example.com" in told.events[0]["text"]
+    assert "15 removals of example.com" in told.events[0]["text"]
     assert f"--config {mx.config} approve " in told.events[0]["text"]
     assert told.events[0]["subject"].startswith("example.com percent")
     mx.write("corp", people(40))
     run(desk, 2)
     assert told.changes == [("raised", "held"), ("recovered", "held")]
+
+
+def test_a_hold_is_told_once_it_is_frozen(desk: Desk, mx: Station, told: Told) -> None:
+    """While recipients still join it, `status` shows it as collecting, and nobody is told."""
+    mx.limits["collect"] = "1h"
+    mx.write("corp", people(35))
+    mx.write("corp", people(30))
+    run(desk, 2)
+    assert told.changes == []
+    assert "held: 10 removals of example.com (collecting): " in mx.say("status", code=None).stderr
+    mx.limits["collect"] = "0s"
+    run(desk)
+    assert told.changes == [("raised", "held")]
+    assert "held: 10 removals of example.com: " in told.events[0]["text"]
+
+
+def test_each_frozen_hold_of_a_domain_is_told(desk: Desk, mx: Station, told: Told) -> None:
+    """What is lost later for the same reason is another thing to decide."""
+    for count in (34, 28, 28):
+        mx.write("corp", people(count))
+        run(desk)
+    assert told.changes == [("raised", "held")] * 2
+    assert len({one["subject"] for one in told.events}) == 2
 
 
 def test_another_reason_is_told(desk: Desk, mx: Station, told: Told) -> None:
@@ -399,6 +423,7 @@ def test_another_reason_is_told(desk: Desk, mx: Station, told: Told) -> None:
 def test_a_source_that_comes_and_goes_tells_nothing_of_a_hold(tmp_path: Path, told: Told) -> None:
     """While removals are held anyway, another source that fails and recovers is no other reason for a person."""
     mx = Station(tmp_path, "corp", "extra")
+    mx.limits["collect"] = "0s"
     mx.write("corp", people(40))
     mx.write("extra", people(3, first=100))
     configure(mx, command=[str(told.program)])

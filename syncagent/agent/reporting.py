@@ -86,7 +86,7 @@ class Reporter:
             self._tell_systemd(f"needs a person: {failed.text}")
             return None
         self._log_doubt(now.doubt)
-        self._tell_of({alarm.key: alarm for alarm in now.alarms}, config, self._notifier)
+        self._tell_of({alarm.key: alarm for alarm in now.alarms if not alarm.later}, config, self._notifier)
         right = {ExitCode.OK, ExitCode.HELD}
         if result and result.exit_code in right and now.exit_code in right:
             self._notifier.ping(config.notify)

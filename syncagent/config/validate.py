@@ -153,7 +153,12 @@ def _percent(parts: Parts) -> Problems:
 
 
 def _floor(parts: Parts) -> Problems:
-    yield from _floor_problem(("limits",), parts.limits.removed_floor)
+    yield from _count_problem(("limits", "removed_floor"), parts.limits.removed_floor)
+
+
+def _most(parts: Parts) -> Problems:
+    if parts.limits.removed_max is not None:
+        yield from _count_problem(("limits", "removed_max"), parts.limits.removed_max)
 
 
 def _interval(parts: Parts) -> Problems:
@@ -246,6 +251,7 @@ RULES = (
     _no_pattern,
     _percent,
     _floor,
+    _most,
     _interval,
     _no_max_age,
     _notify_url,
@@ -271,10 +277,16 @@ def _domain_percent(parts: Parts, domain: Domain) -> Problems:
 def _domain_floor(parts: Parts, domain: Domain) -> Problems:
     floor = parts.domains[domain].removed_floor
     if floor is not UNSET:
-        yield from _floor_problem(("limits", domain), floor)
+        yield from _count_problem(("limits", domain, "removed_floor"), floor)
 
 
-DOMAIN_RULES = (_limited_outside, _domain_percent, _domain_floor)
+def _domain_most(parts: Parts, domain: Domain) -> Problems:
+    most = parts.domains[domain].removed_max
+    if most is not UNSET:
+        yield from _count_problem(("limits", domain, "removed_max"), most)
+
+
+DOMAIN_RULES = (_limited_outside, _domain_percent, _domain_floor, _domain_most)
 
 
 def _source_interval(parts: Parts, name: str) -> Problems:
@@ -313,9 +325,9 @@ def _percent_problem(table: Keys, percent: float) -> Problems:
         yield (*table, "removed_percent"), f"expected 0 to 100, got {percent:g}"
 
 
-def _floor_problem(table: Keys, floor: int) -> Problems:
-    if floor < 0:
-        yield (*table, "removed_floor"), f"expected 0 or more, got {floor}"
+def _count_problem(path: Keys, count: int) -> Problems:
+    if count < 0:
+        yield path, f"expected 0 or more, got {count}"
 
 
 def _interval_problem(parts: Parts, path: Keys, every: float) -> Problems:

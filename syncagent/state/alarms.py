@@ -24,6 +24,7 @@ class Alarm(Struct, frozen=True):
     """A condition that needs a person: its kind, its subject, and a message with the remedy.
 
     ``repeat``: seconds after which it is told again while it stands, if that is longer than notify.repeat.
+    ``later``: it is shown, and not told yet: a hold that is open.
     """
 
     kind: Literal[
@@ -44,6 +45,7 @@ class Alarm(Struct, frozen=True):
     text: str
     severity: Literal["warning", "error"] = "error"
     repeat: float = 0.0
+    later: bool = False
 
     @property
     def key(self) -> str:
@@ -57,7 +59,9 @@ def of_hold(hold: Hold, command: str) -> Alarm:
     if not hold.rejecting and "rejected" in names:  # as older versions named it, so that it is not told again
         names = names - {"rejected"} | {"rejects"}
     kinds = " ".join(sorted(names))
-    return Alarm("held", f"{hold.domain} {kinds}", messages.held_alarm(hold, command))
+    own = [hold.id] if hold.frozen_at else []  # another frozen hold of the domain is another alarm
+    subject = " ".join([hold.domain, kinds, *own])
+    return Alarm("held", subject, messages.held_alarm(hold, command), later=hold.collecting)
 
 
 def of_waits(waits: Iterable[Waits], now: float) -> Iterable[Alarm]:

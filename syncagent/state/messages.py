@@ -245,6 +245,11 @@ def waiting_for(hold: Hold) -> str:
     return " and ".join(filter(None, (fails, newer)))
 
 
+def collecting(hold: Hold) -> str:
+    """Return the remark that further removals can join a hold, by which its ID changes; "" if none can."""
+    return " (collecting)" if hold.collecting else ""
+
+
 def to_approve(hold: Hold, command: str) -> str:
     """Return the remedy for a hold that may be approved. ``command`` is the command line that approves it."""
     if not hold.id:
@@ -255,7 +260,7 @@ def to_approve(hold: Hold, command: str) -> str:
 def held_alarm(hold: Hold, command: str) -> str:
     """Return the message for a hold in one line: removals, reasons, and the remedy if it may be approved."""
     why = "; ".join(with_text(reason).text for reason in hold.reasons)
-    return f"held: {held(hold)}: {why}{f'; {to_approve(hold, command)}' if hold.approvable else ''}"
+    return f"held: {held(hold)}{collecting(hold)}: {why}{f'; {to_approve(hold, command)}' if hold.approvable else ''}"
 
 
 def refusal(refused: Refusal) -> str:

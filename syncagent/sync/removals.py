@@ -55,6 +55,8 @@ class DomainCounter:
         """Source and run of the answers that first lacked recipients that no hold captures, by domain."""
         self.of_parents: dict[bytes, set[tuple[str, tuple[str, str]]]] = {}
         """Domains and answers of the recipients that no hold captures, by the container of their entries."""
+        self.parents_held: set[bytes] = set()
+        """The containers whose recipients are held for it already, by an open or a frozen hold."""
 
     def count(self, missing: Missing) -> None:
         """Count a missing recipient."""
@@ -62,6 +64,8 @@ class DomainCounter:
         self.approved[missing.group] += missing.approved
         if not missing.configured:
             self.unconfigured.add(missing.group)
+        if missing.hold and missing.hold.kind == "container" and len(self.parents_held) < _MOST_PARENTS:
+            self.parents_held |= {missing.kept.parent} - {b""}
         if missing.is_frozen and missing.hold:
             self._count_captured(missing, self.captured.setdefault(missing.hold.identity, Captured(missing.hold)))
         elif not missing.approved:
@@ -88,11 +92,6 @@ class DomainCounter:
     def parents(self) -> set[bytes]:
         """The containers of the entries of missing recipients."""
         return self.of_parents.keys() | {parent for one in self.captured.values() for parent in one.parents}
-
-    @property
-    def parents_held(self) -> set[bytes]:
-        """The containers whose recipients are held for it already."""
-        return {parent for one in self.captured.values() for parent in one.parents if one.hold.kind == "container"}
 
     def counts(
         self,

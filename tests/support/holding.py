@@ -48,6 +48,11 @@ class PureRuns:
     removed: set[str] = field(default_factory=set)
     number: int = 0
     _changes: list[tuple[float, str, int, int]] = field(default_factory=list)
+    _last: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Take what is published as the last answer."""
+        self._last = set(self.published)
 
     def wait(self, seconds: float) -> None:
         """Let time pass."""
@@ -86,7 +91,7 @@ class PureRuns:
             lambda alive: counter.counts(domains, wanted_of, self._window(), alive),
             self.limits,
             policy.holds,
-            self._emptied(wanted),
+            self._emptied(wanted, counter.parents_held),
         )
         book = HoldBook(policy.holds.values(), run_id, self.now, float(self.limits.collect))
         decider = RemovalDecider(
@@ -129,7 +134,12 @@ class PureRuns:
                 found[name] = before[0] + grown, before[1] + lost
         return found
 
-    def _emptied(self, wanted: set[str]) -> frozenset[bytes]:
-        left = Counter(self.containers[address] for address in wanted if address in self.containers)
-        before = Counter(self.containers[address] for address in self.published if address in self.containers)
-        return frozenset(name.encode() for name, count in before.items() if count >= 3 and not left[name])
+    def _emptied(self, wanted: set[str], held: set[bytes]) -> frozenset[bytes]:
+        """As ``origins.emptied``: with three entries in the last answer, or held for it already."""
+        left, before = (
+            Counter(self.containers[address] for address in answer if address in self.containers)
+            for answer in (wanted, self._last)
+        )
+        self._last = wanted
+        names = {name.encode() for name, count in before.items() if count >= 3} | held
+        return frozenset(name for name in names if not left[name.decode()])

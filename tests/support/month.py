@@ -918,6 +918,7 @@ class Month:
         """Mend all, approve what is held, and let things calm down; then nothing may be in doubt any more."""
         host = self.host
         while self.later:
+            host.clock.step(MINUTE)
             _, text, action = self.later.pop(0)
             host.say(text)
             action()

@@ -104,7 +104,7 @@ def _rejects(result: SyncResult) -> None:
 
 def _held(plan: Plan, config: Config) -> None:
     for hold in plan.holds:
-        print(f"held: {messages.held(hold)}{_since(hold)}")
+        print(f"held: {messages.held(hold)}{messages.collecting(hold)}{_since(hold)}")
         for reason in hold.reasons if not hold.rejecting else ():  # these entries are shown above
             print(f"  {reason.text}")
         if hold.approvable:
