@@ -1,8 +1,9 @@
 """The source kind "ldap": addresses from OpenLDAP, Active Directory, FreeIPA, Zimbra, or any LDAP server.
 
-Start with ``source``, which has the steps of a fetch. ``connection`` is one bound connection. ``full_search`` reads all
-entries, ``content_sync`` the changes (RFC 4533), ``entries`` the addresses of an entry. ``presets`` has a row per
-product.
+Start with ``fetch``, which has the steps of one answer; ``source`` selects the server. ``connection`` is one bound
+connection. ``full_search`` reads all entries, ``content_sync`` the changes (RFC 4533), ``entries`` the addresses of an
+entry. ``contradictions`` has what is not believed, ``point_query`` the questions for single addresses. ``presets`` has
+a row per product.
 """
 
 from __future__ import annotations

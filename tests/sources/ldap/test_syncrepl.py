@@ -12,7 +12,7 @@ import pytest
 
 from syncagent.errors import FailureKind
 from syncagent.files import atomic, sorted_lines
-from syncagent.sources.ldap.source import SyncState
+from syncagent.sources.ldap.validator import SyncState
 from syncagent.sync.fetch import Fetched
 from tests.sources.ldap import Asked, by_label, searched
 from tests.support.ldap_wire import Attributes
