@@ -282,6 +282,18 @@ def test_what_the_same_answer_lacks_ends_with_its_hold() -> None:
     assert not runs.holds
 
 
+def test_a_hold_loses_the_conditions_that_are_over() -> None:
+    """Also that of the same answer: its reasons are those of the run, and each of them once."""
+    runs = no_wait(BIG | OTHER)
+    says = (BIG | OTHER) - people(8) - people(1, "other.example")
+    for standing in ((FAILING,), (FAILING,), ()):
+        runs.run(says, standing=standing)
+        kinds = {hold.domain: [reason.kind for reason in hold.reasons] for hold in runs.holds.values()}
+        failing = ["source-failing"] if standing else []
+        assert kinds == {"example.com": ["percent"], "other.example": ["same-answer", *failing]}
+        runs.wait(MINUTE)
+
+
 def test_what_the_same_answer_lacks_is_approved_with_its_hold() -> None:
     """And not by itself."""
     runs = no_wait(BIG | OTHER)

@@ -195,7 +195,12 @@ def _still(
     }
     alive = {key: why for key, why in reasons.items() if why}
     mains = {hold.identity for hold in standing.values() if _is_open_and_true(hold, judged)} | alive.keys()
-    return alive | {key: one.hold.reasons for key, one in members.items() if one.hold.main in mains}
+    return alive | {key: _losses_of(one.hold) for key, one in members.items() if one.hold.main in mains}
+
+
+def _losses_of(hold: Hold) -> tuple[Reason, ...]:
+    """Return the reasons of a recorded hold without its conditions, which each run finds anew."""
+    return tuple(reason for reason in hold.reasons if reason.kind in LOSSES)
 
 
 def _reasons(
