@@ -231,7 +231,7 @@ def test_stale_is_one_line_and_75(fine: Station) -> None:
     ],
 )
 def test_from_when_on_it_is_stale(
-    fine: Station, schedule: dict[str, object], own: dict[str, object], limit: float
+    fine: Station, schedule: dict[str, str], own: dict[str, object], limit: float
 ) -> None:
     """An hour, or twice the source's own interval where that is longer, or max_age: to the second."""
     fine.schedule, fine.sources["corp"] = schedule, own
