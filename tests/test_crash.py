@@ -43,7 +43,7 @@ class Crashing(Scenario):
             "removal_grace": "0s",
             "removed_floor": 1_000_000,
             "removed_max": 1_000_000,
-            "removed_window": "1s",
+            "removed_window": "0s",
         }
         self.known = set(OLD) | NEW
         self.write("corp", published)

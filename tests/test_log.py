@@ -52,6 +52,7 @@ def mx(tmp_path: Path) -> Station:
     """A backup MX of 40 people, which has never run."""
     station = Station(tmp_path)
     station.schedule = {}
+    station.limits["collect"] = "0s"
     station.write("corp", people(40))
     return station
 

@@ -34,7 +34,7 @@ OLD, NEW = people(300), people(300, first=100)
 def mx(tmp_path: Path) -> Station:
     """A backup MX with one list."""
     mx = Station(tmp_path)
-    mx.limits |= {"removed_floor": 1_000_000}
+    mx.limits |= {"removed_floor": 1_000_000, "removed_window": "0s"}
     mx.write("corp", OLD)
     return mx
 
