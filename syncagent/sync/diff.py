@@ -139,6 +139,7 @@ class Diff:
                     addresses.write(address + b"\n")
         self._parts = atomic.count_lines(self.wanted), atomic.count_lines(self.kept_addresses)
         if self.kept_addresses.stat().st_size:
+            self.next_published = self.spool / "next-published"  # an earlier decision may have made it ``wanted``
             with pipeline.merged([self.wanted, self.kept_addresses]) as both:
                 pipeline.write_plain(self.next_published, both.chunks())
         else:

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from tests.sources import map_keys, write_config
+from tests.support.faketime import Clock
 from tests.support.run import syncagent
 from tests.support.slapd import PEOPLE, SUFFIX, SYNC, SYNC_PASSWORD, Slapd
 
 COUNT, UNIT_COUNT = 970, 30
 UNIT = f"ou=sales,{PEOPLE}"
+MINUTE, HOUR = 60.0, 3600.0
 FIRST = f"uid=s0,{UNIT}"
 EVERYBODY = sorted(
     [f"p{number}@example.com" for number in range(COUNT)] + [f"s{number}@example.com" for number in range(UNIT_COUNT)]
@@ -60,13 +62,14 @@ def slapd(directory: Slapd) -> Iterator[Slapd]:
 
 @dataclass
 class Backup:
-    """A backup MX with a list from a directory, without grace."""
+    """A backup MX with a list from a directory, without grace unless told otherwise."""
 
     slapd: Slapd
     place: Path
     domains: str = '"example.com"'
+    clock: Clock | None = None
 
-    def configure(self, *, limits: str = "", **keys: Any) -> None:  # noqa: ANN401 - any key of the source
+    def configure(self, *, limits: str = "", grace: str = "0s", **keys: Any) -> None:  # noqa: ANN401 - any key of the source
         """Write the configuration."""
         password = self.place / "password"
         password.touch(mode=0o600)
@@ -82,11 +85,13 @@ class Backup:
         }
         lines = [f"{key} = {json.dumps(value)}" for key, value in own.items()]
         source = "\n".join(['[sources.corp]\ntype = "ldap"', *lines])
-        write_config(self.place, source, domains=self.domains, limits=limits)
+        file = write_config(self.place, source, domains=self.domains, limits=limits)
+        file.write_text(file.read_text("utf-8").replace('removal_grace = "0s"', f'removal_grace = "{grace}"'), "utf-8")
 
     def run(self) -> tuple[subprocess.CompletedProcess[str], dict[str, Any]]:
         """Run once; return what came of it."""
-        done = syncagent("sync", "--json", config=self.place / "syncagent.toml")
+        env = self.clock.env if self.clock else None
+        done = syncagent("sync", "--json", config=self.place / "syncagent.toml", env=env)
         result = json.loads(done.stdout)
         assert isinstance(result, dict)
         return done, result
@@ -188,6 +193,32 @@ def test_two_domains(tmp_path: Path) -> None:
             slapd.restart(config="")
             result = backup.sync()
             assert (result["plan"]["holds"], backup.published) == ([], everybody)
+
+
+def test_a_small_unit_is_asked_for(tmp_path: Path) -> None:
+    """Two people in a hidden unit are asked for when their grace ends, and held; whoever really left goes."""
+    small, clock = f"ou=small,{PEOPLE}", Clock(HOUR)
+    entries = [unit(small), person("a", small), person("b", small)]
+    with loaded([*(person(f"p{number}", PEOPLE) for number in range(10)), *entries]) as slapd:
+        backup = Backup(slapd, tmp_path, clock=clock)
+        backup.configure(mode="poll", grace="1h")
+        backup.sync()
+        everybody = backup.published
+        slapd.restart(config=hidden(small, "none"))
+        slapd.delete(f"uid=p0,{PEOPLE}")
+        for after in (MINUTE, HOUR / 2):
+            clock.step(after)
+            assert backup.sync()["plan"]["holds"] == []
+            assert backup.published == everybody
+        clock.step(HOUR)
+        done, result = backup.run()
+        (hold,) = result["plan"]["holds"]
+        assert [(reason["kind"], reason["subjects"]) for reason in hold["reasons"]] == [("container", [small])]
+        assert (done.returncode, hold["count"]) == (65, 2)
+        left = [address for address in everybody if address != "p0@example.com"]
+        assert backup.published == left
+        slapd.restart(config="")
+        assert (backup.sync()["plan"]["holds"], backup.published) == ([], left)
 
 
 def test_an_entry_without_addresses_is_known(tmp_path: Path) -> None:
