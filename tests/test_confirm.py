@@ -53,8 +53,10 @@ def person(number: int, unit: str = "people", *sources: str) -> Going:
 
 
 def configured(**directories: Source) -> dict[str, SourceConfig]:
-    """Give the configuration of sources."""
-    return {name: source.configured(name) for name, source in directories.items() if isinstance(source, Says)}
+    """Give the configuration of sources, which were asked before."""
+    found = {name: source.configured(name) for name, source in directories.items() if isinstance(source, Says)}
+    assert all(config.source for config in found.values())
+    return found
 
 
 def down(_: Sequence[Candidate]) -> Confirmation:

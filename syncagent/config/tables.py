@@ -203,6 +203,11 @@ class SourceConfig(Struct, frozen=True, kw_only=True, dict=True):
         """The source: one object for the lifetime of this configuration, so that it can keep a connection open."""
         return self.build(self.own)
 
+    @property
+    def is_built(self) -> bool:
+        """True if ``source`` was built: a source that was asked in this run is."""
+        return "source" in self.__dict__
+
     @cached_property
     def free(self) -> threading.Lock:
         """Lock that is held during a fetch: after a timeout, the fetch thread may outlive the run."""

@@ -93,7 +93,7 @@ def ask(going: Iterable[Going], configured: Mapping[str, SourceConfig], progress
 
 def _by_source(going: Iterable[Going], configured: Mapping[str, SourceConfig]) -> dict[str, list[Going]]:
     """Return the recipients by each source that last listed them and can be asked."""
-    able = [name for name, config in configured.items() if hasattr(config.source, "confirm")]
+    able = [name for name, config in configured.items() if config.is_built and hasattr(config.source, "confirm")]
     found: dict[str, list[Going]] = defaultdict(list)
     for recipient in going if able else ():
         for name in able:
