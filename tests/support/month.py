@@ -831,14 +831,14 @@ class Host:
         return any(fault.name == name for fault in self.oracle.faults)
 
     def holds(self) -> list[str]:
-        """Return the IDs of the holds that a person may approve, by the last run, but for rejected entries."""
+        """Return the IDs of the holds that a person may approve together, by the last run, but for rejected entries."""
         assert isinstance(self.last.get("plan"), dict), self.log[-5:]
         return [
             hold["id"]
             for hold in self.held()
             if not hold["main"]
             and not hold["domain"].startswith("rejected:")
-            and all(reason["approvable"] for reason in hold["reasons"])
+            and all(reason["approvable"] or reason["kind"] == "domain" for reason in hold["reasons"])
         ]
 
     def held_domains(self, ids: Collection[str]) -> set[str]:
