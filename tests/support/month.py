@@ -324,6 +324,8 @@ class Oracle:
         for domain in (*self.domains, *coming):
             if domain not in self.domains or not self.certain(domain):
                 self.unsure[domain] = self.clock.now + REMOVED + 3 * HOUR
+        now = self.clock.now
+        self.gone.update({address: now for address, at in self.gone.items() if now - at < REMOVED + 3 * HOUR})
         for fault in self.faults:
             fault.may = ALL
 
