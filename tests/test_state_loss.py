@@ -247,3 +247,26 @@ def test_a_domain_that_the_file_had_is_not_new(tmp_path: Path) -> None:
     mx._heard.clear()
     result = mx.sync(code=HELD)
     assert {doubt.domain for doubt in result.doubts if doubt.kind == "new"} == {"example.net"}
+
+
+def test_a_removed_address_that_a_restored_state_never_knew_stays_in_doubt(tmp_path: Path) -> None:
+    """It came and went since the copy: the table itself has it in doubt, and its time begins anew."""
+    mx, copy = _backup(tmp_path), tmp_path / "copy"
+    shutil.copytree(mx.state, copy)
+    everybody = people(20) | people(10, "example.org")
+    for addresses in (everybody | {"new@example.com"}, everybody):
+        mx.write("corp", addresses)
+        mx.sync()
+        mx.wait(6 * MINUTE)
+    assert mx.in_doubt() == {"new@example.com"}
+    mx.lose_ledger()
+    shutil.copytree(copy, mx.state)
+    (hold,) = mx.sync(code=HELD).plan.holds
+    mx.approve(hold.id)
+    for _ in range(3):
+        mx.wait(6 * MINUTE)
+        mx.sync()
+    assert mx.in_doubt() == {"new@example.com"}
+    mx.wait(72 * HOUR)
+    mx.sync()
+    assert mx.in_doubt() == set()

@@ -115,15 +115,29 @@ class DoubtTable(NoDoubtTable):
         domains, addresses = self.files.lines()
         rows = [(address, address.rpartition("@")[2], now, until) for address in addresses]
         self._state.add_doubtful(rows)
-        self._addresses = rows
+        self._addresses = [*(row for row in self._addresses if row[0] not in addresses), *rows]
         kept = tuple(Doubt(domain, "state-lost", since=now, seen=now, until=until) for domain in domains)
-        self._record = replace(self._record, doubts=doubt.widened((), kept))
+        self._record = replace(self._record, doubts=doubt.widened(self._record.doubts, kept))
+
+    def _is_older(self) -> bool:
+        """True if the state is an older one that was restored, and the table is a later one than it knows.
+
+        It is not any more once a run of that gap has recorded the table.
+        """
+        recorded, gap = self._record.identities, self._state.gap
+        if gap is None or gap.why != "restored" or recorded is None or self._mark:
+            return False
+        if any(one.subject == "state-new" and one.seen >= gap.since for one in self._record.doubts):
+            return False
+        return not Target(self._config.postfix.settings(self.files.name)).on_record(recorded)
 
     # --- widening
 
     def before(self, answers: Sequence[Fetched], domains: Domains, *, map_changed: bool) -> bool:
         """Widen by what is known before the lists are compared. True if the table is in force."""
         self._concerns.save(answers)
+        if self._is_older():
+            self._take_over()
         self._void_leaving(domains)
         facts = doubt_facts.before(self._concerns, answers, domains)
         hand, mark = self._by_hand(facts.domains), self._mark_found()

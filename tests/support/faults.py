@@ -611,7 +611,7 @@ def state_restored(month: Month) -> None:
     _restored(host, copy.place, ["state"])
     host.identity = copy.identity
     host.oracle.stays.clear()
-    host.oracle.forget(host.in_map())  # the state does not know of what was removed since
+    host.oracle.lose_reasons(host.coming)
     host.oracle.remove_again(in_text(copy.place / "relay_recipients") - host.in_map())
     host.oracle.disturb()
     host.expect_state_new()

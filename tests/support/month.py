@@ -324,6 +324,8 @@ class Oracle:
         for domain in (*self.domains, *coming):
             if domain not in self.domains or not self.certain(domain):
                 self.unsure[domain] = self.clock.now + REMOVED + 3 * HOUR
+        now = self.clock.now
+        self.gone.update({address: now for address, at in self.gone.items() if now - at < REMOVED + 3 * HOUR})
         for fault in self.faults:
             fault.may = ALL
 
@@ -831,14 +833,14 @@ class Host:
         return any(fault.name == name for fault in self.oracle.faults)
 
     def holds(self) -> list[str]:
-        """Return the IDs of the holds that a person may approve, by the last run, but for rejected entries."""
+        """Return the IDs of the holds that a person may approve together, by the last run, but for rejected entries."""
         assert isinstance(self.last.get("plan"), dict), self.log[-5:]
         return [
             hold["id"]
             for hold in self.held()
             if not hold["main"]
             and not hold["domain"].startswith("rejected:")
-            and all(reason["approvable"] for reason in hold["reasons"])
+            and all(reason["approvable"] or reason["kind"] == "domain" for reason in hold["reasons"])
         ]
 
     def held_domains(self, ids: Collection[str]) -> set[str]:
