@@ -245,6 +245,20 @@ def test_a_hidden_container_is_held_while_its_hold_is_open(tmp_path: Path) -> No
     assert corp.mx.published() == corp.entries.keys()
 
 
+def test_a_container_that_is_hidden_in_two_answers_is_held(tmp_path: Path) -> None:
+    """Neither answer lacks three of it; the first ones wait while the last ones go missing."""
+    corp = Directory(tmp_path)
+    corp.mx.limits = {}
+    corp.run(corp.entries)
+    first = corp.entries.keys() - {"user000@example.com", "user001@example.com"}
+    assert corp.run(first).plan.in_grace == 2
+    left = corp.entries.keys() - corp.hidden
+    assert {reason.kind for reason in only_hold(corp.run(left, HELD)).reasons} == {"container"}
+    corp.mx.wait(DAY)
+    assert only_hold(corp.run(left, HELD)).count == 3
+    assert corp.mx.published() == corp.entries.keys()
+
+
 def test_a_container_that_keeps_an_entry_is_none(tmp_path: Path) -> None:
     """Two of three go like anybody."""
     corp = Directory(tmp_path)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 GRACE = b"grace"
 HOLD = b"hold:"
 OLDER = b"-"
+LEAST_ENTRIES = 3
+"""Number of entries of a container whose loss is held."""
 _FIELDS = 6
 
 
