@@ -218,6 +218,46 @@ def test_who_comes_back_before_the_look_never_left(mx: Scenario) -> None:
         assert not any(host.asked[before:])
 
 
+@pytest.mark.parametrize("of_own_source", [True, False])
+def test_who_was_back_while_nothing_could_be_published_waits_anew(
+    mx: Scenario,
+    monkeypatch: pytest.MonkeyPatch,
+    of_own_source: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """A recipient is back in an answer that only a failed run saw: when it is gone again, its wait begins again."""
+    mx.sources, mx.confirm_after = {"corp": {}, "extra": {}}, "0s"
+    full, others = people(40), people(5, first=100)
+    mx.write("corp", full)
+    mx.write("extra", others)
+    mx.sync()
+    left, back = full - people(1), "corp" if of_own_source else "extra"
+    mx.write("corp", left)
+    mx.wait(HOUR)
+    assert mx.sync().plan.in_grace == 1
+    broken = broken_postmap(mx.directory)
+    with monkeypatch.context() as path:
+        path.setenv("PATH", f"{broken}{os.pathsep}{os.environ['PATH']}")
+        mx.write(back, {"corp": full, "extra": others | people(1)}[back])
+        mx.write("extra" if of_own_source else "corp", {"more@example.com"} | (others if of_own_source else left))
+        mx.wait(EVERY)
+        mx.sync_unchecked(73)
+    mx.write(back, {"corp": left, "extra": others}[back])
+    mx.wait(2 * HOUR)
+    assert mx.sync().plan.in_grace == 1
+    assert people(1) <= mx.published()
+    mx.wait(2 * HOUR)
+    assert mx.sync().plan.removed == 1
+
+
+def broken_postmap(directory: Path) -> Path:
+    """Return a directory with a postmap that makes no table."""
+    program = directory / "broken" / "postmap"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho 'postmap: fatal: no space left on device' >&2\nexit 1\n", encoding="utf-8")
+    program.chmod(0o755)
+    return program.parent
+
+
 def test_a_look_that_fails_is_tried_again_in_an_hour(mx: Scenario) -> None:
     """The source stays as whole as it was: what is refused is the look alone, which confirms nothing."""
     with ScriptedHTTP() as server:

@@ -43,6 +43,15 @@ def inputs(config: Config, domains: Domains, answers: Sequence[Fetched]) -> Inpu
     return Inputs(digest, digests, fetch.failing(answers), fetch.outdated(answers))
 
 
+def has_unfinished(state: State) -> bool:
+    """True if a source's recorded answer came after the last finished run: that run failed to publish, or was killed.
+
+    A recipient that was missing before may have been in it. Call it before the answers of this run are recorded.
+    """
+    known = state.finished.changed if state.finished else {}
+    return any(name in state.sources and state.sources[name].changed != at for name, at in known.items())
+
+
 def parting(postfix: Postfix, state: State, now: float, *, leave_now: bool) -> Parting:
     """Return how long approved domains stay in the table: postfix.doubt_removed, if there is a doubt table."""
     doubts = Longest(postfix.doubt_new, postfix.doubt_removed).of_doubts(state.doubt.doubts, now)
@@ -98,6 +107,7 @@ def published(config: Config, state: State, decision: Decision, tables: Publishe
         domain_identities=tables.domain_identities,
         snapshot_files={answer.state.name: answer.snapshot.name for answer in answers if answer.snapshot},
         looks=dict(decision.looks),
+        changed={answer.state.name: answer.state.changed for answer in answers},
     )
     rows = [
         DomainRow(change.domain, change.before, change.added, change.removed, decision.removed_approved[change.domain])
