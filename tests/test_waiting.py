@@ -17,6 +17,7 @@ from tests.agent import Station
 from tests.scenario import HOUR, MINUTE, START, Scenario, people
 from tests.support.agent import Agent
 from tests.support.faketime import Clock
+from tests.support.postmap import broken_postmap
 from tests.support.scripted_http import Asked, Part, ScriptedHTTP, answer
 
 DAY = 24 * HOUR
@@ -247,15 +248,6 @@ def test_who_was_back_while_nothing_could_be_published_waits_anew(
     assert people(1) <= mx.published()
     mx.wait(2 * HOUR)
     assert mx.sync().plan.removed == 1
-
-
-def broken_postmap(directory: Path) -> Path:
-    """Return a directory with a postmap that makes no table."""
-    program = directory / "broken" / "postmap"
-    program.parent.mkdir()
-    program.write_text("#!/bin/sh\necho 'postmap: fatal: no space left on device' >&2\nexit 1\n", encoding="utf-8")
-    program.chmod(0o755)
-    return program.parent
 
 
 def test_a_look_that_fails_is_tried_again_in_an_hour(mx: Scenario) -> None:

@@ -43,13 +43,15 @@ def inputs(config: Config, domains: Domains, answers: Sequence[Fetched]) -> Inpu
     return Inputs(digest, digests, fetch.failing(answers), fetch.outdated(answers))
 
 
-def has_unfinished(state: State) -> bool:
-    """True if a source's recorded answer came after the last finished run: that run failed to publish, or was killed.
+def unfinished(state: State) -> float:
+    """Return when the last answer came that no finished run compared, 0 if there is none: seconds since the epoch.
 
-    A recipient that was missing before may have been in it. Call it before the answers of this run are recorded.
+    Its run failed to publish, or was killed. A recipient that was missing before may have been in it. Call it before
+    the answers of this run are recorded.
     """
     known = state.finished.changed if state.finished else {}
-    return any(name in state.sources and state.sources[name].changed != at for name, at in known.items())
+    now = {name: state.sources[name].changed for name in known.keys() & state.sources.keys()}
+    return max((at for name, at in now.items() if at != known[name]), default=0.0)
 
 
 def parting(postfix: Postfix, state: State, now: float, *, leave_now: bool) -> Parting:
