@@ -155,6 +155,10 @@ class Scenario:
         """Run `syncagent sync --json` on a source whose file is no plain list of addresses."""
         return self._run("sync", code=code)
 
+    def approve_unchecked(self, hold_id: str, code: int) -> SyncResult:
+        """Run `syncagent approve --json` while postmap cannot be asked what is published."""
+        return self._run("approve", hold_id, code=code)
+
     def approve(self, *ids: str, code: int | None = 0) -> SyncResult:
         """Run `syncagent approve --json` on these IDs, as `sync` does."""
         return self._checked("approve", *ids, code=code)

@@ -10,7 +10,7 @@ from syncagent.model import SyncResult
 from syncagent.state import history
 from syncagent.state.database import Ledger
 from syncagent.sync import clock
-from tests.scenario import HOUR, MINUTE, START, Scenario, people, reasons
+from tests.scenario import HOUR, MINUTE, START, Scenario, only_hold, people, reasons
 
 HELD = 65
 DAY = 24 * HOUR
@@ -82,6 +82,18 @@ def test_nothing_is_written_into_the_window_by_a_wrong_clock(mx: Scenario) -> No
     with closing(Ledger(mx.state, write=False)) as ledger:
         assert ledger.window(0) == {"example.com": (0, 6)}
     assert reasons(_lists(mx, 88, MINUTE, code=HELD)) == {"example.com": {"percent"}}
+
+
+def test_a_hold_that_began_while_the_clock_was_ahead_is_told(mx: Scenario) -> None:
+    """It collects ten minutes by the right clock, and not until the wrong time has come."""
+    mx.write("corp", people(50))
+    mx.wait(365 * DAY)
+    assert only_hold(mx.sync(code=HELD)).collecting
+    mx.wait(-365 * DAY)
+    mx.sync(code=HELD)
+    mx.wait(11 * MINUTE)
+    hold = only_hold(mx.sync(code=HELD))
+    assert (hold.is_frozen, hold.since <= mx.now) == (True, True)
 
 
 def test_the_window_survives_a_leap(mx: Scenario) -> None:

@@ -1,5 +1,6 @@
 """Holds of large losses, each rule by a scenario through `syncagent sync` itself, with real postmap."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from unittest.mock import patch
@@ -13,6 +14,7 @@ from syncagent.sources import Answer, Request
 from syncagent.sync import run as sync_module
 from tests.scenario import HOUR, MINUTE, Scenario, only_hold, people, reasons
 from tests.support.fetching import Says
+from tests.support.postmap import broken_postmap
 
 OK, USAGE, HELD, CANNOT_PUBLISH = 0, 64, 65, 73
 DAY = 24 * HOUR
@@ -188,6 +190,27 @@ def test_an_id_that_was_replaced_can_be_approved_for_a_week(timed: Scenario, day
     assert timed.published() == (people(60) if code == HELD else people(100))
 
 
+def test_an_approval_ends_when_the_set_was_back_while_nothing_could_be_published(
+    timed: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No run that can publish sees them back; held again, they need a person again."""
+    timed.write("corp", people(80))
+    hold = only_hold(timed.sync(code=HELD))
+    with monkeypatch.context() as path:
+        path.setenv("PATH", f"{broken_postmap(timed.directory)}{os.pathsep}{os.environ['PATH']}")
+        timed.wait(MINUTE)
+        timed.approve_unchecked(hold.id, 73)
+        timed.write("corp", people(101))
+        timed.wait(MINUTE)
+        timed.sync_unchecked(73)
+    timed.write("corp", people(80))
+    timed.wait(DAY)
+    assert only_hold(timed.sync(code=HELD)).count == 20
+    assert timed.published() == people(100)
+    timed.approve(only_hold(timed.sync(code=HELD)).id)
+    assert timed.published() == people(80)
+
+
 class Directory:
     """A backup MX with one source whose entries have DNs, three of them in a container of their own."""
 
@@ -242,6 +265,20 @@ def test_a_hidden_container_is_held_while_its_hold_is_open(tmp_path: Path) -> No
         held = corp.run(left, HELD)
         assert {reason.kind for hold in held.plan.holds for reason in hold.reasons} == {"container", "same-answer"}
     assert all(hold.is_frozen or hold.main for hold in held.plan.holds)
+    assert corp.mx.published() == corp.entries.keys()
+
+
+def test_a_container_that_is_hidden_in_two_answers_is_held(tmp_path: Path) -> None:
+    """Neither answer lacks three of it; the first ones wait while the last ones go missing."""
+    corp = Directory(tmp_path)
+    corp.mx.limits = {}
+    corp.run(corp.entries)
+    first = corp.entries.keys() - {"user000@example.com", "user001@example.com"}
+    assert corp.run(first).plan.in_grace == 2
+    left = corp.entries.keys() - corp.hidden
+    assert {reason.kind for reason in only_hold(corp.run(left, HELD)).reasons} == {"container"}
+    corp.mx.wait(DAY)
+    assert only_hold(corp.run(left, HELD)).count == 3
     assert corp.mx.published() == corp.entries.keys()
 
 

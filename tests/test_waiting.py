@@ -17,6 +17,7 @@ from tests.agent import Station
 from tests.scenario import HOUR, MINUTE, START, Scenario, people
 from tests.support.agent import Agent
 from tests.support.faketime import Clock
+from tests.support.postmap import broken_postmap
 from tests.support.scripted_http import Asked, Part, ScriptedHTTP, answer
 
 DAY = 24 * HOUR
@@ -216,6 +217,37 @@ def test_who_comes_back_before_the_look_never_left(mx: Scenario) -> None:
         runs(mx, 25 * HOUR)
         assert mx.published() == people(40)
         assert not any(host.asked[before:])
+
+
+@pytest.mark.parametrize("of_own_source", [True, False])
+def test_who_was_back_while_nothing_could_be_published_waits_anew(
+    mx: Scenario,
+    monkeypatch: pytest.MonkeyPatch,
+    of_own_source: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    """A recipient is back in an answer that only a failed run saw: when it is gone again, its wait begins again."""
+    mx.sources, mx.confirm_after = {"corp": {}, "extra": {}}, "0s"
+    full, others = people(40), people(5, first=100)
+    mx.write("corp", full)
+    mx.write("extra", others)
+    mx.sync()
+    left, back = full - people(1), "corp" if of_own_source else "extra"
+    mx.write("corp", left)
+    mx.wait(HOUR)
+    assert mx.sync().plan.in_grace == 1
+    broken = broken_postmap(mx.directory)
+    with monkeypatch.context() as path:
+        path.setenv("PATH", f"{broken}{os.pathsep}{os.environ['PATH']}")
+        mx.write(back, {"corp": full, "extra": others | people(1)}[back])
+        mx.write("extra" if of_own_source else "corp", {"more@example.com"} | (others if of_own_source else left))
+        mx.wait(EVERY)
+        mx.sync_unchecked(73)
+    mx.write(back, {"corp": left, "extra": others}[back])
+    mx.wait(2 * HOUR)
+    assert mx.sync().plan.in_grace == 1
+    assert people(1) <= mx.published()
+    mx.wait(2 * HOUR)
+    assert mx.sync().plan.removed == 1
 
 
 def test_a_look_that_fails_is_tried_again_in_an_hour(mx: Scenario) -> None:

@@ -50,6 +50,8 @@ class Finished(Struct, frozen=True):
     looks: dict[str, float] = {}
     """When the next confirming look of a source is due, in seconds since the epoch."""
     outdated: tuple[str, ...] = ()
+    changed: dict[str, float] = {}
+    """When the data of each source last changed (``SourceState.changed``); older versions did not record it."""
 
     @property
     def inputs(self) -> Inputs:

@@ -46,6 +46,15 @@ def approved(ids: Iterable[str], holds: Mapping[str, Hold], now: float) -> list[
     return list(given.values())
 
 
+def void(holds: Mapping[str, Hold], unfinished: float, now: float) -> dict[str, Hold]:
+    """Return the holds whose approval is older than an answer that no finished run compared, without it, by ID.
+
+    ``unfinished`` is the time of that answer, 0 if there is none. What was approved may have been in it.
+    """
+    older = (hold for hold in holds.values() if 0 < hold.approved_at < min(unfinished, now))
+    return {hold.id: replace(hold, approved_at=0.0, approved_version=0) for hold in older}
+
+
 def check(ids: Collection[str], holds: Mapping[str, Hold], now: float) -> None:
     """Raise UnknownHoldError if any of the IDs cannot be approved. The caller then approves none."""
     for hold_id in ids:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from syncagent.model import LOSSES, Hold, Shown
+from syncagent.model import CLOCK_SET, LOSSES, Hold, Shown
 from syncagent.state import messages
 from syncagent.sync.approvals import REMEMBERED
 from syncagent.sync.guard import hold_id, set_id
@@ -122,6 +122,8 @@ class HoldBook:
         reasons = tuple(map(messages.with_text, members.reasons))
         kind = primary(reasons)
         old = members.standing or Hold("", members.domain, 0, self._now, (), key=key, main=members.main)
+        if CLOCK_SET <= self._now < old.since:  # it began while the clock was ahead
+            old = replace(old, since=self._now)
         if old.is_frozen or (old.id and not old.kind and not members.grew):
             hold = replace(old, count=members.count, reasons=reasons)
         else:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 GRACE = b"grace"
 HOLD = b"hold:"
 OLDER = b"-"
+LEAST_ENTRIES = 3
+"""Number of entries of a container whose loss is held."""
 _FIELDS = 6
 
 
@@ -144,7 +146,8 @@ class RemovalPolicy:
     """The inputs of the decision whether a missing recipient may go.
 
     ``now``: time of the run. ``oldest_answer``: oldest last success of a source. ``holds``: the recorded holds by
-    identity. ``waiting``: how long a recipient waits, by source.
+    identity. ``waiting``: how long a recipient waits, by source. ``anew``: every wait begins anew, since an answer
+    that no finished run compared may have had the recipient.
     """
 
     now: float
@@ -152,13 +155,15 @@ class RemovalPolicy:
     holds: Mapping[str, Hold]
     limits: Limits
     waiting: Waiting = NO_SOURCES
+    anew: bool = False
 
     def missing(self, address: bytes, kept: Kept, group: str, *, configured: bool = True) -> Missing:
         """Return a missing address with its hold, its approval, and the end of its wait.
 
         A grace of 0 ends at once. If the clock was set back or not set, the wait starts again.
         """
-        since = min(kept.since, int(self.now)) if kept.since >= CLOCK_SET else int(self.now)
+        now = int(self.now)
+        since = now if self.anew or kept.since < CLOCK_SET else min(kept.since, now)
         answer = OLDER + b"%d" % self.now if kept.answer == OLDER else kept.answer
         kept = Kept(since, kept.why or GRACE, kept.said, answer, kept.joined, kept.label)
         grace = self.limits.of(group)[2]

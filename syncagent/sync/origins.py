@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from syncagent.files import atomic
 from syncagent.files.search import SnapshotIndex
-from syncagent.sync.missing import Kept, parent_of
+from syncagent.sync.missing import LEAST_ENTRIES, Kept, parent_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from syncagent.sync.fetch import Fetched
 
 _MANY = 10_000
-LEAST_ENTRIES = 3
-"""Number of entries of a container whose loss is held."""
 
 
 class Origins:
@@ -66,11 +64,11 @@ def _is_new(answer: Fetched, before: Finished | None) -> bool:
 
 
 def emptied(
-    last: Mapping[str, Path], answers: Sequence[Fetched], parents: Collection[bytes], held: Collection[bytes]
+    last: Mapping[str, Path], answers: Sequence[Fetched], parents: Collection[bytes], large: Collection[bytes]
 ) -> frozenset[bytes]:
     """Return the containers among ``parents`` that have no entry any more, and had at least three.
 
-    ``last`` are the snapshots of the last finished run. Those in ``held`` need not have had any entry then.
+    ``last`` are the snapshots of the last finished run. Those in ``large`` need not have had any entry then.
     """
     sources = [answer for answer in answers if answer.state.containers and answer.snapshot]
     if not parents or not sources:
@@ -78,7 +76,7 @@ def emptied(
     now = [answer.snapshot for answer in sources if answer.snapshot]
     gone = frozenset(parents) - _with_entries(now, parents, 1)
     before = [last[answer.report.name] for answer in sources if answer.report.name in last]
-    return gone & (frozenset(held) | _with_entries(before, gone, LEAST_ENTRIES))
+    return gone & (frozenset(large) | _with_entries(before, gone, LEAST_ENTRIES))
 
 
 def _with_entries(snapshots: Sequence[Path], parents: Collection[bytes], least: int) -> frozenset[bytes]:

@@ -50,13 +50,18 @@ class Decision:
     """When the next confirming look of a source is due, in seconds since the epoch."""
 
 
-def policy(config: Config, answers: Sequence[Fetched], standing: Mapping[str, Hold], run: Run) -> RemovalPolicy:
-    """Return the inputs of the decisions on missing recipients: time, last successes, recorded holds, waits."""
+def policy(
+    config: Config, answers: Sequence[Fetched], standing: Mapping[str, Hold], run: Run, *, anew: bool
+) -> RemovalPolicy:
+    """Return the inputs of the decisions on missing recipients: time, last successes, recorded holds, waits.
+
+    ``anew``: as in RemovalPolicy.
+    """
     oldest = min((answer.state.last_success for answer in answers), default=0.0)
     states = {answer.report.name: looks.without_future(answer.state, run.now) for answer in answers}
     waiting = Waiting.of(config.sources, states)
     by_identity = {hold.identity: hold for hold in holds.of_recipients(standing)}
-    return RemovalPolicy(run.now, oldest, by_identity, config.limits, waiting)
+    return RemovalPolicy(run.now, oldest, by_identity, config.limits, waiting, anew)
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def evaluate(run: Run, state: State, answers: Sequence[Fetched], domains: Domain
     absent = tuple(str(canary) for canary in limits.canaries if canary not in scope.canaries)
     window = state.window(run.now - limits.removed_window)
     counts = partial(diff.counter.counts, names, scope.wanted, window)
-    emptied = origins.emptied(state.last_snapshots, answers, diff.counter.parents, diff.counter.parents_held)
+    emptied = origins.emptied(state.last_snapshots, answers, diff.counter.parents, diff.counter.large_parents)
     judged = removals.losses(diff.counter, counts, limits, diff.policy.holds, emptied)
     held = _held_catch_alls(diff)
     plan = Plan(

@@ -43,6 +43,17 @@ def inputs(config: Config, domains: Domains, answers: Sequence[Fetched]) -> Inpu
     return Inputs(digest, digests, fetch.failing(answers), fetch.outdated(answers))
 
 
+def unfinished(state: State) -> float:
+    """Return when the last answer came that no finished run compared, 0 if there is none: seconds since the epoch.
+
+    Its run failed to publish, or was killed. A recipient that was missing before may have been in it. Call it before
+    the answers of this run are recorded.
+    """
+    known = state.finished.changed if state.finished else {}
+    now = {name: state.sources[name].changed for name in known.keys() & state.sources.keys()}
+    return max((at for name, at in now.items() if at != known[name]), default=0.0)
+
+
 def parting(postfix: Postfix, state: State, now: float, *, leave_now: bool) -> Parting:
     """Return how long approved domains stay in the table: postfix.doubt_removed, if there is a doubt table."""
     doubts = Longest(postfix.doubt_new, postfix.doubt_removed).of_doubts(state.doubt.doubts, now)
@@ -98,6 +109,7 @@ def published(config: Config, state: State, decision: Decision, tables: Publishe
         domain_identities=tables.domain_identities,
         snapshot_files={answer.state.name: answer.snapshot.name for answer in answers if answer.snapshot},
         looks=dict(decision.looks),
+        changed={answer.state.name: answer.state.changed for answer in answers},
     )
     rows = [
         DomainRow(change.domain, change.before, change.added, change.removed, decision.removed_approved[change.domain])

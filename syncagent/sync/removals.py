@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from syncagent.model import LOSSES, Counts, DomainChange, Plan, Reason
 from syncagent.sync import guard
 from syncagent.sync.holds import ANSWER, CONTAINER, LOSS, WAITING, HoldBook
-from syncagent.sync.missing import GRACE, HOLD
+from syncagent.sync.missing import GRACE, HOLD, LEAST_ENTRIES
 from syncagent.sync.waiting import LOOK_AGAIN, WaitBook, Waiting
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class DomainCounter:
         """Domains and answers of the recipients that no hold captures, by the container of their entries."""
         self.parents_held: set[bytes] = set()
         """The containers whose recipients are held for it already, by an open or a frozen hold."""
+        self._entries: dict[bytes, set[bytes]] = {}
+        """Labels of missing entries by container, at most LEAST_ENTRIES of each."""
 
     def count(self, missing: Missing) -> None:
         """Count a missing recipient."""
@@ -70,6 +72,14 @@ class DomainCounter:
             self._count_captured(missing, self.captured.setdefault(missing.hold.identity, Captured(missing.hold)))
         elif not missing.approved:
             self._count_free(missing)
+        if not missing.approved and missing.kept.parent:
+            self._count_entry(missing.kept.parent, missing.kept.label)
+
+    def _count_entry(self, parent: bytes, label: bytes) -> None:
+        if parent in self._entries or len(self._entries) < _MOST_PARENTS:
+            labels = self._entries.setdefault(parent, set())
+            if len(labels) < LEAST_ENTRIES:
+                labels.add(label)
 
     def _count_captured(self, missing: Missing, captured: Captured) -> None:
         captured.count += 1
@@ -92,6 +102,11 @@ class DomainCounter:
     def parents(self) -> set[bytes]:
         """The containers of the entries of missing recipients."""
         return self.of_parents.keys() | {parent for one in self.captured.values() for parent in one.parents}
+
+    @property
+    def large_parents(self) -> set[bytes]:
+        """The containers that are held already, or of which at least LEAST_ENTRIES entries are missing."""
+        return self.parents_held | {parent for parent, labels in self._entries.items() if len(labels) >= LEAST_ENTRIES}
 
     def counts(
         self,

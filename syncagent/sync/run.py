@@ -163,6 +163,8 @@ def sync_once(config: Config, options: Options, progress: Progress = ignore) -> 
         state.save_holds(approvals.approved(options.approve, state.holds, run.now))
         last, tables = state.finished, Tables(config, state, run, progress)
         answers = fetch.all_sources(config.sources, state, run, options.due, progress)
+        unfinished = record.unfinished(state)
+        state.holds |= approvals.void(state.holds, unfinished, run.now)
         state.save_sources(answer.state for answer in answers)
         all_asked = options.due is None or options.due >= config.sources.keys()
         try:
@@ -184,7 +186,9 @@ def sync_once(config: Config, options: Options, progress: Progress = ignore) -> 
             diff = select(config, domains, answers, state.spool)
             before = existing_map.published(tables.recipients, state, diff.relay_domains, kept)
             with Origins(state.last_snapshots, answers, last, run.id) as origins:
-                diff.compare(before, kept, plan.policy(config, answers, state.holds, run), origins)
+                diff.compare(
+                    before, kept, plan.policy(config, answers, state.holds, run, anew=bool(unfinished)), origins
+                )
             guarded = plan.evaluate(run, state, answers, domains, diff)
             in_force = tables.doubt.with_guard(guarded) and in_force
             decision = plan.decide(guarded, state, may_remove=in_force)

@@ -100,3 +100,12 @@ def _run(name: str, *args: str | bytes | Path) -> subprocess.CompletedProcess[by
 def _told(done: subprocess.CompletedProcess[bytes]) -> str:
     """Say what was run, how it ended and what it printed on stderr."""
     return f"{done.args} exited {done.returncode}: {done.stderr.decode('utf-8', 'backslashreplace').strip()}"
+
+
+def broken_postmap(directory: Path) -> Path:
+    """Return a directory with a postmap that makes no table."""
+    program = directory / "broken" / "postmap"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho 'postmap: fatal: no space left on device' >&2\nexit 1\n", encoding="utf-8")
+    program.chmod(0o755)
+    return program.parent
