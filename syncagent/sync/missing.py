@@ -185,9 +185,12 @@ class RemovalPolicy:
         return self.holds.get(kept.why.removeprefix(HOLD).decode()) if kept.why.startswith(HOLD) else None
 
     def _was_lost(self, kept: Kept) -> bool:
-        """True if the recorded hold of a recipient is for a loss, or comes with one, also if its domain was split."""
+        """True if the recorded hold of a recipient is for a loss, also if its domain was split.
+
+        That of a container is none: each run asks for its recipients again.
+        """
         hold = self._recorded(kept)
-        return hold is not None and (bool(hold.main) or any(reason.kind in LOSSES for reason in hold.reasons))
+        return hold is not None and hold.kind != "container" and any(one.kind in LOSSES for one in hold.reasons)
 
     def _is_approved(self, hold: Hold, kept: Kept) -> bool:
         given = self.holds.get(hold.main) if hold.main else hold
