@@ -211,6 +211,33 @@ def test_an_approval_ends_when_the_set_was_back_while_nothing_could_be_published
     assert timed.published() == people(80)
 
 
+@pytest.mark.parametrize("split", [False, True])
+def test_who_is_left_when_a_hold_ends_waits_anew(tmp_path: Path, split: bool) -> None:  # noqa: FBT001 - a parameter
+    """A hold ends without a person, as most are back or its domain was split: what is left does not go at once."""
+    mx = Scenario(tmp_path, relay_domains=("example.com", "example.org"))
+    mx.limits = {}
+    mx.set_clock()
+    others = people(20, "sub.example.com") | people(400, "example.org")
+    mx.write("corp", people(20) | others)
+    mx.sync()
+    left = people(17) | (others - people(3, "sub.example.com"))
+    mx.write("corp", left)
+    mx.wait(HOUR)
+    assert only_hold(mx.sync(code=HELD)).count == 6
+    mx.wait(3 * DAY)
+    mx.sync(code=HELD)
+    if split:
+        mx.relay_domains.append("sub.example.com")
+    else:
+        mx.write("corp", left := left | people(20))
+    gone = 6 if split else 3
+    result = mx.sync()
+    assert (result.plan.in_grace, result.plan.removed) == (gone, 0)
+    mx.wait(HOUR + MINUTE)
+    assert mx.sync().plan.removed == gone
+    assert mx.published() == left
+
+
 class Directory:
     """A backup MX with one source whose entries have DNs, three of them in a container of their own."""
 

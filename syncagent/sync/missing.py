@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from syncagent.model import CLOCK_SET
+from syncagent.model import CLOCK_SET, LOSSES
 from syncagent.sync.waiting import NO_SOURCES, Waiting
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ class Missing:
     ``group``: the domain under which it is counted. ``configured``: that is a relay domain. ``hold``: the recorded hold
     to which it belongs. ``approved``: its removal is approved. ``due``: its wait and its confirming look are over.
     ``until``: the end of its wait in seconds since the epoch. ``grace``: limits.removal_grace of its domain.
+    ``was_lost``: the last run held it for a loss that was too large.
     """
 
     address: bytes
@@ -134,6 +135,7 @@ class Missing:
     due: bool = False
     until: float = 0.0
     grace: float = 0.0
+    was_lost: bool = False
 
     @property
     def is_frozen(self) -> bool:
@@ -172,12 +174,23 @@ class RemovalPolicy:
         hold = self._hold(kept, group)
         approved = hold is not None and self._is_approved(hold, kept)
         due, until = not grace or over, until if grace else 0.0
-        return Missing(address, kept, group, configured, hold, approved, due, until, grace)
+        return Missing(address, kept, group, configured, hold, approved, due, until, grace, self._was_lost(kept))
 
     def _hold(self, kept: Kept, group: str) -> Hold | None:
         """Return the recorded hold of a recipient; None if it has none, or if its domain was split since."""
-        hold = self.holds.get(kept.why.removeprefix(HOLD).decode()) if kept.why.startswith(HOLD) else None
+        hold = self._recorded(kept)
         return hold if hold and hold.domain == group else None
+
+    def _recorded(self, kept: Kept) -> Hold | None:
+        return self.holds.get(kept.why.removeprefix(HOLD).decode()) if kept.why.startswith(HOLD) else None
+
+    def _was_lost(self, kept: Kept) -> bool:
+        """True if the recorded hold of a recipient is for a loss, also if its domain was split.
+
+        That of a container is none: each run asks for its recipients again.
+        """
+        hold = self._recorded(kept)
+        return hold is not None and hold.kind != "container" and any(one.kind in LOSSES for one in hold.reasons)
 
     def _is_approved(self, hold: Hold, kept: Kept) -> bool:
         given = self.holds.get(hold.main) if hold.main else hold

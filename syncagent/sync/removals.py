@@ -322,6 +322,8 @@ class RemovalDecider:
             key, joined = self._book.join(missing, CONTAINER, [withheld])
             return self._keep(missing, HOLD + key.encode(), joined)
         if missing.due and not withheld:
+            if missing.grace and missing.was_lost:
+                return self._wait_anew(missing)
             self.removed[missing.group] += 1
             return None
         return self._wait(missing, withheld)
@@ -370,6 +372,14 @@ class RemovalDecider:
         else:
             self._wait_for_looks(missing)
         return kept
+
+    def _wait_anew(self, missing: Missing) -> Kept:
+        """Keep a recipient whose hold has ended and that would go at once: its wait begins now."""
+        now, names = int(self._now), missing.kept.sources
+        until = self._waiting.until(now, missing.grace, names)
+        return self._wait(
+            dataclasses.replace(missing, kept=dataclasses.replace(missing.kept, since=now), until=until), None
+        )
 
     def _wait_for_looks(self, missing: Missing) -> None:
         """Count the looks for which a recipient waits whose time is over; without any, it waits for another source."""
