@@ -90,6 +90,8 @@ def _rejected(reason: Reason) -> str:
     source = reason.subjects[0]
     if not reason.rejects:
         return f"source {source} has rejected entries that nobody has approved: missing recipients may be among them"
+    if len(reason.rejects) == 1:
+        return f"it cannot be read as a recipient: {rejected_entry(reason.rejects[0])}"
     such = ", such as" if len(reason.rejects) >= _SHOWN else ":"  # a hold records no more of them
     return f"they cannot be read as recipients{such} {'; '.join(map(rejected_entry, reason.rejects))}"
 
