@@ -123,7 +123,7 @@ made=$(moment "$begun") || fail 69 "date(1) cannot print a time"
 expires=$(moment $((begun + 3 * every_seconds))) || fail 69 "date(1) cannot print a time"
 "$@" >"$output" || fail 69 "$1 failed (exit status $?)"
 grep -q '^[[:space:]]*[^#[:space:]]' "$output" || fail 65 "$1 printed no recipient"
-[ -z "$(tail -c 1 "$output")" ] || fail 65 "the last line that $1 printed has no end: was it cut off?"
+[ -z "$(tail -c 1 "$output")" ] || fail 65 "the last line that $1 printed does not end in a line feed, as if it were cut"
 ! grep -q '^[[:space:]]*#[[:space:]]*\(made\|expires\):' "$output" || fail 65 "$1 printed a list that has dates already"
 
 { printf '# made: %s\n# expires: %s\n' "$made" "$expires" && cat "$output"; } >"$new" || fail 73 "no room for the new list"

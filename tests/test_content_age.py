@@ -234,7 +234,7 @@ def test_from_outdated_to_current(mx: Dated) -> None:
     assert {reason.kind for hold in held.plan.holds for reason in hold.reasons} == {"source-outdated"}
     assert mx.published() == people(20) | {"new@example.com"} | people(19, "example.org"), "the other source removes"
     assert why(held, "example.org") == set()
-    assert "waiting for newer data of corp" in mx.text("plan")
+    assert "waiting for newer data of source corp" in mx.text("plan")
     assert "held until the data of corp is not outdated" in mx.text("status")
 
     mx.put("corp", people(19) | {"new@example.com"}, made=mx.now)

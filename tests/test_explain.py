@@ -342,7 +342,7 @@ def test_a_ledger_of_the_version_before(scene: Scenario) -> None:
     scene.write("list", {"info@example.com", "b@example.com"})
     scene.sync_unchecked(0)
     _old_ledger(scene.state)()
-    assert "it is in ?" in scene.say("history", code=0).stdout
+    assert "it is in a source that is not recorded" in scene.say("history", code=0).stdout
     scene.write("list", {"info@example.com", "b@example.com", "c@example.com"})
     scene.sync_unchecked(0)
     assert "c@example.com added: it is in list" in scene.say("history", code=0).stdout

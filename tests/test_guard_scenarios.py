@@ -108,7 +108,7 @@ def test_only_a_failing_source_is_waited_for(two: Scenario) -> None:
     two.write("corp", people(98))
     waiting = two.sync(code=TEMPORARY)
     assert reasons(waiting) == {"example.com": {"source-failing"}}
-    assert "waiting for extra" in only_hold(waiting).reasons[0].text
+    assert "waiting for source extra, which is failing" in only_hold(waiting).reasons[0].text
     assert two.sync(code=TEMPORARY).status == "unchanged"
     assert two.published() == before
     two.write("extra", people(50, "example.org"))

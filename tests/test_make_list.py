@@ -94,7 +94,11 @@ def test_every(shell: tuple[str, ...], tmp_path: Path, every: str, seconds: int)
         ("echo a@example.com; kill -9 $$", FAILED, "sh failed (exit status 137)"),
         ("exit 0", NO_LIST, "sh printed no recipient"),
         ("echo; echo '# nobody'; echo ' '", NO_LIST, "sh printed no recipient"),
-        ("echo a@example.com; printf b@exam", NO_LIST, "the last line that sh printed has no end: was it cut off?"),
+        (
+            "echo a@example.com; printf b@exam",
+            NO_LIST,
+            "the last line that sh printed does not end in a line feed, as if it were cut",
+        ),
         (
             "echo '# made: 2026-01-01T00:00:00Z'; echo a@example.com",
             NO_LIST,

@@ -271,7 +271,7 @@ def test_times_have_a_zone(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_reason_of_an_older_version_keeps_its_sentence() -> None:
     """What 0.1.0 recorded has a text and no data; what is new gets its text from the data."""
     assert messages.with_text(Reason("percent", "as it was said")).text == "as it was said"
-    assert messages.with_text(FAILING).text == "waiting for corp"
+    assert messages.with_text(FAILING).text == "waiting for source corp, which is failing"
 
 
 def test_every_note_has_a_sentence() -> None:

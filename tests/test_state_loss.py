@@ -270,3 +270,20 @@ def test_a_removed_address_that_a_restored_state_never_knew_stays_in_doubt(tmp_p
     mx.wait(72 * HOUR)
     mx.sync()
     assert mx.in_doubt() == set()
+
+
+def test_explain_has_the_id_that_can_be_approved(mx: Kept) -> None:
+    """Every removal is held by the hold of ``*``: explain shows its ID and reason, and no key of its own."""
+    mx.lose_ledger()
+    (hold,) = mx.lists(FIRST, code=HELD).plan.holds
+    (gone, *_) = sorted(ALL - FIRST)
+    text = mx.say("explain", gone).stdout
+    assert f"its removal is held under {hold.id} (the state was lost" in text
+    assert f"approve {hold.id}" in text
+
+
+def test_explain_names_the_reason_of_a_hold(mx: Kept) -> None:
+    """Whoever reads the command that approves the removal reads why it is held as well."""
+    (hold,) = mx.lists(people(50), code=HELD).plan.holds
+    text = mx.say("explain", min(ALL - people(50))).stdout
+    assert f"its removal is held under {hold.id} (example.com would lose 50 of 100" in text

@@ -209,15 +209,25 @@ def _kept(
         for line in lines.starting_with(f"{address}\t".encode()):
             kept = Kept.parse(line.split(b"\t")[1:])
             who = f", {kept.said.decode()} last" if kept.said else ""
-            when = f"no source has had it since {_time(float(kept.since))}{who}"
+            when = f"no source has had it since {messages.moment(float(kept.since))}{who}"
             if kept.why.startswith(HOLD):
-                key = kept.why.removeprefix(HOLD).decode()
-                hold = next((hold for hold in holds if hold.identity == key), None)
-                shown = hold.id if hold else key
-                remedy = f"; to let it go: {config.command('approve', shown)}" if hold and hold.approvable else ""
-                yield f"{when}; its removal is held under {shown}{remedy}"
+                yield f"{when}; {_held(config, kept.why.removeprefix(HOLD).decode(), holds)}"
             else:
                 yield f"{when}; it {_until(config, address, kept, waiting)}"
+
+
+def _held(config: Config, key: str, holds: Collection[Hold]) -> str:
+    """Return by which hold the removal of an address is held, why, and the command that approves it.
+
+    ``key`` is the identity of its hold. Where every removal is held, that hold is in ``holds`` instead.
+    """
+    its_own = (hold for hold in holds if hold.identity == key)
+    hold = next(its_own, None) or next((hold for hold in holds if hold.is_of_all), None)
+    if hold is None:
+        return "its removal is held"
+    why = "; ".join(messages.with_text(reason).text for reason in hold.reasons)
+    remedy = f"; to let it go: {config.command('approve', hold.id)}" if hold.approvable else ""
+    return f"its removal is held under {hold.id} ({why}){remedy}"
 
 
 def _until(config: Config, address: str, kept: Kept, waiting: Waiting) -> str:
@@ -318,11 +328,4 @@ def _verdict(smtpd: Smtpd, sent: str) -> str:
 
 
 def _date(moment: float) -> str:
-    return _time(moment)[: len("2026-11-28")]
-
-
-def _time(moment: float) -> str:
-    """Return a time, in seconds since the epoch, as local ISO 8601 to the minute."""
-    import datetime as dt
-
-    return dt.datetime.fromtimestamp(moment).astimezone().isoformat(" ", "minutes")
+    return messages.moment(moment)[: len("2026-11-28")]

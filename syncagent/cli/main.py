@@ -61,7 +61,7 @@ EXAMPLES
   syncagent check                   check it, and every source
   syncagent plan                    show what would change
   syncagent sync                    change it
-  syncagent approve k3x7q2          approve held removals
+  syncagent approve k3x7q2mw        approve held removals
   syncagent doubt --all --for 4h    answer 450 to unknown recipients
   syncagent run                     run as the agent
   syncagent status                  show the state
@@ -202,9 +202,9 @@ def sync(config_file: Path, lock_timeout: float, *, accept_incomplete: bool, qui
 def approve(config_file: Path, ids: tuple[str, ...], lock_timeout: float, *, leave_now: bool, as_json: bool) -> int:
     """Approve held removals, then run a sync.
 
-    Each ID is that of a hold, as shown by plan and sync. Only addresses and domains that were held under that ID and
-    are still missing are removed; later removals have an ID of their own. A hold because of a missing canary cannot be
-    approved.
+    Each ID is that of a hold, as shown by plan and sync. What was held under that ID and is still missing is removed;
+    later removals are judged anew by the limits. Approved rejected entries are not held again as long as they stay the
+    same. Holds of the kinds canary, empty-map, clock, counts and doubt cannot be approved.
 
     With postfix.doubt_map, a relay domain loses its recipients first. It leaves relay_domains after
     postfix.doubt_removed; until then they get 450.

@@ -86,7 +86,7 @@ class GeneralLimits(Struct, frozen=True, kw_only=True):
     """If a domain, or the whole map, would lose more than this number of recipients, its removals are held; unless set
     500, or 0.5 % if that is more."""
     removed_window: Duration = Duration(86400)
-    """Removals of this time before a run count towards these limits."""
+    """Removals of this time before a run count towards these limits, except approved ones."""
     collect: Duration = Duration(600)
     """How long further removals join a hold before it is told of and its ID is final."""
     removal_grace: Duration = Duration(3600)

@@ -69,7 +69,8 @@ def with_text(reason: Reason) -> Reason:
 
 
 def _failing(reason: Reason) -> str:
-    return f"waiting for {', '.join(reason.subjects)}"
+    sources, are = ("sources", "are") if reason.subjects[1:] else ("source", "is")
+    return f"waiting for {sources} {', '.join(reason.subjects)}, which {are} failing"
 
 
 def _canary(reason: Reason) -> str:
@@ -89,7 +90,10 @@ def _rejected(reason: Reason) -> str:
     source = reason.subjects[0]
     if not reason.rejects:
         return f"source {source} has rejected entries that nobody has approved: missing recipients may be among them"
-    return f"they cannot be read as recipients: {'; '.join(map(rejected_entry, reason.rejects))}"
+    if len(reason.rejects) == 1:
+        return f"it cannot be read as a recipient: {rejected_entry(reason.rejects[0])}"
+    such = ", such as" if len(reason.rejects) >= _SHOWN else ":"  # a hold records no more of them
+    return f"they cannot be read as recipients{such} {'; '.join(map(rejected_entry, reason.rejects))}"
 
 
 def rejected_entry(reject: Reject) -> str:
@@ -212,7 +216,7 @@ _REASONS: dict[ReasonKind, Callable[[Reason], str]] = {
     "max": _max,
     "container": _container,
     "same-answer": _same_answer,
-    "source-outdated": lambda reason: f"waiting for newer data of {', '.join(reason.subjects)}",
+    "source-outdated": lambda reason: f"waiting for newer data of source {', '.join(reason.subjects)}",
     "state-new": lambda _: "the state was lost, or restored from a copy",
     "clock": lambda _: "the clock of this host is wrong",
     "counts": lambda _: "the counts of lists and selection do not agree",
@@ -254,7 +258,9 @@ def to_approve(hold: Hold, command: str) -> str:
     """Return the remedy for a hold that may be approved. ``command`` is the command line that approves it."""
     if not hold.id:
         command = "the next sync gives an ID to approve"
-    return f"{'if they are no recipients' if hold.rejecting else 'to let them go'}: {command}"
+    if hold.rejecting:
+        return f"{'if it is no recipient' if hold.count == 1 else 'if they are no recipients'}: {command}"
+    return f"to let them go: {command}"
 
 
 def held_alarm(hold: Hold, command: str) -> str:
@@ -325,8 +331,8 @@ def why_it_waits(what: Waits) -> str:
 
 def removal_stuck(what: Waits) -> str:
     """Return the message that removals have waited three times as long as they should."""
-    they = "a recipient that no source lists" if what.count == 1 else f"{what.count:,} recipients that no source lists"
-    return f"{they} could not be removed since {moment(what.since)}: {why_it_waits(what)}"
+    they = "a recipient is" if what.count == 1 else f"{what.count:,} recipients are"
+    return f"{they} still in the map that no source has listed since {moment(what.since)}: {why_it_waits(what)}"
 
 
 # --- doubt
@@ -602,7 +608,7 @@ def note(fact: Note) -> str:
     return _NOTES[fact.kind].format(subject=fact.subject, count=fact.count, before=fact.before, detail=fact.detail)
 
 
-_NOT_OURS = "{subject} is not as syncagent left it"
+_NOT_OURS = "{subject} is not the map that state.db records"
 _NOTES: dict[NoteKind, str] = {
     "state-empty": "{subject} was empty: begun anew",
     "state-damaged": "state.db was damaged ({detail}): set aside as {subject} and begun anew",
@@ -614,8 +620,8 @@ _NOTES: dict[NoteKind, str] = {
         "source {subject}: asked for everything, it differs in {count} addresses from what its changes had come to,"
         " such as {detail}; the whole answer counts"
     ),
-    "map-changed": f"{_NOT_OURS}: its recipients stay until the guard lets them go, and a copy is kept as {{detail}}",
-    "map-changed-dry": f"{_NOT_OURS}: a run would keep a copy, and every recipient in it until the guard lets it go",
+    "map-changed": f"{_NOT_OURS}: its recipients stay until the usual limits let them go; a copy is {{detail}}",
+    "map-changed-dry": f"{_NOT_OURS}: a run would copy it; its recipients stay until the usual limits let them go",
     "map-lines-unusable": "{count} lines of {subject} are no recipients and are not carried over",
     "list-differs": (
         "source {subject} has {count} recipients that its last answer lacked: they stay; the next run fetches it whole"

@@ -46,6 +46,6 @@ def change_text(change: Change) -> str:
         verb = "added" if change.added else "removed"
         reported = f": reported by {', '.join(change.sources)}" if change.sources else ""
         return f"{'+' if change.added else '-'} domain {printable(change.address)} {verb}{reported}"
-    sources = ", ".join(change.sources) or "?"
     verb = "added: it is in" if change.added else "removed: it was last in"
+    sources = ", ".join(change.sources) or "a source that is not recorded"
     return f"{'+' if change.added else '-'} {printable(change.address)} {verb} {sources}"

@@ -51,7 +51,7 @@ def show(status: Status) -> None:
             print(f"source {source.name}: failing since {messages.moment(source.failing_since)}: {source.error}")
     for hold in status.holds:
         if hold.waits:
-            print(f"{messages.held(hold)} held until {messages.waiting_for(hold)}")
+            print(f"{messages.held(hold)} held until {messages.waiting_for(hold)} ({hold.id})")
     for waits in status.waits:
         print(f"in grace: {messages.waits(waits)}")
     for line in (*doubt_lines(status.doubt, now), *lag_lines(status.lags)):
