@@ -64,6 +64,7 @@ class Scenario:
         self.postfix: dict[str, object] = {}
         self.limits: dict[str, object] = {"removal_grace": "0s"}
         self.domain_limits: dict[str, dict[str, object]] = {}
+        self.schedule: dict[str, object] = {}
         self.sources: dict[str, dict[str, object]] = {name: {} for name in sources or ("corp",)}
         self.confirm_after = "0s"
         self.config, self.state = directory / "syncagent.toml", directory / "state"
@@ -136,6 +137,7 @@ class Scenario:
             },
             "limits": self.limits,
             "state": {"directory": str(self.state)},
+            **({"schedule": self.schedule} if self.schedule else {}),
         }
         tables |= {f'limits."{domain}"': own for domain, own in self.domain_limits.items()}
         for name, own in self.sources.items():

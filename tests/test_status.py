@@ -26,7 +26,7 @@ from syncagent.files import atomic as files
 from syncagent.state import database as ledger
 from syncagent.state.status import AGENT_FILE, AGENT_LOCK, AgentState, LastRun, Status, read, read_agent, write_agent
 from tests.agent import Station
-from tests.scenario import HOUR, MINUTE, people
+from tests.scenario import HOUR, MINUTE, people, reasons
 from tests.support.agent import Agent
 from tests.support.need import need_root
 from tests.support.programs import PATIENCE, allowed, wait_until
@@ -232,7 +232,7 @@ def test_stale_is_one_line_and_75(fine: Station) -> None:
     ],
 )
 def test_from_when_on_it_is_stale(
-    fine: Station, schedule: dict[str, str], own: dict[str, object], limit: float
+    fine: Station, schedule: dict[str, object], own: dict[str, object], limit: float
 ) -> None:
     """An hour, or twice the source's own interval where that is longer, or max_age: to the second."""
     fine.schedule, fine.sources["corp"] = schedule, own
@@ -392,7 +392,7 @@ def test_what_the_agent_leaves_is_read_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["text", "cut", "schema"])
 def test_a_damaged_database(fine: Station, damage: str) -> None:
-    """73 and what mends it; the damaged file is left to the next sync, after which all is well."""
+    """73 and what mends it; the damaged file is left to the next sync, which holds removals: the state is lost."""
     file = fine.state / "state.db"
     if damage == "text":
         file.write_bytes(b"this is no database, whatever its name says" * 200)
@@ -408,8 +408,8 @@ def test_a_damaged_database(fine: Station, damage: str) -> None:
     assert "Traceback" not in done.stderr
     assert touched(fine) == before
     fine.sync(code=None)
-    fine.sync()
-    assert asked(fine, OK).recipients == 40
+    assert {kind for kinds in reasons(fine.sync(code=HELD)).values() for kind in kinds} == {"state-new"}
+    assert asked(fine, HELD).recipients == 40
 
 
 def test_a_run_that_was_cut_off_while_it_wrote(fine: Station) -> None:
