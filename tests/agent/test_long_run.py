@@ -31,7 +31,7 @@ def mx(tmp_path: Path) -> Station:
     """A backup MX with one list, which is read only when it is due, and nothing is due for an hour."""
     mx = Station(tmp_path)
     mx.sources = {"corp": {"watch": "off"}}
-    mx.limits |= {"removed_floor": 1_000_000}
+    mx.limits |= {"removed_floor": 1_000_000, "removed_window": "0s"}
     mx.write("corp", people(40))
     return mx
 
