@@ -115,8 +115,8 @@ class Heading:
         moment = parse_rfc3339(text.decode(errors="replace"))
         if moment is None:
             shown = printable(text.decode(errors="replace"), _SHOWN)
-            example = "2026-11-28T14:05:00Z (RFC 3339)"
-            message = f'{self._name}: "# {name}: {shown}" is not a time: write it as "# {name}: {example}"'
+            remedy = f'write it as "# {name}: 2026-11-28T14:05:00Z" (RFC 3339)'
+            message = f'{self._name}: "# {name}: {shown}" is not a time: {remedy}'
             raise SourceError(message, kind=FailureKind.BROKEN)
         return moment
 
