@@ -86,7 +86,8 @@ class Input:
         """Yield an entry for each of these addresses, unless the first of them is none: then record one reject."""
         try:
             check_length(spelled)
-            canonical(addresses[0])
+            for first in addresses[:1]:
+                canonical(first)
         except UnusableError as error:
             self.reject(spelled.encode(errors="surrogatepass"), str(error), number, raw)
         else:
