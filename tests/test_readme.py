@@ -64,6 +64,7 @@ ONE_BY_ONE = {
     ("ldif", "dn: uid=syncagent,cn=sysaccounts,"): "nothing: it needs a real 389 Directory Server",
     ("text", "ok       sources-answer"): "test_what_check_prints",
     ("text", "doubt: all 5,000"): "test_the_lines_about_doubt",
+    ("text", "in grace: 1 recipient stays until"): "tests/test_waiting.py",
     ("text", "# made: 20"): "test_the_dates_of_a_list",
     ("text", "450 4.3.0 <nobody@example.com>"): "test_the_reply_in_doubt",
     ("main.cf", "smtpd_sender_restrictions = "): "test_the_lines_of_main_cf",
@@ -305,7 +306,7 @@ def _alert_rules(shown: Block, _: Path) -> list[str]:
     promtool = need_promtool()
     with ThrowawayHost() as host:
         host.run(f"ln -sf '{promtool}' /usr/local/bin/promtool")
-        assert "9 rules found" in [host.type(line, cwd=str(ROOT)) for line in shown.commands][-1]
+        assert "11 rules found" in [host.type(line, cwd=str(ROOT)) for line in shown.commands][-1]
         return host.typed
 
 
