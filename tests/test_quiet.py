@@ -73,6 +73,19 @@ def test_a_failing_source(cron: Cron) -> None:
     cron.silent(0, seconds=HOUR / 2)
 
 
+def test_a_source_that_fails_again(cron: Cron) -> None:
+    """It is told again, though only a run by hand saw that it had answered in between."""
+    cron.mx.break_source("corp")
+    assert "source corp failing" in cron.run(75)
+    cron.silent(75, seconds=HOUR / 2)
+    cron.mx.write("corp", people(40))
+    cron.mx.wait(EVERY)
+    cron.mx.sync()
+    cron.mx.break_source("corp")
+    assert "source corp failing" in cron.run(75)
+    cron.silent(75, seconds=HOUR / 2)
+
+
 def test_data_that_becomes_stale(cron: Cron) -> None:
     """After a while of failing it is stale: that is told as a condition of its own, by its limit."""
     cron.mx.break_source("corp")

@@ -62,7 +62,7 @@ def _facts(status: Status, exit_code: int) -> Iterator[tuple[str, Fact]]:
     for source in status.sources:
         if source.state == "failing":
             text = messages.failing_source(source.name, source.failing_since, source.last_success)
-            yield f"failing {source.name}", Fact("", text)
+            yield f"failing {source.name}", Fact(str(source.failing_since), text)
     for alarm in status.alarms:
         if alarm.kind not in _NOT_TOLD:
             yield alarm.key, Fact("", alarm.text, more=alarm.kind not in _IN_VIEW)
