@@ -1,5 +1,6 @@
 """A real Postfix per misconfiguration: `check` names it with its mend, and the mend, typed, makes it right."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -80,6 +81,12 @@ def left(address: str) -> Deed:
         backup.sync()
 
     return deed
+
+
+def approved(backup: Backup) -> None:
+    """Approve what is held."""
+    told = json.loads(syncagent("sync", "--json", config=backup.file, check=65).stdout)
+    syncagent("approve", *(hold["id"] for hold in told["plan"]["holds"]), config=backup.file, check=0)
 
 
 def cut(path: Path) -> None:
@@ -1199,9 +1206,17 @@ CASES: dict[str, Case] = {
         lambda backup: backup.list.write_text(f"{backup.list.read_text()}new@example.com # new\n"),
         "rejected-entries",
         WARNING,
-        "new@example.com # new",
-        "",
+        "list",
+        "# correct these entries at their source",
         also=Backup.write_list,
+    ),
+    "an entry that cannot be read is no recipient": Case(
+        people("new@example.com # new"),
+        "rejected-entries",
+        WARNING,
+        "list",
+        "# correct these entries at their source\n# or, if they are no recipients, syncagent",
+        also=approved,
     ),
     "the data is outdated": Case(
         lambda backup: backup.list.write_text(f"# made: 2020-01-01T00:00:00Z\n{backup.list.read_text()}"),
@@ -1238,6 +1253,8 @@ ELSEWHERE = {
     "lag": "reports, and finds nothing wrong: test_doubt",
     "data-is-dated": "takes a server that tells no time: tests/sources/http/test_age.py",
     "data-unchanged": "takes a month: tests/test_content_age.py",
+    "recipients-are-listed": "takes a recipe that leaves something out: tests/sources/http/test_leaves_out.py",
+    "domain-not-relayed": "takes a DNS server: test_not_relayed",
     "offline": "reports what was not to be asked: test_a_right_one",
     "mx-records": "takes a DNS server: the table of test_dns",
     "verdicts": "takes a running Postfix whose configuration is newer than it: test_smtp",
