@@ -318,7 +318,8 @@ def test_interrupted(config: Path, number: signal.Signals, verb: str) -> None:
     before = identity(directory / "map")
     env = install(directory / "site", "slow", SLOW)
     write_config(directory, FILE + '[sources.s]\ntype = "slow"\nstarted = "started"\n')
-    (directory / "list").write_text("new@example.com\n", encoding="utf-8")
+    with (directory / "list").open("a", encoding="utf-8") as file:
+        file.write("new@example.com\n")
     command = [sys.executable, "-m", "syncagent", "--config", str(config), verb]
     with subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8", env=os.environ | env) as process:
         assert wait_until((directory / "started").exists)
