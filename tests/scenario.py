@@ -230,7 +230,6 @@ class Scenario:
         with (
             patch.object(sync_module, "clock", lambda: now),
             patch.object(sys, "argv", ["syncagent", "--config", str(self.configure()), *arguments]),
-            patch.dict(os.environ, self._env),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):

@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -74,7 +75,8 @@ class _Live:
         """Run an hour after the last run; start the smtpd after the first one and one more."""
         if self.postfix:
             scenario.wait(HOUR)
-            return run()
+            with patch.dict(os.environ, scenario._env):  # these runs are in this process
+                return run()
         scenario.set_clock()
         result = run()
         scenario.wait(HOUR)
