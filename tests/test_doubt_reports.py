@@ -472,13 +472,13 @@ def test_a_file_of_an_earlier_agent(tmp_path: Path) -> None:
 def test_the_line_for_systemd(failing: Backup) -> None:
     """A warning needs nobody yet; an error comes first."""
     assert summary(failing.status()).startswith("45 recipients; warning: in doubt since ")
-    failing.write("extra", people(1, "example.org"))
+    failing.write("extra", people(5, "example.org"))
     failing.write("corp", people(20))
     failing.at(0, HELD)
     (failing.directory / "doubt-switched").write_text(f"{time.time() - 2 * HOUR:.0f} boot\n", encoding="ascii")
     status = failing.status(HELD)
     assert {alarm.severity for alarm in status.alarms} == {"warning", "error"}
-    assert summary(status).startswith("41 recipients; needs a person: held: ")
+    assert summary(status).startswith("45 recipients; needs a person: held: ")
 
 
 def test_the_log(desk: Desk, failing: Backup) -> None:
