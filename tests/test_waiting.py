@@ -350,7 +350,7 @@ def test_a_removal_that_is_stuck(mx: Scenario) -> None:
             assert [alarm["kind"] for alarm in said["alarms"]] == ["removal-stuck"] * is_stuck
         assert "the whole list is to be read once more (source corp)" in said["alarms"][0]["text"]
         host.refuses_full = False
-        mx.wait(HOUR)
+        mx.wait(HOUR + MINUTE)  # the last look was tried some seconds after its run began
         told(mx, "sync")
         assert mx.published() == people(39)
         told(mx, "status")
