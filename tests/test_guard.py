@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from syncagent.config.tables import DomainLimits, Limits, Postfix
 from syncagent.model import CLOCK_SET, Counts, Hold, Lack, Reason, SourceReport
 from syncagent.state import messages
+from syncagent.state.looks import AGAIN
 from syncagent.sync import conditions
 from syncagent.sync.conditions import Condition
 from syncagent.sync.guard import evaluate, first_run, hold_id, set_id
@@ -21,7 +22,7 @@ from syncagent.sync.holds import HoldBook
 from syncagent.sync.missing import GRACE, HOLD, Kept, Missing, RemovalPolicy, remembered
 from syncagent.sync.removals import DomainCounter, Losses, RemovalDecider, Tripped
 from syncagent.sync.scope import Scope
-from syncagent.sync.waiting import LOOK_AGAIN, NO_SOURCES, Looked, Waiting
+from syncagent.sync.waiting import NO_SOURCES, Looked, Waiting
 from syncagent.values.types import Address, Domain, Duration, MapName
 
 NOW = 1_900_000_000.75
@@ -790,7 +791,7 @@ def test_a_look_in_vain_is_taken_again_later() -> None:
     for name in sources:
         one = missing_of("free.example", name, kept=Kept(1000, GRACE, name.encode()), until=NOW - 60)
         assert decider.decide(one) is not None
-    assert decider.looks == {"corp": NOW + 1, "tried": NOW - 600 + LOOK_AGAIN}
+    assert decider.looks == {"corp": NOW + 1, "tried": NOW - 600 + AGAIN}
     assert decider.next_due == NOW + 1
 
 

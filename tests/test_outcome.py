@@ -15,11 +15,11 @@ from syncagent.files.atomic import UnfitFileError
 from syncagent.model import DOMAIN_HOLD, Hold, Note, Plan, Reason, Refusal, Shown, Status
 from syncagent.postfix.table import Identities, publish_step
 from syncagent.state import messages
+from syncagent.state.looks import AGAIN
 from syncagent.state.records import Finished, Inputs, ListFile
 from syncagent.sync import approvals
 from syncagent.sync.outcome import exit_code
 from syncagent.sync.unchanged import Due, longest_wait, unchanged
-from syncagent.sync.waiting import LOOK_AGAIN
 from syncagent.values.types import Domain, Duration, MapName
 
 NOW = 1_900_000_000.0
@@ -137,7 +137,7 @@ def test_the_longest_wait_is_that_of_anything() -> None:
     """The window, the graces of all domains, the collecting of a hold, confirm_after, and a look taken again."""
     limits = Limits(removal_grace=Duration(10), removed_window=Duration(10), collect=Duration(10))
     own = {Domain("example.org"): DomainLimits(removal_grace=Duration(200_000))}
-    assert longest_wait(config(limits)) == LOOK_AGAIN
+    assert longest_wait(config(limits)) == AGAIN
     assert longest_wait(config(limits, 86400)) == 86400
     for one in (
         replace(limits, removed_window=Duration(200_000)),

@@ -120,6 +120,7 @@ def is_over(gap: Gap, window: float, now: float, *, approved: bool) -> bool:
     return approved or now - gap.since >= window
 
 
-def hold_id(text: str) -> str:
-    """Return an ID of eight characters of a-z and 2-7, derived from a text."""
-    return base64.b32encode(hashlib.sha256(text.encode()).digest())[:8].decode().lower()
+def hold_id(content: str | bytes, length: int = 8) -> str:
+    """Return an ID of ``length`` characters of a-z and 2-7, derived from a content."""
+    octets = content.encode() if isinstance(content, str) else content
+    return base64.b32encode(hashlib.sha256(octets).digest())[:length].decode().lower()

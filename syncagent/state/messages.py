@@ -131,22 +131,21 @@ def _lost(reason: Reason, subject: str) -> str:
     loss = reason.loss
     if loss is None:
         return f"{subject} would lose too much"
-    limits = f"over {loss.share:g}% and over {loss.floor:,}"
-    return f"{subject} would lose {loss.lost:,} of {loss.size:,}{_before(loss)}, {limits}"
+    return f"{_would_lose(subject, loss)}, over {loss.share:g}% and over {loss.floor:,}"
 
 
 def _half(reason: Reason) -> str:
     loss = reason.loss
     if loss is None:
         return f"{reason.subjects[0]} would lose at least half of its recipients"
-    return f"{reason.subjects[0]} would lose {loss.lost:,} of {loss.size:,}{_before(loss)}: at least half of them"
+    return f"{_would_lose(reason.subjects[0], loss)}: at least half of them"
 
 
 def _max(reason: Reason) -> str:
     subject, loss = reason.subjects[0] if reason.subjects else "the whole map", reason.loss
     if loss is None:
         return f"{subject} would lose too many recipients"
-    return f"{subject} would lose {loss.lost:,} of {loss.size:,}{_before(loss)}, over {loss.floor:,} (removed_max)"
+    return f"{_would_lose(subject, loss)}, over {loss.floor:,} (removed_max)"
 
 
 def _container(reason: Reason) -> str:
@@ -157,8 +156,9 @@ def _same_answer(reason: Reason) -> str:
     return f"the answer that lacks them lacks too many of {reason.subjects[0]}: approved and ended with that hold"
 
 
-def _before(loss: Loss) -> str:
-    return f" ({loss.before:,} of them in the last {spell_seconds(loss.window)})" if loss.before else ""
+def _would_lose(subject: str, loss: Loss) -> str:
+    before = f" ({loss.before:,} of them in the last {spell_seconds(loss.window)})" if loss.before else ""
+    return f"{subject} would lose {loss.lost:,} of {loss.size:,}{before}"
 
 
 def _no_doubt_table(_: Reason) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from syncagent.errors import UnknownHoldError
-from syncagent.model import DOMAIN_HOLD, Hold, Refusal
+from syncagent.model import DOMAIN_HOLD, Hold, Refusal, Shown
 from syncagent.state import messages
 
 if TYPE_CHECKING:
@@ -30,6 +30,14 @@ def resolve(hold_id: str, holds: Iterable[Hold], now: float) -> tuple[Hold, int]
 def _until(hold: Hold, hold_id: str) -> float:
     """Return until when a hold had an ID before, in seconds since the epoch; 0 if it never had."""
     return max((one.until for one in hold.shown if one.id == hold_id), default=0.0)
+
+
+def shown(old: Hold, own: str, now: float) -> tuple[Shown, ...]:
+    """Return the IDs that a recorded hold had in the last seven days, before the ID ``own``."""
+    recent = [one for one in old.shown if one.until > now - REMEMBERED and one.id != own]
+    if old.id and old.id != own:
+        recent.append(Shown(old.id, old.version, now))
+    return tuple(recent)
 
 
 def approved(ids: Iterable[str], holds: Mapping[str, Hold], now: float) -> list[Hold]:

@@ -6,13 +6,12 @@ configuration key, its documentation, and its cases in ``tests/test_hold_reasons
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from syncagent.model import Lack, Loss, Reason
+from syncagent.state import identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from syncagent.config.tables import Limits
     from syncagent.model import Counts, SourceReport
 
-ID_LENGTH = 8
 _LEAST_HALF = 2
 
 
@@ -128,7 +126,7 @@ def first_run(
 
 def hold_id(domain: str, run_id: str) -> str:
     """Return the identity of a run's hold of a domain: six characters of a-z and 2-7, by domain and run ID."""
-    return _letters(hashlib.sha256(f"{domain} {run_id}".encode()).digest(), 6)
+    return identity.hold_id(f"{domain} {run_id}", 6)
 
 
 def set_id(kind: str, domain: str, members: bytes) -> str:
@@ -136,8 +134,4 @@ def set_id(kind: str, domain: str, members: bytes) -> str:
 
     ``members`` is a digest of its recipients. Two backups that hold the same set show the same ID.
     """
-    return _letters(hashlib.sha256(f"{kind}\0{domain}\0".encode() + members).digest(), ID_LENGTH)
-
-
-def _letters(digest: bytes, count: int) -> str:
-    return base64.b32encode(digest)[:count].decode().lower()
+    return identity.hold_id(f"{kind}\0{domain}\0".encode() + members)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from syncagent.model import CLOCK_SET, LOSSES, Hold, Shown
+from syncagent.model import CLOCK_SET, LOSSES, Hold
 from syncagent.state import messages
-from syncagent.sync.approvals import REMEMBERED
+from syncagent.sync.approvals import shown
 from syncagent.sync.guard import hold_id, set_id
 
 if TYPE_CHECKING:
@@ -136,16 +136,9 @@ class HoldBook:
                 kind=kind,
                 version=members.version if members.grew else old.version,
                 frozen_at=self._now if kind in LOSSES and self._now - old.since >= self._collect else 0.0,
-                shown=self._shown(old, own),
+                shown=shown(old, own, self._now),
             )
         return hold if members.approved else replace(hold, approved_at=0.0, approved_version=0)
-
-    def _shown(self, old: Hold, own: str) -> tuple[Shown, ...]:
-        """Return the IDs that a hold had before, if it has this one now."""
-        recent = [one for one in old.shown if one.until > self._now - REMEMBERED and one.id != own]
-        if old.id and old.id != own:
-            recent.append(Shown(old.id, old.version, self._now))
-        return tuple(recent)
 
     def next_freeze(self) -> float | None:
         """Return when the next open hold is to be frozen, in seconds since the epoch; None if there is none."""

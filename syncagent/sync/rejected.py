@@ -5,15 +5,13 @@ It is pure: no files, no clock.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from typing import TYPE_CHECKING
 
 from syncagent.addresses import within
-from syncagent.model import REJECTED_HOLD, Hold, Lack, Reason, Refusal, Shown
-from syncagent.state import messages
+from syncagent.model import REJECTED_HOLD, Hold, Lack, Reason, Refusal
+from syncagent.state import identity, messages
 from syncagent.state.rejects import text_of
-from syncagent.sync.approvals import REMEMBERED
+from syncagent.sync import approvals
 from syncagent.sync.conditions import Condition
 from syncagent.values.patterns import literal, matched_address
 from syncagent.values.spellings import addresses_in
@@ -26,14 +24,12 @@ if TYPE_CHECKING:
     from syncagent.state.rejects import Rejected
     from syncagent.sync.fetch import Fetched
 
-_ID = 8
 _SHOWN = 3
 
 
 def hold_id(source: str, digests: Iterable[str]) -> str:
     """Return the ID of a hold: eight characters of a-z and 2-7, from the source and the set of its entries."""
-    said = "\0".join(["rejected", source, *sorted(digests)])
-    return base64.b32encode(hashlib.sha256(said.encode()).digest())[:_ID].decode().lower()
+    return identity.hold_id("\0".join(["rejected", source, *sorted(digests)]))
 
 
 def holds(answers: Sequence[Fetched], standing: Mapping[str, Hold], now: float) -> tuple[Hold, ...]:
@@ -50,9 +46,6 @@ def _hold(source: str, rejected: Rejected, standing: Mapping[str, Hold], now: fl
     """Return the hold of a source. It is as old as the recorded hold of that source, whatever its entries were."""
     own = hold_id(source, rejected.digests)
     old = next((hold for hold in standing.values() if hold.rejecting == source), None)
-    shown = [one for one in old.shown if one.until > now - REMEMBERED and one.id != own] if old else []
-    if old and old.id != own:
-        shown.append(Shown(old.id, 0, now))
     reason = Reason("rejected", subjects=(source,), rejects=rejected.sample[:_SHOWN])
     return Hold(
         id=own,
@@ -61,7 +54,7 @@ def _hold(source: str, rejected: Rejected, standing: Mapping[str, Hold], now: fl
         since=old.since if old else now,
         reasons=(messages.with_text(reason),),
         kind="rejected",
-        shown=tuple(shown),
+        shown=approvals.shown(old, own, now) if old else (),
     )
 
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from syncagent.model import LOSSES, Counts, DomainChange, Plan, Reason
+from syncagent.state.looks import AGAIN
 from syncagent.sync import guard
 from syncagent.sync.holds import ANSWER, CONTAINER, LOSS, WAITING, HoldBook
 from syncagent.sync.missing import GRACE, HOLD, LEAST_ENTRIES
-from syncagent.sync.waiting import LOOK_AGAIN, WaitBook, Waiting
+from syncagent.sync.waiting import WaitBook, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -224,21 +225,22 @@ def _reasons(
     """Return the reasons for which a hold still captures its members; empty if there are none."""
     kinds = {reason.kind for reason in hold.reasons}
     own = guard.of_domain(alone, limits)
-    more = whole if "whole-percent" in kinds or any(_is_whole(reason) for reason in hold.reasons) else ()
+    more = whole if any(map(_is_of_whole, hold.reasons)) else ()
     container = tuple(reason for reason in hold.reasons if reason.kind == "container") if emptied else ()
     reasons = (*own, *more, *container)
     return tuple(reason for reason in reasons if reason.kind in kinds) or reasons
 
 
-def _is_whole(reason: Reason) -> bool:
-    return reason.kind == "max" and not reason.subjects
+def _is_of_whole(reason: Reason) -> bool:
+    """True if the loss of the whole map is the reason."""
+    return reason.kind == "whole-percent" or (reason.kind == "max" and not reason.subjects)
 
 
 def _together(counts: Sequence[Counts], members: Mapping[str, Captured], alone: Mapping[str, Counts]) -> list[Counts]:
     """Return the counts as if what is held for the loss of the whole map would go now, and nothing else."""
     held = Counter[str]()
     for key, one in members.items():
-        if any(reason.kind == "whole-percent" or _is_whole(reason) for reason in one.hold.reasons):
+        if any(map(_is_of_whole, one.hold.reasons)):
             held[one.hold.domain] += alone[key].missing
     return [guard.alone(one, held[one.domain], ()) for one in counts]
 
@@ -334,7 +336,7 @@ class RemovalDecider:
         if missing.hold and missing.hold.identity in judged.captured:
             return book.keep(missing, [*judged.captured[missing.hold.identity], *conditions])
         if missing.hold and missing.approved:
-            return book.keep(missing, [*(one for one in missing.hold.reasons if one.kind in LOSSES), *conditions])
+            return book.keep(missing, [*_losses_of(missing.hold), *conditions])
         if missing.group in judged.domains:
             return book.join(missing, LOSS, [*judged.domains[missing.group], *conditions])
         if parent and parent in judged.emptied:
@@ -360,8 +362,8 @@ class RemovalDecider:
             self._look(missing.kept.sources or self._waiting.sources, self._now + 1)
             return dataclasses.replace(kept, since=int(self._now))
         if withheld:
-            self.waits.count("unknown", names, since, self._now + LOOK_AGAIN, length)
-            self._next(self._now + LOOK_AGAIN)
+            self.waits.count("unknown", names, since, self._now + AGAIN, length)
+            self._next(self._now + AGAIN)
             return kept
         why, concerned = self._waiting.why(self._now, missing.until, missing.grace, names)
         until = max([missing.until, *(self._waiting.sources[name].next_look(self._now) for name in concerned)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from syncagent.sync.waiting import LOOK_AGAIN
+from syncagent.state.looks import AGAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -63,4 +63,4 @@ def longest_wait(config: Config) -> float:
     limits = config.limits
     graces = (limits.of(domain)[2] for domain in limits.domains)
     confirmed = (source.common.confirm_after for source in config.sources.values())
-    return max(limits.removed_window, limits.removal_grace, limits.collect, LOOK_AGAIN, *graces, *confirmed)
+    return max(limits.removed_window, limits.removal_grace, limits.collect, AGAIN, *graces, *confirmed)

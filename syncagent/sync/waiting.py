@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from msgspec.structs import replace
 
 from syncagent.model import Waits
+from syncagent.state.looks import AGAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from syncagent.config.tables import SourceConfig
     from syncagent.model import SourceState
 
-LOOK_AGAIN = 3600.0
-"""Seconds after which a confirming look that proved nothing is taken again."""
 STUCK = 3
 """A removal that has waited for so many times its wait is stuck."""
 
@@ -34,7 +33,7 @@ class Looked(NamedTuple):
 
     def next_look(self, now: float) -> float:
         """Return when a look that is due already can be taken: at the next run, or a time after one in vain."""
-        return max(now + 1, self.tried + LOOK_AGAIN if self.tried else 0.0)
+        return max(now + 1, self.tried + AGAIN if self.tried else 0.0)
 
 
 def wait(proof: str, grace: float, confirm_after: float) -> float:
@@ -61,27 +60,26 @@ class Waiting(NamedTuple):
             }
         )
 
-    def _of(self, said: Iterable[str]) -> list[Looked]:
+    def _of(self, said: Iterable[str]) -> dict[str, Looked]:
         """Return the sources that last listed a recipient; all of them if that is unknown.
 
         A source that is no longer configured is left out: a person took it out.
         """
         names = tuple(said) or self.sources
-        return [self.sources[name] for name in names if name in self.sources]
+        return {name: self.sources[name] for name in names if name in self.sources}
 
     def until(self, since: float, grace: float, said: Iterable[str], upgraded: float = 0.0) -> float:
         """Return the end of the wait of a recipient that has been missing since then.
 
         ``upgraded``: the time from which all but the grace counts, if an older version recorded the recipient.
         """
-        longest = max((wait(one.proof, grace, one.confirm_after) for one in self._of(said)), default=grace)
+        longest = max((wait(one.proof, grace, one.confirm_after) for one in self._of(said).values()), default=grace)
         return since + grace if longest == grace else max(since, upgraded) + longest
 
     def slow(self, grace: float, said: Iterable[str]) -> tuple[str, ...]:
         """Return the names of its sources for which a recipient waits longer than the grace."""
-        names = tuple(said) or self.sources
-        known = ((name, self.sources[name]) for name in names if name in self.sources)
-        return tuple(name for name, one in known if wait(one.proof, grace, one.confirm_after) > grace)
+        sources = self._of(said).items()
+        return tuple(name for name, one in sources if wait(one.proof, grace, one.confirm_after) > grace)
 
     def why(
         self, now: float, until: float, grace: float, said: Iterable[str]
@@ -95,12 +93,11 @@ class Waiting(NamedTuple):
 
     def is_confirmed(self, until: float, said: Iterable[str]) -> bool:
         """True if each of its sources gave a confirming look after the wait."""
-        return all(one.looked >= until for one in self._of(said))
+        return not self.unconfirmed(until, said)
 
     def unconfirmed(self, until: float, said: Iterable[str]) -> tuple[str, ...]:
         """Return the names of its sources that have not given a confirming look after the wait."""
-        names = tuple(said) or self.sources
-        return tuple(name for name in names if name in self.sources and self.sources[name].looked < until)
+        return tuple(name for name, one in self._of(said).items() if one.looked < until)
 
 
 NO_SOURCES = Waiting({})
