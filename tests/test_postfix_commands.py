@@ -1,13 +1,17 @@
 """Running Postfix's programs, and what a failure of theirs is told by: real ones, on a main.cf of the test's own."""
 
 import os
+import signal
 import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from syncagent.files.pipeline import Process
+from syncagent.errors import LedgerError
+from syncagent.files import children
+from syncagent.files.pipeline import Child, Process
 from syncagent.postfix import commands
 from syncagent.postfix.commands import Cause, CommandError
 from syncagent.postfix.live import LivePostfix
@@ -109,17 +113,55 @@ def test_a_table_name_is_split(text: str, kind: str, rest: str, path: str | None
     assert name.path == (Path(path) if path else None)
 
 
+@pytest.fixture(name="raises")
+def fixture_raises() -> Iterator[None]:
+    """A handler of SIGTERM that raises KeyboardInterrupt, as that of the program."""
+    before = signal.signal(signal.SIGTERM, lambda *_: children.interrupt(KeyboardInterrupt()))
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("raises")
 def test_a_program_that_is_interrupted_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal between the start of a program and the return of the call leaves no process behind."""
-    begun, execute = [], subprocess.Popen._execute_child  # type: ignore[attr-defined]
+    """A signal that is handled before the ID of the new process is known leaves no process behind."""
+    begun: list[int] = []
+    real = subprocess._fork_exec  # type: ignore[attr-defined]
 
-    def interrupted(self: subprocess.Popen[bytes], *args: object) -> None:
-        execute(self, *args)
-        begun.append(self.pid)
-        raise KeyboardInterrupt
+    def fork(*args: object) -> int:
+        begun.append(real(*args))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return begun[0]
 
-    monkeypatch.setattr(subprocess.Popen, "_execute_child", interrupted)
+    monkeypatch.setattr(subprocess, "_fork_exec", fork)
     with pytest.raises(KeyboardInterrupt):
         Process(["sleep", "3600"])
+    children.kill_all()
     with pytest.raises(ProcessLookupError):
         os.kill(begun[0], 0)
+
+
+@pytest.mark.usefixtures("raises")
+def test_a_program_that_cannot_be_started_when_a_signal_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signal is what counts."""
+
+    def fork(*_: object) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise OSError
+
+    monkeypatch.setattr(subprocess, "_fork_exec", fork)
+    with pytest.raises(KeyboardInterrupt):
+        Process(["sleep", "3600"])
+
+
+@pytest.mark.usefixtures("raises")
+def test_a_signal_before_the_block_of_a_child() -> None:
+    """A child whose block was never entered is killed too, and one that has ended is left alone."""
+    ended = Process(["true"])
+    ended.wait()
+    child = Child(["sleep", "3600"], subprocess.DEVNULL)
+    children.kill_all()
+    assert (ended.returncode, child.process.returncode) == (0, -signal.SIGKILL)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(LedgerError, match="sleep failed"), child:
+        pass

@@ -249,8 +249,12 @@ def test_a_domain_that_the_file_had_is_not_new(tmp_path: Path) -> None:
     assert {doubt.domain for doubt in result.doubts if doubt.kind == "new"} == {"example.net"}
 
 
-def test_a_removed_address_that_a_restored_state_never_knew_stays_in_doubt(tmp_path: Path) -> None:
-    """It came and went since the copy: the table itself has it in doubt, and its time begins anew."""
+@pytest.mark.parametrize("lost", [False, True], ids=["same-id", "another-id"])
+def test_a_removed_address_that_a_restored_state_never_knew_stays_in_doubt(tmp_path: Path, *, lost: bool) -> None:
+    """It came and went since the copy: the table itself has it in doubt, and its time begins anew.
+
+    The copy may have another ID, since the state was lost after it was made.
+    """
     mx, copy = _backup(tmp_path), tmp_path / "copy"
     shutil.copytree(mx.state, copy)
     everybody = people(20) | people(10, "example.org")
@@ -259,6 +263,10 @@ def test_a_removed_address_that_a_restored_state_never_knew_stays_in_doubt(tmp_p
         mx.sync()
         mx.wait(6 * MINUTE)
     assert mx.in_doubt() == {"new@example.com"}
+    if lost:
+        mx.lose_ledger()
+        mx.sync(code=HELD)
+        mx.wait(6 * MINUTE)
     mx.lose_ledger()
     shutil.copytree(copy, mx.state)
     (hold,) = mx.sync(code=HELD).plan.holds

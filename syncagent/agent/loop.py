@@ -30,6 +30,7 @@ from syncagent.agent.supervisor import Progress, Supervisor, tell_systemd
 from syncagent.agent.tokens import Token
 from syncagent.config import load as configuration
 from syncagent.errors import ConfigError, LedgerError, LockBusyError, SyncagentError
+from syncagent.files import children
 from syncagent.sources import Watched
 from syncagent.state import status
 from syncagent.state.not_relayed import NotRelayed
@@ -93,6 +94,7 @@ class _Agent:
             while not self.signals.stopping:
                 self._turn()
         except Stopped:
+            children.kill_all()
             sync.sweep(self.config)
         finally:
             tell_systemd("STOPPING=1")

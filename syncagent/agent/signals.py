@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from syncagent.agent.tokens import Token
+from syncagent.files import children
 
 if TYPE_CHECKING:
     import queue
@@ -79,11 +80,11 @@ class Signals:
         self.stopping = time.monotonic()
         self._tokens.put(Token(None, "stop", stop=True))
         if self._interruptible:
-            raise Stopped
+            children.interrupt(Stopped())
 
     def _on_alarm(self, _number: int, _frame: FrameType | None) -> None:
         if self._interruptible:
-            raise Stopped
+            children.interrupt(Stopped())
 
 
 def _raise_later(unraisable: sys.UnraisableHookArgs) -> None:

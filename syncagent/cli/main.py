@@ -28,7 +28,7 @@ from syncagent.cli.options import (
     typed,
 )
 from syncagent.errors import ExitCode, LayoutError, SyncagentError
-from syncagent.files import streams
+from syncagent.files import children, streams
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -532,6 +532,8 @@ def main() -> NoReturn:
     """Run the command and exit with its status."""
     streams.guard()
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, as under nohup(1)
+        signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # an inherited SIG_IGN would hide the failures of children
     status = _main()
     streams.finish()
@@ -539,7 +541,7 @@ def main() -> NoReturn:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    children.interrupt(KeyboardInterrupt())
 
 
 def _main() -> int:
@@ -550,6 +552,7 @@ def _main() -> int:
         error.show()
         return ExitCode.USAGE
     except (click.Abort, KeyboardInterrupt):
+        children.kill_all()
         streams.stop_waiting()
         print("syncagent: interrupted; nothing is half done", file=sys.stderr)
         return ExitCode.INTERRUPTED

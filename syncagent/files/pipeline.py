@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 from syncagent.addresses import MAX_LINE
 from syncagent.errors import DamagedError, LedgerError
+from syncagent.files import children
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -28,18 +29,13 @@ _C_LOCALE = {"LC_ALL": "C"}
 
 
 class Process(subprocess.Popen[bytes]):
-    """A process that is not left behind if a signal interrupts the call that starts it."""
+    """A child process that is remembered while it runs, and whose start no signal disturbs."""
 
     def __init__(self, command: Sequence[str], **options: Any) -> None:  # noqa: ANN401 - those of Popen
         """Start the command. Raises OSError if it cannot be started."""
-        self.pid, self.returncode = 0, None
-        try:
+        with children.starting():
             super().__init__(command, **options)
-        except BaseException:
-            if self.pid and self.returncode is None:  # started, and the exception came before it was returned
-                self.kill()
-                self.wait()
-            raise
+            children.remember(self)
 
 
 class Child:

@@ -122,10 +122,11 @@ class DoubtTable(NoDoubtTable):
     def _is_older(self) -> bool:
         """True if the state is an older one that was restored, and the table is a later one than it knows.
 
-        It is not any more once a run of that gap has recorded the table.
+        It is not any more once a run of that gap has recorded the table. If the state was lost after the copy was made,
+        the copy has another ID than the map, and so counts as lost as well.
         """
         recorded, gap = self._record.identities, self._state.gap
-        if gap is None or gap.why != "restored" or recorded is None or self._mark:
+        if gap is None or recorded is None or self._mark:
             return False
         if any(one.subject == "state-new" and one.seen >= gap.since for one in self._record.doubts):
             return False

@@ -120,7 +120,7 @@ class Agent:
                 self.stop()
         finally:
             self.close()
-        assert kind or not self.noise, self.noise
+        assert kind or not self.noise, "".join(self.noise)
 
     def _read(self) -> None:
         assert self.process.stderr
