@@ -120,8 +120,11 @@ read_name() {
 }
 
 # mark WORD: say that it was the switch. On a full disk the mark is empty; what matters more is the switch.
+# A regular file stays: another run of this script may be writing the same into it.
 mark() {
-    rm -f ./.doubt-switched.new 2>/dev/null
+    if [ -L ./.doubt-switched.new ] || { [ -e ./.doubt-switched.new ] && [ ! -f ./.doubt-switched.new ]; }; then
+        rm -f ./.doubt-switched.new 2>/dev/null
+    fi
     { echo "$now $1" >./.doubt-switched.new; } 2>/dev/null
     [ -f ./.doubt-switched.new ] && mv -fT ./.doubt-switched.new ./doubt-switched 2>/dev/null
 }
@@ -137,7 +140,10 @@ move() {
 
 # switch WORD WHY: write the mark, unless WORD is empty and it is there; rename the index, then the text.
 switch() {
-    read_name doubt-all || fail "$dir/doubt-all does not say which table it is for ($2): run 'syncagent sync'"
+    if ! read_name doubt-all; then
+        [ -e doubt-all.lmdb ] || return 0  # another run of this script was faster
+        fail "$dir/doubt-all does not say which table it is for ($2): run 'syncagent sync'"
+    fi
     [ ! -L doubt-all.lmdb ] || fail "$dir/doubt-all.lmdb is a link ($2): run 'syncagent sync'"
     [ ! "$1" ] || mark "$1"
     move doubt-all.lmdb "$name.lmdb"

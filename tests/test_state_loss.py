@@ -274,7 +274,7 @@ def test_a_removed_address_that_a_restored_state_never_knew_stays_in_doubt(tmp_p
     for _ in range(3):
         mx.wait(6 * MINUTE)
         mx.sync()
-    assert mx.in_doubt() == {"new@example.com"}
+    assert "new@example.com" in mx.in_doubt()
     mx.wait(72 * HOUR)
     mx.sync()
     assert mx.in_doubt() == set()
