@@ -19,6 +19,8 @@ from tests.support.need import need, need_program, need_root
 
 ROOT = Path(__file__).parents[2]
 RELEASES = {"bookworm": 12, "trixie": 13}
+UNSTABLE = "sid"
+"""The release that has the newest Postfix."""
 
 _TIMEOUT = 1800.0
 _SETTINGS = ("Acquire::http", "Acquire::https", "Acquire::Check-", "Acquire::Retries")
