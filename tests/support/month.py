@@ -743,7 +743,7 @@ class Host:
         return tuple(self._coming)
 
     def forget_domains(self) -> None:
-        """Claim nothing of domains that a restored table lacks, until a run has published it anew; then they are new."""
+        """Claim nothing of domains that a restored table lacks, until a run has published it anew, as new."""
         lines = (self.tables / "relay_domains").read_text("utf-8").splitlines()
         there = {line.partition(" ")[0] for line in lines}
         for domain in self.oracle.domains.keys() - there:
