@@ -189,6 +189,56 @@ def sync(config_file: Path, lock_timeout: float, *, accept_incomplete: bool, qui
 
 
 @command.command()
+@click.argument("ids", metavar="[ID]...", nargs=-1, shell_complete=complete_holds)
+@click.option(
+    "--domain",
+    "domains",
+    metavar="DOMAIN",
+    multiple=True,
+    callback=typed("read_domains"),
+    shell_complete=complete_domains,
+    help="Only recipients of this domain. May be repeated.",
+)
+@click.option(
+    "--source", "sources", metavar="NAME", multiple=True, help="Only what this source listed last. May be repeated."
+)
+@JSON
+@click.pass_obj
+def held(
+    config_file: Path,
+    ids: tuple[str, ...],
+    domains: tuple[Domain, ...],
+    sources: tuple[str, ...],
+    *,
+    as_json: bool,
+) -> int:
+    """List what is held.
+
+    Of each hold: its reasons, and the recipients that would go, with the time since when no source lists them, the
+    source that had them last, and the DN of their entry if that is known; or the rejected entries with their places.
+    Without ID up to twenty of each hold are shown, with ID all of it. Nothing is asked or changed.
+
+    An ID that a hold had within the last seven days shows what was held under it and still is: that is what `approve`
+    lets go. The exit status is 0 whether or not anything is held.
+    """
+    from syncagent import privileges
+    from syncagent.cli import held as holding
+    from syncagent.cli import output
+    from syncagent.cli.views import held as view
+    from syncagent.model import SAMPLE
+
+    config = _load(config_file)
+    privileges.become_least_owner(config)
+    filters = holding.Filters(ids, tuple(map(str, domains)), sources)
+    found = holding.held(config, filters, None if ids or as_json else SAMPLE)
+    if as_json:
+        output.structure(found)
+    else:
+        view.show(found)
+    return ExitCode.OK
+
+
+@command.command()
 @click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=complete_holds)
 @click.option(
     "--now",

@@ -249,6 +249,9 @@ def waiting_for(hold: Hold) -> str:
     return " and ".join(filter(None, (fails, newer)))
 
 
+JOINING = "further removals can still join it, by which its ID changes; the ID shown stays valid for what it shows"
+
+
 def collecting(hold: Hold) -> str:
     """Return the remark that further removals can join a hold, by which its ID changes; "" if none can."""
     return " (collecting)" if hold.collecting else ""

@@ -1,0 +1,127 @@
+"""`syncagent held`: what is held, since when, and by which source it was listed last."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.scenario import HOUR, START, Scenario, people
+
+HELD = 65
+
+
+@pytest.fixture(name="mx")
+def fixture_mx(tmp_path: Path) -> Scenario:
+    """Two domains; 60 of 100 recipients of one are missing, which is held."""
+    mx = Scenario(tmp_path, "corp", "branch", relay_domains=["example.com", "example.org"])
+    mx.set_clock(START)
+    mx.write("corp", people(100))
+    mx.write("branch", people(10, "example.org"))
+    mx.sync()
+    mx.wait(HOUR)
+    mx.write("corp", people(40))
+    mx.sync(code=HELD)
+    return mx
+
+
+def listed(mx: Scenario, *args: str) -> list[dict[str, Any]]:
+    """Return what `held --json` prints."""
+    found: list[dict[str, Any]] = json.loads(mx.say("held", "--json", *args).stdout)
+    return found
+
+
+def test_all_of_a_hold(mx: Scenario) -> None:
+    """Each recipient that would go, with the time since when it is missing and its source."""
+    (hold,) = listed(mx)
+    gone = sorted(people(100) - people(40))
+    assert [entry["entry"] for entry in hold["entries"]] == gone
+    assert {(entry["since"], *entry["sources"]) for entry in hold["entries"]} == {(int(START + HOUR), "corp")}
+    assert (hold["domain"], hold["count"], hold["kind"]) == ("example.com", 60, "half")
+    assert hold["approve"].endswith(f"approve {hold['id']}")
+    text = mx.say("held", hold["id"]).stdout
+    assert all(address in text for address in gone)
+    assert hold["reasons"][0] in text
+    assert "further removals can still join it" in text
+
+
+def test_twenty_of_each_are_shown(mx: Scenario) -> None:
+    """Without an ID: the first twenty, and the command for all."""
+    lines = mx.say("held").stdout.splitlines()
+    (hold,) = listed(mx)
+    assert sum("@example.com" in line for line in lines) == 20
+    assert f"... and 40 more: syncagent held {hold['id']}" in lines
+
+
+def test_filters(mx: Scenario) -> None:
+    """By domain and by source; where nothing is left, that is said."""
+    assert len(listed(mx, "--domain", "EXAMPLE.com", "--source", "corp")[0]["entries"]) == 60
+    for words in (("--domain", "example.org"), ("--source", "branch")):
+        assert listed(mx, *words) == []
+        assert mx.say("held", *words).stdout == "nothing is held\n"
+
+
+def test_an_earlier_id_shows_its_own_set(mx: Scenario) -> None:
+    """While a hold is open its ID changes with its set; each ID shows what `approve` would let go."""
+    (hold,) = listed(mx)
+    mx.wait(60)
+    mx.write("corp", people(20))
+    mx.sync(code=HELD)
+    (later,) = listed(mx)
+    assert later["id"] != hold["id"]
+    assert [one["count"] for one in (*listed(mx, hold["id"]), *listed(mx, later["id"]))] == [60, 80]
+    mx.approve(hold["id"], code=HELD)
+    assert mx.published() == people(40) | people(10, "example.org")
+
+
+def test_an_unknown_id(mx: Scenario) -> None:
+    """It is a wrong command line, and the present IDs are named."""
+    (hold,) = listed(mx)
+    text = mx.say("held", "nosuchid", code=64).stderr
+    assert hold["id"] in text
+
+
+def test_every_removal(mx: Scenario) -> None:
+    """The hold of every removal lists the recipients that have no hold of their own."""
+    mx.lose_ledger()
+    mx.sync(code=HELD)
+    holds = {one["domain"]: one for one in listed(mx)}
+    assert set(holds) >= {"*"}
+    entries = [entry["entry"] for one in holds.values() for entry in one["entries"]]
+    assert sorted(entries) == sorted(people(100) - people(40))
+
+
+def test_a_relay_domain(tmp_path: Path) -> None:
+    """The hold of a relay domain is of the domain."""
+    mx = Scenario(tmp_path)
+    mx.postfix = {"domains_map": f"lmdb:{tmp_path / 'relay_domains'}", "allow_domains": ["new.example"]}
+    for domains in ("example.com, new.example", "example.com"):
+        mx.file("corp").write_text(f"# domains: {domains}\na@example.com\nb@new.example\n", "utf-8")
+        mx.say("sync", "--accept-incomplete", code=None)
+    found = {one["domain"]: one for one in listed(mx)}
+    assert [entry["entry"] for entry in found["relay_domains:new.example"]["entries"]] == ["new.example"]
+
+
+def test_rejected_entries(tmp_path: Path) -> None:
+    """Each with its place and the reason, which says what to write."""
+    mx = Scenario(tmp_path)
+    mx.write("corp", people(5))
+    mx.sync()
+    mx.write("corp", people(5) | {"bob at example.com"})
+    mx.say("sync", code=HELD)
+    (hold,) = listed(mx)
+    (entry,) = hold["entries"]
+    assert entry["entry"] == "bob at example.com"
+    assert entry["key"] == f"line 1 of {mx.file('corp')}"
+    assert "write LOCALPART@DOMAIN" in entry["reason"]
+    assert entry["reason"] in mx.say("held").stdout
+
+
+def test_nothing_is_held(tmp_path: Path) -> None:
+    """Before the first run, and where nothing is held."""
+    mx = Scenario(tmp_path)
+    mx.write("corp", people(5))
+    mx.configure()
+    assert mx.say("held").stdout == "nothing is held\n"
+    mx.sync()
+    assert (mx.say("held").stdout, listed(mx)) == ("nothing is held\n", [])
