@@ -309,6 +309,25 @@ def test_a_container_that_is_hidden_in_two_answers_is_held(tmp_path: Path) -> No
     assert corp.mx.published() == corp.entries.keys()
 
 
+@pytest.mark.parametrize("how", ["missing", "cut"])
+def test_a_container_is_held_where_nobody_knows_what_it_had(tmp_path: Path, how: str) -> None:
+    """The list of the last finished run is missing or cut: a container without an entry counts as emptied."""
+    corp = Directory(tmp_path)
+    corp.mx.limits = {}
+    corp.run(corp.entries)
+    left = corp.entries.keys() - corp.hidden
+    assert corp.run(left | {"user000@example.com"}).plan.in_grace == 2
+    for file in (corp.mx.state / "snapshots").iterdir():
+        if how == "missing":
+            file.unlink()
+        else:
+            os.truncate(file, 40)
+    held = corp.run(left, HELD)
+    assert {reason.kind for reason in only_hold(held).reasons} == {"container"}
+    assert only_hold(held).count == 2
+    assert corp.mx.published() == corp.entries.keys()
+
+
 def test_a_container_that_keeps_an_entry_is_none(tmp_path: Path) -> None:
     """Two of three go like anybody."""
     corp = Directory(tmp_path)
