@@ -12,7 +12,7 @@ from syncagent.config import load as configuration
 from syncagent.model import SyncResult
 from syncagent.sources import Answer, Request
 from syncagent.sync import run as sync_module
-from tests.scenario import HOUR, MINUTE, Scenario, only_hold, people, reasons
+from tests.scenario import HOUR, MINUTE, Scenario, only_hold, people, reasons, timed_scenario
 from tests.support.fetching import Says
 from tests.support.postmap import broken_postmap
 
@@ -23,12 +23,7 @@ DAY = 24 * HOUR
 @pytest.fixture
 def timed(tmp_path: Path) -> Scenario:
     """One source with 100 people of example.com, who are published; a clock of its own, and the usual grace."""
-    scenario = Scenario(tmp_path)
-    scenario.limits = {}
-    scenario.set_clock()
-    scenario.write("corp", people(100))
-    scenario.sync()
-    return scenario
+    return timed_scenario(tmp_path)
 
 
 def test_a_small_domain_that_loses_most_is_held(tmp_path: Path) -> None:
