@@ -45,6 +45,16 @@ def reasons(result: SyncResult) -> dict[str, set[str]]:
     return kinds
 
 
+def timed_scenario(directory: Path) -> "Scenario":
+    """Return one source with 100 people of example.com, who are published; a clock of its own, and the usual grace."""
+    scenario = Scenario(directory)
+    scenario.limits = {}
+    scenario.set_clock()
+    scenario.write("corp", people(100))
+    scenario.sync()
+    return scenario
+
+
 class Scenario:
     """A configuration, flat-file sources, a map and a state directory, and the program run on them.
 

@@ -17,10 +17,12 @@ from syncagent.state import messages
 from syncagent.state.looks import AGAIN
 from syncagent.sync import conditions
 from syncagent.sync.conditions import Condition
+from syncagent.sync.domain_counter import DomainCounter
 from syncagent.sync.guard import evaluate, first_run, hold_id, set_id
 from syncagent.sync.holds import HoldBook
+from syncagent.sync.losses import Losses, Tripped
 from syncagent.sync.missing import GRACE, HOLD, Kept, Missing, RemovalPolicy, remembered
-from syncagent.sync.removals import DomainCounter, Losses, RemovalDecider, Tripped
+from syncagent.sync.removals import RemovalDecider
 from syncagent.sync.scope import Scope
 from syncagent.sync.waiting import NO_SOURCES, Looked, Waiting
 from syncagent.values.types import Address, Domain, Duration, MapName

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncagent.model import ALL_DOMAINS, SyncResult
-from tests.scenario import HOUR, MINUTE, Scenario, only_hold, people, reasons
+from tests.scenario import HOUR, MINUTE, Scenario, only_hold, people, reasons, timed_scenario
 from tests.support.programs import PATIENCE, wait_until
 
 OK, USAGE, HELD, CANNOT_PUBLISH, TEMPORARY = 0, 64, 65, 73, 75
@@ -44,12 +44,7 @@ def two(tmp_path: Path) -> Scenario:
 @pytest.fixture
 def timed(tmp_path: Path) -> Scenario:
     """As `one`, with the usual grace of an hour and a clock of its own."""
-    scenario = Scenario(tmp_path)
-    scenario.limits = {}
-    scenario.set_clock()
-    scenario.write("corp", people(100))
-    scenario.sync()
-    return scenario
+    return timed_scenario(tmp_path)
 
 
 # --- sources that fail, and sources that say too little

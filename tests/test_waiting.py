@@ -144,12 +144,17 @@ def test_one_extra_read_and_none_before_it_is_due(mx: Scenario) -> None:
         assert not any(host.asked[before + int(DAY / SELDOM) :])
 
 
-def test_many_waiting_removals_of_a_large_list_share_one_look(mx: Scenario) -> None:
-    """40 of 20,000 that left in four runs: four looks, each when the first of them falls due, and none between."""
+@pytest.mark.parametrize(
+    "count", [20_000, pytest.param(1_000_000, marks=[pytest.mark.proof, pytest.mark.timeout(3600)])]
+)
+def test_many_waiting_removals_of_a_large_list_share_one_look(
+    mx: Scenario, count: int, record_property: Callable[[str, object], None]
+) -> None:
+    """40 that left in four runs: four looks, each when the first of them falls due, and none between."""
     with ScriptedHTTP() as server:
         host = Host(server)
         mx.sources = {"corp": host.config(confirm_after="0s")}
-        everybody = sorted(f"user{number:05}@example.com" for number in range(20_000))
+        everybody = [f"user{number:07}@example.com" for number in range(count)]
         host.put(listed(everybody))
         mx.sync_unchecked(0)
         for gone in (10, 20, 30, 40):
@@ -160,7 +165,9 @@ def test_many_waiting_removals_of_a_large_list_share_one_look(mx: Scenario) -> N
         runs(mx, 2 * HOUR, EVERY)
         assert mx.published() == set(everybody[40:])
         looks = [number for number, is_full in enumerate(host.asked[before:], 1) if is_full]
+        record_property("figures", f"40 of {count:,}: requests {len(host.asked) - before}, in full {len(looks)}")
         assert looks == [HOUR / EVERY - 3 + number for number in range(4)]
+        assert len(host.asked) - before == 2 * HOUR / EVERY
 
 
 @pytest.mark.parametrize("require_end", [True, False])

@@ -14,8 +14,8 @@ from syncagent.files import atomic, pipeline, sorted_lines
 from syncagent.state import snapshot
 from syncagent.sync import counting
 from syncagent.sync.counting import Lines, Selected
+from syncagent.sync.domain_counter import DomainCounter
 from syncagent.sync.missing import Kept, remembered
-from syncagent.sync.removals import DomainCounter
 from syncagent.sync.scope import Scope
 
 if TYPE_CHECKING:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from typing import TYPE_CHECKING
 
-from syncagent.files import atomic
+from syncagent.errors import DamagedError
+from syncagent.files import atomic, sorted_lines
 from syncagent.files.search import SnapshotIndex
 from syncagent.sync.missing import LEAST_ENTRIES, Kept, parent_of
 
@@ -30,18 +33,21 @@ class Origins:
         self, last: Mapping[str, Path], answers: Sequence[Fetched], before: Finished | None, run_id: str
     ) -> None:
         """``last`` are the snapshots of the last finished run, ``before`` its record, by which an answer is new."""
-        self._index, self._run_id, self._looked_up = SnapshotIndex(last), run_id, 0
+        self._last, self._run_id, self._looked_up, self._open = last, run_id, 0, contextlib.ExitStack()
         self._changed = frozenset(answer.report.name for answer in answers if _is_new(answer, before))
         self._containers = frozenset(answer.report.name for answer in answers if answer.state.containers)
 
     def __enter__(self) -> Self:
         """Return the origins."""
-        self._index.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
         """Close the snapshots."""
-        self._index.__exit__(None, None, None)
+        self._open.close()
+
+    @functools.cached_property
+    def _index(self) -> SnapshotIndex:
+        return self._open.enter_context(SnapshotIndex(_whole(self._last)))
 
     def of(self, address: bytes, *, by_configuration: bool) -> Kept:
         """Return the record of a recipient that is missing for the first time.
@@ -57,6 +63,18 @@ class Origins:
         return Kept(said=",".join(said).encode(), answer=answer.encode(), label=label)
 
 
+def _whole(snapshots: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the snapshots without those that are missing or damaged, such as by hand.
+
+    Raises LedgerError if one cannot be read.
+    """
+    found = {}
+    for name, path in snapshots.items():
+        with contextlib.suppress(DamagedError):
+            found[name] = sorted_lines.verify(path).path
+    return found
+
+
 def _is_new(answer: Fetched, before: Finished | None) -> bool:
     """True if a source's answer is not that of the last finished run."""
     digest = answer.state.snapshot.digest if answer.state.snapshot else ""
@@ -68,15 +86,21 @@ def emptied(
 ) -> frozenset[bytes]:
     """Return the containers among ``parents`` that have no entry any more, and had at least three.
 
-    ``last`` are the snapshots of the last finished run. Those in ``large`` need not have had any entry then.
+    ``last`` are the snapshots of the last finished run. Those in ``large`` need not have had any entry then; none need
+    where such a snapshot is missing or damaged, since it is unknown what they had.
     """
     sources = [answer for answer in answers if answer.state.containers and answer.snapshot]
     if not parents or not sources:
         return frozenset()
     now = [answer.snapshot for answer in sources if answer.snapshot]
     gone = frozenset(parents) - _with_entries(now, parents, 1)
-    before = [last[answer.report.name] for answer in sources if answer.report.name in last]
-    return gone & (frozenset(large) | _with_entries(before, gone, LEAST_ENTRIES))
+    if not gone:
+        return gone
+    before = {answer.report.name: last[answer.report.name] for answer in sources if answer.report.name in last}
+    whole = _whole(before)
+    if whole.keys() != before.keys():
+        return gone
+    return gone & (frozenset(large) | _with_entries([*whole.values()], gone, LEAST_ENTRIES))
 
 
 def _with_entries(snapshots: Sequence[Path], parents: Collection[bytes], least: int) -> frozenset[bytes]:

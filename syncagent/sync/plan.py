@@ -11,11 +11,12 @@ from msgspec.structs import replace
 from syncagent.files.search import SnapshotIndex
 from syncagent.model import SAMPLE, Plan
 from syncagent.state import looks
-from syncagent.sync import conditions, counting, fetch, guard, holds, origins, rejected, removals, state_new
+from syncagent.sync import conditions, counting, fetch, guard, holds, losses, origins, rejected, removals, state_new
 from syncagent.sync.confirm import Going
 from syncagent.sync.diff import head
+from syncagent.sync.losses import Tripped
 from syncagent.sync.missing import RemovalPolicy
-from syncagent.sync.removals import RemovalDecider, Tripped
+from syncagent.sync.removals import RemovalDecider
 from syncagent.sync.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from syncagent.sync.confirm import Asked, Withheld
     from syncagent.sync.diff import Diff
     from syncagent.sync.fetch import Fetched
+    from syncagent.sync.losses import Losses
     from syncagent.sync.relay_domains import Domains
-    from syncagent.sync.removals import Losses
     from syncagent.sync.run import Run
 
 
@@ -102,7 +103,7 @@ def evaluate(run: Run, state: State, answers: Sequence[Fetched], domains: Domain
     window = state.window(run.now - limits.removed_window)
     counts = partial(diff.counter.counts, names, scope.wanted, window)
     emptied = origins.emptied(state.last_snapshots, answers, diff.counter.parents, diff.counter.large_parents)
-    judged = removals.losses(diff.counter, counts, limits, diff.policy.holds, emptied)
+    judged = losses.evaluate(diff.counter, counts, limits, diff.policy.holds, emptied)
     held = _held_catch_alls(diff)
     plan = Plan(
         domains=removals.before_removals(judged.counts),

@@ -4,283 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from syncagent.model import LOSSES, Counts, DomainChange, Plan, Reason
+from syncagent.model import DomainChange, Plan, Reason
 from syncagent.state.looks import AGAIN
-from syncagent.sync import guard
 from syncagent.sync.holds import ANSWER, CONTAINER, LOSS, WAITING, HoldBook
-from syncagent.sync.missing import GRACE, HOLD, LEAST_ENTRIES
+from syncagent.sync.losses import of_hold
+from syncagent.sync.missing import GRACE, HOLD
 from syncagent.sync.waiting import WaitBook, Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from syncagent.config.tables import Limits
-    from syncagent.model import Hold
+    from syncagent.model import Counts
     from syncagent.sync.conditions import Condition
     from syncagent.sync.confirm import Withheld
+    from syncagent.sync.losses import Losses, Tripped
     from syncagent.sync.missing import Kept, Missing
-
-_MOST_PARENTS = 10_000
-_TRIPS = frozenset({"percent", "whole-percent", "max", "container"})
-"""Kinds of losses by which everything that the same answer lacks is held."""
-
-
-@dataclass
-class Captured:
-    """The members of a recorded hold that captures them: their number, their catch-alls, and their containers."""
-
-    hold: Hold
-    count: int = 0
-    catch_alls: tuple[str, ...] = ()
-    parents: set[bytes] = field(default_factory=set)
-
-
-class DomainCounter:
-    """Counter of missing and added recipients by domain, for the guard."""
-
-    def __init__(self) -> None:
-        """Start with all counts at 0."""
-        self.added: Counter[str] = Counter()
-        self.missing: Counter[str] = Counter()
-        self.approved: Counter[str] = Counter()
-        self.older: Counter[str] = Counter()
-        self.catch_alls: dict[str, tuple[str, ...]] = {}
-        self.unconfigured: set[str] = set()
-        self.captured: dict[str, Captured] = {}
-        self.answers: dict[str, set[tuple[str, str]]] = {}
-        """Source and run of the answers that first lacked recipients that no hold captures, by domain."""
-        self.of_parents: dict[bytes, set[tuple[str, tuple[str, str]]]] = {}
-        """Domains and answers of the recipients that no hold captures, by the container of their entries."""
-        self.parents_held: set[bytes] = set()
-        """The containers whose recipients are held for it already, by an open or a frozen hold."""
-        self._entries: dict[bytes, set[bytes]] = {}
-        """Labels of missing entries by container, at most LEAST_ENTRIES of each."""
-
-    def count(self, missing: Missing) -> None:
-        """Count a missing recipient."""
-        self.missing[missing.group] += 1
-        self.approved[missing.group] += missing.approved
-        if not missing.configured:
-            self.unconfigured.add(missing.group)
-        if missing.hold and missing.hold.kind == "container" and len(self.parents_held) < _MOST_PARENTS:
-            self.parents_held |= {missing.kept.parent} - {b""}
-        if missing.is_frozen and missing.hold:
-            self._count_captured(missing, self.captured.setdefault(missing.hold.identity, Captured(missing.hold)))
-        elif not missing.approved:
-            self._count_free(missing)
-        if not missing.approved and missing.kept.parent:
-            self._count_entry(missing.kept.parent, missing.kept.label)
-
-    def _count_entry(self, parent: bytes, label: bytes) -> None:
-        if parent in self._entries or len(self._entries) < _MOST_PARENTS:
-            labels = self._entries.setdefault(parent, set())
-            if len(labels) < LEAST_ENTRIES:
-                labels.add(label)
-
-    def _count_captured(self, missing: Missing, captured: Captured) -> None:
-        captured.count += 1
-        if missing.address.startswith(b"@"):
-            captured.catch_alls = (*captured.catch_alls, missing.address.decode())
-        if len(captured.parents) < _MOST_PARENTS and missing.kept.parent:
-            captured.parents.add(missing.kept.parent)
-
-    def _count_free(self, missing: Missing) -> None:
-        self.older[missing.group] += missing.kept.is_older
-        if missing.address.startswith(b"@"):
-            self.catch_alls[missing.group] = (*self.catch_alls.get(missing.group, ()), missing.address.decode())
-        answers, parent = missing.kept.answers, missing.kept.parent
-        if parent and (parent in self.of_parents or len(self.of_parents) < _MOST_PARENTS):
-            self.of_parents.setdefault(parent, set()).update((missing.group, answer) for answer in answers)
-        if answers:
-            self.answers.setdefault(missing.group, set()).update(answers)
-
-    @property
-    def parents(self) -> set[bytes]:
-        """The containers of the entries of missing recipients."""
-        return self.of_parents.keys() | {parent for one in self.captured.values() for parent in one.parents}
-
-    @property
-    def large_parents(self) -> set[bytes]:
-        """The containers that are held already, or of which at least LEAST_ENTRIES entries are missing."""
-        return self.parents_held | {parent for parent, labels in self._entries.items() if len(labels) >= LEAST_ENTRIES}
-
-    def counts(
-        self,
-        relay_domains: Iterable[str],
-        wanted: Mapping[str, int],
-        window: Mapping[str, tuple[int, int]],
-        alive: Collection[str],
-    ) -> list[Counts]:
-        """Return the counts of every relay domain, and of every other domain with missing recipients.
-
-        ``wanted`` has the numbers of wanted recipients, ``window`` those added and removed since the window's start,
-        ``alive`` are the identities of the holds that still capture their members.
-        """
-        frozen, catch_alls = Counter[str](), dict(self.catch_alls)
-        for key, one in self.captured.items():
-            domain = one.hold.domain
-            if key in alive:
-                frozen[domain] += one.count
-            elif one.catch_alls:
-                catch_alls[domain] = (*catch_alls.get(domain, ()), *one.catch_alls)
-        return [
-            self._counts(
-                domain,
-                wanted.get(domain, 0),
-                window.get(domain, (0, 0)),
-                frozen[domain],
-                catch_alls.get(domain, ()),
-            )
-            for domain in sorted({*map(str, relay_domains), *self.missing})
-        ]
-
-    def _counts(
-        self, domain: str, wanted: int, window: tuple[int, int], frozen: int, catch_alls: tuple[str, ...]
-    ) -> Counts:
-        grown, removed = window
-        before = wanted - self.added[domain] + self.missing[domain]
-        return Counts(
-            domain=domain,
-            configured=domain not in self.unconfigured,
-            wanted=wanted,
-            added=self.added[domain],
-            missing=self.missing[domain],
-            approved=self.approved[domain],
-            frozen=frozen,
-            older=self.older[domain],
-            catch_alls_missing=catch_alls,
-            window_start=max(before - self.approved[domain] - frozen - grown + removed, 0),
-            window_removed=removed,
-        )
-
-
-@dataclass(frozen=True)
-class Losses:
-    """What the guard holds in a run.
-
-    ``domains``: the losses that are too large, by domain. ``captured``: the recorded holds that still capture their
-    members, by identity, with their reasons. ``counts`` are those by which this was decided. ``emptied`` are the
-    containers whose recipients are held.
-    """
-
-    counts: Sequence[Counts]
-    domains: Mapping[str, tuple[Reason, ...]]
-    captured: Mapping[str, tuple[Reason, ...]]
-    emptied: frozenset[bytes] = frozenset()
-
-
-def losses(
-    counter: DomainCounter,
-    counts: Callable[[Collection[str]], list[Counts]],
-    limits: Limits,
-    standing: Mapping[str, Hold],
-    emptied: frozenset[bytes],
-) -> Losses:
-    """Return what the guard holds.
-
-    ``counts`` returns the counts, given the identities of the holds that still capture their members. ``standing`` are
-    the recorded holds by identity, ``emptied`` the containers that have no entry any more.
-    """
-    captured: dict[str, tuple[Reason, ...]] = {key: one.hold.reasons for key, one in counter.captured.items()}
-    while True:
-        found = counts(captured)
-        judged = Losses(found, guard.evaluate(found, limits), captured, emptied)
-        still = _still(counter, judged, limits, standing)
-        if still.keys() == captured.keys():
-            return dataclasses.replace(judged, captured=still)
-        captured = still
-
-
-def _still(
-    counter: DomainCounter, judged: Losses, limits: Limits, standing: Mapping[str, Hold]
-) -> dict[str, tuple[Reason, ...]]:
-    """Return the holds that still capture their members, with their reasons."""
-    members = {key: counter.captured[key] for key in judged.captured}
-    counts = {one.domain: one for one in judged.counts}
-    alone = {key: guard.alone(counts[one.hold.domain], one.count, one.catch_alls) for key, one in members.items()}
-    whole = guard.of_whole(_together(judged.counts, members, alone), limits)
-    reasons = {
-        key: _reasons(one.hold, alone[key], one.parents & judged.emptied, limits, whole)
-        for key, one in members.items()
-        if not one.hold.main
-    }
-    alive = {key: why for key, why in reasons.items() if why}
-    mains = {hold.identity for hold in standing.values() if _is_open_and_true(hold, judged)} | alive.keys()
-    return alive | {key: _losses_of(one.hold) for key, one in members.items() if one.hold.main in mains}
-
-
-def _losses_of(hold: Hold) -> tuple[Reason, ...]:
-    """Return the reasons of a recorded hold without its conditions, which each run finds anew."""
-    return tuple(reason for reason in hold.reasons if reason.kind in LOSSES)
-
-
-def _reasons(
-    hold: Hold, alone: Counts, emptied: Collection[bytes], limits: Limits, whole: tuple[Reason, ...]
-) -> tuple[Reason, ...]:
-    """Return the reasons for which a hold still captures its members; empty if there are none."""
-    kinds = {reason.kind for reason in hold.reasons}
-    own = guard.of_domain(alone, limits)
-    more = whole if any(map(_is_of_whole, hold.reasons)) else ()
-    container = tuple(reason for reason in hold.reasons if reason.kind == "container") if emptied else ()
-    reasons = (*own, *more, *container)
-    return tuple(reason for reason in reasons if reason.kind in kinds) or reasons
-
-
-def _is_of_whole(reason: Reason) -> bool:
-    """True if the loss of the whole map is the reason."""
-    return reason.kind == "whole-percent" or (reason.kind == "max" and not reason.subjects)
-
-
-def _together(counts: Sequence[Counts], members: Mapping[str, Captured], alone: Mapping[str, Counts]) -> list[Counts]:
-    """Return the counts as if what is held for the loss of the whole map would go now, and nothing else."""
-    held = Counter[str]()
-    for key, one in members.items():
-        if any(map(_is_of_whole, one.hold.reasons)):
-            held[one.hold.domain] += alone[key].missing
-    return [guard.alone(one, held[one.domain], ()) for one in counts]
-
-
-def _is_open_and_true(hold: Hold, judged: Losses) -> bool:
-    """True if an open hold goes on in this run, as far as that can be known before its recipients are decided."""
-    if hold.is_frozen:
-        return False
-    return bool(judged.emptied) if hold.kind == "container" else hold.domain in judged.domains
-
-
-@dataclass(frozen=True)
-class Tripped:
-    """The answers by which a domain or a container lost too much, with the identity of its hold, and its name."""
-
-    answers: Mapping[tuple[str, str], tuple[str, str]]
-
-    @classmethod
-    def by(cls, counter: DomainCounter, judged: Losses, limits: Limits, book: HoldBook, run_id: str) -> Tripped:
-        """Return the answers of this run that tripped a limit."""
-        stakes = {one.domain: one.stake for one in judged.counts}
-        found: dict[tuple[str, str], tuple[str, str]] = {}
-        for domain, reasons in judged.domains.items():
-            if _trips(reasons, stakes[domain], limits.of(domain)[1]):
-                main = book.identity(domain, LOSS), domain
-                found.update({answer: main for answer in counter.answers.get(domain, ()) if answer[1] == run_id})
-        for parent in judged.emptied & counter.of_parents.keys():
-            for domain, answer in sorted(counter.of_parents[parent]):
-                if answer[1] == run_id:
-                    found.setdefault(answer, (book.identity(domain, CONTAINER), domain))
-        return cls(found)
-
-    def main(self, kept: Kept) -> tuple[str, str]:
-        """Return identity and domain of the hold that comes with the answer that first lacked a recipient, or ""."""
-        return next((self.answers[answer] for answer in kept.answers if answer in self.answers), ("", ""))
-
-
-def _trips(reasons: Iterable[Reason], stake: int, floor: int) -> bool:
-    """True if a domain lost so much that everything else that the same answer lacks is doubtful."""
-    return any(reason.kind in _TRIPS or (reason.kind == "emptied" and stake > floor) for reason in reasons)
 
 
 class RemovalDecider:
@@ -336,7 +78,7 @@ class RemovalDecider:
         if missing.hold and missing.hold.identity in judged.captured:
             return book.keep(missing, [*judged.captured[missing.hold.identity], *conditions])
         if missing.hold and missing.approved:
-            return book.keep(missing, [*_losses_of(missing.hold), *conditions])
+            return book.keep(missing, [*of_hold(missing.hold), *conditions])
         if missing.group in judged.domains:
             return book.join(missing, LOSS, [*judged.domains[missing.group], *conditions])
         if parent and parent in judged.emptied:

@@ -55,8 +55,8 @@ def directory() -> Iterator[Slapd]:
 @pytest.fixture
 def slapd(directory: Slapd) -> Iterator[Slapd]:
     """That directory, put right again after the test."""
-    yield directory
-    directory.restart(config="")
+    with directory.lent() as server:
+        yield server
     directory.modify(FIRST, sn="s0")
 
 

@@ -9,12 +9,14 @@ from msgspec.structs import replace
 
 from syncagent.config.tables import Limits
 from syncagent.model import Hold
-from syncagent.sync import approvals
+from syncagent.sync import approvals, losses
 from syncagent.sync.conditions import Condition
+from syncagent.sync.domain_counter import DomainCounter
 from syncagent.sync.guard import set_id
 from syncagent.sync.holds import HoldBook
+from syncagent.sync.losses import Tripped
 from syncagent.sync.missing import HOLD, Kept, RemovalPolicy
-from syncagent.sync.removals import DomainCounter, RemovalDecider, Tripped, losses
+from syncagent.sync.removals import RemovalDecider
 from syncagent.sync.waiting import Waiting
 
 START = 1_900_000_000.0
@@ -86,7 +88,7 @@ class PureRuns:
             counter.count(one)
         domains = sorted(set(map(domain_of, wanted | self.published)))
         wanted_of = Counter(map(domain_of, wanted))
-        judged = losses(
+        judged = losses.evaluate(
             counter,
             lambda alive: counter.counts(domains, wanted_of, self._window(), alive),
             self.limits,

@@ -1,5 +1,6 @@
 """A real OpenLDAP server of the test's own, on loopback, that leaves the system's alone."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -9,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM, Signals
-from typing import Any, TypedDict, Unpack
+from typing import Any, Self, TypedDict, Unpack
 
 from tests.support.authority import Authority
 from tests.support.need import need, need_program
@@ -240,6 +241,15 @@ class Slapd(Service):
         self._settings |= changes
         self._configure()
         self.start()
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[Self]:
+        """Start it for a test, unless it runs; afterwards put its configuration right again, if the test changed it."""
+        configured = self._config_path.read_text("utf-8")
+        self.start()
+        yield self
+        if self._config_path.read_text("utf-8") != configured:
+            self.restart(config="")
 
     def add(self, dn: str, **attributes: Values) -> None:
         """Add an entry, a person who may have proxyAddresses if no objectClass is given."""

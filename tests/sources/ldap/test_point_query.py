@@ -35,11 +35,8 @@ def directory() -> Iterator[Slapd]:
 @pytest.fixture
 def slapd(directory: Slapd) -> Iterator[Slapd]:
     """That directory, put right again after the test."""
-    configured = (directory.directory / "slapd.conf").read_text("utf-8")
-    directory.start()
-    yield directory
-    if (directory.directory / "slapd.conf").read_text("utf-8") != configured:
-        directory.restart(config="")
+    with directory.lent() as server:
+        yield server
 
 
 @pytest.fixture
