@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from syncagent.model import SyncResult
 from tests.scenario import HOUR, START, Scenario, people
 
 HELD = 65
+DAY = 24 * HOUR
 
 
 @pytest.fixture(name="mx")
@@ -125,3 +127,103 @@ def test_nothing_is_held(tmp_path: Path) -> None:
     assert mx.say("held").stdout == "nothing is held\n"
     mx.sync()
     assert (mx.say("held").stdout, listed(mx)) == ("nothing is held\n", [])
+
+
+# --- exceptions from an approval
+
+
+KEPT = ("user041@example.com", "user077@example.com")
+
+
+def excepting(mx: Scenario, *addresses: str, code: int = HELD) -> SyncResult:
+    """Approve what is held, but for these recipients."""
+    (hold,) = (one for one in listed(mx) if one["kind"] != "same-answer")
+    words = [word for address in addresses for word in ("--except", address)]
+    return mx.approve(hold["id"], *words, code=code)
+
+
+def test_some_are_excepted(mx: Scenario) -> None:
+    """They stay held under an ID of their own, which nothing but a person or the source ends."""
+    (before,) = listed(mx)
+    result = excepting(mx, *KEPT)
+    left = people(40) | people(10, "example.org") | set(KEPT)
+    assert mx.published() == left
+    (hold,) = result.plan.holds
+    assert hold.id != before["id"]
+    assert (hold.count, hold.kind, hold.collecting) == (2, "excepted", False)
+    (shown,) = listed(mx)
+    assert [entry["entry"] for entry in shown["entries"]] == list(KEPT)
+    assert shown["reasons"] == [f"a person excepted it from the approval of {before['id']}"]
+    for _ in range(3):
+        mx.wait(11 * DAY)
+        mx.sync(code=HELD)
+        assert mx.published() == left
+        assert [one["id"] for one in listed(mx)] == [hold.id]
+    mx.approve(hold.id)
+    assert mx.published() == left - set(KEPT)
+
+
+def test_an_excepted_one_that_the_source_lists_again(mx: Scenario) -> None:
+    """It leaves its hold; the other stays under the same ID."""
+    result = excepting(mx, *KEPT)
+    mx.write("corp", people(40) | {KEPT[0]})
+    mx.wait(HOUR)
+    assert [hold.id for hold in mx.sync(code=HELD).plan.holds] == [hold.id for hold in result.plan.holds]
+    mx.write("corp", people(40) | set(KEPT))
+    mx.wait(HOUR)
+    assert mx.sync().plan.holds == ()
+
+
+def test_other_removals_go_on(mx: Scenario) -> None:
+    """What is excepted counts neither as lost nor for the size of its domain."""
+    excepting(mx, *KEPT)
+    mx.wait(2 * DAY)
+    mx.write("corp", people(39))
+    mx.sync(code=HELD)
+    assert mx.published() == people(39) | people(10, "example.org") | set(KEPT)
+
+
+def test_an_exception_outlives_a_run_that_cannot_publish(mx: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The approval stands, and with it the exception: the next run removes the others alone."""
+    mx.own_postmap()
+    monkeypatch.setenv("PATH", mx._env["PATH"])
+    mx.postmap_fails.touch()
+    (hold,) = listed(mx)
+    mx.approve_unchecked(hold["id"], 73, *(word for address in KEPT for word in ("--except", address)))
+    mx.postmap_fails.unlink()
+    mx.wait(60)
+    mx.sync(code=HELD)
+    assert mx.published() == people(40) | people(10, "example.org") | set(KEPT)
+
+
+@pytest.mark.parametrize("address", ["user001@example.com", "nobody@example.com", "not an address"])
+def test_what_is_not_held_cannot_be_excepted(mx: Scenario, address: str) -> None:
+    """It is a wrong command line, and nothing is approved."""
+    (hold,) = listed(mx)
+    text = mx.say("approve", hold["id"], "--except", address, code=64).stderr
+    assert "is not held under" in text or "has no @" in text
+    assert mx.sync(code=HELD).plan.holds[0].id == hold["id"]
+    assert mx.published() == people(100) | people(10, "example.org")
+
+
+def test_everybody_is_excepted(mx: Scenario) -> None:
+    """Then nobody goes."""
+    gone = sorted(people(100) - people(40))
+    (hold,) = excepting(mx, *gone).plan.holds
+    assert (hold.count, hold.kind) == (60, "excepted")
+    assert mx.published() == people(100) | people(10, "example.org")
+
+
+def test_of_another_domain_in_the_same_answer(tmp_path: Path) -> None:
+    """What is held with the answer of a domain can be excepted as well."""
+    mx = Scenario(tmp_path, relay_domains=["example.com", "example.org"])
+    mx.set_clock(START)
+    mx.write("corp", people(100) | people(100, "example.org"))
+    mx.sync()
+    mx.wait(HOUR)
+    mx.write("corp", people(40) | people(98, "example.org"))
+    mx.sync(code=HELD)
+    excepting(mx, "user099@example.org")
+    assert mx.published() == people(40) | people(98, "example.org") | {"user099@example.org"}
+    (hold,) = listed(mx)
+    assert (hold["domain"], hold["kind"]) == ("example.org", "excepted")

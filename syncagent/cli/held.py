@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from syncagent.errors import DamagedError, LedgerError, UnknownHoldError
-from syncagent.files import pipeline, sorted_lines
 from syncagent.model import DOMAIN_HOLD, Refusal
 from syncagent.state import messages, rejects
 from syncagent.state.database import ledger_errors, reading
@@ -74,9 +73,18 @@ def held(config: Config, filters: Filters, most: int | None = None) -> list[Held
 
     Raises LedgerError if the state cannot be read, UnknownHoldError if no hold has an ID of the filters.
     """
-    with reading(config.state.directory) as ledger, ledger_errors(config.state.directory):
+    with reading(config.state.directory) as ledger, ledger_errors(config.state.directory), _whole():
         found = [_set(config, ledger, one, filters, most) for one in _wanted(ledger.holds, filters.ids)]
     return [one for one in found if one.count or not (filters.domains or filters.sources)]
+
+
+@contextlib.contextmanager
+def _whole() -> Iterator[None]:
+    """Convert a DamagedError of the block to LedgerError."""
+    try:
+        yield
+    except DamagedError as error:
+        raise LedgerError(f"what is held cannot be read: {error}: run 'syncagent sync'") from None
 
 
 def by_key(holds: Collection[Hold], key: str) -> Hold | None:
@@ -140,25 +148,12 @@ def _entries(config: Config, ledger: Ledger, hold: Hold, version: int) -> Iterat
 
 def _recipients(ledger: Ledger, hold: Hold, version: int) -> Iterator[HeldEntry]:
     holds = ledger.holds.values()
-    for line in _kept_lines(ledger):
+    for line in ledger.kept_lines():
         address, *fields = line.split(b"\t")
         kept = Kept.parse(fields)
         is_of = kept.why.startswith(HOLD) and by_key(holds, kept.why.removeprefix(HOLD).decode()) == hold
         if is_of and (hold.main or hold.is_of_all or kept.joined <= version):
             yield HeldEntry(address.decode(), float(kept.since), kept.sources, unescape(kept.label.decode()))
-
-
-def _kept_lines(ledger: Ledger) -> Iterator[bytes]:
-    """Yield the lines of the list of kept recipients. Raises LedgerError if it is damaged."""
-    if ledger.finished is None:
-        return
-    kept = ledger.finished.kept
-    try:
-        listed = sorted_lines.verify(ledger.lists / kept.name, kept.digest)
-    except DamagedError as error:
-        raise LedgerError(f"{ledger.lists / kept.name} is damaged ({error}): run 'syncagent sync'") from None
-    for chunk in pipeline.whole_lines(sorted_lines.chunks_of(listed)):
-        yield from chunk.splitlines()
 
 
 def _rejected(config: Config, ledger: Ledger, hold: Hold) -> Iterator[HeldEntry]:

@@ -20,6 +20,7 @@ from syncagent.cli.options import (
     Verb,
     Verbs,
     VerbWithAddress,
+    canonical,
     complete_domains,
     complete_holds,
     complete_recipes,
@@ -246,10 +247,26 @@ def held(
     is_flag=True,
     help="Let an approved relay domain leave at once, without the time (postfix.doubt_removed) with 450.",
 )
+@click.option(
+    "--except",
+    "excepted",
+    metavar="ADDRESS",
+    multiple=True,
+    callback=canonical,
+    help="Keep this recipient held, under an ID of its own that only a person ends. May be repeated.",
+)
 @JSON
 @LOCK
 @click.pass_obj
-def approve(config_file: Path, ids: tuple[str, ...], lock_timeout: float, *, leave_now: bool, as_json: bool) -> int:
+def approve(  # noqa: PLR0913 - the options of the verb
+    config_file: Path,
+    ids: tuple[str, ...],
+    excepted: tuple[str, ...],
+    lock_timeout: float,
+    *,
+    leave_now: bool,
+    as_json: bool,
+) -> int:
     """Approve held removals, then run a sync.
 
     Each ID is that of a hold, as shown by plan and sync. What was held under that ID and is still missing is removed;
@@ -261,7 +278,8 @@ def approve(config_file: Path, ids: tuple[str, ...], lock_timeout: float, *, lea
     """
     from syncagent.sync.run import Options
 
-    return _run(config_file, Options(approve=ids, lock_timeout=lock_timeout, leave_now=leave_now), as_json=as_json)
+    options = Options(approve=ids, excepted=excepted, lock_timeout=lock_timeout, leave_now=leave_now)
+    return _run(config_file, options, as_json=as_json)
 
 
 @command.command()

@@ -216,6 +216,7 @@ _REASONS: dict[ReasonKind, Callable[[Reason], str]] = {
     "max": _max,
     "container": _container,
     "same-answer": _same_answer,
+    "excepted": lambda reason: f"a person excepted it from the approval of {reason.subjects[0]}",
     "source-outdated": lambda reason: f"waiting for newer data of source {', '.join(reason.subjects)}",
     "state-new": lambda _: "the state was lost, or restored from a copy",
     "clock": lambda _: "the clock of this host is wrong",
@@ -282,6 +283,9 @@ def refusal(refused: Refusal) -> str:
     if refused.first:
         text = f"{refused.hold_id} cannot be approved before {refused.first.id}, {held(refused.first)}"
         return f"{text}: approve that first, or both at once; nothing is approved"
+    if refused.kind == "not-held":
+        text = f"{refused.address} is not held under {refused.hold_id}, and cannot be excepted"
+        return f"{text} (see syncagent held); nothing is approved"
     if refused.reject:
         return _names_recipient(refused, refused.reject)
     return f"{refused.hold_id} cannot be approved: {with_text(refused.reason).text if refused.reason else 'final'}"
