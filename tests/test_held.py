@@ -227,3 +227,52 @@ def test_of_another_domain_in_the_same_answer(tmp_path: Path) -> None:
     assert mx.published() == people(40) | people(98, "example.org") | {"user099@example.org"}
     (hold,) = listed(mx)
     assert (hold["domain"], hold["kind"]) == ("example.org", "excepted")
+
+
+# --- the decision of another host
+
+
+def test_a_set_of_another_host(tmp_path: Path) -> None:
+    """What was exported there and edited goes here; what is held with it stays, and what is not held is told."""
+    mx = Scenario(tmp_path)
+    for count in (100, 40):
+        mx.write("corp", people(count))
+        mx.sync(code=None)
+    file = tmp_path / "held.txt"
+    assert mx.say("held", "--export", str(file)).stdout == ""
+    lines = file.read_text("utf-8").splitlines()
+    (hold,) = listed(mx)
+    assert lines == [f"# {hold['id']}: 60 removals of example.com", *(one["entry"] for one in hold["entries"])]
+    kept = [line for line in lines if line not in KEPT]
+    file.write_text("".join(f"{line}\n" for line in [*kept, "User001@Example.com", "gone@example.net"]), "utf-8")
+    done = mx.say("approve", "--set", str(file), code=HELD)
+    told = [line for line in done.stderr.splitlines() if "is not held here" in line]
+    assert told == [
+        "syncagent: gone@example.net is not held here by itself",
+        "syncagent: user001@example.com is not held here by itself",
+    ]
+    assert mx.published() == people(40) | set(KEPT)
+    assert [entry["entry"] for entry in listed(mx)[0]["entries"]] == list(KEPT)
+
+
+def test_no_file_is_overwritten(mx: Scenario, tmp_path: Path) -> None:
+    """Nor is one approved that cannot be read."""
+    file = tmp_path / "there"
+    file.write_text("mine\n", "utf-8")
+    assert "there" in mx.say("held", "--export", str(file), code=64).stderr
+    assert f"{file}, line 1: mine has no @" in mx.say("approve", "--set", str(file), code=64).stderr
+    assert "No such file" in mx.say("approve", "--set", str(tmp_path / "none"), code=64).stderr
+    file.write_text("# nothing\n", "utf-8")
+    assert "nothing is approved" in mx.say("approve", "--set", str(file), code=64).stderr
+    assert "name the IDs" in mx.say("approve", code=64).stderr
+
+
+def test_a_set_does_not_end_the_hold_of_every_removal(mx: Scenario, tmp_path: Path) -> None:
+    """After the state was lost a list of names is no approval of every removal."""
+    mx.lose_ledger()
+    mx.sync(code=HELD)
+    file = tmp_path / "held.txt"
+    mx.say("held", "--export", str(file))
+    done = mx.say("approve", "--set", str(file), code=None)
+    assert "*" in {one["domain"] for one in listed(mx)}, done
+    assert mx.published() == people(100) | people(10, "example.org")

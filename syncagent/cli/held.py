@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from syncagent.errors import DamagedError, LedgerError, UnknownHoldError
-from syncagent.model import DOMAIN_HOLD, Refusal
+from syncagent import addresses
+from syncagent.errors import DamagedError, HeldSetError, LedgerError, UnknownHoldError, printable
+from syncagent.files import atomic
+from syncagent.model import ALL_DOMAINS, DOMAIN_HOLD, REJECTED_HOLD, Refusal
 from syncagent.state import messages, rejects
 from syncagent.state.database import ledger_errors, reading
 from syncagent.state.fields import unescape
@@ -19,6 +21,7 @@ from syncagent.sync.missing import HOLD, Kept
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
+    from pathlib import Path
 
     from syncagent.config.tables import Config
     from syncagent.model import Hold
@@ -55,6 +58,8 @@ class HeldSet(Struct, frozen=True):
     since: float
     reasons: tuple[str, ...]
     approve: str
+    main: str
+    """The ID by which it is approved: its own, or that of the hold with which it is approved."""
     collecting: bool
     count: int
     entries: tuple[HeldEntry, ...]
@@ -76,6 +81,64 @@ def held(config: Config, filters: Filters, most: int | None = None) -> list[Held
     with reading(config.state.directory) as ledger, ledger_errors(config.state.directory), _whole():
         found = [_set(config, ledger, one, filters, most) for one in _wanted(ledger.holds, filters.ids)]
     return [one for one in found if one.count or not (filters.domains or filters.sources)]
+
+
+def export(sets: Sequence[HeldSet]) -> Iterator[str]:
+    """Yield the lines of an export: a comment for each hold, and below it the recipients that it holds."""
+    for one in sets:
+        if _is_of_recipients(one):
+            yield f"# {one.id}: {one.subject}"
+            yield from (entry.entry for entry in one.entries)
+
+
+class Chosen(Struct, frozen=True):
+    """What an approval by an export comes to: the IDs to approve, the recipients to except, and those not held here."""
+
+    ids: tuple[str, ...]
+    excepted: tuple[str, ...]
+    absent: tuple[str, ...]
+
+
+def choose(config: Config, wanted: Collection[str]) -> Chosen:
+    """Return which holds to approve, and what to except, so that of what is held exactly ``wanted`` goes.
+
+    ``wanted`` are canonical addresses. The hold of every removal is never chosen. Raises LedgerError if the state
+    cannot be read.
+    """
+    every = [one for one in held(config, Filters()) if _is_of_recipients(one) and one.domain != ALL_DOMAINS]
+    named = {one.id: {entry.entry for entry in one.entries} for one in every}
+    touched = {hold_id: names for hold_id, names in named.items() if names & set(wanted)}
+    mains = dict.fromkeys(one.main for one in every if one.id in touched)
+    concerned = [one for one in every if one.main in mains]
+    others = {entry.entry for one in concerned for entry in one.entries} - set(wanted)
+    absent = set(wanted) - {name for names in named.values() for name in names}
+    return Chosen(tuple(mains), tuple(sorted(others)), tuple(sorted(absent)))
+
+
+def _is_of_recipients(one: HeldSet) -> bool:
+    return not one.domain.startswith((DOMAIN_HOLD, REJECTED_HOLD))
+
+
+def read_set(path: Path) -> tuple[str, ...]:
+    """Return the addresses of an export, which may have been edited, in canonical form.
+
+    Raises HeldSetError if the file cannot be read, or has a line that is neither an address nor a comment.
+    """
+    try:
+        with atomic.open_foreign(path) as lines:
+            found = [_address(f"{path}, line {number}", line) for number, line in enumerate(lines, 1)]
+    except OSError as error:
+        raise HeldSetError(f"{path} cannot be read: {error.strerror or error}") from None
+    return tuple(dict.fromkeys(filter(None, found)))
+
+
+def _address(place: str, line: bytes) -> str:
+    """Return the canonical address of a line, "" if it is a comment or empty. Raises HeldSetError."""
+    text = line.decode(errors="backslashreplace").strip()
+    try:
+        return "" if text.startswith("#") or not text else addresses.canonical(text)
+    except addresses.UnusableError as error:
+        raise HeldSetError(f"{place}: {printable(text)} {error}") from None
 
 
 @contextlib.contextmanager
@@ -125,6 +188,7 @@ def _set(config: Config, ledger: Ledger, wanted: tuple[Hold, int], filters: Filt
         since=hold.since,
         reasons=tuple(messages.with_text(reason).text for reason in hold.reasons),
         approve=config.command("approve", main.id) if main.approvable and main.id else "",
+        main=main.id,
         collecting=hold.collecting,
         count=count,
         entries=tuple(entries),

@@ -7,7 +7,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import IO, TYPE_CHECKING, NoReturn
 
 import click
 from click.core import ParameterSource
@@ -28,7 +28,7 @@ from syncagent.cli.options import (
     server,
     typed,
 )
-from syncagent.errors import ExitCode, LayoutError, SyncagentError
+from syncagent.errors import ExitCode, LayoutError, SyncagentError, printable
 from syncagent.files import children, streams
 
 if TYPE_CHECKING:
@@ -203,13 +203,20 @@ def sync(config_file: Path, lock_timeout: float, *, accept_incomplete: bool, qui
 @click.option(
     "--source", "sources", metavar="NAME", multiple=True, help="Only what this source listed last. May be repeated."
 )
+@click.option(
+    "--export",
+    type=click.File("x", encoding="utf-8", lazy=False),
+    metavar="FILE",
+    help="Write the held recipients to a new file instead, for `approve --set` here or on another host.",
+)
 @JSON
 @click.pass_obj
-def held(
+def held(  # noqa: PLR0913 - the options of the verb
     config_file: Path,
     ids: tuple[str, ...],
     domains: tuple[Domain, ...],
     sources: tuple[str, ...],
+    export: IO[str] | None,
     *,
     as_json: bool,
 ) -> int:
@@ -231,16 +238,25 @@ def held(
     config = _load(config_file)
     privileges.become_least_owner(config)
     filters = holding.Filters(ids, tuple(map(str, domains)), sources)
-    found = holding.held(config, filters, None if ids or as_json else SAMPLE)
+    found = holding.held(config, filters, None if ids or as_json or export else SAMPLE)
+    if export:
+        export.writelines(f"{line}\n" for line in holding.export(found))
     if as_json:
         output.structure(found)
-    else:
+    elif not export:
         view.show(found)
     return ExitCode.OK
 
 
 @command.command()
-@click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=complete_holds)
+@click.argument("ids", metavar="[ID]...", nargs=-1, shell_complete=complete_holds)
+@click.option(
+    "--set",
+    "set_file",
+    type=FILE,
+    metavar="FILE",
+    help="Approve the recipients in a file, as `held --export` here or on another host wrote it, instead of IDs.",
+)
 @click.option(
     "--now",
     "leave_now",
@@ -261,6 +277,7 @@ def held(
 def approve(  # noqa: PLR0913 - the options of the verb
     config_file: Path,
     ids: tuple[str, ...],
+    set_file: Path | None,
     excepted: tuple[str, ...],
     lock_timeout: float,
     *,
@@ -269,15 +286,23 @@ def approve(  # noqa: PLR0913 - the options of the verb
 ) -> int:
     """Approve held removals, then run a sync.
 
-    Each ID is that of a hold, as shown by plan and sync. What was held under that ID and is still missing is removed;
-    later removals are judged anew by the limits. Approved rejected entries are not held again as long as they stay the
-    same. Holds of the kinds canary, empty-map, clock, counts and doubt cannot be approved.
+    Each ID is that of a hold, as shown by plan and sync; `syncagent held ID` lists what it is of. What was held under
+    that ID and is still missing is removed; later removals are judged anew by the limits. Approved rejected entries
+    are not held again as long as they stay the same. Nobody can approve holds of the kinds canary, empty-map, clock,
+    counts and doubt.
+
+    With --set, exactly the recipients in the file go, as far as they are held; what is held with them stays, as with
+    --except. So two backups that hold the same under different IDs need one decision.
 
     With postfix.doubt_map, a relay domain loses its recipients first. It leaves relay_domains after
     postfix.doubt_removed; until then they get 450.
     """
     from syncagent.sync.run import Options
 
+    if bool(ids) == bool(set_file):
+        raise click.UsageError("name the IDs of holds, or a file by --set")
+    if set_file:
+        ids, excepted = _chosen(_load(config_file), set_file, excepted)
     options = Options(approve=ids, excepted=excepted, lock_timeout=lock_timeout, leave_now=leave_now)
     return _run(config_file, options, as_json=as_json)
 
@@ -571,6 +596,25 @@ def _load(file: Path) -> Config:
         root.params["config_file"] != file or root.get_parameter_source("config_file") != ParameterSource.ENVIRONMENT
     )
     return config.load(file, named_by="" if is_given else "$SYNCAGENT_CONFIG")
+
+
+def _chosen(config: Config, set_file: Path, excepted: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the IDs to approve, and what to except, for a file of recipients. What of it is not held is told."""
+    from syncagent import privileges
+    from syncagent.cli import held as holding
+    from syncagent.cli import output
+    from syncagent.model import SAMPLE
+
+    wanted = [one for one in holding.read_set(set_file) if one not in excepted]
+    privileges.become_least_owner(config)
+    chosen = holding.choose(config, wanted)
+    for address in chosen.absent[:SAMPLE]:
+        output.say(f"{printable(address)} is not held here by itself")
+    if chosen.absent[SAMPLE:]:
+        output.say(f"... nor are {len(chosen.absent) - SAMPLE:,} more")
+    if not chosen.ids:
+        raise click.UsageError(f"nothing in {set_file} is held here: nothing is approved")
+    return chosen.ids, chosen.excepted
 
 
 def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = False) -> int:
