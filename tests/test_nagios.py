@@ -31,7 +31,7 @@ def _failing(mx: Scenario) -> None:
 
 def _stale(mx: Scenario) -> None:
     _failing(mx)
-    mx.schedule = {"max_age": "1s"}
+    mx.schedule = {"every": "1s", "max_age": "2s"}
     assert wait_until(lambda: mx.say("status", code=None).returncode == 75)
 
 
