@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -363,9 +364,42 @@ def test_it_is_visible_everywhere(one: Scenario) -> None:
     assert any(hold.id in step.get("command", "") for step in finding["remedies"])
     explained = one.say("explain", "new@example.com").stdout
     assert f"Line 11 of {one.file('corp')} has it, rejected because it has white space outside quotes" in explained
+    assert f"; held under {hold.id}" in explained
     one.say("approve", hold.id)
+    assert "; approved by a person" in one.say("explain", "new@example.com").stdout
     assert "1 rejected entry: 1 approved" in one.say("status").stdout
     assert "rejected-entries" in one.say("check", "--offline", code=None).stdout
+
+
+def _remedies(scenario: Scenario) -> list[dict[str, str]]:
+    """Return the remedies of `check` for rejected entries."""
+    checked = json.loads(scenario.say("check", "--offline", "--json", code=None).stdout)
+    (finding,) = [finding for finding in checked["findings"] if finding["check"] == "rejected-entries"]
+    remedies: list[dict[str, str]] = finding["remedies"]
+    return remedies
+
+
+def test_check_names_the_key_that_leaves_them_out(tmp_path: Path) -> None:
+    """Also before the first map, where no ID can be approved; what it says to write does it."""
+    scenario = Scenario(tmp_path)
+    scenario.sources["corp"]["ignore"] = ["dn: *"]
+    write(scenario, [*sorted(people(10)), "dn: CN=x", NEW, "it's [me]"])
+    scenario.sync_unchecked(HELD)
+    *_, step = _remedies(scenario)
+    assert (step["kind"], step["section"], step["when"]) == ("file", "sources.corp", "or, if they are no recipients,")
+    assert step["write"] == f"""ignore = ['dn: *', '{NEW}', "it's [[]me]"]"""
+    scenario.sources["corp"]["ignore"] = tomllib.loads(step["write"])["ignore"]
+    scenario.sync_unchecked(0)
+    assert scenario.published() == people(10)
+
+
+def test_check_names_the_key_where_the_entries_are_too_many(one: Scenario) -> None:
+    """Or where a pattern of one of them is not allowed; the ID can be approved."""
+    write(one, [*sorted(people(25)), *(f"new{number}@example.com # new" for number in range(21))])
+    hold = held(one.sync_unchecked(HELD))
+    _, approve, key = _remedies(one)
+    assert hold.id in approve["command"]
+    assert (key["kind"], key["text"]) == ("person", "match them by the key ignore of [sources.corp]")
 
 
 def test_the_agent_tells_of_it(one: Scenario) -> None:

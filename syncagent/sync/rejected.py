@@ -119,12 +119,13 @@ def refusal(
         text = text_of(reject)
         address = next(filter(is_published, addresses_in(text, domains)), "")
         if address or reject.cut:
-            return Refusal("names-recipient", hold.id, reject=reject, address=address, pattern=_pattern(text, reject))
+            return Refusal("names-recipient", hold.id, reject=reject, address=address, pattern=pattern(reject))
     return None
 
 
-def _pattern(text: str, reject: Reject) -> str:
-    """Return the pattern that matches an entry alone, "" if it matches an address."""
-    pattern = f"{literal(text)}{'*' if reject.cut else ''}"
+def pattern(reject: Reject) -> str:
+    """Return the pattern of the key ``ignore`` that matches an entry alone, "" if it matches an address."""
+    text = text_of(reject)
+    found = f"{literal(text)}{'*' if reject.cut else ''}"
     _, _, domain = text.rpartition("@")
-    return "" if domain and matched_address(pattern, (domain.casefold(),)) else pattern
+    return "" if domain and matched_address(found, (domain.casefold(),)) else found
