@@ -410,13 +410,12 @@ def test_the_agent_tells_of_it(one: Scenario) -> None:
     config.write_text(f'{config.read_text()}\n[metrics]\ntextfile = "{metrics}"\n')
     with Agent(config) as agent:
         agent.run_now()
-        (event,) = agent.events("rejected")
+        event, alarm = agent.wait("rejected"), agent.wait("needs a person")
         assert (event["source"], event["count"], len(event["entries"])) == ("corp", 9, 9)
         assert "new0@example.com # new" in event["entries"][0]
-        (alarm,) = agent.events("needs a person")
         assert (alarm["kind"], alarm["subject"]) == ("held", "rejected:corp rejected")
         agent.run_now()
-        assert len(agent.events("rejected")) == 1
+        assert (len(agent.events("rejected")), len(agent.events("needs a person"))) == (1, 1)
     assert 'syncagent_rejected_entries{source="corp"} 9.0' in metrics.read_text().splitlines()
 
 
