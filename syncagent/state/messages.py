@@ -251,7 +251,10 @@ def waiting_for(hold: Hold) -> str:
 
 def collecting(hold: Hold) -> str:
     """Return the remark that further removals can join a hold, by which its ID changes; "" if none can."""
-    return " (collecting)" if hold.collecting else ""
+    if not hold.collecting:
+        return ""
+    changes = "further removals still join it, and its ID changes then; an ID approves what it was shown for"
+    return f" (collecting: {changes})"
 
 
 def to_approve(hold: Hold, command: str) -> str:
