@@ -224,6 +224,30 @@ def test_an_entry_that_names_a_recipient_is_not_approved(one: Scenario) -> None:
     assert one.published() == set(names)
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_what_approve_refuses_is_not_offered(tmp_path: Path, first: bool) -> None:  # noqa: FBT001 - a parameter
+    """Neither by `sync` nor by `status` or `check`: they have the pattern. Once that is set, the other entry is."""
+    scenario = Scenario(tmp_path)
+    if not first:
+        scenario.write("corp", people(10))
+        scenario.sync()
+    write(scenario, [*sorted(people(10)), "User003@Example.com, (on leave)", NEW])
+    shown = scenario.say("sync", "--accept-incomplete", code=HELD).stdout
+    hold = held(scenario.sync_unchecked(HELD))
+    told = scenario.say("status", code=HELD).stderr
+    for printed in (shown, told):
+        assert f"approve {hold.id}" not in printed
+        assert f"line 11 of {scenario.file('corp')} has user003@example.com, which is published: correct" in printed
+        assert "set ignore = ['User003@Example.com, (on leave)'] in [sources.corp]" in printed
+    assert not hold.approvable
+    assert not any(hold.id in step.get("command", "") for step in _remedies(scenario))
+    refused = scenario.say("approve", hold.id, code=USAGE).stderr
+    assert f"{hold.id} cannot be approved: line 11 of {scenario.file('corp')} has user003@example.com" in refused
+    scenario.sources["corp"]["ignore"] = ["User003@Example.com, (on leave)"]
+    left = scenario.say("sync", code=HELD).stdout
+    assert f"approve {held(scenario.sync_unchecked(HELD)).id}" in left
+
+
 def test_a_name_without_a_domain_names_its_recipient(tmp_path: Path) -> None:
     """A list of local parts whose line got a value may be that of who is missing now."""
     scenario = Scenario(tmp_path)

@@ -221,7 +221,8 @@ def rejected_entries(context: Context) -> Iterator[Finding]:
 def _of_rejects(context: Context, name: str) -> Iterator[Step]:
     yield Person(text="correct these entries at their source")
     hold_id = rejected.hold_id(name, context.rejected[name].digests)
-    if context.ledger and hold_id in context.ledger.holds:
+    hold = context.ledger.holds.get(hold_id) if context.ledger else None
+    if hold and hold.approvable:
         yield Shell(command=context.config.command("approve", hold_id), when=_NO_RECIPIENTS)
     yield _ignoring(context, name)
 

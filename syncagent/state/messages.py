@@ -283,18 +283,19 @@ def refusal(refused: Refusal) -> str:
         text = f"{refused.hold_id} cannot be approved before {refused.first.id}, {held(refused.first)}"
         return f"{text}: approve that first, or both at once; nothing is approved"
     if refused.reject:
-        return _names_recipient(refused, refused.reject)
+        why = names_recipient(refused, refused.reject)
+        return f"{refused.hold_id} cannot be approved: {why}; nothing is approved"
     return f"{refused.hold_id} cannot be approved: {with_text(refused.reason).text if refused.reason else 'final'}"
 
 
-def _names_recipient(refused: Refusal, reject: Reject) -> str:
-    """Return the message that a rejected entry has the address of a published recipient."""
+def names_recipient(refused: Refusal, reject: Reject) -> str:
+    """Return the message that a rejected entry has the address of a published recipient, with the remedy."""
     has = f"has {refused.address}, which is published" if refused.address else "is longer than what is recorded of it"
-    text = f"{refused.hold_id} cannot be approved: {reject.place} {has}: correct the entry at its source"
+    text = f"{reject.place} {has}: correct the entry at its source"
     if not refused.pattern:
-        return f"{text}; nothing is approved"
+        return text
     key = f"ignore = [{toml_string(refused.pattern)}] in [sources.{reject.source}]"
-    return f"{text}, or, if it is no recipient, set {key}; nothing is approved"
+    return f"{text}, or, if it is no recipient, set {key}"
 
 
 def toml_string(text: str) -> str:

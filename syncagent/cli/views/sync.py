@@ -113,8 +113,9 @@ def _rejects(result: SyncResult) -> None:
 def _held(plan: Plan, config: Config) -> None:
     for hold in plan.holds:
         print(f"held: {messages.held(hold)}{messages.collecting(hold)}{_since(hold)}")
-        for reason in hold.reasons if not hold.rejecting else ():  # these entries are shown above
-            print(f"  {reason.text}")
+        for reason in hold.reasons:
+            if not (hold.rejecting and reason.approvable):  # the entries are shown above
+                print(f"  {reason.text}")
         if hold.approvable:
             print(f"  {messages.to_approve(hold, config.command('approve', hold.id))}")
     for canary in plan.absent_canaries:
