@@ -188,6 +188,12 @@ class UnansweredError(PublishError):
         super().__init__("read back", text)
 
 
+class HeldSetError(SyncagentError):
+    """A file of recipients to approve cannot be read."""
+
+    exit_code = ExitCode.USAGE
+
+
 class UnknownHoldError(SyncagentError):
     """Raised if a hold ID to approve is unknown, or its hold may not be approved. ``refusal`` has the details."""
 

@@ -208,6 +208,7 @@ ReasonKind = Literal[
     "max",
     "container",
     "same-answer",
+    "excepted",
     "rejected",
     "source-outdated",
     "state-new",
@@ -307,6 +308,7 @@ REJECTED_HOLD = "rejected:"
 
 
 LOSSES: tuple[ReasonKind, ...] = (
+    "excepted",
     "emptied",
     "catch-all",
     "max",
@@ -476,10 +478,11 @@ class Refusal(Struct, frozen=True):
     ``unknown``: no hold has the ID; ``holds`` are the current IDs. ``domain-first``: ``first``, the hold of the relay
     domain itself, must be approved before or with it. ``with``: it is approved with ``first``. ``final``: ``reason``
     cannot be overruled. ``names-recipient``: ``reject``, an entry of the hold, has ``address``, which is published;
-    ``pattern`` of the source's key ``ignore`` leaves the entry out, "" if no pattern may.
+    ``pattern`` of the source's key ``ignore`` leaves the entry out, "" if no pattern may. ``not-held``: ``address``,
+    which is to be excepted, is not held under the IDs.
     """
 
-    kind: Literal["unknown", "domain-first", "with", "final", "names-recipient"]
+    kind: Literal["unknown", "domain-first", "with", "final", "names-recipient", "not-held"]
     hold_id: str
     holds: tuple[str, ...] = ()
     first: Hold | None = None

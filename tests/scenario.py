@@ -167,9 +167,9 @@ class Scenario:
         """Run `syncagent sync --json` on a source whose file is no plain list of addresses."""
         return self._run("sync", code=code)
 
-    def approve_unchecked(self, hold_id: str, code: int) -> SyncResult:
+    def approve_unchecked(self, hold_id: str, code: int, *words: str) -> SyncResult:
         """Run `syncagent approve --json` while postmap cannot be asked what is published."""
-        return self._run("approve", hold_id, code=code)
+        return self._run("approve", hold_id, *words, code=code)
 
     def approve(self, *ids: str, code: int | None = 0) -> SyncResult:
         """Run `syncagent approve --json` on these IDs, as `sync` does."""

@@ -41,6 +41,15 @@ def _percent(directory: Path) -> SyncResult:
     return scenario.sync(code=HELD)
 
 
+def _excepted(directory: Path) -> SyncResult:
+    scenario = _published(directory)
+    scenario.sync()
+    scenario.write("corp", people(40))
+    (hold,) = scenario.sync(code=HELD).plan.holds
+    scenario.approve(hold.id, "--except", min(people(80) - people(40)), code=HELD)
+    return scenario.sync(code=HELD)
+
+
 def _half(directory: Path) -> SyncResult:
     scenario = Scenario(directory)
     scenario.write("corp", people(6))
@@ -183,6 +192,7 @@ def _source_outdated(directory: Path) -> SyncResult:
 SCENARIOS: dict[str, Callable[[Path], SyncResult]] = {
     "source-failing": _source_failing,
     "source-outdated": _source_outdated,
+    "excepted": _excepted,
     "percent": _percent,
     "whole-percent": _whole_percent,
     "half": _half,

@@ -187,7 +187,7 @@ def test_an_end_line_waits_for_the_grace_alone(mx: Scenario, require_end: bool) 
 
 @pytest.mark.parametrize("dated", [True, False])
 def test_a_list_that_is_cut_at_the_end_of_a_line(mx: Scenario, dated: bool) -> None:  # noqa: FBT001 - a parameter
-    """Nothing shows it without an end line: by `# made` what is behind the cut goes after the grace; until then, nobody.
+    """Nothing shows it without an end line: by `# made` what is behind the cut goes after the grace.
 
     A list that is made anew in between loses nobody; with `require_end` the cut list fails.
     """

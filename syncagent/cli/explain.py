@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from syncagent import addresses as normalise
 from syncagent.cli.explain_rejected import RejectedEntries
+from syncagent.cli.held import by_key
 from syncagent.files import atomic as files
 from syncagent.files.search import SnapshotIndex, SortedLines
 from syncagent.model import Waits
@@ -218,10 +219,9 @@ def _kept(
 def _held(config: Config, key: str, holds: Collection[Hold]) -> str:
     """Return by which hold the removal of an address is held, why, and the command that approves it.
 
-    ``key`` is the identity of its hold. Where every removal is held, that hold is in ``holds`` instead.
+    ``key`` is the identity of its hold.
     """
-    its_own = (hold for hold in holds if hold.identity == key)
-    hold = next(its_own, None) or next((hold for hold in holds if hold.is_of_all), None)
+    hold = by_key(holds, key)
     if hold is None:
         return "its removal is held"
     why = "; ".join(messages.with_text(reason).text for reason in hold.reasons)

@@ -7,7 +7,7 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import IO, TYPE_CHECKING, NoReturn
 
 import click
 from click.core import ParameterSource
@@ -20,6 +20,7 @@ from syncagent.cli.options import (
     Verb,
     Verbs,
     VerbWithAddress,
+    canonical,
     complete_domains,
     complete_holds,
     complete_recipes,
@@ -27,7 +28,7 @@ from syncagent.cli.options import (
     server,
     typed,
 )
-from syncagent.errors import ExitCode, LayoutError, SyncagentError
+from syncagent.errors import ExitCode, LayoutError, SyncagentError, printable
 from syncagent.files import children, streams
 
 if TYPE_CHECKING:
@@ -189,29 +190,121 @@ def sync(config_file: Path, lock_timeout: float, *, accept_incomplete: bool, qui
 
 
 @command.command()
-@click.argument("ids", metavar="ID...", nargs=-1, required=True, shell_complete=complete_holds)
+@click.argument("ids", metavar="[ID]...", nargs=-1, shell_complete=complete_holds)
+@click.option(
+    "--domain",
+    "domains",
+    metavar="DOMAIN",
+    multiple=True,
+    callback=typed("read_domains"),
+    shell_complete=complete_domains,
+    help="Only recipients of this domain. May be repeated.",
+)
+@click.option(
+    "--source", "sources", metavar="NAME", multiple=True, help="Only what this source listed last. May be repeated."
+)
+@click.option(
+    "--export",
+    type=click.File("x", encoding="utf-8", lazy=False),
+    metavar="FILE",
+    help="Write the held recipients to a new file instead, for `approve --set` here or on another host.",
+)
+@JSON
+@click.pass_obj
+def held(  # noqa: PLR0913 - the options of the verb
+    config_file: Path,
+    ids: tuple[str, ...],
+    domains: tuple[Domain, ...],
+    sources: tuple[str, ...],
+    export: IO[str] | None,
+    *,
+    as_json: bool,
+) -> int:
+    """List what is held.
+
+    Of each hold: its reasons, and the recipients that would go, with the time since when no source lists them, the
+    source that had them last, and the DN of their entry if that is known; or the rejected entries with their places.
+    Without ID up to twenty of each hold are shown, with ID all of it. Nothing is asked or changed.
+
+    An ID that a hold had within the last seven days shows what was held under it and still is: that is what `approve`
+    lets go. The exit status is 0 whether or not anything is held.
+    """
+    from syncagent import privileges
+    from syncagent.cli import held as holding
+    from syncagent.cli import output
+    from syncagent.cli.views import held as view
+    from syncagent.model import SAMPLE
+
+    config = _load(config_file)
+    privileges.become_least_owner(config)
+    filters = holding.Filters(ids, tuple(map(str, domains)), sources)
+    found = holding.held(config, filters, None if ids or as_json or export else SAMPLE)
+    if export:
+        export.writelines(f"{line}\n" for line in holding.export(found))
+    if as_json:
+        output.structure(found)
+    elif not export:
+        view.show(found)
+    return ExitCode.OK
+
+
+@command.command()
+@click.argument("ids", metavar="[ID]...", nargs=-1, shell_complete=complete_holds)
+@click.option(
+    "--set",
+    "set_file",
+    type=FILE,
+    metavar="FILE",
+    help="Approve the recipients in a file, as `held --export` here or on another host wrote it, instead of IDs.",
+)
 @click.option(
     "--now",
     "leave_now",
     is_flag=True,
     help="Let an approved relay domain leave at once, without the time (postfix.doubt_removed) with 450.",
 )
+@click.option(
+    "--except",
+    "excepted",
+    metavar="ADDRESS",
+    multiple=True,
+    callback=canonical,
+    help="Keep this recipient held, under an ID of its own that only a person ends. May be repeated.",
+)
 @JSON
 @LOCK
 @click.pass_obj
-def approve(config_file: Path, ids: tuple[str, ...], lock_timeout: float, *, leave_now: bool, as_json: bool) -> int:
+def approve(  # noqa: PLR0913 - the options of the verb
+    config_file: Path,
+    ids: tuple[str, ...],
+    set_file: Path | None,
+    excepted: tuple[str, ...],
+    lock_timeout: float,
+    *,
+    leave_now: bool,
+    as_json: bool,
+) -> int:
     """Approve held removals, then run a sync.
 
-    Each ID is that of a hold, as shown by plan and sync. What was held under that ID and is still missing is removed;
-    later removals are judged anew by the limits. Approved rejected entries are not held again as long as they stay the
-    same. Holds of the kinds canary, empty-map, clock, counts and doubt cannot be approved.
+    Each ID is that of a hold, as shown by plan and sync; `syncagent held ID` lists what it is of. What was held under
+    that ID and is still missing is removed; later removals are judged anew by the limits. Approved rejected entries
+    are not held again as long as they stay the same. Nobody can approve holds of the kinds canary, empty-map, clock,
+    counts and doubt.
+
+    With --set, exactly the recipients in the file go, as far as they are held; what is held with them stays, as with
+    --except. So two backups that hold the same under different IDs need one decision.
 
     With postfix.doubt_map, a relay domain loses its recipients first. It leaves relay_domains after
     postfix.doubt_removed; until then they get 450.
     """
     from syncagent.sync.run import Options
 
-    return _run(config_file, Options(approve=ids, lock_timeout=lock_timeout, leave_now=leave_now), as_json=as_json)
+    if bool(ids) == bool(set_file):
+        raise click.UsageError("name the IDs of holds, or a file by --set")
+    if set_file:
+        ids, excepted = _chosen(_load(config_file), set_file, excepted)
+    options = Options(approve=ids, excepted=excepted, lock_timeout=lock_timeout, leave_now=leave_now)
+    return _run(config_file, options, as_json=as_json)
 
 
 @command.command()
@@ -503,6 +596,25 @@ def _load(file: Path) -> Config:
         root.params["config_file"] != file or root.get_parameter_source("config_file") != ParameterSource.ENVIRONMENT
     )
     return config.load(file, named_by="" if is_given else "$SYNCAGENT_CONFIG")
+
+
+def _chosen(config: Config, set_file: Path, excepted: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the IDs to approve, and what to except, for a file of recipients. What of it is not held is told."""
+    from syncagent import privileges
+    from syncagent.cli import held as holding
+    from syncagent.cli import output
+    from syncagent.model import SAMPLE
+
+    wanted = [one for one in holding.read_set(set_file) if one not in excepted]
+    privileges.become_least_owner(config)
+    chosen = holding.choose(config, wanted)
+    for address in chosen.absent[:SAMPLE]:
+        output.say(f"{printable(address)} is not held here by itself")
+    if chosen.absent[SAMPLE:]:
+        output.say(f"... nor are {len(chosen.absent) - SAMPLE:,} more")
+    if not chosen.ids:
+        raise click.UsageError(f"nothing in {set_file} is held here: nothing is approved")
+    return chosen.ids, chosen.excepted
 
 
 def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = False) -> int:

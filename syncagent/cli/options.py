@@ -101,6 +101,18 @@ def typed(reading: str) -> Callable[[click.Context, click.Parameter, object], ob
     return read
 
 
+def canonical(_context: click.Context, _option: click.Parameter, spelled: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the canonical forms of addresses. Raises click.BadParameter for one that has none."""
+    if not spelled:
+        return spelled
+    from syncagent import addresses
+
+    try:
+        return tuple(dict.fromkeys(map(addresses.canonical, spelled)))
+    except addresses.UnusableError as error:
+        raise click.BadParameter(f"it {error}") from None
+
+
 def server(usual: int) -> Callable[[click.Context, click.Parameter, str | None], tuple[str, int] | None]:
     """Return a callback that parses HOST[:PORT] to (host, port); ``usual`` is the port if there is none.
 

@@ -253,6 +253,15 @@ class Ledger:
                 database.executemany("UPDATE hold SET state = ? WHERE id = ?", rows)
             self.holds.update({hold.id: hold for hold in holds})
 
+    def record_division(self, finished: Finished, holds: Collection[Hold]) -> None:
+        """Record holds, of which some are new, and the last finished run with another list of kept recipients."""
+        with self._transaction() as database:
+            database.execute("INSERT OR REPLACE INTO meta VALUES ('finished', ?)", (_encode(finished),))
+            rows = [(hold.id, _encode(hold)) for hold in holds]
+            database.executemany("INSERT OR REPLACE INTO hold VALUES (?, ?)", rows)
+        self.finished = finished
+        self.holds.update({hold.id: hold for hold in holds})
+
     def finished_snapshots(self) -> dict[str, Path]:
         """Return the snapshot files of the last finished run, by source; those of the sources if none is recorded."""
         held = {name: state.snapshot.file for name, state in self.sources.items() if state.snapshot}
@@ -536,6 +545,15 @@ class Ledger:
         except DamagedError as error:
             self.notes.append(Note(kind, listed.name, detail=str(error)))
             return None
+
+    def kept_lines(self) -> Iterator[bytes]:
+        """Yield the lines of the recipients that the last finished run kept. Raises DamagedError if that is damaged."""
+        if self.finished is None:
+            return
+        kept = self.finished.kept
+        listed = sorted_lines.verify(self.lists / kept.name, kept.digest)
+        for chunk in pipeline.whole_lines(sorted_lines.chunks_of(listed)):
+            yield from chunk.splitlines()
 
     def prepare(self) -> Path:
         """Create the directories and remove files of interrupted runs. Return a new spool directory for this run."""

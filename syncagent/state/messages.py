@@ -216,6 +216,7 @@ _REASONS: dict[ReasonKind, Callable[[Reason], str]] = {
     "max": _max,
     "container": _container,
     "same-answer": _same_answer,
+    "excepted": lambda reason: f"a person excepted it from the approval of {reason.subjects[0]}",
     "source-outdated": lambda reason: f"waiting for newer data of source {', '.join(reason.subjects)}",
     "state-new": lambda _: "the state was lost, or restored from a copy",
     "clock": lambda _: "the clock of this host is wrong",
@@ -247,6 +248,9 @@ def waiting_for(hold: Hold) -> str:
     newer = f"the data of {', '.join(names)} is not outdated" if names else ""
     fails = "no source fails" if len(hold.reasons) > len(names) else ""
     return " and ".join(filter(None, (fails, newer)))
+
+
+JOINING = "further removals can still join it, by which its ID changes; the ID shown stays valid for what it shows"
 
 
 def collecting(hold: Hold) -> str:
@@ -282,6 +286,9 @@ def refusal(refused: Refusal) -> str:
     if refused.first:
         text = f"{refused.hold_id} cannot be approved before {refused.first.id}, {held(refused.first)}"
         return f"{text}: approve that first, or both at once; nothing is approved"
+    if refused.kind == "not-held":
+        text = f"{refused.address} is not held under {refused.hold_id}, and cannot be excepted"
+        return f"{text} (see syncagent held); nothing is approved"
     if refused.reject:
         why = names_recipient(refused, refused.reject)
         return f"{refused.hold_id} cannot be approved: {why}; nothing is approved"

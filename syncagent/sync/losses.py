@@ -89,6 +89,8 @@ def _reasons(
 ) -> tuple[Reason, ...]:
     """Return the reasons for which a hold still captures its members; empty if there are none."""
     kinds = {reason.kind for reason in hold.reasons}
+    if "excepted" in kinds:  # it ends by a person alone
+        return of_hold(hold)
     own = guard.of_domain(alone, limits)
     more = whole if any(map(_is_of_whole, hold.reasons)) else ()
     container = tuple(reason for reason in hold.reasons if reason.kind == "container") if emptied else ()

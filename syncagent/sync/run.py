@@ -29,6 +29,7 @@ from syncagent.sync import (
     approvals,
     confirm,
     doubt_run,
+    excepted,
     existing_map,
     fetch,
     outcome,
@@ -70,6 +71,8 @@ class Options:
     """Names of the sources to fetch; the others keep their last answer or failure. None fetches all."""
     run_id: str = ""
     """ID of the run; if empty, a new one is made."""
+    excepted: tuple[str, ...] = ()
+    """Canonical addresses that stay held, by a hold of their own, though they are held under an ID of ``approve``."""
     leave_now: bool = False
     """Whether a relay domain whose removal is approved leaves the table at once, without a time in doubt."""
 
@@ -160,6 +163,7 @@ def sync_once(config: Config, options: Options, progress: Progress = ignore) -> 
         run = Run(options.run_id or new_run_id(), clock(), str(config.postfix.map), state.notes)
         approvals.check(options.approve, state.holds, run.now)
         rejected_approval.approve(options.approve, config, state, run.now)
+        excepted.divide(options.approve, options.excepted, state, run.id, run.now)
         state.save_holds(approvals.approved(options.approve, state.holds, run.now))
         last, tables = state.finished, Tables(config, state, run, progress)
         answers = fetch.all_sources(config.sources, state, run, options.due, progress)

@@ -743,11 +743,12 @@ class Host:
         return tuple(self._coming)
 
     def forget_domains(self) -> None:
-        """Claim nothing of domains that a restored table lacks, until a run has published it anew."""
+        """Claim nothing of domains that a restored table lacks, until a run has published it anew, as new."""
         lines = (self.tables / "relay_domains").read_text("utf-8").splitlines()
         there = {line.partition(" ")[0] for line in lines}
         for domain in self.oracle.domains.keys() - there:
-            self._coming[domain] = self.oracle.domains.pop(domain)
+            del self.oracle.domains[domain]
+            self._coming[domain], self.oracle.calm[domain] = self.clock.now, 0
 
     def leaving(self) -> set[str]:
         """Return the domains that the source no longer reports and that were not let go long ago."""

@@ -116,6 +116,8 @@ def _held(plan: Plan, config: Config) -> None:
         for reason in hold.reasons:
             if not (hold.rejecting and reason.approvable):  # the entries are shown above
                 print(f"  {reason.text}")
+        if hold.id and hold.is_of_recipients:
+            print(f"  to list them: {config.command('held', hold.id)}")
         if hold.approvable:
             print(f"  {messages.to_approve(hold, config.command('approve', hold.id))}")
     for canary in plan.absent_canaries:
