@@ -390,7 +390,10 @@ def test_a_hold_is_told_once_it_is_frozen(desk: Desk, mx: Station, told: Told) -
     mx.write("corp", people(30))
     run(desk, 2)
     assert told.changes == []
-    assert "held: 10 removals of example.com (collecting): " in mx.say("status", code=None).stderr
+    collecting = (
+        "(collecting: further removals still join it, and its ID changes then; an ID approves what it was shown for)"
+    )
+    assert f"held: 10 removals of example.com {collecting}: " in mx.say("status", code=None).stderr
     mx.limits["collect"] = "0s"
     run(desk)
     assert told.changes == [("raised", "held")]

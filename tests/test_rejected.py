@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -223,6 +224,30 @@ def test_an_entry_that_names_a_recipient_is_not_approved(one: Scenario) -> None:
     assert one.published() == set(names)
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_what_approve_refuses_is_not_offered(tmp_path: Path, first: bool) -> None:  # noqa: FBT001 - a parameter
+    """Neither by `sync` nor by `status` or `check`: they have the pattern. Once that is set, the other entry is."""
+    scenario = Scenario(tmp_path)
+    if not first:
+        scenario.write("corp", people(10))
+        scenario.sync()
+    write(scenario, [*sorted(people(10)), "User003@Example.com, (on leave)", NEW])
+    shown = scenario.say("sync", "--accept-incomplete", code=HELD).stdout
+    hold = held(scenario.sync_unchecked(HELD))
+    told = scenario.say("status", code=HELD).stderr
+    for printed in (shown, told):
+        assert f"approve {hold.id}" not in printed
+        assert f"line 11 of {scenario.file('corp')} has user003@example.com, which is published: correct" in printed
+        assert "set ignore = ['User003@Example.com, (on leave)'] in [sources.corp]" in printed
+    assert not hold.approvable
+    assert not any(hold.id in step.get("command", "") for step in _remedies(scenario))
+    refused = scenario.say("approve", hold.id, code=USAGE).stderr
+    assert f"{hold.id} cannot be approved: line 11 of {scenario.file('corp')} has user003@example.com" in refused
+    scenario.sources["corp"]["ignore"] = ["User003@Example.com, (on leave)"]
+    left = scenario.say("sync", code=HELD).stdout
+    assert f"approve {held(scenario.sync_unchecked(HELD)).id}" in left
+
+
 def test_a_name_without_a_domain_names_its_recipient(tmp_path: Path) -> None:
     """A list of local parts whose line got a value may be that of who is missing now."""
     scenario = Scenario(tmp_path)
@@ -363,9 +388,42 @@ def test_it_is_visible_everywhere(one: Scenario) -> None:
     assert any(hold.id in step.get("command", "") for step in finding["remedies"])
     explained = one.say("explain", "new@example.com").stdout
     assert f"Line 11 of {one.file('corp')} has it, rejected because it has white space outside quotes" in explained
+    assert f"; held under {hold.id}" in explained
     one.say("approve", hold.id)
+    assert "; approved by a person" in one.say("explain", "new@example.com").stdout
     assert "1 rejected entry: 1 approved" in one.say("status").stdout
     assert "rejected-entries" in one.say("check", "--offline", code=None).stdout
+
+
+def _remedies(scenario: Scenario) -> list[dict[str, str]]:
+    """Return the remedies of `check` for rejected entries."""
+    checked = json.loads(scenario.say("check", "--offline", "--json", code=None).stdout)
+    (finding,) = [finding for finding in checked["findings"] if finding["check"] == "rejected-entries"]
+    remedies: list[dict[str, str]] = finding["remedies"]
+    return remedies
+
+
+def test_check_names_the_key_that_leaves_them_out(tmp_path: Path) -> None:
+    """Also before the first map, where no ID can be approved; what it says to write does it."""
+    scenario = Scenario(tmp_path)
+    scenario.sources["corp"]["ignore"] = ["dn: *"]
+    write(scenario, [*sorted(people(10)), "dn: CN=x", NEW, "it's [me]"])
+    scenario.sync_unchecked(HELD)
+    *_, step = _remedies(scenario)
+    assert (step["kind"], step["section"], step["when"]) == ("file", "sources.corp", "or, if they are no recipients,")
+    assert step["write"] == f"""ignore = ['dn: *', '{NEW}', "it's [[]me]"]"""
+    scenario.sources["corp"]["ignore"] = tomllib.loads(step["write"])["ignore"]
+    scenario.sync_unchecked(0)
+    assert scenario.published() == people(10)
+
+
+def test_check_names_the_key_where_the_entries_are_too_many(one: Scenario) -> None:
+    """Or where a pattern of one of them is not allowed; the ID can be approved."""
+    write(one, [*sorted(people(25)), *(f"new{number}@example.com # new" for number in range(21))])
+    hold = held(one.sync_unchecked(HELD))
+    _, approve, key = _remedies(one)
+    assert hold.id in approve["command"]
+    assert (key["kind"], key["text"]) == ("person", "match them by the key ignore of [sources.corp]")
 
 
 def test_the_agent_tells_of_it(one: Scenario) -> None:
@@ -376,13 +434,12 @@ def test_the_agent_tells_of_it(one: Scenario) -> None:
     config.write_text(f'{config.read_text()}\n[metrics]\ntextfile = "{metrics}"\n')
     with Agent(config) as agent:
         agent.run_now()
-        (event,) = agent.events("rejected")
+        event, alarm = agent.wait("rejected"), agent.wait("needs a person")
         assert (event["source"], event["count"], len(event["entries"])) == ("corp", 9, 9)
         assert "new0@example.com # new" in event["entries"][0]
-        (alarm,) = agent.events("needs a person")
         assert (alarm["kind"], alarm["subject"]) == ("held", "rejected:corp rejected")
         agent.run_now()
-        assert len(agent.events("rejected")) == 1
+        assert (len(agent.events("rejected")), len(agent.events("needs a person"))) == (1, 1)
     assert 'syncagent_rejected_entries{source="corp"} 9.0' in metrics.read_text().splitlines()
 
 

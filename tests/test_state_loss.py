@@ -180,6 +180,17 @@ def test_it_is_told(mx: Kept) -> None:
     assert mx.sync(code=HELD).status == "unchanged"
 
 
+def test_the_table_counts_what_it_holds(mx: Kept) -> None:
+    """The hold of every removal has what stays of each domain, those of a hold of the domain among them."""
+    mx.set_clock(time.time())  # `say` goes by the real one
+    mx.lose_ledger()
+    for left, held in ((97, 3), (40, 60)):
+        mx.write("corp", people(left))
+        shown = mx.say("sync", code=HELD).stdout
+        (row,) = [line.split() for line in shown.splitlines() if line.startswith("example.com ")]
+        assert row == ["example.com", "100", "0", "0", str(held), str(held), "100"]
+
+
 def test_a_database_without_the_file(mx: Kept) -> None:
     """As after every upgrade: the file is written anew, silently."""
     mx.beside.unlink()

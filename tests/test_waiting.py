@@ -12,6 +12,7 @@ import pytest
 
 from syncagent.files.sorted_lines import end_line
 from syncagent.model import SyncResult
+from syncagent.state import messages
 from syncagent.sync import waiting
 from tests.agent import Station
 from tests.scenario import HOUR, MINUTE, START, Scenario, people
@@ -182,6 +183,25 @@ def test_an_end_line_waits_for_the_grace_alone(mx: Scenario, require_end: bool) 
         host.put(listed(people(39), end=True))
         mx.sync_unchecked(0)
         assert runs(mx, 2 * DAY, until=removes) == (HOUR if require_end else DAY) / SELDOM
+
+
+@pytest.mark.parametrize("dated", [True, False])
+def test_a_list_that_is_cut_at_the_end_of_a_line(mx: Scenario, dated: bool) -> None:  # noqa: FBT001 - a parameter
+    """Nothing shows it without an end line: by `# made` what is behind the cut goes after the grace.
+
+    A list that is made anew in between loses nobody; with `require_end` the cut list fails.
+    """
+    heading = f"# made: {messages.machine_moment(START)}\n".encode() if dated else b""
+    for count in (40, 37, 40, 37):
+        mx.file("corp").write_bytes(heading + listed(people(count)))
+        mx.sync_unchecked(0)
+        mx.wait(EVERY)
+        assert mx.published() == people(40)
+    assert runs(mx, 2 * DAY, until=removes) == (HOUR if dated else DAY) / SELDOM
+    assert mx.published() == people(37)
+    mx.sources = {"corp": {"require_end": True}}
+    mx.file("corp").write_bytes(heading + listed(people(37)))
+    assert "the list is incomplete" in mx.sync_unchecked(75).sources[0].error
 
 
 @pytest.mark.parametrize(("keys", "expected"), [({"confirm_after": "0s"}, HOUR), ({"confirm_after": "3h"}, 3 * HOUR)])

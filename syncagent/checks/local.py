@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from syncagent.checks.finding import Finding, Step
 
 _SHOWN = 3
+_NO_RECIPIENTS = "or, if they are no recipients,"
 
 
 def configuration(context: Context) -> Iterator[Finding]:
@@ -220,8 +221,20 @@ def rejected_entries(context: Context) -> Iterator[Finding]:
 def _of_rejects(context: Context, name: str) -> Iterator[Step]:
     yield Person(text="correct these entries at their source")
     hold_id = rejected.hold_id(name, context.rejected[name].digests)
-    if context.ledger and hold_id in context.ledger.holds:
-        yield Shell(command=context.config.command("approve", hold_id), when="or, if they are no recipients,")
+    hold = context.ledger.holds.get(hold_id) if context.ledger else None
+    if hold and hold.approvable:
+        yield Shell(command=context.config.command("approve", hold_id), when=_NO_RECIPIENTS)
+    yield _ignoring(context, name)
+
+
+def _ignoring(context: Context, name: str) -> Step:
+    """Return how to leave the rejected entries of a source out: by one pattern for each, if that is possible."""
+    found, ignored = context.rejected[name], context.config.sources[name].common.ignore
+    patterns = [rejected.pattern(reject) for reject in found.sample]
+    if found.held > len(patterns) or not all(patterns):
+        return Person(text=f"match them by the key ignore of [sources.{name}]", when=_NO_RECIPIENTS)
+    write = f"ignore = [{', '.join(map(messages.toml_string, (*ignored, *patterns)))}]"
+    return File(path=str(context.config.file), section=f"sources.{name}", write=write, when=_NO_RECIPIENTS)
 
 
 PATHS_ARE_OURS = Check(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-import unicodedata
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from syncagent import addresses as normalise
+from syncagent.cli.explain_rejected import RejectedEntries
 from syncagent.cli.held import by_key
 from syncagent.files import atomic as files
 from syncagent.files.search import SnapshotIndex, SortedLines
@@ -20,14 +20,12 @@ from syncagent.postfix.commands import CommandError
 from syncagent.postfix.live import LivePostfix, unused_address
 from syncagent.postfix.rcpt_answer import Smtpd
 from syncagent.postfix.table import Target
-from syncagent.state import history, messages, rejects
+from syncagent.state import history, messages
 from syncagent.state.database import ledger_errors, reading
 from syncagent.state.doubts import Doubts
-from syncagent.state.fields import MAX_FIELD, MAX_REJECT, escape, unescape
-from syncagent.state.snapshot import rejects_of
+from syncagent.state.fields import unescape
 from syncagent.sync.missing import HOLD, Kept
 from syncagent.sync.waiting import Waiting
-from syncagent.values.spellings import addresses_in
 from syncagent.values.types import Domain
 
 if TYPE_CHECKING:
@@ -101,6 +99,7 @@ def explain(config: Config, spelled: str) -> Explanation:
         finished, holds, first = ledger.finished, ledger.holds, ledger.first_time()
         waiting = Waiting.of(config.sources, ledger.sources)
         doubts = Doubts.read(config, ledger)
+        rejected = RejectedEntries.read(config, ledger, snapshots)
     config = _with_domains(config, finished)
     smtpd, sent = _smtpd(config, doubts), _as_sent(spelled, address)
     said: tuple[SourceEntry, ...] = ()
@@ -110,7 +109,7 @@ def explain(config: Config, spelled: str) -> Explanation:
         reasons += _out_of_scope(config, address, said)
         reasons += _kept(config, finished, address, holds.values(), waiting)
     with ledger_errors(config.state.directory):
-        reasons += _rejected(config, snapshots, spelled, address)
+        reasons += rejected.sentences(spelled, address)
     happened = tuple(history.of_address(config, address)) if address else ()
     if address and not said and not happened and not reasons:
         since_when = f"history since {_date(first)}" if first else "no history yet"
@@ -140,13 +139,13 @@ def _too_long(config: Config, spelled: str, reason: str) -> Explanation:
     Raises LedgerError if the state cannot be read.
     """
     with reading(config.state.directory) as ledger:
-        snapshots, first = _snapshots(ledger), ledger.first_time()
+        rejected, first = RejectedEntries.read(config, ledger, _snapshots(ledger)), ledger.first_time()
     return Explanation(
         spelled=f"{spelled[:_SHOWN]}...",
         canonical="",
         published=False,
         said=(),
-        reasons=(f"no table can have it: it {reason}", *_rejected(config, snapshots, spelled, "")),
+        reasons=(f"no table can have it: it {reason}", *rejected.sentences(spelled, "")),
         since=0.0,
         happened=(),
         asked=(),
@@ -238,30 +237,6 @@ def _until(config: Config, address: str, kept: Kept, waiting: Waiting) -> str:
     why, names = waiting.why(now, until, grace, kept.sources)
     reason = messages.why_it_waits(Waits(why, names, 1, kept.since, until, until, until))
     return f"stays until {messages.moment(until)}: {reason}" if until > now else f"stays for now: {reason}"
-
-
-def _rejected(config: Config, snapshots: dict[str, Path], spelled: str, address: str) -> Iterator[str]:
-    """Yield a sentence for each rejected entry of a source that is this spelling, or has the address as a word.
-
-    Raises OSError if a snapshot cannot be read.
-    """
-    starts = (spelled, spelled.strip())  # of a long spelling a snapshot stores only the start
-    limits = (MAX_FIELD, MAX_REJECT)
-    spellings = {unescape(escape(start, limit)).strip().lower() for start in starts for limit in limits} | {address}
-    for name, path in snapshots.items():
-        source = config.sources.get(name)
-        domains = tuple(map(str, getattr(source.own, "domains", ()))) if source else ()
-        for reject in rejects_of(path, name):
-            text = rejects.text_of(reject)
-            if text.lower() in spellings - {""} or (address and _names(text, address, domains)):
-                place = rejects.placed(reject, rejects.origin(source)).place
-                yield f"{place} has it, rejected because it {reject.reason}"
-
-
-def _names(text: str, address: str, domains: tuple[str, ...]) -> bool:
-    """True if a text has the address as a word. Most texts do not have its local part."""
-    local = address.rpartition("@")[0].strip('"')
-    return local in unicodedata.normalize("NFC", text).casefold() and address in addresses_in(text, domains)
 
 
 def _by_base(snapshots: dict[str, Path], base: str) -> Iterator[str]:

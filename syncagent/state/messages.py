@@ -255,7 +255,10 @@ JOINING = "further removals can still join it, by which its ID changes; the ID s
 
 def collecting(hold: Hold) -> str:
     """Return the remark that further removals can join a hold, by which its ID changes; "" if none can."""
-    return " (collecting)" if hold.collecting else ""
+    if not hold.collecting:
+        return ""
+    changes = "further removals still join it, and its ID changes then; an ID approves what it was shown for"
+    return f" (collecting: {changes})"
 
 
 def to_approve(hold: Hold, command: str) -> str:
@@ -287,18 +290,19 @@ def refusal(refused: Refusal) -> str:
         text = f"{refused.address} is not held under {refused.hold_id}, and cannot be excepted"
         return f"{text} (see syncagent held); nothing is approved"
     if refused.reject:
-        return _names_recipient(refused, refused.reject)
+        why = names_recipient(refused, refused.reject)
+        return f"{refused.hold_id} cannot be approved: {why}; nothing is approved"
     return f"{refused.hold_id} cannot be approved: {with_text(refused.reason).text if refused.reason else 'final'}"
 
 
-def _names_recipient(refused: Refusal, reject: Reject) -> str:
-    """Return the message that a rejected entry has the address of a published recipient."""
+def names_recipient(refused: Refusal, reject: Reject) -> str:
+    """Return the message that a rejected entry has the address of a published recipient, with the remedy."""
     has = f"has {refused.address}, which is published" if refused.address else "is longer than what is recorded of it"
-    text = f"{refused.hold_id} cannot be approved: {reject.place} {has}: correct the entry at its source"
+    text = f"{reject.place} {has}: correct the entry at its source"
     if not refused.pattern:
-        return f"{text}; nothing is approved"
+        return text
     key = f"ignore = [{toml_string(refused.pattern)}] in [sources.{reject.source}]"
-    return f"{text}, or, if it is no recipient, set {key}; nothing is approved"
+    return f"{text}, or, if it is no recipient, set {key}"
 
 
 def toml_string(text: str) -> str:

@@ -82,6 +82,8 @@ def refusal(hold_id: str, ids: Collection[str], holds: Mapping[str, Hold], now: 
     first = _goes_before(hold, holds)
     if first and first.id not in ids:
         return Refusal("domain-first", hold_id, first=first)
+    if hold.rejecting:  # its entries are looked at when they are approved
+        return None
     final = next((reason for reason in hold.reasons if not reason.approvable and reason.kind != "domain"), None)
     return Refusal("final", hold_id, reason=final) if final else None
 

@@ -19,10 +19,10 @@ from syncagent.sync.missing import Kept, remembered
 from syncagent.sync.scope import Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from syncagent.config.tables import Config, Limits
+    from syncagent.config.tables import Config, Limits, SourceConfig
     from syncagent.files.search import SnapshotIndex
     from syncagent.files.sorted_lines import SortedFile
     from syncagent.sync.fetch import Fetched
@@ -36,7 +36,7 @@ _MANY = 10_000
 
 def select(config: Config, domains: Domains, answers: Sequence[Fetched], spool: Path) -> Diff:
     """Write the wanted recipients of all sources to ``wanted``, each once. Return a Diff, ready to ``compare``."""
-    diff = Diff(config.limits, Scope(config.postfix, domains.scope), spool)
+    diff = Diff(config.limits, config.sources, Scope(config.postfix, domains.scope), spool)
     lines, listed = Lines(), sum(answer.state.snapshot.entries for answer in answers if answer.state.snapshot)
     with pipeline.first_fields([answer.snapshot for answer in answers if answer.snapshot]) as fields:
         batches = snapshot.addresses(lines.through(fields))
@@ -51,6 +51,7 @@ class Diff:
     """The changes of a run, as files in ``spool``. Call ``compare``, then ``decide``."""
 
     limits: Limits
+    sources: Mapping[str, SourceConfig]
     scope: Scope
     spool: Path
     relay_domains: tuple[str, ...] = ()

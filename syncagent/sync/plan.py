@@ -11,7 +11,19 @@ from msgspec.structs import replace
 from syncagent.files.search import SnapshotIndex
 from syncagent.model import SAMPLE, Plan
 from syncagent.state import looks
-from syncagent.sync import conditions, counting, fetch, guard, holds, losses, origins, rejected, removals, state_new
+from syncagent.sync import (
+    conditions,
+    counting,
+    fetch,
+    guard,
+    holds,
+    losses,
+    origins,
+    rejected,
+    rejected_approval,
+    removals,
+    state_new,
+)
 from syncagent.sync.confirm import Going
 from syncagent.sync.diff import head
 from syncagent.sync.losses import Tripped
@@ -158,6 +170,7 @@ def decide(guarded: Guarded, state: State, *, may_remove: bool = True, withheld:
         withheld=withheld or {},
     )
     diff.decide(decider)
+    refused = rejected_approval.refused(guarded.answers, diff.sources, diff.next_published)
     plan = replace(
         guarded.plan,
         domains=removals.domain_changes(judged.counts, decider),
@@ -165,7 +178,7 @@ def decide(guarded: Guarded, state: State, *, may_remove: bool = True, withheld:
             (
                 *domains.pending,
                 *_of_all(guarded, state),
-                *rejected.holds(guarded.answers, state.holds, run.now),
+                *rejected.holds(guarded.answers, state.holds, run.now, refused),
                 *book.holds(),
             )
         ),

@@ -32,9 +32,15 @@ def hold_id(source: str, digests: Iterable[str]) -> str:
     return identity.hold_id("\0".join(["rejected", source, *sorted(digests)]))
 
 
-def holds(answers: Sequence[Fetched], standing: Mapping[str, Hold], now: float) -> tuple[Hold, ...]:
-    """Return the hold of each source with rejected entries that are not approved. ``standing``: the recorded holds."""
-    return tuple(_hold(name, rejected, standing, now) for name, rejected in _rejecting(answers))
+def holds(
+    answers: Sequence[Fetched], standing: Mapping[str, Hold], now: float, refused: Mapping[str, Refusal] | None = None
+) -> tuple[Hold, ...]:
+    """Return the hold of each source with rejected entries that are not approved.
+
+    ``standing`` are the recorded holds by ID, ``refused`` the reasons why entries cannot be approved, by source.
+    """
+    why = refused or {}
+    return tuple(_hold(name, rejected, standing, now, why.get(name)) for name, rejected in _rejecting(answers))
 
 
 def _rejecting(answers: Iterable[Fetched]) -> Iterator[tuple[str, Rejected]]:
@@ -42,7 +48,7 @@ def _rejecting(answers: Iterable[Fetched]) -> Iterator[tuple[str, Rejected]]:
     yield from ((answer.report.name, answer.rejected) for answer in answers if answer.rejected.held)
 
 
-def _hold(source: str, rejected: Rejected, standing: Mapping[str, Hold], now: float) -> Hold:
+def _hold(source: str, rejected: Rejected, standing: Mapping[str, Hold], now: float, refused: Refusal | None) -> Hold:
     """Return the hold of a source. It is as old as the recorded hold of that source, whatever its entries were."""
     own = hold_id(source, rejected.digests)
     old = next((hold for hold in standing.values() if hold.rejecting == source), None)
@@ -52,10 +58,17 @@ def _hold(source: str, rejected: Rejected, standing: Mapping[str, Hold], now: fl
         domain=f"{REJECTED_HOLD}{source}",
         count=rejected.held,
         since=old.since if old else now,
-        reasons=(messages.with_text(reason),),
+        reasons=(messages.with_text(reason), *_obstacle(refused)),
         kind="rejected",
         shown=approvals.shown(old, own, now) if old else (),
     )
+
+
+def _obstacle(refused: Refusal | None) -> Iterator[Reason]:
+    """Yield the reason, at most one, why a person cannot approve a hold."""
+    if refused and refused.reject:
+        text, reject = messages.names_recipient(refused, refused.reject), refused.reject
+        yield Reason("rejected", text, approvable=False, subjects=(reject.source,), rejects=(reject,))
 
 
 def digests(answers: Sequence[Fetched]) -> dict[str, frozenset[str]]:
@@ -108,7 +121,7 @@ def concerned(rejected: Rejected, scope: frozenset[str], of_source: Callable[[],
 
 
 def refusal(
-    hold: Hold, rejects: Iterable[Reject], domains: tuple[str, ...], is_published: Callable[[str], bool]
+    hold_id: str, rejects: Iterable[Reject], domains: tuple[str, ...], is_published: Callable[[str], bool]
 ) -> Refusal | None:
     """Return the reason why the entries of a hold cannot be approved, None if they can.
 
@@ -119,12 +132,13 @@ def refusal(
         text = text_of(reject)
         address = next(filter(is_published, addresses_in(text, domains)), "")
         if address or reject.cut:
-            return Refusal("names-recipient", hold.id, reject=reject, address=address, pattern=_pattern(text, reject))
+            return Refusal("names-recipient", hold_id, reject=reject, address=address, pattern=pattern(reject))
     return None
 
 
-def _pattern(text: str, reject: Reject) -> str:
-    """Return the pattern that matches an entry alone, "" if it matches an address."""
-    pattern = f"{literal(text)}{'*' if reject.cut else ''}"
+def pattern(reject: Reject) -> str:
+    """Return the pattern of the key ``ignore`` that matches an entry alone, "" if it matches an address."""
+    text = text_of(reject)
+    found = f"{literal(text)}{'*' if reject.cut else ''}"
     _, _, domain = text.rpartition("@")
-    return "" if domain and matched_address(pattern, (domain.casefold(),)) else pattern
+    return "" if domain and matched_address(found, (domain.casefold(),)) else found

@@ -11,11 +11,13 @@ from syncagent.state import messages, rejects, snapshot
 from syncagent.sync import approvals, rejected
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable, Mapping
+    from pathlib import Path
 
-    from syncagent.config.tables import Config
-    from syncagent.model import Hold, Reject
+    from syncagent.config.tables import Config, SourceConfig
+    from syncagent.model import Hold, Refusal, Reject
     from syncagent.state.opened import State
+    from syncagent.sync.fetch import Fetched
 
 
 def approve(ids: Collection[str], config: Config, state: State, now: float) -> None:
@@ -46,17 +48,39 @@ def _standing(hold_id: str, name: str, config: Config, state: State) -> list[Rej
 
 
 def _check(hold: Hold, found: Collection[Reject], config: Config, state: State) -> None:
-    source = config.sources.get(hold.rejecting)
+    published = state.lists / state.finished.published.name if state.finished else None
+    refused = _refusal(hold.id, found, config.sources.get(hold.rejecting), published)
+    if refused:
+        raise UnknownHoldError(messages.refusal(refused), refused)
+
+
+def refused(answers: Iterable[Fetched], sources: Mapping[str, SourceConfig], published: Path) -> dict[str, Refusal]:
+    """Return the reasons why the held entries of the sources' answers cannot be approved, by source.
+
+    ``published`` is the list of the recipients. Raises OSError if a list cannot be read.
+    """
+    found: dict[str, Refusal] = {}
+    for answer in answers:
+        name, held = answer.report.name, answer.rejected
+        if held.held and answer.snapshot:
+            origin = rejects.origin(sources.get(name))
+            entries = (one for one in snapshot.rejects_of(answer.snapshot, name) if one.digest in held.digests)
+            placed = (rejects.placed(one, origin) for one in entries)
+            refusal = _refusal(rejected.hold_id(name, held.digests), placed, sources.get(name), published)
+            found |= {name: refusal} if refusal else {}
+    return found
+
+
+def _refusal(
+    hold_id: str, found: Iterable[Reject], source: SourceConfig | None, published: Path | None
+) -> Refusal | None:
+    """Return the reason why entries cannot be approved, None if they can. ``published`` is None if nothing is."""
     domains = tuple(map(str, getattr(source.own, "domains", ()))) if source else ()
     with contextlib.ExitStack() as stack:
-        published = SortedLines(state.lists / state.finished.published.name) if state.finished else None
-        if published:
-            stack.callback(published.close)
+        lines = stack.enter_context(contextlib.closing(SortedLines(published))) if published else None
 
         def is_published(address: str) -> bool:
             octets = address.encode()
-            return published is not None and octets in published.starting_with(octets)
+            return lines is not None and octets in lines.starting_with(octets)
 
-        refused = rejected.refusal(hold, found, domains, is_published)
-    if refused:
-        raise UnknownHoldError(messages.refusal(refused), refused)
+        return rejected.refusal(hold_id, found, domains, is_published)

@@ -35,9 +35,7 @@ def show(result: SyncResult, config: Config, *, steps: bool = False) -> None:
     in_doubt = messages.doubt_briefly(grouped(result.doubts, config.postfix.relay_domains), result.doubt_due)
     if in_doubt:
         print(in_doubt)
-    held: Counter[str] = Counter()
-    for hold in result.plan.holds:
-        held[hold.domain] += hold.count
+    held = _held_of(result.plan)
     changes = [
         (change.domain, change.before, change.added, change.removed, change.kept, held[change.domain], change.after)
         for change in result.plan.domains
@@ -66,6 +64,16 @@ def show(result: SyncResult, config: Config, *, steps: bool = False) -> None:
         say(f"not published: {result.error}")
     if result.doubt_error:
         say(f"doubt table {config.postfix.doubt_map}: {result.doubt_error}")
+
+
+def _held_of(plan: Plan) -> Counter[str]:
+    """Return the number of held removals of each domain: all that are kept, if every removal is held."""
+    if any(hold.is_of_all for hold in plan.holds):
+        return Counter({change.domain: change.kept for change in plan.domains})
+    held: Counter[str] = Counter()
+    for hold in plan.holds:
+        held[hold.domain] += hold.count
+    return held
 
 
 def _first_line(result: SyncResult) -> str:
@@ -105,8 +113,9 @@ def _rejects(result: SyncResult) -> None:
 def _held(plan: Plan, config: Config) -> None:
     for hold in plan.holds:
         print(f"held: {messages.held(hold)}{messages.collecting(hold)}{_since(hold)}")
-        for reason in hold.reasons if not hold.rejecting else ():  # these entries are shown above
-            print(f"  {reason.text}")
+        for reason in hold.reasons:
+            if not (hold.rejecting and reason.approvable):  # the entries are shown above
+                print(f"  {reason.text}")
         if hold.id and hold.is_of_recipients:
             print(f"  to list them: {config.command('held', hold.id)}")
         if hold.approvable:
