@@ -76,7 +76,7 @@ def origin(source: SourceConfig | None) -> str:
     own = source.own
     if source.common.type == "file":
         return str(own.path.parent if any(char in own.path.name for char in "*?[") else own.path)
-    return str(own.url) if source.common.type == "http" and own.format else ""
+    return str(own.url).partition("?")[0] if source.common.type == "http" and own.format else ""
 
 
 def placed(reject: Reject, origin: str) -> Reject:

@@ -21,6 +21,7 @@ from syncagent import addresses as normalise
 from syncagent.errors import FailureKind, LedgerError, SourceError
 from syncagent.files import atomic, pipeline, sorted_lines
 from syncagent.model import ALL_DOMAINS, Reject, Snapshot
+from syncagent.redaction import redacted
 from syncagent.state import incremental
 from syncagent.state.fields import MAX_FIELD, MAX_REJECT, escape, reject_digest, unescape
 from syncagent.state.incremental import Amendment
@@ -96,7 +97,7 @@ class SnapshotWriter:
             self.put_keys([key])
             return
         octets = spelled.encode(errors="surrogatepass") if raw is None else raw
-        shown = escape(without_secrets(spelled[:MAX_REJECT]), MAX_REJECT)
+        shown = escape(redacted(without_secrets(spelled[:MAX_REJECT])), MAX_REJECT)
         parts = [shown, escape(reason), reject_digest(self._source, octets)]
         parts += [_CUT] if len(octets) > MAX_REJECT else []
         self._write(f"\t{escape(key)}\t{_REJECTED.join(parts)}\n")

@@ -26,6 +26,7 @@ from syncagent import sources
 from syncagent.errors import DamagedError, FailureKind, LedgerError, SourceError, SyncagentError
 from syncagent.files import atomic, sorted_lines
 from syncagent.model import END_OF_TIME, Dates, Note, SourceReport, SourceState
+from syncagent.redaction import has_secret, redacted
 from syncagent.state import content_age, looks, messages, rejects
 from syncagent.state import incremental as amend
 from syncagent.state.fields import escape
@@ -355,16 +356,17 @@ class _Attempt:
             rejected=snapshot.rejected,
             ignored=writer.ignored,
             seconds=time.monotonic() - self._started,
-            notes=(*answer.notes, *notes),
+            notes=(*map(redacted, answer.notes), *notes),
             mode=answer.mode,
             steps=answer.steps,
             data_from=fetcher.now,
             leaves_out=answer.leaves_out,
         )
+        validator = answer.validator or (validator if answer.same else None)
         remembered = SourceState(
             name=name,
             snapshot=snapshot,
-            validator=answer.validator or (validator if answer.same else None),
+            validator=None if validator is None or has_secret(validator) else validator,  # an ETag may echo a token
             config_digest=self._source.digest,
             normaliser=normalise.VERSION,
             last_success=fetcher.now,
