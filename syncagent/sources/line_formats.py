@@ -23,7 +23,7 @@ from syncagent.addresses import (
 )
 from syncagent.errors import DamagedError, FailureKind, SourceError
 from syncagent.postfix import table_text
-from syncagent.values.spellings import addresses_in
+from syncagent.values.spellings import addresses_in, column_names
 
 if TYPE_CHECKING:
     from syncagent.model import Entry
@@ -237,7 +237,7 @@ def _csv(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
 def _column(heads: list[str], source: Input) -> int:
     column = source.options.column
     if heads.count(column) != 1:
-        names = ", ".join(head[:_SHOWN] for head in heads[:_SHOWN]) or "none"
+        names = ", ".join(head[:_SHOWN] for head in column_names(heads[:_SHOWN])) or "none"
         text = f'{source.name}: the first line must name the column "{column}" once; its columns: {names}'
         raise SourceError(text, kind=FailureKind.BROKEN)
     return heads.index(column)

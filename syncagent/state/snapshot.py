@@ -26,7 +26,7 @@ from syncagent.state import incremental
 from syncagent.state.fields import MAX_FIELD, MAX_REJECT, escape, reject_digest, unescape
 from syncagent.state.incremental import Amendment
 from syncagent.state.tally import Tally
-from syncagent.values.spellings import is_foreign, without_secrets
+from syncagent.values.spellings import hides_address, is_foreign, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -99,7 +99,7 @@ class SnapshotWriter:
         octets = spelled.encode(errors="surrogatepass") if raw is None else raw
         shown = escape(redacted(without_secrets(spelled[:MAX_REJECT])), MAX_REJECT)
         parts = [shown, escape(reason), reject_digest(self._source, octets)]
-        parts += [_CUT] if len(octets) > MAX_REJECT else []
+        parts += [_CUT] if len(octets) > MAX_REJECT or hides_address(spelled) else []
         self._write(f"\t{escape(key)}\t{_REJECTED.join(parts)}\n")
 
     def put_keys(self, keys: Iterable[str]) -> None:
@@ -336,13 +336,20 @@ def rejects_of(path: Path, source: str = "") -> Iterator[Reject]:
             if is_reject and not is_foreign(unescape(spelled)):  # older versions rejected these
                 reason, digest, cut = (*rest.split(_REJECTED), "", "")[:3]
                 yield Reject(
-                    spelled,
+                    _without_secrets(spelled),
                     reason,
                     source,
                     key,
                     digest or _computed(source, spelled),
                     cut=bool(cut) if digest else len(unescape(spelled)) == MAX_FIELD,
                 )
+
+
+def _without_secrets(spelled: str) -> str:
+    """Return an escaped spelling without secrets, also if an older version has kept them."""
+    text = unescape(spelled)
+    shown = without_secrets(text)
+    return spelled if shown == text else escape(shown, MAX_REJECT)
 
 
 def _computed(source: str, spelled: str) -> str:

@@ -24,6 +24,7 @@ from syncagent.sources import Answer
 from syncagent.sources.http.recipe import conditions, json_path
 from syncagent.sources.http.recipe.extract import Emitted, Records, extract, with_joins
 from syncagent.sources.http.recipe.pagination import ListChangedError, Pagination
+from syncagent.values.spellings import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -228,7 +229,9 @@ class _Run:
         """Put the emitted addresses into the sink, and store domains, alias domains and patterns."""
         counts = self._counts[step.name]
         counts.emitted += len(emitted)
-        counts.sample += [redacted(value.value)[:_MAX_SHOWN] for _, value in emitted[: _SAMPLE - len(counts.sample)]]
+        counts.sample += [
+            without_secrets(redacted(value.value))[:_MAX_SHOWN] for _, value in emitted[: _SAMPLE - len(counts.sample)]
+        ]
         entries: list[Entry] = []
         for key, value in emitted:
             if value.kind in {"domain", "alias_domain", "accept_all"}:
