@@ -38,6 +38,7 @@ PURE = {
     "values.patterns",
     "values.quoting",
     "values.spellings",
+    "sources.leftovers",
     "values.types",
     "postfix.table_text",
     "state",

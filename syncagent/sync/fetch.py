@@ -257,6 +257,7 @@ class _Attempt:
             refusal=state.refusal,
             failing_since=state.failing_since if state.error_kind else 0.0,
             data_from=state.last_success,
+            notes=state.notes,
         )
         return Fetched(report, state, self._fetcher.old / state.snapshot.file if state.snapshot else None)
 
@@ -348,7 +349,8 @@ class _Attempt:
             raise SourceError("it answered “same” though there is nothing to be the same as", kind=FailureKind.BROKEN)
         if answer.explained is not None:
             self._compare(snapshot, path, answer.explained)
-        domains, notes = _fitting(answer.domains)
+        domains, left_out = _fitting(answer.domains)
+        notes = (*map(redacted, answer.notes), *left_out)
         report = SourceReport(
             name=name,
             state="same" if answer.same else "whole",
@@ -356,7 +358,7 @@ class _Attempt:
             rejected=snapshot.rejected,
             ignored=writer.ignored,
             seconds=time.monotonic() - self._started,
-            notes=(*map(redacted, answer.notes), *notes),
+            notes=notes,
             mode=answer.mode,
             steps=answer.steps,
             data_from=fetcher.now,
@@ -381,6 +383,7 @@ class _Attempt:
             expires=min(filter(None, map(content_age.expires, dates.values())), default=0.0),
             dates=dates,
             changed=self._changed(snapshot),
+            notes=notes,
         )
         return Fetched(report, self._with_look(remembered, answer), path / snapshot.file)
 
@@ -491,6 +494,7 @@ class _Attempt:
             refusal=state.refusal,
             failing_since=state.failing_since,
             data_from=state.last_success,
+            notes=state.notes,
         )
         return Fetched(report, state, self._fetcher.old / state.snapshot.file if state.snapshot else None)
 
