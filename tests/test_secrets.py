@@ -28,14 +28,6 @@ PASSWORD = 'Pä55 w"ort\\(q)*&+😀/Zzz'
 OTHERS = ("other-secret-1", "other-secret-2")
 
 
-@pytest.fixture(autouse=True)
-def _nothing_known() -> Iterator[None]:
-    """Forget the secrets of other tests, and those of this one."""
-    redaction.forget()
-    yield
-    redaction.forget()
-
-
 def keep(directory: Path, secret: str) -> str:
     """Write a secret where only its owner can read it; return the path."""
     path = directory / "secret"

@@ -588,6 +588,26 @@ def mostly_rejected(rejected: int, others: int, first: Reject) -> str:
     return f"{count} cannot be read as recipients, {why} Such as {rejected_entry(first)}"
 
 
+def none_is_an_address(count: int, first: Sequence[Reject], shape: str) -> str:
+    """Return the message that no entry of a source is an address, with the first ones, and their likely shape."""
+    such = ", such as " if count > len(first) else ": "
+    shown = "; ".join(map(rejected_entry, first))
+    guess = f"it looks like {shape}" if shape else "is it the right file, column, attribute or format?"
+    return f"none of its {entries(count)} is an address{such}{shown}. As a whole: {guess}"
+
+
+def none_for_us(count: int, causes: Mapping[str, int]) -> str:
+    """Return the message that a source has no recipient. ``count`` of its entries are none; ``causes`` say why.
+
+    An entry without a cause is no recipient by its kind.
+    """
+    if why := "; ".join(f"{number:,} {cause}" for cause, number in causes.items() if cause and number):
+        return f"it has {entries(count)}, and none is for us: {why}"
+    if count:
+        return f"it has {entries(count)}, and none is for us; if that is right, set allow_empty = true"
+    return "it has no entry at all, as after a lost read right; if none is right, set allow_empty = true"
+
+
 # --- the first run
 
 

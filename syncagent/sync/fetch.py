@@ -236,6 +236,7 @@ class _Attempt:
         self._writer = SnapshotWriter(
             self._fetcher.spool, ignore_catch_alls=self._source.common.catch_all == "ignore", source=self._source.name
         )
+        self._writer.origin = rejects.origin(self._source)
         self._thread.start()
 
     def _rests(self) -> bool:

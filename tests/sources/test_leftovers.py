@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from syncagent.errors import SourceError
 from syncagent.sources import file, leftovers
 from syncagent.sources.file import Config, build
 from tests.scenario import Scenario, people
@@ -95,7 +96,7 @@ def test_a_list_that_is_named_like_an_index_is_read(tmp_path: Path) -> None:
 
 def test_a_note_names_three_files(tmp_path: Path) -> None:
     """And counts the others."""
-    lists(tmp_path, **{"a": "a@example.com\n", **{f"a.{number}": "" for number in range(1, 6)}})
+    lists(tmp_path, **{f"a.{number}": "" for number in range(1, 6)}, a="a@example.com\n")
     (note,) = spelled(tmp_path)[1]
     assert note.endswith(": a.1, a.2, a.3 and 2 more")
 
@@ -103,7 +104,7 @@ def test_a_note_names_three_files(tmp_path: Path) -> None:
 def test_nothing_but_an_index(tmp_path: Path) -> None:
     """A directory without a list is a failure."""
     lists(tmp_path, **{"list.db": BINARY})
-    with pytest.raises(file.SourceError, match="contains no list"):
+    with pytest.raises(SourceError, match="contains no list"):
         spelled(tmp_path)
 
 
