@@ -80,7 +80,8 @@ def test_only_lists_that_are_read_count(tmp_path: Path) -> None:
 def test_an_index_is_never_read(tmp_path: Path, ending: str) -> None:
     """Neither beside its list, where nothing is said of it, nor without it."""
     name = ending.format("list")
-    lists(tmp_path, **{"list": "a@example.com\n", name: BINARY})
+    lists(tmp_path, list="a@example.com\n")
+    lists(tmp_path, **{name: BINARY})
     assert spelled(tmp_path) == ({"a@example.com"}, ())
     (tmp_path / "list").rename(tmp_path / "other")
     found, notes = spelled(tmp_path)
@@ -96,7 +97,9 @@ def test_a_list_that_is_named_like_an_index_is_read(tmp_path: Path) -> None:
 
 def test_a_note_names_three_files(tmp_path: Path) -> None:
     """And counts the others."""
-    lists(tmp_path, **{f"a.{number}": "" for number in range(1, 6)}, a="a@example.com\n")
+    for number in range(1, 6):
+        lists(tmp_path, **{f"a.{number}": ""})
+    lists(tmp_path, a="a@example.com\n")
     (note,) = spelled(tmp_path)[1]
     assert note.endswith(": a.1, a.2, a.3 and 2 more")
 
