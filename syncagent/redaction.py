@@ -43,12 +43,12 @@ class _Layer(NamedTuple):
 
 
 def remember(secret: str) -> None:
-    """Hide a secret in all later messages. An empty one is ignored."""
-    if secret:
-        spellings = _known.pop(secret, None) or tuple(dict.fromkeys(_spellings(secret)))
-        _known[secret] = spellings
-        while len(_known) > _MOST:
-            _known.pop(next(iter(_known)))
+    """Hide a secret in all later messages. An empty one is ignored. It may be called from any thread."""
+    if not secret or secret in _known:
+        return
+    _known[secret] = tuple(dict.fromkeys(_spellings(secret)))
+    for oldest in list(_known)[:-_MOST]:
+        _known.pop(oldest, None)
 
 
 def forget() -> None:

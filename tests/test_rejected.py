@@ -1,5 +1,6 @@
 """Entries that cannot be read as recipients are doubt: told everywhere until a person has dealt with each of them."""
 
+import contextlib
 import json
 import sqlite3
 import tomllib
@@ -595,3 +596,18 @@ def test_a_password_file_in_another_format_shows_no_password(tmp_path: Path, for
         for verb in (("sync", "--accept-incomplete"), ("sync", "--json")):
             done = scenario.say(*verb, code=None)
             assert_hidden(scenario, done.stdout + done.stderr)
+
+
+def test_what_an_older_version_has_kept_is_hidden(one: Scenario) -> None:
+    """A hold with a password in its text is shown without it, and kept without it from the next run on."""
+    write(one, [*sorted(people(10)), "anna@example.com|s3cret"])
+    hold = held(one.sync_unchecked(HELD))
+    with contextlib.closing(sqlite3.connect(one.state / "state.db", isolation_level=None)) as database:
+        changed = database.execute("UPDATE hold SET state = replace(state, '***', 's3cret')")
+        assert changed.rowcount == 1
+    assert b"s3cret" in (one.state / "state.db").read_bytes()
+    shown = one.say("status", code=HELD)
+    assert "s3cret" not in shown.stdout + shown.stderr
+    assert 'anna@example.com|***"' in shown.stderr
+    assert held(one.sync_unchecked(HELD)).id == hold.id
+    assert_hidden(one, "")

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import functools
 import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -195,6 +196,28 @@ def test_a_traceback_has_no_secret(tmp_path: Path) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE)
     assert "RuntimeError: the server said ***" in done.stderr
     assert not leaks(done.stdout + done.stderr, TOKEN)
+
+
+def test_what_an_older_version_has_recorded(tmp_path: Path) -> None:
+    """An error that has the token is shown and kept without it from the next run on, though nothing is asked."""
+    scenario = Scenario(tmp_path, "corp", "primary")
+    scenario.write("corp", people(3))
+    with ScriptedHTTP(routes={"/list": functools.partial(echoing, TOKEN, "plain", 401, 3)}) as server:
+        scenario.sources["primary"] = http(tmp_path, server, TOKEN, basic=False)
+        scenario.say("sync", "--accept-incomplete", code=None)
+        asked = len(server.asked)
+        with contextlib.closing(sqlite3.connect(scenario.state / "state.db", isolation_level=None)) as database:
+            spelled = json.dumps(TOKEN)[1:-1]
+            changed = database.execute(
+                "UPDATE source SET state = replace(state, '***', ?) WHERE name = 'primary'", (spelled,)
+            )
+            assert changed.rowcount == 1
+        assert in_directory(scenario.state, TOKEN)
+        done = scenario.say("sync", code=None)
+        assert len(server.asked) == asked
+    assert "not asked again" in done.stderr
+    assert not leaks(done.stdout + done.stderr, TOKEN)
+    assert not in_directory(scenario.state, TOKEN)
 
 
 def test_basic_is_hidden_as_sent() -> None:

@@ -341,20 +341,13 @@ def rejects_of(path: Path, source: str = "") -> Iterator[Reject]:
             if is_reject and not is_foreign(unescape(spelled)):  # older versions rejected these
                 reason, digest, cut = (*rest.split(_REJECTED), "", "")[:3]
                 yield Reject(
-                    _without_secrets(spelled),
+                    rejects.shown(spelled),
                     reason,
                     source,
                     key,
                     digest or _computed(source, spelled),
                     cut=bool(cut) if digest else len(unescape(spelled)) == MAX_FIELD,
                 )
-
-
-def _without_secrets(spelled: str) -> str:
-    """Return an escaped spelling without secrets, also if an older version has kept them."""
-    text = unescape(spelled)
-    shown = without_secrets(text)
-    return spelled if shown == text else escape(shown, MAX_REJECT)
 
 
 def _computed(source: str, spelled: str) -> str:

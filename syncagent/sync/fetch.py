@@ -26,7 +26,7 @@ from syncagent import sources
 from syncagent.errors import DamagedError, FailureKind, LedgerError, SourceError, SyncagentError
 from syncagent.files import atomic, sorted_lines
 from syncagent.model import END_OF_TIME, Dates, Note, SourceReport, SourceState
-from syncagent.redaction import has_secret, redacted
+from syncagent.redaction import has_secret, redacted, remember
 from syncagent.state import content_age, looks, messages, rejects
 from syncagent.state import incremental as amend
 from syncagent.state.fields import escape
@@ -479,7 +479,11 @@ class _Attempt:
             else self._token()
             if asked
             else self._state.refused_for,
-            refusal="" if error.kind is not FailureKind.REFUSED else str(error) if asked else self._state.refusal,
+            refusal=""
+            if error.kind is not FailureKind.REFUSED
+            else str(error)
+            if asked
+            else redacted(self._state.refusal),
             last_attempt=self._fetcher.now if asked else self._state.last_attempt,
             failing_since=self._state.failing_since or self._fetcher.now,
             look_tried=self._fetcher.now if asked and self._looks else self._state.look_tried,
@@ -530,7 +534,10 @@ def _content(name: str) -> tuple[bytes, int]:
     path = sources.secret_path(name)
     try:
         by_systemd = str(path.parent) == os.environ.get("CREDENTIALS_DIRECTORY")
-        return atomic.read_foreign(path, _MOST), 0 if by_systemd else path.stat().st_mtime_ns
+        octets = atomic.read_foreign(path, _MOST)
+        if isinstance(name, SecretFile):  # an older version may have recorded it in an error
+            remember(octets.decode(errors="replace").strip("\r\n"))
+        return octets, 0 if by_systemd else path.stat().st_mtime_ns
     except OSError:
         return b"", 0
 
