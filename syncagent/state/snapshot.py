@@ -59,6 +59,8 @@ class SnapshotWriter:
         """The same, also if the answer may not amend it."""
         self.origin = ""
         """The file or URL whose lines are the keys of the entries; see ``rejects.origin``."""
+        self.format = ""
+        """The format that the entries are read by, "" if they are no lines."""
         self._added: Path | None = None
         self.ignored = 0
         self._causes: Counter[str] = Counter()
@@ -212,7 +214,7 @@ class SnapshotWriter:
             return ""
         if snapshot.rejected:
             found = [rejects.placed(one, self.origin) for one in first_rejects(path, self._source, _SHOWN)]
-            shape = likely.shape([rejects.text_of(one) for one in found])
+            shape = likely.shape([rejects.text_of(one) for one in found], self.format)
             return messages.none_is_an_address(snapshot.rejected, found, shape)
         return "" if allow_empty else messages.none_for_us(self.ignored, self._causes)
 

@@ -237,6 +237,7 @@ class _Attempt:
             self._fetcher.spool, ignore_catch_alls=self._source.common.catch_all == "ignore", source=self._source.name
         )
         self._writer.origin = rejects.origin(self._source)
+        self._writer.format = str(getattr(self._source.own, "format", None) or "")
         self._thread.start()
 
     def _rests(self) -> bool:

@@ -101,19 +101,41 @@ def test_a_list_that_becomes_binary_is_not_called_torn(tmp_path: Path, kind: str
         ('{"mail": "anna@example.com"}\n', "JSON"),
         ("<html>\n<body>\n", "HTML or XML"),
         ("anna\nbob\n", "bare names"),
+        ("anna@example.com, bob@example.com\n", "several addresses in one entry"),
+        ("anna@example.com\rbob@example.com\r\r", "a text whose lines end in CR alone"),
     ],
 )
 def test_three_entries_and_the_shape_are_shown(tmp_path: Path, text: str, shape: str) -> None:
     """With place and reason, and without passwords."""
     scenario = Scenario(tmp_path)
-    scenario.file("corp").write_text(text)
+    scenario.file("corp").write_text(text, newline="")
     printed = scenario.say("sync", code=None).stderr
-    count = len(text.splitlines())
+    count = text.count("\n") or 1
     assert f"none of its {count} entr" in printed
     for number in range(1, count + 1):
         assert f"line {number} of {scenario.file('corp')}: " in printed
     assert f"it looks like {shape}" in printed
     assert "s3cret" not in printed
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [
+        ("csv", "mail,name\nanna,Anna\nbob,Bob\n"),
+        ("csv", 'mail,name\n"x,y",Anna\n"z,y",Bob\n'),
+        ("passwd", "anna\nbob\n"),
+    ],
+)
+def test_the_format_that_is_set_is_not_advised(tmp_path: Path, form: str, text: str) -> None:
+    """It is not the remedy."""
+    scenario = Scenario(tmp_path)
+    scenario.sources["corp"] = {"format": form, "column": "mail"}
+    if form == "passwd":
+        scenario.sources["corp"] = {"format": form, "domains": ["example.com"]}
+    scenario.file("corp").write_text(text)
+    printed = scenario.say("sync", code=None).stderr
+    assert "none of its 2 entries is an address" in printed
+    assert f'set format = "{form}"' not in printed
 
 
 def test_three_entries_are_enough(tmp_path: Path) -> None:
