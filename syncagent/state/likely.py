@@ -46,7 +46,7 @@ def shape(entries: Collection[str], known: str) -> str:
     by_one = (text for pattern, text in _BY_ONE.items() if _matches(pattern, entries))
     by_most = (text for pattern, text in _BY_MOST.items() if entries and _matches(pattern, entries) * 2 > len(entries))
     found = next(by_one, "") or next(by_most, "")
-    return "" if known and f'set format = "{known}"' in found else found
+    return "" if f'set format = "{known}"' in found else found
 
 
 def _matches(pattern: str, entries: Collection[str]) -> int:

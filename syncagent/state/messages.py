@@ -590,10 +590,11 @@ def mostly_rejected(rejected: int, others: int, first: Reject) -> str:
 
 def none_is_an_address(count: int, first: Sequence[Reject], shape: str) -> str:
     """Return the message that no entry of a source is an address, with the first ones, and their likely shape."""
-    such = ", such as " if count > len(first) else ": "
+    guess = f" It looks like {shape}." if shape else ""
+    such = "Such as" if count > len(first) else "These are" if count > 1 else "This is"
     shown = "; ".join(map(rejected_entry, first))
-    guess = f"it looks like {shape}" if shape else "is it the right file, column, attribute or format?"
-    return f"none of its {entries(count)} is an address{such}{shown}. As a whole: {guess}"
+    text = f"none of its {entries(count)} is an address: is it the right file, attribute or format?"
+    return f"{text}{guess} {such} {shown}"
 
 
 def none_for_us(count: int, causes: Mapping[str, int]) -> str:

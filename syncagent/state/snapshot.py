@@ -214,7 +214,7 @@ class SnapshotWriter:
             return ""
         if snapshot.rejected:
             found = [rejects.placed(one, self.origin) for one in first_rejects(path, self._source, _SHOWN)]
-            shape = likely.shape([rejects.text_of(one) for one in found], self.format)
+            shape = likely.shape([rejects.text_of(one) for one in found], self.format) if self.format else ""
             return messages.none_is_an_address(snapshot.rejected, found, shape)
         return "" if allow_empty else messages.none_for_us(self.ignored, self._causes)
 

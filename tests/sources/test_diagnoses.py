@@ -114,7 +114,7 @@ def test_three_entries_and_the_shape_are_shown(tmp_path: Path, text: str, shape:
     assert f"none of its {count} entr" in printed
     for number in range(1, count + 1):
         assert f"line {number} of {scenario.file('corp')}: " in printed
-    assert f"it looks like {shape}" in printed
+    assert f"It looks like {shape}" in printed
     assert "s3cret" not in printed
 
 
@@ -143,7 +143,10 @@ def test_three_entries_are_enough(tmp_path: Path) -> None:
     scenario = Scenario(tmp_path)
     scenario.file("corp").write_text("".join(f"name{number}\n" for number in range(50)))
     printed = scenario.say("sync", code=None).stderr
-    assert "none of its 50 entries is an address, such as " in printed
+    assert (
+        "none of its 50 entries is an address: is it the right file, attribute or format? It looks like bare" in printed
+    )
+    assert ". Such as line" in printed
     assert printed.count(f"of {scenario.file('corp')}: ") == 3
 
 
