@@ -473,7 +473,7 @@ def _may_go(month: Month, domain: str) -> None:
     if all(hold["domain"] != f"relay_domains:{domain}" for hold in host.held()):  # its source fails, or no run ends
         month.after(1, f"{domain} may go", partial(_may_go, month, domain))
         return
-    month.approve(host.holds())
+    month.approve(host.holds(domain, f"relay_domains:{domain}"))
 
     def gone() -> None:
         host.oracle.domains.pop(domain, None)

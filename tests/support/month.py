@@ -833,13 +833,17 @@ class Host:
         """True if a fault stands."""
         return any(fault.name == name for fault in self.oracle.faults)
 
-    def holds(self) -> list[str]:
-        """Return the IDs of the holds that a person may approve together, by the last run, but for rejected entries."""
+    def holds(self, *domains: str) -> list[str]:
+        """Return the IDs of the holds that a person may approve together, by the last run, but for rejected entries.
+
+        With ``domains`` only those of these domains.
+        """
         assert isinstance(self.last.get("plan"), dict), self.log[-5:]
         return [
             hold["id"]
             for hold in self.held()
             if not hold["main"]
+            and (not domains or hold["domain"] in domains)
             and not hold["domain"].startswith("rejected:")
             and all(reason["approvable"] or reason["kind"] == "domain" for reason in hold["reasons"])
         ]
@@ -950,9 +954,10 @@ class Month:
         if not host.oracle.core <= listed:  # a person sees that these are not to go
             host.fault(FAILED, may=ALL)
             return
-        host.oracle.drop(host.in_map() - listed)
-        host.oracle.stays.clear()
         approved = host.held_domains(ids)
+        going = {one for one in host.in_map() - listed if approved >= ALL or _domain(one) in approved}
+        host.oracle.drop(going)
+        host.oracle.release(going)
         if approved >= ALL:
             host.mend(STATE_NEW)
         for fault in host.oracle.faults:
