@@ -9,6 +9,8 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from syncagent.redaction import redacted
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -18,12 +20,13 @@ _LONGEST_TEXT = 4096
 
 
 def printable(text: str, limit: int | None = None) -> str:
-    """Return ``text`` with unprintable characters escaped.
+    """Return ``text`` with secrets redacted (see ``redaction``) and unprintable characters escaped.
 
-    A text longer than ``limit`` characters is cut first, and "..." appended; escapes may exceed the limit. Without a
-    limit nothing is cut. Use it for foreign text in messages: addresses, answers of servers, file names, messages of
-    libraries.
+    A text longer than ``limit`` characters is cut before escaping, and "..." appended; escapes may exceed the limit.
+    Without a limit nothing is cut. Use it for foreign text in messages: addresses, answers of servers, file names,
+    messages of libraries. Cut such a text by this function only: a part of a secret would not be recognized.
     """
+    text = redacted(text)
     cut = text if limit is None or len(text) <= limit else f"{text[:limit]}..."
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in cut)
 
@@ -62,9 +65,13 @@ class ExitCode(enum.IntEnum):
 
 
 class SyncagentError(Exception):
-    """Base class of the errors that syncagent raises. The text is a message for the user."""
+    """Base class of the errors that syncagent raises. The text is a message for the user, without secrets."""
 
     exit_code: ExitCode = ExitCode.SOFTWARE
+
+    def __init__(self, text: str = "") -> None:
+        """``text`` is the message; secrets in it are redacted."""
+        super().__init__(redacted(text))
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,8 @@ class SourceState(Struct, frozen=True):
     """Names of the texts of the last complete answer that ended in a line feed."""
     containers: bool = False
     """Whether the labels of its entries are DNs."""
+    notes: tuple[str, ...] = ()
+    """Notes of its last answer."""
     dates: dict[str, Dates] = {}
     """The dates of the texts of the data in use, as in ``sources.Answer``; see ``state.content_age``."""
     changed: float = 0.0

@@ -2,10 +2,12 @@
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from syncagent import redaction
 from tests.tiers import is_slow
 
 pytest.register_assert_rewrite("tests.support.agent", "tests.sources.contract")  # before anything imports them
@@ -13,6 +15,13 @@ pytest.register_assert_rewrite("tests.support.agent", "tests.sources.contract") 
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.register_profile("ci", settings.get_profile("patient"), derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI", "").casefold() in {"true", "1"} else "patient")
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_is_known() -> Iterator[None]:
+    """Forget the secrets that a test read: messages of later tests may have the same words."""
+    yield
+    redaction.forget()
 
 
 def pytest_configure() -> None:

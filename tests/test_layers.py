@@ -12,6 +12,7 @@ from tests.sources import HEAVY
 
 ROOT = Path(package.__file__).parent
 ORDER: tuple[frozenset[str], ...] = (
+    frozenset({"redaction"}),
     frozenset({"errors", "addresses"}),
     frozenset({"model", "files"}),
     frozenset({"values"}),
@@ -28,6 +29,7 @@ ORDER: tuple[frozenset[str], ...] = (
 """A module imports from earlier sets only, and from its own package; those of one set do not import each other."""
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 PURE = {
+    "redaction",
     "errors",
     "model",
     "addresses",
@@ -36,6 +38,8 @@ PURE = {
     "values.patterns",
     "values.quoting",
     "values.spellings",
+    "sources.binary",
+    "sources.leftovers",
     "values.types",
     "postfix.table_text",
     "state",
@@ -43,6 +47,7 @@ PURE = {
     "state.content_age",
     "state.doubt_groups",
     "state.identity",
+    "state.likely",
     "state.looks",
     "state.fields",
     "state.messages",

@@ -1,5 +1,6 @@
 """Entries that cannot be read as recipients are doubt: told everywhere until a person has dealt with each of them."""
 
+import contextlib
 import json
 import sqlite3
 import tomllib
@@ -517,3 +518,96 @@ def test_only_held_entries_count(tmp_path: Path) -> None:
     counted = rejects.of_source(found, {found[0].digest}, ["E F"], "/etc/list")
     assert (counted.held, counted.approved, counted.ignored, counted.domains) == (1, 1, 1, frozenset({"y.test"}))
     assert counted.sample[0].place == "line 1 of /etc/list"
+
+
+# --- lines of password files
+
+PASSWORDS = [
+    ("anna@example.com|s3cret", "anna@example.com|***"),
+    ("anna|s3cret|anna@s3cret.example", "anna|***"),
+    ("anna@example.com s3cret {PLAIN}s3cret", "anna@example.com ***"),
+    ("anna;s3cret;{SSHA}s3cret", "anna;***"),
+    ("anna,s3cret,$2y$05$s3cret", "anna,***"),
+    ("{PLAIN}s3cret:anna@example.com", "***"),
+    ("anna$6$s3cret", "anna***"),
+    ("anna@example.com:{PLAIN}s3cret@example.com", "anna@example.com:***"),
+    (" anna\t{CRAM-MD5.HEX}s3cret ", "anna\t***"),
+]
+"""Lines that look like those of a password file, and what is kept of them."""
+
+
+@pytest.mark.parametrize(("line", "kept"), PASSWORDS)
+def test_a_line_of_a_password_file_is_kept_up_to_its_first_separator(line: str, kept: str) -> None:
+    """What is behind it may be a password or its hash, whatever it is."""
+    assert spellings.without_secrets(line) == kept
+    assert spellings.without_secrets(kept) == kept
+
+
+def test_a_recipient_behind_a_separator_is_not_approved_unseen(one: Scenario) -> None:
+    """What is hidden of a line may name a recipient if it has an @; the pattern in the message leaves the line out."""
+    write(one, [*sorted(people(10)), "anna:{PLAIN}s3cret:user003@example.com"])
+    refused = one.say("approve", held(one.sync_unchecked(HELD)).id, code=USAGE).stderr
+    assert "is longer than what is recorded of it" in refused
+    assert "ignore = ['anna:*']" in refused
+    one.sources["corp"]["ignore"] = ["anna:*"]
+    assert one.sync_unchecked(0).sources[0].rejected_ignored == 1
+    del one.sources["corp"]["ignore"]
+    write(one, [*sorted(people(10)), "anna:{PLAIN}s3cret:5000"])
+    one.say("approve", held(one.sync_unchecked(HELD)).id)
+
+
+@pytest.mark.parametrize(
+    ("first", "keys"),
+    [
+        ("anna@example.com|{PLAIN}s3cret", {"delimiter": "|"}),
+        ("anna@example.com;s3cret", {"delimiter": ";"}),
+        ("anna@example.com:s3cret", {}),
+        ("anna@example.com:{PLAIN}s3cret", {}),
+    ],
+)
+def test_a_first_line_that_is_no_header_shows_no_password(tmp_path: Path, first: str, keys: dict[str, object]) -> None:
+    """The columns are shown, unless they are fields of a person."""
+    scenario = Scenario(tmp_path)
+    scenario.sources["corp"] = {"format": "csv", "column": "mail", **keys}
+    write(scenario, [first, first])
+    done = scenario.say("sync", code=None)
+    assert "anna@example.com" in done.stderr
+    assert_hidden(scenario, done.stdout + done.stderr)
+
+
+def assert_hidden(scenario: Scenario, output: str) -> None:
+    """Assert that the password is in no output and no file of the state."""
+    assert "s3cret" not in output
+    for file in scenario.state.rglob("*"):
+        assert not file.is_file() or b"s3cret" not in file.read_bytes(), file
+
+
+@pytest.mark.parametrize("form", ["lines", "postmap", "aliases", "passwd"])
+def test_a_password_file_in_another_format_shows_no_password(tmp_path: Path, form: str) -> None:
+    """Neither where all entries are rejected, nor where some are. Two of the lines are addresses in some formats."""
+    scenario = Scenario(tmp_path)
+    scenario.sources["corp"] = {"format": form}
+    if form in {"aliases", "passwd"}:
+        scenario.sources["corp"]["domains"] = ["example.com"]
+    lines = [line for line, _ in PASSWORDS if line.startswith("anna") and not line.endswith("s3cret.example")]
+    good = {"lines": "{}@example.com", "postmap": "{}@example.com OK", "aliases": "{}: x", "passwd": "{}:x:1000:1::/:"}
+    for names in ([], [good[form].format(f"user{number}") for number in range(20)]):
+        write(scenario, [*lines, *names])
+        for verb in (("sync", "--accept-incomplete"), ("sync", "--json")):
+            done = scenario.say(*verb, code=None)
+            assert_hidden(scenario, done.stdout + done.stderr)
+
+
+def test_what_an_older_version_has_kept_is_hidden(one: Scenario) -> None:
+    """A hold with a password in its text is shown without it, and kept without it from the next run on."""
+    write(one, [*sorted(people(10)), "anna@example.com|s3cret"])
+    hold = held(one.sync_unchecked(HELD))
+    with contextlib.closing(sqlite3.connect(one.state / "state.db", isolation_level=None)) as database:
+        changed = database.execute("UPDATE hold SET state = replace(state, '***', 's3cret')")
+        assert changed.rowcount == 1
+    assert b"s3cret" in (one.state / "state.db").read_bytes()
+    shown = one.say("status", code=HELD)
+    assert "s3cret" not in shown.stdout + shown.stderr
+    assert 'anna@example.com|***"' in shown.stderr
+    assert held(one.sync_unchecked(HELD)).id == hold.id
+    assert_hidden(one, "")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from syncagent.files import streams
+from syncagent.redaction import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
@@ -35,12 +36,15 @@ def in_run(run_id: str) -> None:
 def set_up(level: str) -> Any:  # noqa: ANN401 - structlog's own type is lazy
     """Set up the log on the standard error, from ``level`` up, and return the logger."""
     terminal = sys.stderr.isatty()
-    render: Any = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()
+    plain = structlog.dev.plain_traceback  # the default shows local variables, among them passwords
+    console = structlog.dev.ConsoleRenderer(exception_formatter=plain)
+    render: Any = console if terminal else structlog.processors.JSONRenderer()
     processors = [
         _add_run_id,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        *([] if terminal else [structlog.processors.format_exc_info]),
+        structlog.processors.format_exc_info,
+        _without_secrets,
         _for_journal(render) if _is_journal() else render,
     ]
     structlog.configure(
@@ -128,6 +132,17 @@ class _Library(logging.Handler):
 def _add_run_id(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     event.setdefault("run_id", _run_id)
     return event
+
+
+def _without_secrets(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Redact every text of an event; records of libraries have requests and answers."""
+    return {name: _redacted(value) for name, value in event.items()}
+
+
+def _redacted(value: Any) -> Any:  # noqa: ANN401 - any value of an event
+    if isinstance(value, str):
+        return redacted(value)
+    return [_redacted(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _for_journal(render: Callable[..., Any]) -> Callable[..., str]:

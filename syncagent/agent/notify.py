@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 
 from syncagent.errors import SourceError
+from syncagent.redaction import redacted, remember
 from syncagent.sources import read_secret
 from syncagent.sources.http.cancel import Connections
 from syncagent.state import messages
@@ -206,7 +207,7 @@ class DeliveryError(Exception):
     def __init__(self, whom: str, text: str) -> None:
         """``whom`` is the configuration key of the receiver, such as ``notify.url``."""
         self.whom = whom
-        super().__init__(text)
+        super().__init__(redacted(text))
 
 
 def deliver(notify: Notify, way: str, event: Event | None) -> None:
@@ -263,6 +264,7 @@ def _ask(whom: str, url: str, octets: bytes | None, timeout: float) -> None:
 
     import httpx
 
+    remember(url)
     headers = {} if octets is None else {"content-type": "application/json"}
     method = "GET" if octets is None else "POST"
     connections = Connections()

@@ -166,7 +166,8 @@ class Reporter:
         for source in result.sources:
             self._log_source(source)
         self._log_rejected(result)
-        notes = frozenset(result.notes)
+        of_sources = (f"source {source.name}: {note}" for source in result.sources for note in source.notes)
+        notes = frozenset((*result.notes, *of_sources))
         for note in sorted(notes - self._notes):
             self._log.warning("note", text=note)
         self._notes = notes

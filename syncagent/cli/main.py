@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from syncagent.config.tables import Config
+    from syncagent.state.status import Status
     from syncagent.sync.run import Options
     from syncagent.values.types import Domain, MapName
 
@@ -388,22 +389,28 @@ def _run_agent(config_file: Path, log_level: str) -> None:
 
 
 @command.command()
+@click.option(
+    "--nagios",
+    is_flag=True,
+    help="One line and an exit status for Nagios and its kind: 0 ok, 1 warning, 2 critical, 3 unknown.",
+)
 @JSON
 @click.pass_obj
-def status(config_file: Path, *, as_json: bool) -> int:
+def status(config_file: Path, *, nagios: bool, as_json: bool) -> int:
     """Show the last run, the age of the data, holds and alarms.
 
     No source is asked, and the agent need not run. As a health check, the exit status is 75 if the data of a source is
     older than schedule.max_age, 73 if the last publishing failed, 65 if something is held for a person's approval.
     It shows which domains are in doubt: their unknown recipients get 450, so that doubt by itself is 0.
-    """
-    from syncagent import privileges
-    from syncagent.cli.views import status as view
-    from syncagent.state import status as standing
 
-    config = _load(config_file)
-    privileges.become_least_owner(config)
-    now = standing.read(config)
+    With --nagios it is critical if the list is too old or cannot be published, a warning if something else needs a
+    person or a source fails, and unknown if configuration or state cannot be read.
+    """
+    if nagios:
+        return _nagios(config_file)
+    from syncagent.cli.views import status as view
+
+    now = _status(config_file)
     if as_json:
         view.show_json(now)
     else:
@@ -596,6 +603,28 @@ def _load(file: Path) -> Config:
         root.params["config_file"] != file or root.get_parameter_source("config_file") != ParameterSource.ENVIRONMENT
     )
     return config.load(file, named_by="" if is_given else "$SYNCAGENT_CONFIG")
+
+
+def _status(config_file: Path) -> Status:
+    """Return the status. Raises ConfigError and LedgerError."""
+    from syncagent import privileges
+    from syncagent.state import status as standing
+
+    config = _load(config_file)
+    privileges.become_least_owner(config)
+    return standing.read(config)
+
+
+def _nagios(config_file: Path) -> int:
+    """Print the status as a plugin does, and return its exit status."""
+    import time
+
+    from syncagent.cli.views import nagios as view
+
+    try:
+        return view.show(_status(config_file), time.time())
+    except SyncagentError as error:
+        return view.show_error(str(error))
 
 
 def _chosen(config: Config, set_file: Path, excepted: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -11,11 +11,11 @@ import os
 import threading
 import time
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from syncagent.privileges.places import OWN_DIRECTORIES, OWN_FILES
+from syncagent.sources.leftovers import is_listed
 from syncagent.values.types import DOUBT_FILES, INDEX_SUFFIX
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class OwnFiles:
         """Yield the own files, also missing ones, that a listing of a directory without symbolic links has."""
         for file, key in self.files.items():
             parent, _, name = file.rpartition("/")
-            if parent == directory and _is_listed(name, pattern):
+            if parent == directory and is_listed(name, pattern):
                 yield Clash(file, key, is_among=True)
 
     def _linked(self, directory: Path, pattern: str, identities: Mapping[tuple[int, int], str]) -> Iterator[Clash]:
@@ -101,7 +101,7 @@ class OwnFiles:
         inodes = {inode for _, inode in identities}
         with os.scandir(directory) as entries:
             for entry in entries:
-                if not _is_listed(entry.name, pattern) or not (entry.is_symlink() or entry.inode() in inodes):
+                if not is_listed(entry.name, pattern) or not (entry.is_symlink() or entry.inode() in inodes):
                     continue
                 with contextlib.suppress(OSError):
                     status = entry.stat()
@@ -127,11 +127,6 @@ def _listings(path: Path) -> Iterator[tuple[Path, str]]:
         yield path, "*"
     elif any(char in path.name for char in "*?[") and not path.exists() and path.parent.is_dir():
         yield path.parent, path.name
-
-
-def _is_listed(name: str, pattern: str) -> bool:
-    """True if a source of files reads a file of this name: it is not hidden, no backup, and matches."""
-    return not name.startswith(".") and not name.endswith("~") and fnmatchcase(name, pattern)
 
 
 def _resolved(paths: Mapping[str, str]) -> dict[str, str]:

@@ -14,6 +14,8 @@ import select
 import sys
 from typing import TYPE_CHECKING, TextIO
 
+from syncagent.redaction import redacted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -120,15 +122,24 @@ def _guarded(stream: TextIO | None) -> TextIO:
         return _endless(os.open(os.devnull, os.O_WRONLY), "utf-8")
     if not isinstance(stream, io.TextIOWrapper):  # a stream in memory, of a test
         return stream
-    guarded = _endless(stream.fileno(), stream.encoding)
+    guarded = _endless(stream.fileno(), stream.encoding, _Redacting if stream is sys.stderr else io.TextIOWrapper)
     guarded.reconfigure(line_buffering=stream.line_buffering, write_through=stream.write_through)
     return guarded
 
 
-def _endless(descriptor: int, encoding: str) -> io.TextIOWrapper:
+class _Redacting(io.TextIOWrapper):
+    """A text stream for messages: secrets are redacted, as in a traceback, whose text nobody has made."""
+
+    def write(self, text: str, /) -> int:
+        """Write a text without secrets. Return its length."""
+        super().write(redacted(text))
+        return len(text)
+
+
+def _endless(descriptor: int, encoding: str, kind: type[io.TextIOWrapper] = io.TextIOWrapper) -> io.TextIOWrapper:
     """Return a text stream on a descriptor that escapes characters that the encoding lacks."""
     raw = _Guarded(descriptor, "wb", closefd=False)
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, "backslashreplace")
+    return kind(io.BufferedWriter(raw), encoding, "backslashreplace")
 
 
 def _raw(stream: TextIO) -> _Guarded | None:

@@ -144,8 +144,12 @@ class Sink(Protocol):
     def put_keys(self, keys: Iterable[str]) -> None:
         """Record keys of objects without addresses, for a source that compares keys with ``unknown``."""
 
-    def ignore(self, count: int) -> None:
-        """Count values that are well-formed but not mail recipients. An answer of only such values is empty."""
+    def ignore(self, count: int, cause: str = "") -> None:
+        """Count values that are well-formed but not mail recipients. An answer of only such values is empty.
+
+        ``cause`` is a predicate with the configuration key that makes them so and what to do, such as "have a uid below
+        min_uid (1000): lower min_uid"; "" if they are none by their kind.
+        """
 
     def restart(self) -> None:
         """Discard everything since the start of the fetch."""

@@ -1,6 +1,7 @@
 """The source kind "file": addresses from local files, in the formats of ``line_formats``.
 
-A directory or a pattern stands for all its files. If any of these files cannot be read, the source fails.
+A directory or a pattern stands for all its files, except those that ``leftovers`` leaves out. If any of these files
+cannot be read, the source fails.
 """
 
 from __future__ import annotations
@@ -8,9 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from syncagent.errors import FailureKind, SourceError
 from syncagent.files import atomic
 from syncagent.model import Dates
-from syncagent.sources import Answer, Watched
+from syncagent.sources import Answer, Watched, leftovers
 from syncagent.sources.endings import Endings
 from syncagent.sources.integrity import Heading, earliest, whole_text
 from syncagent.sources.line_formats import FORMATS, WITH_COMMENTS, FormatOptions, Input
@@ -44,7 +44,8 @@ class Config(Struct, frozen=True, kw_only=True):
     """Keys of ``type = "file"``."""
 
     path: Path
-    """A file, a directory (all its files except hidden ones and NAME~), or a pattern such as lists/*.txt."""
+    """A file, a directory (all its files except hidden ones, indexes, and left-overs such as NAME.bak beside NAME), or
+    a pattern such as lists/*.txt."""
     format: Literal["lines", "postmap", "aliases", "passwd", "csv"] = "lines"
     """The format: one address per line, keys of a Postfix table, aliases(5), passwd(5), or a column of a CSV file."""
     domains: tuple[Domain, ...] = ()
@@ -88,6 +89,13 @@ def watched(config: Config) -> tuple[Watched, ...]:
     return () if config.watch == "off" else tuple(Watched(path, poll=config.watch == "poll") for path in paths)
 
 
+class _Files(NamedTuple):
+    """The files to read: the identity of each by its path, sorted by path, and notes about the directory."""
+
+    identities: dict[str, tuple[int, ...]]
+    notes: tuple[str, ...]
+
+
 class FileSource:
     """A source that reads local files. If no identity has changed since the last fetch, it answers "same"."""
 
@@ -101,18 +109,20 @@ class FileSource:
         If a file changes while the files are read, reads all of them once more. Raises SourceError if a file changes
         again.
         """
-        stats = self._stats()
+        stats, notes = self._files()
         if request.validator is not None and request.validator == self._validator(stats):
-            return Answer(same=True, validator=request.validator, dates=_undated(stats.values()))
+            return Answer(same=True, validator=request.validator, dates=_undated(stats.values()), notes=notes)
         for _ in range(2):
-            before, endings = self._stats(), Endings()
-            domains, dates = self._read_all(before, request, endings)
-            if self._stats() == before:
+            before, endings = self._files(), Endings()
+            stats = before.identities
+            domains, dates = self._read_all(stats, request, endings)
+            if self._files() == before:
                 made, expires = earliest(dates.values())
                 return Answer(
-                    validator=self._validator(before),
+                    validator=self._validator(stats),
+                    notes=before.notes,
                     domains=domains,
-                    proof="producer" if all(text.made for text in dates.values()) else self._proof(before),
+                    proof="producer" if all(text.made for text in dates.values()) else self._proof(stats),
                     unfinished=endings.unfinished,
                     finished=endings.finished,
                     made=made,
@@ -124,25 +134,26 @@ class FileSource:
             f"{self._config.path} changed while it was read, twice: write another file and rename it into place"
         )
 
-    def _stats(self) -> dict[str, tuple[int, ...]]:
-        """Return the identity of every file by its path, sorted by path.
+    def _files(self) -> _Files:
+        """Return the files to read.
 
         Raises SourceError if there is no file, or if a file cannot be accessed or is not a regular file.
         """
         path = self._config.path
         try:
             if path.is_dir():
-                names, none = _listed(path, "*"), f"directory {path} contains no file"
+                (names, notes), none = _listed(path, "*"), f"directory {path} contains no file"
             elif _is_pattern(path.name) and not path.exists():
-                names, none = _listed(path.parent, path.name), f"no file matches {path}"
+                (names, notes), none = _listed(path.parent, path.name), f"no file matches {path}"
             else:
-                names, none = [str(path)], ""
+                names, notes, none = [str(path)], (), ""
             identities = {name: _identity(name) for name in names}
         except OSError as error:
             raise SourceError(f"{error.filename} cannot be read: {error.strerror}", kind=FailureKind.BROKEN) from error
         if not names:
-            raise SourceError(none, kind=FailureKind.BROKEN)
-        return identities
+            text = f"{none.replace('no file', 'no list')}; {'; '.join(notes)}" if notes else none
+            raise SourceError(text, kind=FailureKind.BROKEN)
+        return _Files(identities, notes)
 
     def _validator(self, stats: dict[str, tuple[int, ...]]) -> str | None:
         """Return a digest of the identities; None if a file changed within the last YOUNG seconds, or in the future."""
@@ -211,14 +222,22 @@ def _is_pattern(text: str) -> bool:
     return any(char in text for char in "*?[")
 
 
-def _listed(directory: Path, pattern: str) -> list[str]:
-    """Return the sorted paths of the files whose name matches, without hidden files and backups (NAME~).
+def _listed(directory: Path, pattern: str) -> tuple[list[str], tuple[str, ...]]:
+    """Return the sorted paths of the lists whose name matches, without hidden files, and notes about the others.
 
     Raises OSError if the directory cannot be read; glob() would return nothing.
     """
-    names = [file.name for file in directory.iterdir() if not file.is_dir()]
-    visible = (name for name in names if not name.startswith(".") and not name.endswith("~"))
-    return sorted(str(directory / name) for name in visible if fnmatchcase(name, pattern))
+    names = sorted(
+        file.name for file in directory.iterdir() if leftovers.is_listed(file.name, pattern) and not file.is_dir()
+    )
+    read, notes = leftovers.sort_out(names, lambda name: _is_binary(directory / name))
+    return [str(directory / name) for name in read], notes
+
+
+def _is_binary(path: Path) -> bool:
+    """True if a file has a NUL near its beginning, as an index has. Raises OSError if it cannot be read."""
+    atomic.check_regular(str(path))
+    return b"\0" in next(iter(atomic.chunks_in(path)), b"")
 
 
 def _identity(file: str) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from syncagent.errors import DamagedError, FailureKind, SourceError, printable
 from syncagent.files import pipeline, sorted_lines
 from syncagent.model import END_OF_TIME, Dates
+from syncagent.sources import binary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -24,6 +25,8 @@ _RFC3339 = re.compile(
 _LEAP_SECOND = re.compile(r"^(.{17})60")
 _SHOWN = 60
 _FIRST = 86400.0
+_BEGINNING = 64
+"""Number of octets by which a file that is no text is recognized."""
 
 
 def whole_text(chunks: Iterable[bytes], name: str, *, require_end: bool) -> Iterator[bytes]:
@@ -36,10 +39,7 @@ def whole_text(chunks: Iterable[bytes], name: str, *, require_end: bool) -> Iter
     end = EndLine()
     first = True
     try:
-        for chunk in pipeline.whole_lines(chunks):
-            if b"\0" in chunk:
-                text = f"{name} contains a NUL octet: it is damaged, or not a list of addresses"
-                raise SourceError(text, kind=FailureKind.BROKEN)
+        for chunk in pipeline.whole_lines(_text_only(chunks, name)):
             if require_end:
                 end.update(chunk)
             yield chunk.removeprefix(_UTF8_BOM) if first else chunk
@@ -48,6 +48,19 @@ def whole_text(chunks: Iterable[bytes], name: str, *, require_end: bool) -> Iter
         raise SourceError(f"{name} contains {error}: is it a list of addresses?", kind=FailureKind.BROKEN) from error
     if require_end:
         end.check(name)
+
+
+def _text_only(chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
+    """Yield the chunks. Raises SourceError, which names what the file is, if it is no text."""
+    beginning = b""
+    for chunk in chunks:
+        if len(beginning) < _BEGINNING:
+            beginning += chunk[:_BEGINNING]
+            if kind := binary.kind_of(beginning):
+                raise SourceError(f"{name} {kind}", kind=FailureKind.BROKEN)
+        if b"\0" in chunk:
+            raise SourceError(f"{name} {binary.kind_with_nul(name, beginning)}", kind=FailureKind.BROKEN)
+        yield chunk
 
 
 class Heading:

@@ -23,7 +23,7 @@ from syncagent.addresses import (
 )
 from syncagent.errors import DamagedError, FailureKind, SourceError
 from syncagent.postfix import table_text
-from syncagent.values.spellings import addresses_in
+from syncagent.values.spellings import addresses_in, column_names
 
 if TYPE_CHECKING:
     from syncagent.model import Entry
@@ -33,6 +33,8 @@ _BATCH = 10_000
 _SPACE = " \t\r\v\f\ufeff"  # U+FEFF is a byte order mark, which concatenated files have in the middle
 _PASSWD_FIELDS, _UID_DIGITS = 7, 10
 _ALIAS = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*"|[^\s":#][^\s":]*)\s*:(?:\s*\S)')
+_BELOW = "have a uid below min_uid ({}): lower min_uid if these are mail users"
+_AS_DOMAIN = "are read as domains, as in virtual(5): if they are local parts with a dot, set domains to those to append"
 _SHOWN = 60
 """Maximum characters of a column name, and maximum number of column names, in a message."""
 
@@ -169,7 +171,7 @@ def _table_line(number: int, line: bytes, source: Input) -> Iterator[Entry]:
         reason = "has no value: Postfix ignores such a line; write a value such as OK behind it"
         source.reject(key, reason, number, line)
     elif _is_domain(spelled, source.options.domains):
-        source.sink.ignore(1)
+        source.sink.ignore(1, _AS_DOMAIN)
     else:
         yield from source.entries(spelled, number, key)
 
@@ -208,7 +210,7 @@ def _passwd(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
             name = fields[0]  # the next field may be a password hash
             source.reject(name, 'is not "NAME:PASSWORD:UID:GID:GECOS:HOME:SHELL", see passwd(5)', number, line)
         elif int(fields[2]) < source.options.min_uid:
-            source.sink.ignore(1)
+            source.sink.ignore(1, _BELOW.format(source.options.min_uid))
         elif spelled := _text(fields[0], source, number):
             yield from source.at_domains(spelled, number, fields[0])
 
@@ -237,7 +239,7 @@ def _csv(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
 def _column(heads: list[str], source: Input) -> int:
     column = source.options.column
     if heads.count(column) != 1:
-        names = ", ".join(head[:_SHOWN] for head in heads[:_SHOWN]) or "none"
+        names = ", ".join(head[:_SHOWN] for head in column_names(heads[:_SHOWN])) or "none"
         text = f'{source.name}: the first line must name the column "{column}" once; its columns: {names}'
         raise SourceError(text, kind=FailureKind.BROKEN)
     return heads.index(column)

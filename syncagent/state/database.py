@@ -23,6 +23,7 @@ import msgspec
 from syncagent.errors import DamagedError, LedgerDamagedError, LedgerError
 from syncagent.files import atomic, pipeline, sorted_lines
 from syncagent.model import Hold, Note, SourceState
+from syncagent.state import rejects
 from syncagent.state.identity import Gap, Identity
 from syncagent.state.records import DoubtRecord, Event, Finished, ListFile, Printed, RunRow
 
@@ -117,6 +118,7 @@ class Ledger:
             self.notes.append(Note("state-empty", str(self._file)))
         self._database = sqlite3.connect(source, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
         self._database.execute("PRAGMA synchronous=FULL")
+        self._database.execute("PRAGMA secure_delete=ON")  # an older version may have recorded a secret
         (version,) = self._database.execute("PRAGMA user_version").fetchone()
         if not version and (self._write or not there):
             self._database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={VERSION}; COMMIT")
@@ -130,7 +132,10 @@ class Ledger:
         self.sources = {
             name: _decode(state, SourceState) for name, state in self._rows("SELECT name, state FROM source")
         }
-        self.holds = {key: _decode(state, Hold) for key, state in self._rows("SELECT id, state FROM hold")}
+        recorded = {key: _decode(state, Hold) for key, state in self._rows("SELECT id, state FROM hold")}
+        self.holds = {key: rejects.hidden_in(hold) for key, hold in recorded.items()}
+        if self._write:
+            self.save_holds([hold for key, hold in self.holds.items() if hold != recorded[key]])
         self.finished = self._meta("finished", Finished)
         self.doubt = self._meta("doubt", DoubtRecord) or DoubtRecord()
         self.identity, self.gap = self._meta("identity", Identity), self._meta("gap", Gap)

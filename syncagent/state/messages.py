@@ -588,6 +588,27 @@ def mostly_rejected(rejected: int, others: int, first: Reject) -> str:
     return f"{count} cannot be read as recipients, {why} Such as {rejected_entry(first)}"
 
 
+def none_is_an_address(count: int, first: Sequence[Reject], shape: str) -> str:
+    """Return the message that no entry of a source is an address, with the first ones, and their likely shape."""
+    guess = f" It looks like {shape}." if shape else ""
+    such = "Such as" if count > len(first) else "These are" if count > 1 else "This is"
+    shown = "; ".join(map(rejected_entry, first))
+    text = f"none of its {entries(count)} is an address: is it the right file, attribute or format?"
+    return f"{text}{guess} {such} {shown}"
+
+
+def none_for_us(count: int, causes: Mapping[str, int]) -> str:
+    """Return the message that a source has no recipient. ``count`` of its entries are none; ``causes`` say why.
+
+    An entry without a cause is no recipient by its kind.
+    """
+    if why := "; ".join(f"{number:,} {cause}" for cause, number in causes.items() if cause and number):
+        return f"it has {entries(count)}, and none is for us: {why}"
+    if count:
+        return f"it has {entries(count)}, and none is for us; if that is right, set allow_empty = true"
+    return "it has no entry at all, as after a lost read right; if none is right, set allow_empty = true"
+
+
 # --- the first run
 
 

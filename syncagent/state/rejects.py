@@ -12,14 +12,16 @@ from msgspec.structs import replace
 
 from syncagent.errors import printable
 from syncagent.model import SAMPLE, Reject
-from syncagent.state.fields import unescape
+from syncagent.state.fields import MAX_REJECT, escape, unescape
+from syncagent.state.messages import with_text
 from syncagent.values.patterns import matches
-from syncagent.values.spellings import domain_in
+from syncagent.values.spellings import domain_in, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from syncagent.config.tables import SourceConfig
+    from syncagent.model import Hold, Reason
 
 
 class Rejected(Struct, frozen=True):
@@ -69,6 +71,24 @@ def text_of(reject: Reject) -> str:
     return unescape(reject.spelled).strip()
 
 
+def shown(spelled: str) -> str:
+    """Return an escaped spelling without secrets, also if an older version has kept them."""
+    text = unescape(spelled)
+    without = without_secrets(text)
+    return spelled if without == text else escape(without, MAX_REJECT)
+
+
+def hidden_in(hold: Hold) -> Hold:
+    """Return a hold of rejected entries without secrets, also if an older version has kept them."""
+    reasons = tuple(map(_hidden, hold.reasons))
+    return hold if reasons == hold.reasons else replace(hold, reasons=reasons)
+
+
+def _hidden(reason: Reason) -> Reason:
+    rejects = tuple(replace(one, spelled=shown(one.spelled)) for one in reason.rejects)
+    return reason if rejects == reason.rejects else with_text(replace(reason, rejects=rejects, text=""))
+
+
 def origin(source: SourceConfig | None) -> str:
     """Return the file, directory or URL whose lines are the keys of a source's entries, "" if its keys are others."""
     if source is None:
@@ -76,7 +96,7 @@ def origin(source: SourceConfig | None) -> str:
     own = source.own
     if source.common.type == "file":
         return str(own.path.parent if any(char in own.path.name for char in "*?[") else own.path)
-    return str(own.url) if source.common.type == "http" and own.format else ""
+    return str(own.url).partition("?")[0] if source.common.type == "http" and own.format else ""
 
 
 def local_domains(source: SourceConfig | None) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import contextlib
 import re
 import shutil
 import tempfile
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,11 +22,12 @@ from syncagent import addresses as normalise
 from syncagent.errors import FailureKind, LedgerError, SourceError
 from syncagent.files import atomic, pipeline, sorted_lines
 from syncagent.model import ALL_DOMAINS, Reject, Snapshot
-from syncagent.state import incremental
+from syncagent.redaction import redacted
+from syncagent.state import incremental, likely, messages, rejects
 from syncagent.state.fields import MAX_FIELD, MAX_REJECT, escape, reject_digest, unescape
 from syncagent.state.incremental import Amendment
 from syncagent.state.tally import Tally
-from syncagent.values.spellings import is_foreign, without_secrets
+from syncagent.values.spellings import hides_address, is_foreign, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 _REJECTED = "\x1f"  # between the parts of a reject; not printable, so an escaped text never contains it
 _CUT = "cut"
 _BATCH = 1000
+_SHOWN = 3
+"""Number of rejected entries in the message of an answer without any address."""
 _KEY_ONLY = re.compile(rb"^\t[^\t\n]*\t$", re.MULTILINE)
 
 
@@ -53,8 +57,13 @@ class SnapshotWriter:
         """File and data of the last complete answer, which an incremental answer amends."""
         self.previous: tuple[Path, Snapshot] | None = None
         """The same, also if the answer may not amend it."""
+        self.origin = ""
+        """The file or URL whose lines are the keys of the entries; see ``rejects.origin``."""
+        self.format = ""
+        """The format that the entries are read by, "" if they are no lines."""
         self._added: Path | None = None
         self.ignored = 0
+        self._causes: Counter[str] = Counter()
         self._tally = Tally()
 
     def put(self, entries: Iterable[Entry]) -> None:
@@ -96,9 +105,9 @@ class SnapshotWriter:
             self.put_keys([key])
             return
         octets = spelled.encode(errors="surrogatepass") if raw is None else raw
-        shown = escape(without_secrets(spelled[:MAX_REJECT]), MAX_REJECT)
+        shown = escape(redacted(without_secrets(spelled[:MAX_REJECT])), MAX_REJECT)
         parts = [shown, escape(reason), reject_digest(self._source, octets)]
-        parts += [_CUT] if len(octets) > MAX_REJECT else []
+        parts += [_CUT] if len(octets) > MAX_REJECT or hides_address(spelled) else []
         self._write(f"\t{escape(key)}\t{_REJECTED.join(parts)}\n")
 
     def put_keys(self, keys: Iterable[str]) -> None:
@@ -107,15 +116,17 @@ class SnapshotWriter:
         self._tally.keys += len(lines)
         self._write("".join(lines))
 
-    def ignore(self, count: int) -> None:
+    def ignore(self, count: int, cause: str = "") -> None:
         """Count entries that are not mail recipients; see Sink."""
         self.ignored += count
+        self._causes[cause] += count
         self._tally.values += count
 
     def restart(self) -> None:
         """Discard everything; see Sink."""
         self.close()
         self.ignored = 0
+        self._causes.clear()
         self._tally = Tally()
 
     def amend(self, *, last: bool) -> None:
@@ -191,11 +202,21 @@ class SnapshotWriter:
             identity=atomic.identity(path) or (),
         )
         miscounted = self._tally.difference(written.count, self.ignored)
-        failure = miscounted or _nothing_usable(snapshot, self.ignored, allow_empty=allow_empty)
+        failure = miscounted or self._nothing_usable(snapshot, path, allow_empty=allow_empty)
         if failure:
             path.unlink()
             raise SourceError(failure, kind=FailureKind.TEMPORARY if miscounted else FailureKind.BROKEN)
         return snapshot
+
+    def _nothing_usable(self, snapshot: Snapshot, path: Path, *, allow_empty: bool) -> str:
+        """Return the reason why an answer without any address is a failure, "" if it is not a failure."""
+        if snapshot.entries:
+            return ""
+        if snapshot.rejected:
+            found = [rejects.placed(one, self.origin) for one in first_rejects(path, self._source, _SHOWN)]
+            shape = likely.shape([rejects.text_of(one) for one in found], self.format) if self.format else ""
+            return messages.none_is_an_address(snapshot.rejected, found, shape)
+        return "" if allow_empty else messages.none_for_us(self.ignored, self._causes)
 
     def _write_whole(self, path: Path, counter: _Counter) -> SortedFile:
         """Write the entries, merged with the remaining lines of an amended answer."""
@@ -261,19 +282,6 @@ class SnapshotWriter:
         return self._sorter
 
 
-def _nothing_usable(snapshot: Snapshot, ignored: int, *, allow_empty: bool) -> str:
-    """Return the reason why an answer without any address is a failure, "" if it is not a failure."""
-    if snapshot.entries:
-        return ""
-    if snapshot.rejected:
-        return f"none of its {snapshot.rejected} entries is an address: is it the right file, attribute or format?"
-    if allow_empty:
-        return ""
-    if ignored:
-        return f"it has {ignored} entries, and none is for us; if that is right, set allow_empty = true"
-    return "it has no entry at all, as after a lost read right; if none is right, set allow_empty = true"
-
-
 class _Counter:
     """Counter of the rejects and of the key-only lines in a stream of chunks."""
 
@@ -335,7 +343,7 @@ def rejects_of(path: Path, source: str = "") -> Iterator[Reject]:
             if is_reject and not is_foreign(unescape(spelled)):  # older versions rejected these
                 reason, digest, cut = (*rest.split(_REJECTED), "", "")[:3]
                 yield Reject(
-                    spelled,
+                    rejects.shown(spelled),
                     reason,
                     source,
                     key,

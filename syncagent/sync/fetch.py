@@ -26,6 +26,7 @@ from syncagent import sources
 from syncagent.errors import DamagedError, FailureKind, LedgerError, SourceError, SyncagentError
 from syncagent.files import atomic, sorted_lines
 from syncagent.model import END_OF_TIME, Dates, Note, SourceReport, SourceState
+from syncagent.redaction import has_secret, redacted, remember
 from syncagent.state import content_age, looks, messages, rejects
 from syncagent.state import incremental as amend
 from syncagent.state.fields import escape
@@ -235,6 +236,8 @@ class _Attempt:
         self._writer = SnapshotWriter(
             self._fetcher.spool, ignore_catch_alls=self._source.common.catch_all == "ignore", source=self._source.name
         )
+        self._writer.origin = rejects.origin(self._source)
+        self._writer.format = str(getattr(self._source.own, "format", None) or "")
         self._thread.start()
 
     def _rests(self) -> bool:
@@ -256,6 +259,7 @@ class _Attempt:
             refusal=state.refusal,
             failing_since=state.failing_since if state.error_kind else 0.0,
             data_from=state.last_success,
+            notes=state.notes,
         )
         return Fetched(report, state, self._fetcher.old / state.snapshot.file if state.snapshot else None)
 
@@ -347,7 +351,8 @@ class _Attempt:
             raise SourceError("it answered “same” though there is nothing to be the same as", kind=FailureKind.BROKEN)
         if answer.explained is not None:
             self._compare(snapshot, path, answer.explained)
-        domains, notes = _fitting(answer.domains)
+        domains, left_out = _fitting(answer.domains)
+        notes = (*map(redacted, answer.notes), *left_out)
         report = SourceReport(
             name=name,
             state="same" if answer.same else "whole",
@@ -355,16 +360,17 @@ class _Attempt:
             rejected=snapshot.rejected,
             ignored=writer.ignored,
             seconds=time.monotonic() - self._started,
-            notes=(*answer.notes, *notes),
+            notes=notes,
             mode=answer.mode,
             steps=answer.steps,
             data_from=fetcher.now,
             leaves_out=answer.leaves_out,
         )
+        validator = answer.validator or (validator if answer.same else None)
         remembered = SourceState(
             name=name,
             snapshot=snapshot,
-            validator=answer.validator or (validator if answer.same else None),
+            validator=None if validator is None or has_secret(validator) else validator,  # an ETag may echo a token
             config_digest=self._source.digest,
             normaliser=normalise.VERSION,
             last_success=fetcher.now,
@@ -379,6 +385,7 @@ class _Attempt:
             expires=min(filter(None, map(content_age.expires, dates.values())), default=0.0),
             dates=dates,
             changed=self._changed(snapshot),
+            notes=notes,
         )
         return Fetched(report, self._with_look(remembered, answer), path / snapshot.file)
 
@@ -473,7 +480,11 @@ class _Attempt:
             else self._token()
             if asked
             else self._state.refused_for,
-            refusal="" if error.kind is not FailureKind.REFUSED else str(error) if asked else self._state.refusal,
+            refusal=""
+            if error.kind is not FailureKind.REFUSED
+            else str(error)
+            if asked
+            else redacted(self._state.refusal),
             last_attempt=self._fetcher.now if asked else self._state.last_attempt,
             failing_since=self._state.failing_since or self._fetcher.now,
             look_tried=self._fetcher.now if asked and self._looks else self._state.look_tried,
@@ -489,6 +500,7 @@ class _Attempt:
             refusal=state.refusal,
             failing_since=state.failing_since,
             data_from=state.last_success,
+            notes=state.notes,
         )
         return Fetched(report, state, self._fetcher.old / state.snapshot.file if state.snapshot else None)
 
@@ -523,7 +535,10 @@ def _content(name: str) -> tuple[bytes, int]:
     path = sources.secret_path(name)
     try:
         by_systemd = str(path.parent) == os.environ.get("CREDENTIALS_DIRECTORY")
-        return atomic.read_foreign(path, _MOST), 0 if by_systemd else path.stat().st_mtime_ns
+        octets = atomic.read_foreign(path, _MOST)
+        if isinstance(name, SecretFile):  # an older version may have recorded it in an error
+            remember(octets.decode(errors="replace").strip("\r\n"))
+        return octets, 0 if by_systemd else path.stat().st_mtime_ns
     except OSError:
         return b"", 0
 

@@ -14,7 +14,7 @@ from syncagent.state.rejects import text_of
 from syncagent.sync import approvals
 from syncagent.sync.conditions import Condition
 from syncagent.values.patterns import literal, matched_address
-from syncagent.values.spellings import addresses_in
+from syncagent.values.spellings import HIDDEN, addresses_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -139,6 +139,6 @@ def refusal(
 def pattern(reject: Reject) -> str:
     """Return the pattern of the key ``ignore`` that matches an entry alone, "" if it matches an address."""
     text = text_of(reject)
-    found = f"{literal(text)}{'*' if reject.cut else ''}"
+    found = f"{literal(text.removesuffix(HIDDEN))}*" if reject.cut else literal(text)
     _, _, domain = text.rpartition("@")
     return "" if domain and matched_address(found, (domain.casefold(),)) else found

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from syncagent.errors import FailureKind, SourceError
 from syncagent.files import atomic
+from syncagent.redaction import remember
 
 MAX_SECRET = 64 << 10
 """Maximum size of a secret file in octets: enough for a private key with its certificate chain."""
@@ -32,7 +33,7 @@ def read_secret(name: str) -> str:
     """Return the content of a secret file without one line ending (LF or CR LF) at its end.
 
     Raises SourceError if the file cannot be read, is larger than MAX_SECRET, is empty, is not UTF-8, or is accessible
-    to group or others. The mode is not checked in systemd's credentials directory.
+    to group or others. The mode is not checked in systemd's credentials directory. No later message shows the secret.
     """
     path = secret_path(name)
     octets, mode = _read(path)
@@ -44,6 +45,7 @@ def read_secret(name: str) -> str:
         raise _unusable(path, "is not UTF-8") from None
     if not secret:
         raise _unusable(path, "is empty")
+    remember(secret)
     return secret
 
 

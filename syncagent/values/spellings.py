@@ -12,7 +12,9 @@ _BETWEEN = re.compile(r'[\s,;<>:"()|]+')
 _MARKED = re.compile(r"\{[A-Za-z0-9-]+(?:\.[A-Za-z0-9]+)?\}[^\s:,;|]+|\$[0-9a-z]{1,8}\$[^\s:,;|]+")
 _NAMED = re.compile(r"((?:passw(?:or)?d|passwort|pwd|secret|hash)\w*\s*[:=]+\s*)\S+", re.IGNORECASE)
 _FIELDS = re.compile(r"(?<=[^:]):(?=[^\s:/])")
-_HIDDEN = "***"
+_FIRST = re.compile(r"[\s,;:|]")
+HIDDEN = "***"
+"""What stands for a secret of a source."""
 
 
 def is_foreign(spelled: str) -> bool:
@@ -60,13 +62,39 @@ def domain_in(text: str) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Return a text without what may be a password or its hash, which ``***`` stands for.
+    """Return a text without what may be a password or its hash, which HIDDEN stands for.
 
-    These are ``{SCHEME}...``, ``$ID$...``, the value of a password's name, and everything behind the first colon that
-    a field follows, as in passwd(5), unless an address is there.
+    A line of a password file, which has ``{SCHEME}...``, ``$ID$...`` or ``|``, ends behind its first separator. In
+    another text the value of a password's name is hidden, and everything behind the first colon that a field follows,
+    as in passwd(5), unless an address is there.
     """
-    shown = _NAMED.sub(rf"\g<1>{_HIDDEN}", _MARKED.sub(_HIDDEN, text))
+    marked = _MARKED.search(text)
+    if marked or "|" in text:
+        return _name_in(text.strip(), marked[0] if marked else "|")
+    shown = _NAMED.sub(rf"\g<1>{HIDDEN}", text)
     first = _FIELDS.search(shown)
     if first is None or any("." in address for address in addresses_in(shown[first.end() :])):
         return shown
-    return f"{shown[: first.end()]}{_HIDDEN}"
+    return f"{shown[: first.end()]}{HIDDEN}"
+
+
+def _name_in(line: str, marked: str) -> str:
+    """Return a line of a password file up to its first separator, or to the password if that is earlier."""
+    first = _FIRST.search(line)
+    end = line.index(marked) + (marked == "|")
+    return f"{line[: min(first.end(), end) if first else end]}{HIDDEN}"
+
+
+def hides_address(text: str) -> bool:
+    """True if a part that ``without_secrets`` hides has an @, so that it may name a recipient."""
+    shown = without_secrets(text)
+    return shown.endswith(HIDDEN) and text.count("@") > shown.count("@")
+
+
+def column_names(heads: list[str]) -> list[str]:
+    """Return the column names of a first line without secrets. If it has an address, its other fields are hidden.
+
+    A line with an address is no header: it is that of a person, and may have a password.
+    """
+    is_header = not any("@" in head for head in heads)
+    return [without_secrets(head) if is_header or "@" in head else HIDDEN for head in heads]

@@ -105,9 +105,10 @@ class Recorder:
         """Take keys."""
         self.keys.update(keys)
 
-    def ignore(self, count: int) -> None:
+    def ignore(self, count: int, cause: str = "") -> None:
         """Take a count."""
         assert count >= 0
+        assert type(cause) is str
         self.ignored += count
 
     def restart(self) -> None:

@@ -156,7 +156,7 @@ class Sink:
     def reject(self, *_: str) -> None:
         """Take."""
 
-    def ignore(self, _count: int) -> None:
+    def ignore(self, _count: int, _cause: str = "") -> None:
         """Take."""
 
     def restart(self) -> None:

@@ -20,10 +20,15 @@ def show_sources(reports: Sequence[SourceReport], *, steps: bool) -> None:
     rows = [(one.name, _answer(one), one.entries, one.rejected, f"{one.seconds:.2f}s") for one in reports]
     table(("SOURCE", "ANSWER", "ENTRIES", "REJECTED", "TOOK"), rows)
     for one in reports:
-        for note in one.notes:
-            print(f"note: {one.name}: {note}")
+        show_notes(one)
         if steps:
             show_steps(one.name, one.steps)
+
+
+def show_notes(source: SourceReport | SourceStatus) -> None:
+    """Print the notes of a source's answer."""
+    for note in source.notes:
+        print(f"note: {source.name}: {note}")
 
 
 def _answer(report: SourceReport) -> str:

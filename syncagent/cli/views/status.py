@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from syncagent.cli.output import say, table
-from syncagent.cli.views.sources import show_rejected
+from syncagent.cli.views.sources import show_notes, show_rejected
 from syncagent.state import messages
 from syncagent.values.types import spell_seconds
 
@@ -47,6 +47,7 @@ def show(status: Status) -> None:
     table(("SOURCE", "STATE", "MODE", "ENTRIES", "REJECTED", "DATA", "WHOLE", "ASKED"), rows)
     show_rejected(status.sources)
     for source in status.sources:
+        show_notes(source)
         if source.error:
             print(f"source {source.name}: failing since {messages.moment(source.failing_since)}: {source.error}")
     for hold in status.holds:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from syncagent.errors import FailureKind, SourceError
+from syncagent.redaction import remember
 from syncagent.sources.http.client import Client, HttpRequest
 from syncagent.sources.http.recipe import conditions, json_path
 from syncagent.sources.http.recipe.model import fill_placeholders
@@ -109,12 +110,14 @@ def _signed_assertion(config: Config, auth: Auth, url: str, parameters: dict[str
         }
         if auth.subject:
             claims["sub"] = fill_placeholders(auth.subject, parameters)
-        return jwt.encode(claims, key["private_key"], algorithm="RS256", headers={"kid": key.get("private_key_id")})
+        signed = jwt.encode(claims, key["private_key"], algorithm="RS256", headers={"kid": key.get("private_key_id")})
     except SourceError:
         raise
     except Exception as error:  # noqa: BLE001 - the text of any error about a key may contain the key
         text = f"token_file is not a service account key as JSON: {type(error).__name__}"
         raise SourceError(text, kind=FailureKind.BROKEN) from None
+    remember(signed)
+    return signed
 
 
 def _log_in(client: Client, config: Config, auth: Auth, parameters: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ RFC 9110.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import math
@@ -23,6 +24,7 @@ import msgspec
 
 from syncagent import __version__
 from syncagent.errors import FailureKind, SourceError, printable, translate_errors
+from syncagent.redaction import redacted, remember
 from syncagent.sources.http.cancel import Connections
 from syncagent.sources.tls import context
 from syncagent.values.types import Size
@@ -55,6 +57,8 @@ _TEMPORARY = frozenset({408, 421, 425, _TOO_MANY})
 _MAX_PHRASE = 60
 _MAX_TEXT = 300
 """Maximum length of a foreign text in a message, in characters."""
+_TOKEN = 8
+"""Minimum length of a query that may have a token, in characters."""
 _OBJECTS_PER_CHECK = 1000
 """Number of objects that are decoded between two checks of the deadline."""
 
@@ -86,7 +90,7 @@ class HttpRequest:
         if self.form is not None:
             arguments["data"] = dict(self.form)
         if self.basic is not None:
-            arguments["auth"] = httpx.BasicAuth(*self.basic)
+            arguments["auth"] = _basic(*self.basic)
         return arguments
 
 
@@ -124,8 +128,8 @@ class Response:
         try:
             return _decode(raw, partial(self._object, count(1)))
         except (ValueError, RecursionError, msgspec.DecodeError) as error:
-            media_type = self.headers.get("content-type", "no content type")[:100]
-            why = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:100]
+            media_type = printable(self.headers.get("content-type", "no content type"), _MAX_PHRASE)
+            why = "it is nested too deeply" if isinstance(error, RecursionError) else printable(str(error), _MAX_TEXT)
             text = f"{self.url}: the answer ({media_type!r}) is not valid JSON, or incomplete: {why}"
             raise SourceError(text, kind=FailureKind.TEMPORARY if _is_cut(error) else FailureKind.BROKEN) from None
 
@@ -180,6 +184,7 @@ class Client:
         Raises SourceError if the TLS files cannot be used (see ``syncagent.sources.tls.context``).
         """
         self._config, self._deadline = config, deadline
+        _remember_query(config.url)
         self._connections = Connections()
         self._client = httpx.Client(
             verify=context(config),
@@ -196,11 +201,12 @@ class Client:
                 " see the secret's file"
             )
             raise SourceError(text, kind=FailureKind.BROKEN)
+        remember(value)
         self._client.headers[name] = f"{scheme} {value}" if scheme else value
 
     def set_basic(self, username: str, password: str) -> None:
         """Add Basic credentials to all later requests (RFC 7617, in UTF-8)."""
-        self._client.auth = httpx.BasicAuth(username, password)
+        self._client.auth = _basic(username, password)
 
     def __enter__(self) -> Self:
         """Return the client."""
@@ -251,7 +257,7 @@ class Client:
         status = response.status_code
         if status == _OK or (status == _NOT_MODIFIED and _is_conditional(response.request)):
             return
-        answer = f"{url} answers {status} {response.reason_phrase[:_MAX_PHRASE]}".rstrip()
+        answer = f"{url} answers {status} {printable(response.reason_phrase, _MAX_PHRASE)}".rstrip()
         if status in request.refusals:
             if request.rate_words and self._contains(url, response, request.rate_words):
                 raise SourceError(f"{answer}: the server says that there are too many requests")
@@ -259,11 +265,11 @@ class Client:
             raise SourceError(text, kind=FailureKind.REFUSED)
         if response.has_redirect_location:
             target = response.headers.get("location", "-").partition("?")[0]
-            text = f"{answer}, to {target[:_MAX_TEXT]!r}; redirects are not followed: see url"
+            text = f"{answer}, to {printable(target, _MAX_TEXT)!r}; redirects are not followed: see url"
             raise SourceError(text, kind=FailureKind.BROKEN)
         if status in _TEMPORARY or response.is_server_error:
             wait = response.headers.get("retry-after")
-            raise SourceError(f"{answer}{f' (retry after {wait[:50]!r})' if wait else ''}")
+            raise SourceError(f"{answer}{f' (retry after {printable(wait, _MAX_PHRASE)!r})' if wait else ''}")
         why = "see url" if response.is_client_error else "expected 200"
         raise SourceError(f"{answer}: {why}", kind=FailureKind.BROKEN)
 
@@ -284,7 +290,7 @@ class Client:
         """
         encoding = response.headers.get("content-encoding", "identity").lower()
         if encoding not in {"identity", "gzip", "x-gzip"}:
-            text = f"{url}: unknown content encoding {encoding[:_MAX_PHRASE]!r}, gzip was requested"
+            text = f"{url}: unknown content encoding {printable(encoding, _MAX_PHRASE)!r}, gzip was requested"
             raise SourceError(text, kind=FailureKind.BROKEN)
         chunks = self._limited(url, response.iter_raw(), "as sent", max_body)
         return chunks if encoding == "identity" else self._limited(url, _gunzip(url, chunks), "decompressed", max_body)
@@ -300,6 +306,20 @@ class Client:
             if time.monotonic() > self._deadline:
                 raise SourceError(f"{url}: the answer takes longer than the source's deadline")
             yield chunk
+
+
+def _remember_query(url: str) -> None:
+    """Hide a query of a URL in messages if it is long enough for a token."""
+    query = url.partition("?")[2]
+    if len(query) >= _TOKEN:
+        remember(query)
+
+
+def _basic(username: str, password: str) -> httpx.BasicAuth:
+    """Return Basic credentials. Both the password and their encoded form are secrets."""
+    remember(password)
+    remember(base64.b64encode(f"{username}:{password}".encode()).decode())
+    return httpx.BasicAuth(username, password)
 
 
 def _gunzip(url: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -392,7 +412,7 @@ def _source_error(url: str, deadline: float, error: BaseException) -> SourceErro
 
     Its text contains no secret.
     """
-    shown = printable(" ".join(str(error).split()), _MAX_TEXT)
+    shown = printable(" ".join(redacted(str(error)).split()), _MAX_TEXT)
     text, kind = "", FailureKind.TEMPORARY
     if isinstance(error, httpx.TimeoutException):
         text = "no connection" if isinstance(error, httpx.ConnectTimeout) else "no answer"

@@ -136,7 +136,7 @@ class ListSource(CancellableSource):
             finished=endings.finished,
             made=said.made,
             expires=said.expires,
-            dates=_dates(said, config.url, modified),
+            dates=_dates(said, response.url, modified),
         )
 
     def _check_headers(self, response: Response) -> None:

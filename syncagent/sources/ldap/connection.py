@@ -23,6 +23,7 @@ from ldap3.core.exceptions import (
 )
 
 from syncagent.errors import FailureKind, SourceError
+from syncagent.redaction import redacted
 from syncagent.sources.ldap import contradictions
 from syncagent.sources.ldap.contradictions import ContradictionError
 from syncagent.sources.ldap.tls import StrictTls
@@ -301,11 +302,11 @@ def _reasons(error: Exception) -> str:
 
 
 def one_line(text: object) -> str:
-    """Return the first _MAX_TEXT characters of a foreign text, on one line and without control characters.
+    """Return the first _MAX_TEXT characters of a foreign text, on one line, without secrets and control characters.
 
-    Those become spaces, not escapes: Active Directory ends its messages with NUL.
+    Control characters become spaces, not escapes: Active Directory ends its messages with NUL.
     """
-    shown = "".join(char if char.isprintable() else " " for char in str(text or ""))
+    shown = "".join(char if char.isprintable() else " " for char in redacted(str(text or "")))
     return " ".join(shown.split())[:_MAX_TEXT]
 
 

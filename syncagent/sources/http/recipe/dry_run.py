@@ -79,7 +79,7 @@ class _MemorySink:
         if not is_foreign(spelled):
             self.rejected.append((spelled, reason))
 
-    def ignore(self, count: int) -> None:
+    def ignore(self, count: int, cause: str = "") -> None:
         """Do nothing: ignored values do not appear in the result."""
 
     def restart(self) -> None:

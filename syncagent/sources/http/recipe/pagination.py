@@ -9,7 +9,7 @@ from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
-from syncagent.errors import FailureKind, SourceError
+from syncagent.errors import FailureKind, SourceError, printable
 from syncagent.sources.http.recipe import json_path
 from syncagent.sources.http.recipe.conditions import canonical
 
@@ -23,6 +23,8 @@ _MAX_EMPTY_PAGES = 20
 _MAX_CURSOR = 8192
 """Maximum size of the token or URL of the next page, in octets: parsing a long host name takes much time."""
 _PORTS = {"http": 80, "https": 443}
+_MAX_SHOWN = 100
+"""Maximum length of a foreign URL in a message, in characters."""
 
 
 class ListChangedError(Exception):
@@ -163,7 +165,7 @@ def same_origin(url: str, link: str) -> str:
     except ValueError:
         absolute = ""
     if _origin(absolute) != _origin(url):
-        target = absolute.partition("?")[0][:100]
+        target = printable(absolute.partition("?")[0], _MAX_SHOWN)
         text = f"{url.partition('?')[0]}: the next page is on another host, {target!r}; only the host in url is used"
         raise SourceError(text, kind=FailureKind.BROKEN)
     return absolute

@@ -19,10 +19,12 @@ from msgspec.structs import replace
 from syncagent.addresses import domain_or_same, too_long
 from syncagent.errors import FailureKind, SourceError, translate_errors
 from syncagent.model import ALL_DOMAINS, StepReport
+from syncagent.redaction import redacted
 from syncagent.sources import Answer
 from syncagent.sources.http.recipe import conditions, json_path
 from syncagent.sources.http.recipe.extract import Emitted, Records, extract, with_joins
 from syncagent.sources.http.recipe.pagination import ListChangedError, Pagination
+from syncagent.values.spellings import without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -227,7 +229,9 @@ class _Run:
         """Put the emitted addresses into the sink, and store domains, alias domains and patterns."""
         counts = self._counts[step.name]
         counts.emitted += len(emitted)
-        counts.sample += [value.value[:_MAX_SHOWN] for _, value in emitted[: _SAMPLE - len(counts.sample)]]
+        counts.sample += [
+            without_secrets(redacted(value.value))[:_MAX_SHOWN] for _, value in emitted[: _SAMPLE - len(counts.sample)]
+        ]
         entries: list[Entry] = []
         for key, value in emitted:
             if value.kind in {"domain", "alias_domain", "accept_all"}:
@@ -274,7 +278,7 @@ class _Run:
     def _notes(self) -> Iterator[str]:
         """Yield the notes of the answer: a warning if there are patterns."""
         if self._patterns:
-            shown = ", ".join(f"{pattern[:_MAX_SHOWN]!a}" for pattern in self._patterns[:_SAMPLE])
+            shown = ", ".join(f"{redacted(pattern)[:_MAX_SHOWN]!a}" for pattern in self._patterns[:_SAMPLE])
             yield (
                 f"{len(self._patterns)} patterns such as {shown} match addresses that cannot be listed: they are NOT in"
                 " the map, and mail to them is refused; add the addresses in use to a file source"
