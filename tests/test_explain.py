@@ -1,6 +1,7 @@
 """`syncagent explain` and `syncagent history`: who says so, since when, and what a real table answers."""
 
 import json
+import os
 import re
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from syncagent.values.types import MapName
 from tests.scenario import HOUR, START, Scenario, people
 from tests.support.postmap import COMPATIBILITY_LEVEL, settle, write_parameters
 
-HELD = 65
+HELD, CANNOT_PUBLISH = 65, 73
 DAY = 24 * HOUR
 
 
@@ -44,6 +45,24 @@ def explained(scene: Scenario, address: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(scene.say("explain", "--json", address, code=0).stdout)
     assert found["verdict"] in scene.say("explain", address, code=0).stdout
     return found
+
+
+@pytest.mark.parametrize("cut", [0, 20, None])
+def test_a_list_in_the_state_that_is_cut_or_missing(scene: Scenario, cut: int | None) -> None:
+    """It is named, and nothing is said of what it had; the next run puts it right."""
+    scene.say("sync", "--accept-incomplete", code=HELD)
+    for file in (scene.state / "snapshots").iterdir():
+        if cut is None:
+            file.unlink()
+        else:
+            os.truncate(file, cut)
+    for address in ("user000@example.com", "not an address@example.com"):
+        refused = scene.say("explain", address, code=CANNOT_PUBLISH)
+        assert "/snapshots/corp-" in refused.stderr
+        assert ("has no end line, it was cut" in refused.stderr) is (cut is not None)
+        assert not refused.stdout
+    scene.say("sync", code=HELD)
+    assert explained(scene, "user000@example.com")["said"]
 
 
 def test_an_address_in_two_sources(scene: Scenario) -> None:

@@ -12,7 +12,9 @@ from msgspec.structs import replace
 from syncagent import addresses as normalise
 from syncagent.cli.explain_rejected import RejectedEntries
 from syncagent.cli.held import by_key
+from syncagent.errors import LedgerError
 from syncagent.files import atomic as files
+from syncagent.files import sorted_lines
 from syncagent.files.search import SnapshotIndex, SortedLines
 from syncagent.model import Waits
 from syncagent.postfix import table_text
@@ -155,8 +157,15 @@ def _too_long(config: Config, spelled: str, reason: str) -> Explanation:
 
 
 def _snapshots(ledger: Ledger) -> dict[str, Path]:
-    """Return the path of each source's snapshot, for the sources that have one."""
-    return {name: ledger.snapshots / state.snapshot.file for name, state in ledger.sources.items() if state.snapshot}
+    """Return the path of each source's snapshot, for the sources that have one.
+
+    Raises LedgerError if one was cut, and OSError if one cannot be read.
+    """
+    found = {name: ledger.snapshots / state.snapshot.file for name, state in ledger.sources.items() if state.snapshot}
+    for name, path in found.items():
+        if not sorted_lines.has_end(path):
+            raise LedgerError(f"{path} has no end line, it was cut: the next run asks source {name} for everything")
+    return found
 
 
 def _with_domains(config: Config, finished: Finished | None) -> Config:

@@ -52,7 +52,7 @@ class RejectedEntries:
         spellings = {unescape(escape(start, limit)).strip().lower() for start in starts for limit in limits} | {address}
         for name, path in self.snapshots.items():
             source = self.config.sources.get(name)
-            domains = tuple(map(str, getattr(source.own, "domains", ()))) if source else ()
+            domains = rejects.local_domains(source)
             for reject in rejects_of(path, name):
                 text = rejects.text_of(reject)
                 if text.lower() in spellings - {""} or (address and _names(text, address, domains)):

@@ -64,10 +64,7 @@ def verify(path: Path, digest: str | None = None) -> SortedFile:
     """
     try:
         with open_foreign(path) as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _END_ROOM))
-            last = file.read().rpartition(b"\n# end ")
-            tail = b"# end " + last[2] if last[1] else _tail_of_empty(last[2])
+            tail, size = _tail(file)
             end = parse_end(tail)
             if end is None:
                 raise DamagedError(f"{path} has no end line: it is short")
@@ -80,6 +77,20 @@ def verify(path: Path, digest: str | None = None) -> SortedFile:
     if found != end or digest not in (None, end[1]):
         raise DamagedError(f"{path} is not what was written: its lines do not match its digest")
     return SortedFile(path, *end, size - len(tail))
+
+
+def has_end(path: Path) -> bool:
+    """True if a file has an end line, so that it was not cut. Its lines are not verified. Raises OSError."""
+    with open_foreign(path) as file:
+        return parse_end(_tail(file)[0]) is not None
+
+
+def _tail(file: IO[bytes]) -> tuple[bytes, int]:
+    """Return the last line of a file if it may be an end line, and the size of the file in octets."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _END_ROOM))
+    last = file.read().rpartition(b"\n# end ")
+    return b"# end " + last[2] if last[1] else _tail_of_empty(last[2]), size
 
 
 def _tail_of_empty(tail: bytes) -> bytes:

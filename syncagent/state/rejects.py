@@ -99,6 +99,11 @@ def origin(source: SourceConfig | None) -> str:
     return str(own.url).partition("?")[0] if source.common.type == "http" and own.format else ""
 
 
+def local_domains(source: SourceConfig | None) -> tuple[str, ...]:
+    """Return the domains that complete the bare local parts of a source."""
+    return tuple(map(str, getattr(source.own, "domains", ()))) if source else ()
+
+
 def placed(reject: Reject, origin: str) -> Reject:
     """Return a rejected entry with its place: ``line 7 of /etc/syncagent/recipients``, or its key in the source."""
     key = unescape(reject.key)

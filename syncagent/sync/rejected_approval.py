@@ -75,7 +75,7 @@ def _refusal(
     hold_id: str, found: Iterable[Reject], source: SourceConfig | None, published: Path | None
 ) -> Refusal | None:
     """Return the reason why entries cannot be approved, None if they can. ``published`` is None if nothing is."""
-    domains = tuple(map(str, getattr(source.own, "domains", ()))) if source else ()
+    domains = rejects.local_domains(source)
     with contextlib.ExitStack() as stack:
         lines = stack.enter_context(contextlib.closing(SortedLines(published))) if published else None
 
