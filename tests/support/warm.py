@@ -1,8 +1,8 @@
 """The program in a child of a process that has imported its modules: a run then costs what it does, not its start.
 
 Run as a program, with the number of a socket: for each request it forks a process that becomes `python -m MODULE`,
-with the arguments, the environment, the directory, the umask and the streams of the request. That process ends as any
-other does: nothing of it is left for the next one. Whatever Python reads when it starts is the same for all of them:
+with the arguments, the environment, the directory, the umask and the streams of the request. Nothing of that process
+is left for the next one. Whatever Python reads when it starts is the same for all of them:
 ``start_of`` says how an environment starts it, and there is one ``Warm`` for each such start, at most two: that of the
 tests, and that below libfaketime, which looks up its time anew each time.
 """
@@ -23,6 +23,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -322,7 +323,24 @@ def _become(request: bytes, streams: list[int]) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (wanted["memory"], wanted["memory"]))
     sys.argv = [wanted["module"], *wanted["args"]]
     sys.path[0:1] = [wanted["cwd"], *[str(ROOT)] * (wanted["env"].get("PYTHONPATH") == str(ROOT))]
-    runpy.run_module(wanted["module"], run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(wanted["module"], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        if not wanted["session"] and threading.active_count() == 1 and isinstance(end.code, int):
+            _end(end.code)
+        raise
+
+
+def _end(code: int) -> None:
+    """End as Python does, less the taking down of all modules, which takes more time than most runs.
+
+    Not for a process that has a thread left, or that a test watches beyond its end: how these end is to be seen.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    os._exit(code)
 
 
 def _take(fds: Mapping[int, int]) -> None:
