@@ -6,8 +6,8 @@ MAILMAN := $(VENV)/mailman
 UV_COMPILE := UV_CUSTOM_COMPILE_COMMAND='make lock' $(VENV)/bin/uv pip compile --quiet --universal \
 	--python-version 3.11 --upgrade --generate-hashes --no-annotate
 PYTEST_ARGS ?=
-# One more than there are processors, since tests wait half of their time.
-JOBS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
+# Two more than there are processors, since tests wait half of their time.
+JOBS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n + 2 : 6)))
 SIZE ?= 1000000
 BENCH_ARGS ?=
 PREFIX ?= /opt/syncagent
