@@ -42,6 +42,7 @@ SLOW: tuple[str, ...] = (
     "test_tiers.py",
     "test_v0_1_0.py",
     "test_verdict.py",
+    "test_waiting.py",
 )
 """Beginnings of names below tests/: whole directories, files, or tests of a file."""
 
