@@ -23,6 +23,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +41,32 @@ MODULES = (
     "syncagent.sync.run",
 )
 """What most verbs import sooner or later, and with it what that imports."""
+_SMALL = """\
+[postfix]
+map = "lmdb:/nonexistent/map"
+relay_domains = ["example.com"]
+
+[limits]
+
+[schedule]
+
+[state]
+directory = "/nonexistent/state"
+
+[sources.file]
+type = "file"
+path = "/nonexistent/list"
+
+[sources.http]
+type = "http"
+url = "https://www.example.com/list"
+format = "lines"
+
+[sources.ldap]
+type = "ldap"
+url = "ldap://ldap.example.com"
+base = "dc=example,dc=com"
+"""
 _READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "MALLOC", "TZ", "COVERAGE")
 _FAULTHANDLER = "PYTHONFAULTHANDLER"
 _FAKETIME = "libfaketime.so.1"
@@ -364,10 +391,23 @@ def _live_in(environment: Mapping[str, str]) -> None:
         faulthandler.enable()
 
 
+def _read_once() -> None:
+    """Read a small configuration: its readers evaluate their annotations once. What is installed is looked up anew."""
+    from syncagent import sources
+    from syncagent.config.load import load
+
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "syncagent.toml"
+        file.write_text(_SMALL, encoding="utf-8")
+        load(file)
+    sources.kinds.cache_clear()
+
+
 def main(number: str) -> NoReturn:
     """Import the modules, and serve."""
     for module in MODULES:
         importlib.import_module(module)
+    _read_once()
     gc.freeze()
     with socket.socket(fileno=int(number)) as control:
         request, streams = _serve(control)
