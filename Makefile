@@ -6,8 +6,8 @@ MAILMAN := $(VENV)/mailman
 UV_COMPILE := UV_CUSTOM_COMPILE_COMMAND='make lock' $(VENV)/bin/uv pip compile --quiet --universal \
 	--python-version 3.11 --upgrade --generate-hashes --no-annotate
 PYTEST_ARGS ?=
-# One more than there are processors, since tests wait half of their time.
-JOBS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
+# Two more than there are processors, since tests wait half of their time.
+JOBS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n + 2 : 6)))
 SIZE ?= 1000000
 BENCH_ARGS ?=
 PREFIX ?= /opt/syncagent
@@ -18,6 +18,9 @@ PACKAGES := postfix postfix-lmdb postfix-cdb slapd ldap-utils systemd python3-ve
 SAMBA := samba samba-dsdb-modules samba-vfs-modules samba-ad-provision python3-samba ldb-tools
 # Whole files go to one process, since what a file's tests share is made once.
 PYTEST := $(PYTHON) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+# Modules are compiled once, whatever the environment says: tests start the program a thousand times.
+unexport PYTHONDONTWRITEBYTECODE
+COMPILE = @$(PYTHON) -m compileall -q syncagent tests/support
 
 .PHONY: help demo install check test proof lint bench man lock clean
 
@@ -33,15 +36,18 @@ install: ## install on this host, with systemd units; starts nothing. PREFIX=/op
 
 check: lint ## lint and the fast tests
 	@.ci/setup $(PACKAGES)
+	$(COMPILE)
 	$(PYTEST) -m "not slow and not proof" $(PYTEST_ARGS)
 
 test: lint $(MAILMAN)/ready ## lint and all tests but proof; PYTEST_ARGS='-k name' runs some of them
 	@.ci/setup $(PACKAGES)
 	@.ci/promtool $(VENV)/bin
+	$(COMPILE)
 	$(PYTEST) $(PYTEST_ARGS)
 
 proof: $(MAILMAN)/ready ## the tests that take hours; adds their figures to contrib/docs/proof.md
 	@.ci/setup $(PACKAGES) mmdebstrap $(SAMBA)
+	$(COMPILE)
 	$(PYTEST) -p tests.proof -m proof $(PYTEST_ARGS)
 
 lint: $(VENV)/ready ## check style, format and types; changes nothing

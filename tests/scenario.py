@@ -20,6 +20,7 @@ from syncagent.sync import run as sync_module
 from tests.support.need import need_postmap
 from tests.support.postmap import minimal_config, postmap_keys
 from tests.support.run import syncagent
+from tests.support.warm import popen
 
 MINUTE, HOUR = 60.0, 3600.0
 START = 1_900_000_000.75
@@ -182,9 +183,8 @@ class Scenario:
     def start(self, *args: str) -> subprocess.Popen[str]:
         """Start any verb with --json in a child process and don't wait for its end."""
         command = [sys.executable, "-m", "syncagent", "--config", str(self.configure()), *args, "--json"]
-        return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | self._env
-        )
+        env = os.environ | self._env
+        return popen(command, env)(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
     def published(self) -> set[str]:
         """Give the keys that the index of the map answers for, by `postmap -s`; none where there is no map."""

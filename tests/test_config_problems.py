@@ -1,5 +1,6 @@
 """All problems of a configuration in one run: each once, none hidden by another, and each says what to write."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -227,12 +228,18 @@ DECIDING = {
 APART = [row[1:] for row in BAD if row[1:3] not in DECIDING]
 
 
+@functools.cache
+def _alone(fault: tuple[str, str, str], directory: Path) -> list[str]:
+    """Return the problems that one bad value has by itself."""
+    return problems(written(changed(fault), directory))
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.sets(st.sampled_from(range(len(APART))), min_size=2, max_size=9))
 def test_all_problems_at_once(rows: set[int], tmp_path: Path) -> None:
     """Each of several bad values has the problem that it has alone, and there is no other."""
     faults = [APART[row] for row in sorted(rows)]
-    alone = [problem for fault in faults for problem in problems(written(changed(fault[:3]), tmp_path))]
+    alone = [problem for fault in faults for problem in _alone(fault[:3], tmp_path)]
     together = problems(written(changed(*(fault[:3] for fault in faults)), tmp_path))
     assert sorted(together) == sorted(alone)
 

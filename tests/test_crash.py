@@ -332,7 +332,7 @@ def test_the_clock_steps_back_between_the_renames(map_type: str, point: Point | 
     mx.converges(OLD)
 
 
-SIZE, ROUNDS = 40_000, 4
+SIZE, ROUNDS = 20_000, 4
 PROOF_SIZE, PROOF_ROUNDS = 200_000, 40
 
 

@@ -6,6 +6,7 @@ import difflib
 import typing
 
 from syncagent import sources
+from syncagent.values import struct_fields
 from syncagent.values.quoting import quoted
 from syncagent.values.toml_reader import optional
 
@@ -39,7 +40,7 @@ def _others() -> dict[str, str]:
     others = {name: f'type = "http" and recipe = "{name}"' for name in recipes.names()}
     for kind in sorted(sources.kinds(), reverse=True):  # if two kinds share a name, the first wins
         try:
-            hints = typing.get_type_hints(sources.load(kind).Config)
+            hints = struct_fields.hints(sources.load(kind).Config)
         except sources.BrokenKindError:
             continue
         for key in _NAMING_KEYS:

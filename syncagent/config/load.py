@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from syncagent.config import kinds, stand_ins, validate
 from syncagent.config.tables import Config, DomainLimits, Limits, SourceConfig, Tables, command, digest, without
 from syncagent.errors import ConfigError, Problem
 from syncagent.files import atomic as files
+from syncagent.values import struct_fields
 from syncagent.values.partial import Partial, UnusableError
 from syncagent.values.toml_reader import Reader
 from syncagent.values.toml_syntax import TomlError, parse
@@ -95,7 +95,7 @@ def build(reader: Reader, raw: dict[str, Any], file: Path) -> Config | None:
 def _table(tables: Any, name: str) -> Any:  # noqa: ANN401 - a Struct or a Partial
     """Return the table ``name``, or a Partial of it if some of its keys are unusable."""
     if isinstance(tables, Partial) and name in tables.unusable:
-        return tables.values.get(name) or Partial.nothing(typing.get_type_hints(Tables)[name])
+        return tables.values.get(name) or Partial.nothing(struct_fields.hints(Tables)[name])
     return getattr(tables, name)
 
 

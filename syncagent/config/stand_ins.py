@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from syncagent import sources
+from syncagent.values import struct_fields
 from syncagent.values.partial import UnusableError, default
 from syncagent.values.toml_reader import optional
 from syncagent.values.types import VALUES, Duration, RecipeFile, SecretFile, Size
@@ -40,7 +41,7 @@ def problems(kind: str, module: Any, table: Partial) -> list[tuple[str, str]]:  
 
     The list is empty if the kind raises an exception for one of the stand-ins.
     """
-    hints = typing.get_type_hints(table.struct)
+    hints = struct_fields.hints(table.struct)
     values = {name: value for name, value in table.values.items() if name not in table.unusable}
     common: list[tuple[str, str]] | None = None
     for stand_ins in _combinations({name: _candidates(table.struct, name, hints[name]) for name in table.unusable}):

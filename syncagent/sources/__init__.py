@@ -41,7 +41,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
-import typing
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -50,6 +49,7 @@ from msgspec import Struct
 
 from syncagent.errors import translate_errors
 from syncagent.model import CONFIRM_AFTER, Dates, StepReport
+from syncagent.values import struct_fields
 from syncagent.values.secrets import read_secret, secret_path
 from syncagent.values.types import Domain, Duration
 
@@ -293,7 +293,7 @@ def load(kind: str) -> Any:  # noqa: ANN401 - a module, by duck type
             getattr(module, "build", None)
         ):
             raise TypeError("the module must have Config, a msgspec Struct, and build(config)")
-        typing.get_type_hints(config)
+        struct_fields.hints(config)
     return module
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from syncagent.values import struct_fields
+
 
 class UnusableError(Exception):
     """An unusable key was accessed; the argument is its name."""
@@ -45,7 +47,7 @@ class Partial:
 
 def default(struct: type[Struct], name: str) -> Any:  # noqa: ANN401 - any field's type
     """Return the default of a field. Raises UnusableError if it has none, AttributeError if there is no such field."""
-    for field in msgspec.structs.fields(struct):
+    for field in struct_fields.fields(struct):
         if field.name != name:
             continue
         if field.default is not msgspec.NODEFAULT:

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from syncagent.errors import Problem
+from syncagent.values import struct_fields
 from syncagent.values.partial import Partial
 from syncagent.values.quoting import quoted
 from syncagent.values.toml_syntax import Keys, lines_of
@@ -68,8 +69,8 @@ class Reader:
         If ``raw`` is not a table, all fields are unusable and the dicts are empty. ``elsewhere`` has the names of
         further keys, which the caller reads.
         """
-        hints = {name: hint for struct in structs for name, hint in typing.get_type_hints(struct).items()}
-        known = {field.name: field for struct in structs for field in msgspec.structs.fields(struct)}
+        hints = {name: hint for struct in structs for name, hint in struct_fields.hints(struct).items()}
+        known = {field.name: field for struct in structs for field in struct_fields.fields(struct)}
         if not isinstance(raw, dict):
             self.problem(path, _no_table(raw, path))
             self.unusable |= {(*path, name) for name in known}
@@ -77,7 +78,7 @@ class Reader:
         meant = {self._unknown(key, (*known, *elsewhere), path) for key in raw.keys() - known.keys() - {*elsewhere}}
         self.unusable |= {(*path, name) for name in meant - raw.keys()}
         for struct in structs:
-            for field in msgspec.structs.fields(struct):
+            for field in struct_fields.fields(struct):
                 if field.required and field.name not in raw.keys() | meant:
                     self.unusable.add((*path, field.name))
                     self.problem((*path, field.name), _missing(struct, field.name, hints[field.name], path))

@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from tests.support.kill import session
 from tests.support.programs import PATIENCE, wait_until
+from tests.support.warm import popen
 
 _NOT_INHERITED = ("SYNCAGENT_CONFIG", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 _JOURNAL = ("JOURNAL_STREAM", "FORCE_COLOR")
@@ -91,7 +92,7 @@ class Agent:
         surroundings |= {"NOTIFY_SOCKET": self.systemd.name, "PYTHONFAULTHANDLER": "1", **(env or {})}
         if watchdog is not None:
             surroundings["WATCHDOG_USEC"] = str(round(watchdog * 1e6))
-        self.process = subprocess.Popen(
+        self.process = popen(command, surroundings)(
             [*command, "--config", str(config), "run", "--log-level", "debug"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

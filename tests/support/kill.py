@@ -20,6 +20,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+from tests.support.warm import popen
+
 _ROOT = Path(__file__).parents[2]
 _SLEEP = 3600.0
 _real_time = time.time
@@ -51,7 +53,7 @@ def start(arguments: list[str], env: Mapping[str, str] | None = None) -> subproc
     if os.environ.get("PYTHONPATH"):  # another syncagent than the installed one goes first
         paths = (os.environ["PYTHONPATH"], str(_ROOT))
     surroundings["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-    return subprocess.Popen(
+    return popen(arguments, surroundings)(
         arguments,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

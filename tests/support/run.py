@@ -1,7 +1,5 @@
 """Running the real program as its user would."""
 
-import atexit
-import functools
 import os
 import subprocess
 import sys
@@ -34,7 +32,7 @@ def syncagent(
     command += [str(arg) for arg in args]
     environment = _environment() | dict(env or {})
     try:
-        done = (_warm if warm.can_run(environment) else _cold)(command, environment, cwd, timeout)
+        done = (_cold if warm.start_of(environment) is None else _warm)(command, environment, cwd, timeout)
     except subprocess.TimeoutExpired as late:
         raise AssertionError(
             f"{_shown(command)} had not ended after {timeout} s\n{_printed(late.stdout, late.stderr)}"
@@ -78,19 +76,14 @@ def _cold(
 def _warm(
     command: list[str], env: Mapping[str, str], cwd: Path | None, timeout: float, memory: int = 0
 ) -> subprocess.CompletedProcess[str]:
-    ended = _program().run(command[3:], env, cwd, timeout, memory)
+    start = warm.start_of(env)
+    assert start is not None
+    ended = warm.warm(start).run(command[3:], env, cwd, timeout, memory)
     stdout, stderr = (
         stream.decode("utf-8", "backslashreplace").replace("\r\n", "\n").replace("\r", "\n")
         for stream in (ended.stdout, ended.stderr)
     )
     return subprocess.CompletedProcess(command, ended.returncode, stdout, stderr)
-
-
-@functools.cache
-def _program() -> warm.Warm:
-    program = warm.Warm()
-    atexit.register(program.close)
-    return program
 
 
 def _shown(command: list[str]) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.programs import PATIENCE
+from tests.support.warm import popen
 
 _ROOT = Path(__file__).parents[2]
 _NOT_INHERITED = ("SYNCAGENT_CONFIG", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "FORCE_COLOR")
@@ -41,15 +42,16 @@ def run_stepped(
     told, tell = os.pipe()
     heard, hear = os.pipe()
     surroundings = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+    surroundings |= {**env, "PYTHONPATH": str(_ROOT)}
     command = [python, "-m", "tests.support.stepped", str(directory), str(tell), str(heard), *args]
     try:
-        process = subprocess.Popen(
+        process = popen(command, surroundings)(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**surroundings, **env, "PYTHONPATH": str(_ROOT)},
+            env=surroundings,
             pass_fds=(tell, heard),
             start_new_session=True,
         )

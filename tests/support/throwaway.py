@@ -76,8 +76,9 @@ class ThrowawayHost:
             for path in (Path(sys.executable), Path(sys.executable).resolve(), Path(sys.base_prefix), ROOT)
             for folder in path.parents
         }
-        for folder in sorted(folders):  # other users than root have to pass; a checkout on another disk is read-only
-            self.run(f"case $(stat -c %A '{folder}') in *[xt]) ;; *) chmod o+x '{folder}' ;; esac")
+        # Other users than root have to pass; a checkout on another disk is read-only.
+        passes = [f"case $(stat -c %A '{one}') in *[xt]) ;; *) chmod o+x '{one}' ;; esac" for one in sorted(folders)]
+        self.run("\n".join(passes))
         return self
 
     def __exit__(
