@@ -48,6 +48,7 @@ REFUSED_FOR = 3600.0
 _MOST = 1 << 20  # octets read of a secret or a recipe; the source itself rejects a larger file
 _ENDING = 1.0  # seconds to wait for the end of an abandoned fetch of the same source
 _SHOWN = 60  # characters shown of a foreign name in a note
+_WORD = 8  # octets of a secret that may as well be a word of a recorded error
 _LOOK = 0.5  # seconds between checks: a signal just before join(), or to another thread, does not end join()
 
 
@@ -536,7 +537,7 @@ def _content(name: str) -> tuple[bytes, int]:
     try:
         by_systemd = str(path.parent) == os.environ.get("CREDENTIALS_DIRECTORY")
         octets = atomic.read_foreign(path, _MOST)
-        if isinstance(name, SecretFile):  # an older version may have recorded it in an error
+        if isinstance(name, SecretFile) and len(octets) > _WORD:  # an older version may have recorded it in an error
             remember(octets.decode(errors="replace").strip("\r\n"))
         return octets, 0 if by_systemd else path.stat().st_mtime_ns
     except OSError:

@@ -484,7 +484,7 @@ def test_empty_is_a_failure_unless_allowed(runs: Runs) -> None:
 
     (passed_over,) = runs(Says(ignored).configured())
     assert passed_over.report.state == "failing", "nothing for us is nothing"
-    assert "1 entries, and none is for us" in passed_over.report.error
+    assert "1 entry, and none is for us" in passed_over.report.error
     (passed_over,) = runs(Says(ignored).configured(allow_empty=True))
     assert (passed_over.report.state, passed_over.report.ignored) == ("whole", 1)
 
