@@ -47,9 +47,9 @@ class RejectedEntries:
 
         Raises OSError if a snapshot cannot be read.
         """
-        starts = (spelled, spelled.strip())  # of a long spelling a snapshot stores only the start
+        starts = (spelled, trimmed(spelled))  # of a long spelling a snapshot stores only the start
         limits = (MAX_FIELD, MAX_REJECT)
-        spellings = {unescape(escape(start, limit)).strip().lower() for start in starts for limit in limits} | {address}
+        spellings = {unescape(escape(start, limit)).lower() for start in starts for limit in limits} | {address}
         for name, path in self.snapshots.items():
             source = self.config.sources.get(name)
             domains = tuple(map(str, getattr(source.own, "domains", ()))) if source else ()
