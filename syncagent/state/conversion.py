@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from syncagent.addresses import UnusableError, forms
 from syncagent.files import atomic, sorted_lines
+from syncagent.invisible import trimmed
 from syncagent.state.fields import unescape
 from syncagent.state.snapshot import spelling_of
 
@@ -40,15 +41,19 @@ def convert(snapshot: Path, writer: SnapshotWriter, converted: Path) -> Snapshot
     try:
         with atomic.open_foreign(snapshot) as lines:
             for line in _without_end(lines):
-                spelled = _form(line)
-                key, label = line.decode().removesuffix("\n").split("\t")[1:]
-                if spelled is None:
-                    writer.copy(line.decode())
-                else:
-                    writer.put([(spelled, unescape(key), "" if line.startswith(b"\t") else unescape(label))])
+                _convert(line.decode(), writer)
         return writer.finish(converted, allow_empty=True)
     finally:
         writer.close()
+
+
+def _convert(line: str, writer: SnapshotWriter) -> None:
+    address, key, label = line.removesuffix("\n").split("\t")
+    spelled = _form(line.encode())
+    if spelled is None or (address and _is_key_of_postfix(address)):
+        writer.copy(line)
+    if spelled is not None:
+        writer.put([(spelled, unescape(key), unescape(label) if address else "")])
 
 
 def _without_end(lines: Iterable[bytes]) -> Iterator[bytes]:
@@ -62,6 +67,11 @@ def _form(line: bytes) -> str | None:
         return None if address.isascii() or _forms(address.decode()) == (address.decode(),) else address.decode()
     spelled = spelling_of(line.decode())
     return spelled if spelled is not None and _forms(spelled) else None
+
+
+def _is_key_of_postfix(address: str) -> bool:
+    """True if an address is what Postfix makes of an earlier spelling that folds to what NFC would compose."""
+    return trimmed(address) == address and bool(_forms(address)) and not address.isascii()
 
 
 def _forms(spelled: str) -> tuple[str, ...]:

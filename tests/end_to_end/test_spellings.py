@@ -1,7 +1,5 @@
 """A live smtpd on a corpus of spellings that one sync published for each map type: whom it takes, whom it does not."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections import Counter
@@ -75,7 +73,7 @@ path = "{table}"
 
 @dataclass(frozen=True)
 class Published:
-    """A Postfix with an smtpd of each map type (``ports``), and what the sync that made its map printed (``results``)."""
+    """A Postfix with an smtpd of each map type (``ports``), and what the sync that made its map printed."""
 
     postfix: PrivatePostfix
     ports: dict[str, int]
@@ -141,7 +139,7 @@ def test_what_is_rejected_is_named(published: Published, map_type: str) -> None:
 @pytest.mark.parametrize("map_type", ["lmdb", "texthash"])
 @pytest.mark.parametrize("sent", ["\ua7cf{n}", "\ua7ce{n}", "STRA\u1e9eE{n}"])
 def test_explain_asks_postfix_how_it_folds(published: Published, map_type: str, sent: str) -> None:
-    """`explain` says that the map has a key where smtpd finds it, whatever this Postfix folds, in a texthash as well."""
+    """`explain` says that the map has a key where smtpd finds it, whatever this Postfix folds."""
     need_postfix(map_type)
     kind = "sharp s" if "STRA" in sent else "a letter of a later Unicode"
     n = next(at for at, one in enumerate(CORPUS, 1) if one.kind == f"{kind}, plain")

@@ -1,10 +1,8 @@
 """A corpus of spellings: what a source lists, and which spellings of senders are the same mailbox.
 
-What is right is said here by construction, never by the program: a mailbox has a number of its own, its local part is of
-a kind, its domain as well, and each kind has the spellings that are listed and those that a sender uses.
+What is right is said here by construction, never by the program: a mailbox has a number of its own, its local part and
+its domain are of a kind, and each kind has the spellings that are listed and those that a sender uses.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import cycle, islice
@@ -127,11 +125,11 @@ LOCALS = (
         "sharp s", ("straße{n}", "STRASSE{n}", "STRAẞE{n}"), ("straße{n}", "STRASSE{n}", "strasse{n}"), ("strase{n}",)
     ),
     Part("final sigma", ("οδος{n}x", "ΟΔΟΣ{n}X"), ("οδοσ{n}x", "οδος{n}x", "ΟΔΟΣ{n}x"), ("οδο{n}x",)),
-    Part("tonos", ("μαρία{n}", "ΜΑΡΊΑ{n}", "μαρι\u0301α{n}"), ("μαρία{n}", "ΜΑΡΊΑ{n}"), ("μαρια{n}",)),
-    Part("polytonic", ("ᾳω{n}", "ᾼΩ{n}"), ("ᾳω{n}", "ᾼΩ{n}", "αιω{n}", "ΑΙΩ{n}"), ("αω{n}",)),
-    Part("dialytika", ("ΐ{n}",), ("ΐ{n}",), ("ι{n}",)),
+    Part("tonos", ("μαρία{n}", "ΜΑΡΊΑ{n}", "μαρι\u0301\u03b1{n}"), ("μαρία{n}", "ΜΑΡΊΑ{n}"), ("μαρι\u03b1{n}",)),
+    Part("polytonic", ("ᾳω{n}", "ᾼΩ{n}"), ("ᾳω{n}", "ᾼΩ{n}", "\u03b1\u03b9ω{n}", "ΑΙΩ{n}"), ("\u03b1ω{n}",)),
+    Part("dialytika", ("ΐ{n}",), ("ΐ{n}",), ("\u03b9{n}",)),
     Part("dotted I", ("İst{n}", "i\u0307st{n}"), ("İst{n}", "İST{n}", "i\u0307st{n}"), ("ist{n}",)),
-    Part("dotless i", ("ırak{n}",), ("ırak{n}", "ıRAK{n}"), ("irak{n}",)),
+    Part("dotless i", ("\u0131rak{n}",), ("\u0131rak{n}", "\u0131RAK{n}"), ("irak{n}",)),
     Part("long s", ("\u017fharp{n}", "sharp{n}"), ("\u017fharp{n}", "SHARP{n}", "sharp{n}"), ("harp{n}",)),
     Part(
         "long s with accent",
@@ -147,7 +145,7 @@ LOCALS = (
     Part("Cyrillic", ("почта{n}", "ПОЧТА{n}"), ("почта{n}", "ПОЧТА{n}", "Почта{n}"), ("почт{n}",)),
     Part("short i", ("й{n}", "\u0438\u0306{n}", "Й{n}"), ("й{n}", "Й{n}"), ("и{n}",)),
     Part("Armenian", ("և{n}", "ԵՒ{n}"), ("և{n}", "ԵՒ{n}", "եւ{n}"), ("ե{n}",)),
-    Part("Cherokee", ("ꭰ{n}", "Ꭰ{n}"), ("ꭰ{n}", "Ꭰ{n}"), ("ꭱ{n}",)),
+    Part("Cherokee", ("\uab70{n}", "\u13a0{n}"), ("\uab70{n}", "\u13a0{n}"), ("\uab71{n}",)),
     Part("Deseret", ("\U00010428{n}", "\U00010400{n}"), ("\U00010428{n}", "\U00010400{n}"), ("\U00010429{n}",)),
     Part("Hangul", ("한글{n}", "\u1112\u1161\u11ab글{n}"), ("한글{n}",), ("한{n}",)),
     Part("Vietnamese", ("việt{n}", "vie\u0323\u0302t{n}", "VIỆT{n}"), ("việt{n}", "VIỆT{n}"), ("viet{n}",)),
@@ -165,6 +163,12 @@ INVISIBLE = (
 BLANK = ("\u0085", "\u00a0", "\u1680", "\u2003", "\u2009", "\u2028", "\u2029", "\u202f", "\u205f", "\u3000")
 _AROUND = (*INVISIBLE, *BLANK, " ", "\t", "\r\n", "\n", "\r", "\v", "\f", " \u00a0\r\n")
 _SPELLINGS_OF_A_LOCAL_PART = 24
+_SHAPES = (
+    *("two@at{n}@example.com", '"open{n}@example.com', 'in"side{n}@example.com', '"#hash{n}"@example.com', "bare{n}"),
+    *("ctl{n}@exam\x01ple.com", "hyphen{n}@-a.example.com", "empty{n}@a..example.com", "ace{n}@xn--.example.com"),
+    f"long{{n}}@{'l' * 64}.example.com",
+)
+"""Values that are no address."""
 
 
 def corpus() -> list[Listed]:
@@ -228,9 +232,6 @@ def _injected() -> Iterator[Listed]:
 
 
 def _malformed() -> Iterator[Listed]:
-    shapes = ("two@at{n}@example.com", '"open{n}@example.com', 'in"side{n}@example.com')
-    shapes += ('"#hash{n}"@example.com', "bare{n}", "ctl{n}@exam\x01ple.com", "hyphen{n}@-a.example.com")
-    shapes += ("empty{n}@a..example.com", "long{n}@" + "l" * 64 + ".example.com", "ace{n}@xn--.example.com")
-    for n, shape in enumerate(shapes):
+    for n, shape in enumerate(_SHAPES):
         other = shape.format(n=n).replace('"', "").replace("#", "").partition("@")[0]
         yield Listed("malformed", shape.format(n=n), (), (f"{other}@example.com",), rejected=True)
