@@ -13,6 +13,7 @@ PACKAGES = "postfix postfix-lmdb postfix-cdb slapd ldap-utils faketime strace py
 VERDICTS = (
     "tests/end_to_end/test_verdicts.py",
     "tests/end_to_end/test_spellings.py",
+    "tests/test_folding.py",
     "tests/end_to_end/test_doubt_live.py",
     "tests/end_to_end/test_form_c.py",
     "tests/end_to_end/test_month_of_faults.py",

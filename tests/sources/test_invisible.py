@@ -48,7 +48,7 @@ def http_with_prefix(_: Path, sink: SnapshotWriter, spelled: str) -> None:
 
 def http_in_parts(_: Path, sink: SnapshotWriter, spelled: str) -> None:
     """An address of which an API has the parts in values of their own."""
-    local, _, behind = spelled.partition("@example.com")
+    local, behind = spelled.split("@example.com")
     record = {"n": f"{local}\r\n", "d": f"\u00a0example.com{behind}"}
     _recipe(sink, {"kind": "address", "template": "{n}@{d}"}, record)
 
@@ -74,7 +74,8 @@ def _recipe(sink: SnapshotWriter, emit: dict[str, str], record: object) -> None:
 def _file(directory: Path, sink: SnapshotWriter, text: str, **keys: object) -> None:
     path = directory / "list"
     path.write_text(text, encoding="utf-8", newline="")
-    source = file.build(msgspec.convert({"path": str(path), **keys}, file.Config, dec_hook=lambda kind, one: kind(one)))
+    options: dict[str, Any] = {"path": path, **keys}
+    source = file.build(file.Config(**options))
     source.fetch(Request(None, sink, lambda *_: None))
 
 
