@@ -6,6 +6,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from syncagent.invisible import trimmed
 from syncagent.state import rejects
 from syncagent.state.fields import MAX_FIELD, MAX_REJECT, escape, unescape
 from syncagent.state.snapshot import rejects_of
