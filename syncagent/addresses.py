@@ -15,11 +15,13 @@ import unicodedata
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from syncagent import invisible
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
-VERSION = f"2/{unicodedata.unidata_version}"
+VERSION = f"3/{unicodedata.unidata_version}"
 """Version of the canonical form and of Unicode, stored with every snapshot. One of another version is not used."""
 
 MAX_KEY = 510
@@ -56,6 +58,7 @@ _INSTEAD = {
     '"': 'quote the whole local part, as in "a b"@example.com',
 }
 """What to write instead of a spelling with this character outside quotes; ``_ALONE`` for any other."""
+_NO_BLANK = 'remove it, or write a plain blank in quotes, as in "a b"@example.com'
 _DOT_STRING = re.compile(r'[^\x00-\x20\x7f()<>\[\]:;,@\\".]+(?:\.[^\x00-\x20\x7f()<>\[\]:;,@\\".]+)*')
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 _LITERAL = re.compile(r"\[[0-9a-z:.]{1,60}\]")
@@ -74,13 +77,22 @@ def canonical(spelled: str) -> str:
     This form is stored, compared and published. The local part is case folded, in NFC, and quoted only where
     necessary. The domain is as ``canonical_domain`` returns it. Raises UnusableError if there is no canonical form.
     """
+    return forms(spelled)[0]
+
+
+def forms(spelled: str) -> tuple[str, ...]:
+    """Return the canonical form, and with it the key that Postfix makes of this spelling if that is another one.
+
+    Postfix folds once and does not compose: it looks up U+017F U+0301 as s U+0301, whose canonical form is U+015B. Both
+    are then recipients. Raises UnusableError if there is no canonical form.
+    """
     check_length(spelled)
     lowered = spelled.lower()
     plain = _PLAIN.fullmatch(lowered)
     if plain and len(lowered) <= MAX_KEY:
         name = plain[1]
         domain = canonical_domain(name)
-        return lowered if domain == name and "xn--" not in name else _fitting(lowered[: -len(name)] + domain)
+        return (lowered if domain == name and "xn--" not in name else _fitting(lowered[: -len(name)] + domain),)
     return _carefully(spelled)
 
 
@@ -117,19 +129,42 @@ def canonical_all(spelled: Sequence[str]) -> list[str] | None:
     return lines if all(_domain(name) == (name, "") and "xn--" not in name for name in set(domains)) else None
 
 
-def _carefully(spelled: str) -> str:
-    local, domain = _split(spelled.strip(" \t"))
+def _carefully(spelled: str) -> tuple[str, ...]:
+    local, domain = _split(invisible.trimmed(spelled))
+    _check_invisible(f"{local or ''}@{domain}")
     domain = canonical_domain(domain)
     if local is None:
-        return _fitting(f"@{domain}")
+        return (_fitting(f"@{domain}"),)
     octets = len(local.encode(errors="surrogatepass"))
     if octets > _SHRINK * MAX_KEY:
         text = f"has a local part of {octets} octets: its key is over the {MAX_KEY} of every table type; shorten it"
         raise UnusableError(text)
-    local = unicodedata.normalize("NFC", local).casefold().replace("\t", " ")
-    if not _DOT_STRING.fullmatch(local):
-        local = '"' + re.sub(r'(["\\])', r"\\\1", local) + '"'
-    return _fitting(f"{local}@{domain}")
+    key = _folded(local).replace("\t", " ")
+    return tuple(_fitting(f"{_quoted(form)}@{domain}") for form in dict.fromkeys((_folded_to_the_end(key), key)))
+
+
+def _folded(local: str) -> str:
+    return unicodedata.normalize("NFC", local).casefold()
+
+
+def _folded_to_the_end(folded: str) -> str:
+    """Return a folded local part composed and folded until neither changes it."""
+    while not folded.isascii() and (again := _folded(folded)) != folded:
+        folded = again
+    return folded
+
+
+def _quoted(local: str) -> str:
+    """Return a local part, in quotes if RFC 5321 requires them."""
+    return local if _DOT_STRING.fullmatch(local) else '"' + re.sub(r'(["\\])', r"\\\1", local) + '"'
+
+
+def _check_invisible(text: str) -> None:
+    """Raise UnusableError if an address has an invisible character or odd white space."""
+    char = invisible.first_inside(text)
+    if char:
+        what, instead = ("white space", _NO_BLANK) if char.isspace() else ("invisible character", "remove it")
+        raise UnusableError(f"has the {what} {invisible.named(char)} inside: {instead}")
 
 
 def _split(spelled: str) -> tuple[str | None, str]:
@@ -249,6 +284,39 @@ def longest_key(address: str) -> int:
     Raises UnicodeEncodeError if the address has a surrogate.
     """
     return max(len(form.casefold().encode()) for form in renderings(address))
+
+
+def folded_domain(domain: str) -> str:
+    """Return the canonical domain of what Postfix makes of a canonical one: ``fass.example`` of ``faß.example``.
+
+    It is the domain itself unless folding changes its U-labels, as it does with sharp s and final sigma.
+    """
+    return domain_or_same(u_labels(domain).casefold()) if "xn--" in domain else domain
+
+
+def folded_domains(relay_domains: Iterable[str]) -> dict[str, str]:
+    """Return the relay domains that Postfix folds to another domain, which is none of them, by that domain.
+
+    Postfix takes mail for both. Capitals of the one are a spelling of the other: ``FASS.Example`` is
+    ``faß.example``.
+    """
+    names = sorted(set(relay_domains))
+    folded = {folded_domain(name): name for name in reversed(names) if "xn--" in name}
+    return {other: name for other, name in folded.items() if other not in names}
+
+
+def unfolded(address: str, folded: Mapping[str, str]) -> str:
+    """Return an address or domain with the relay domain in place of what Postfix folds it to (``folded_domains``)."""
+    domain = address.rpartition("@")[2]
+    known = within(domain, folded.keys()) if folded else None
+    return address.removesuffix(known) + folded[known] if known else address
+
+
+def spelled_alike(address: str) -> tuple[str, ...]:
+    """Return a canonical address, and the one that Postfix folds it to if its domain is another one then."""
+    local, at, domain = address.rpartition("@")
+    other = folded_domain(domain)
+    return (address,) if other == domain else (address, f"{local}{at}{other}")
 
 
 @lru_cache(maxsize=8192)

@@ -12,7 +12,7 @@ from tests.sources import HEAVY
 
 ROOT = Path(package.__file__).parent
 ORDER: tuple[frozenset[str], ...] = (
-    frozenset({"redaction"}),
+    frozenset({"redaction", "invisible"}),
     frozenset({"errors", "addresses"}),
     frozenset({"model", "files"}),
     frozenset({"values"}),
@@ -33,6 +33,7 @@ PURE = {
     "errors",
     "model",
     "addresses",
+    "invisible",
     "values",
     "values.cron",
     "values.patterns",

@@ -14,11 +14,16 @@ from syncagent.addresses import (
     canonical,
     canonical_all,
     canonical_domain,
+    folded_domains,
+    forms,
     longest_key,
     renderings,
+    spelled_alike,
     u_labels,
+    unfolded,
     within,
 )
+from syncagent.invisible import AROUND, first_inside, trimmed
 from syncagent.postfix import table_text as mapfile
 
 NFC, NFD = "\N{LATIN SMALL LETTER U WITH DIAERESIS}", "u\N{COMBINING DIAERESIS}"
@@ -95,11 +100,15 @@ ROWS = (
     Row("DEL", "a\x7fb@example.com", '"a\x7fb"@example.com'),
     Row("vertical tab", '"a\vb"@example.com', '"a\vb"@example.com'),
     Row("form feed", '"a\fb"@example.com', '"a\fb"@example.com'),
-    Row("NEL is a letter", "a\u0085b@example.com", "a\u0085b@example.com"),
-    Row("line separator is a letter", "a\u2028b@example.com", "a\u2028b@example.com"),
-    Row("zero width is a letter", "a\u200bb@example.com", "a\u200bb@example.com"),
-    Row("bidi is a letter", "a\u202eb@example.com", "a\u202eb@example.com"),
-    Row("no-break space is a letter", "a\u00a0b@example.com", "a\u00a0b@example.com"),
+    Row("line ends around", "\r\n anna@example.com\r\n", "anna@example.com"),
+    Row("no-break spaces around", "\u00a0anna@example.com\u00a0\u202f", "anna@example.com"),
+    Row("a byte order mark before", "\ufeffanna@example.com", "anna@example.com"),
+    Row("directional marks around", "\u202aanna@example.com\u202c\u200e", "anna@example.com"),
+    Row("zero width around quotes", '\u200b"a b"@example.com\u2060', '"a b"@example.com'),
+    Row("a soft hyphen behind", "anna@example.com\u00ad", "anna@example.com"),
+    Row("non-joiner between letters", "\u0645\u06cc\u200c\u0631@example.com", "\u0645\u06cc\u200c\u0631@example.com"),
+    Row("joiner behind a virama", "\u0d9a\u0dca\u200d\u0dc2@example.com", "\u0d9a\u0dca\u200d\u0dc2@example.com"),
+    Row("joiner at the end of a word", "\u0d28\u0d4d\u200d@example.com", "\u0d28\u0d4d\u200d@example.com"),
     Row("NFC makes a semicolon", "a\u037eb@example.com", '"a;b"@example.com'),
     Row("NFC makes a backtick", "a\u1fefb@example.com", "a`b@example.com"),
     Row("folding lengthens", "Stra\u00dfe@example.com", "strasse@example.com"),
@@ -107,7 +116,9 @@ ROWS = (
     Row("folding of a dotted I", "\u0130@example.com", "i\u0307@example.com"),
     Row("folding to ASCII", "\u017fharp@example.com", "sharp@example.com"),
     Row("the Kelvin sign", "\u212a@example.com", "k@example.com"),
-    Row("folding is not composed again", "\u017f\u0301@example.com", "s\u0301@example.com"),
+    Row("folding is composed again", "\u017f\u0301@example.com", "\u015b@example.com"),
+    Row("folding is composed again, capital sharp s", "\u1e9e\u0307@example.com", "s\u1e61@example.com"),
+    Row("folding is put in order again", "\u0130\u09cd@example.com", "i\u09cd\u0307@example.com"),
     Row("\u00df in a domain", "u@fa\u00df.example", "u@xn--fa-hia.example"),
     Row("\u00df in an A-label", "u@xn--fa-hia.example", "u@xn--fa-hia.example"),
     Row("\u03c2 in a domain", "u@\u03c0\u03b1\u03c2.example", "u@xn--mxa3ah.example"),
@@ -147,7 +158,24 @@ REFUSED = (
     Refused("NUL in quotes", '"a\0b"@example.com', "NUL"),
     Refused("carriage return", '"a\rb"@example.com', "carriage return"),
     Refused("line feed", '"a\nb"@example.com', "line feed"),
-    Refused("line feed at the end", "a@example.com\n", "line feed"),
+    Refused("line feed before the @", "a\n@example.com", "line feed"),
+    Refused("NEL", "a\u0085b@example.com", "white space U+0085"),
+    Refused("line separator", "a\u2028b@example.com", "white space U+2028 LINE SEPARATOR inside: remove it"),
+    Refused("no-break space", "a\u00a0b@example.com", "U+00A0 NO-BREAK SPACE"),
+    Refused("no-break space in quotes", '"a\u00a0b"@example.com', "U+00A0 NO-BREAK SPACE"),
+    Refused("zero width", "a\u200bb@example.com", "invisible character U+200B ZERO WIDTH SPACE inside: remove it"),
+    Refused("zero width before the @", "a\u200b@example.com", "U+200B"),
+    Refused("zero width in the domain", "a@exa\u200bmple.com", "U+200B"),
+    Refused("soft hyphen", "a\u00adb@example.com", "U+00AD SOFT HYPHEN"),
+    Refused("soft hyphen in the domain", "a@exam\u00adple.com", "U+00AD SOFT HYPHEN"),
+    Refused("bidi", "a\u202eb@example.com", "U+202E RIGHT-TO-LEFT OVERRIDE"),
+    Refused("isolate", "a\u2066b@example.com", "U+2066"),
+    Refused("byte order mark inside", "a\ufeffb@example.com", "U+FEFF"),
+    Refused("Hangul filler", "a\u3164b@example.com", "U+3164"),
+    Refused("tag", "a\U000e0041b@example.com", "U+E0041"),
+    Refused("joiner between Latin letters", "a\u200db@example.com", "U+200D ZERO WIDTH JOINER"),
+    Refused("non-joiner before Latin letters", "\u0645\u200cb@example.com", "U+200C"),
+    Refused("joiner first", "a@\u200d.example", "U+200D"),
     Refused("line feed in the domain", "a@exam\nple.com", "line feed"),
     Refused("open quote", '"open@example.com', "quote that is not closed"),
     Refused("quote closed by an escaped one", '"open\\"@example.com', "quote that is not closed"),
@@ -180,8 +208,9 @@ REFUSED = (
     Refused("digits only", "u@123.456", "digits only"),
     Refused("64 octets in a label", f"u@{'l' * 64}.example", "malformed domain"),
     Refused("256 octets in a domain", f"u@{'l.' * 124}examples", "256 octets"),
-    Refused("not IDNA", "u@\u2665\u200d.example", "IDNA"),
-    Refused("only a soft hyphen", "u@\u00ad", "IDNA"),
+    Refused("not IDNA", "u@\u2665.example", "IDNA"),
+    Refused("only a soft hyphen", "u@\u00ad", "has no domain"),
+    Refused("only an accent", "u@\u0301", "IDNA"),
     Refused("A-label too long", f"u@{chr(0xFC) * 64}.example", "IDNA"),
     Refused("half an address literal", "u@[192.0.2.1", "malformed domain"),
     Refused("surrogate", "a\ud800@example.com", "not valid Unicode"),
@@ -343,14 +372,13 @@ def test_every_key_is_one_line_and_one_key(spelled: str) -> None:
 @given(spelled=addresses)
 @example(spelled=f"{GROWS}@example.com")
 @example(spelled='"a\\\\b\\"c"@example.com')
+@example(spelled="\u017f\u0301@example.com")
+@example(spelled="\u1e9e\u0307@example.com")
+@example(spelled="\u0130\u09cd@example.com")
+@example(spelled="\u1fb3\u0308\u0323@example.com")
 def test_canonical_is_canonical_again(spelled: str) -> None:
-    """A canonical form is its own canonical form, but where folding has left what NFC would compose.
-
-    Postfix folds and does not compose, so that its key has to be left as it is: U+017F U+0301 is looked up as
-    s U+0301, never as U+015B.
-    """
+    """A canonical form is its own canonical form, without exception."""
     once = accepted(spelled)
-    assume(unicodedata.normalize("NFC", once).casefold() == once)
     assert canonical(once) == once
 
 
@@ -366,8 +394,9 @@ def test_the_case_of_ascii_letters_is_nothing(spelled: str) -> None:
 @settings(max_examples=300, deadline=None)
 @given(local=st.text(st.characters(exclude_characters='\0\r\n\t"\\', exclude_categories=["Cs"]), max_size=20))
 def test_the_key_is_what_smtpd_looks_up(local: str) -> None:
-    """The local part is the folded NFC of what is written in the quotes, which are there if they have to be."""
-    key = accepted(f'"{local}"@example.com').removesuffix("@example.com")
+    """The last form is the folded NFC of what is written in the quotes, which are there if they have to be."""
+    accepted(f'"{local}"@example.com')
+    key = forms(f'"{local}"@example.com')[-1].removesuffix("@example.com")
     folded = unicodedata.normalize("NFC", local).casefold()
     dots = folded.startswith(".") or folded.endswith(".") or ".." in folded
     quotes = not folded or dots or not NEEDS_QUOTES.isdisjoint(folded)
@@ -403,3 +432,71 @@ def test_many_at_once_are_as_one_by_one(spelled: list[str]) -> None:
 def test_many_plain_addresses_are_taken_at_once() -> None:
     """The short way is there for plain addresses in any case."""
     assert canonical_all(["A@example.com", "b.c@Example.COM"]) == ["a@example.com", "b.c@example.com"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(spelled=addresses, before=st.text(st.sampled_from(AROUND), max_size=3), behind=st.text(st.sampled_from(AROUND)))
+def test_what_is_around_a_value_means_nothing(spelled: str, before: str, behind: str) -> None:
+    """Blanks, line ends and invisible characters around an address change nothing."""
+    assert canonical(f"{before}{accepted(spelled)}{behind}") == accepted(spelled)
+
+
+@settings(max_examples=300, deadline=None)
+@given(spelled=addresses)
+def test_no_recipient_has_an_invisible_character(spelled: str) -> None:
+    """What is taken has none inside, in any of its forms."""
+    assert not any(map(first_inside, forms(spelled) if accepted(spelled) else ()))
+
+
+def test_every_format_character_and_space_is_invisible() -> None:
+    """The ranges have all characters of the categories Cf, Zs, Zl and Zp that this Unicode has, and no letter."""
+    wanted = {"Cf", "Zs", "Zl", "Zp"}
+    chars = [chr(code) for code in range(0x80, 0x110000) if not 0xD800 <= code < 0xE000]
+    missing = [char for char in chars if unicodedata.category(char) in wanted and not first_inside(char)]
+    extra = {char for char in chars if first_inside(char) and unicodedata.category(char) not in wanted | {"Cn"}}
+    assert (missing, extra) == ([], {"\x85", "\u115f", "\u1160", "\u2800", "\u3164", "\uffa0"})
+    assert not trimmed(AROUND)
+
+
+@settings(max_examples=500, deadline=None)
+@given(spelled=addresses)
+@example(spelled="stra\u00dfe@example.com")
+@example(spelled="\u03bf\u03c2@example.com")
+def test_the_case_of_letters_is_nothing(spelled: str) -> None:
+    """Capitals are the same recipient, as far as they are letters that fold to the same; dotless i is another one."""
+    once = accepted(spelled)
+    local, _, domain = once.rpartition("@")
+    assume(unicodedata.normalize("NFC", local.upper()).casefold() == local)
+    assert canonical(f"{local.upper()}@{domain.upper()}") == once
+
+
+@pytest.mark.parametrize(
+    ("spelled", "relay_domain", "same"),
+    [
+        ("x@FASS.Example", "fa\u00df.example", True),
+        ("x@FA\u1e9e.Example", "fa\u00df.example", True),
+        ("x@fass.example", "fa\u00df.example", True),
+        ("x@Sub.FASS.Example", "fa\u00df.example", True),
+        ("x@GROSSSTRASSE.example", "gro\u00dfstra\u00dfe.example", True),
+        ("x@\u03a0\u0391\u03a3.example", "\u03c0\u03b1\u03c2.example", True),
+        (
+            "x@\u1f48\u0394\u03a5\u03a3\u03a3\u0395\u038e\u03a3.example",
+            "\u1f40\u03b4\u03c5\u03c3\u03c3\u03b5\u03cd\u03c2.example",
+            True,
+        ),
+        ("x@\u1fbc.example", "\u1fb3.example", True),
+        ("x@fa\u00df.example", "fass.example", False),
+        ("x@fast.example", "fa\u00df.example", False),
+    ],
+)
+def test_capitals_of_a_relay_domain(spelled: str, relay_domain: str, *, same: bool) -> None:
+    """Capitals of U-labels are the domain that Postfix takes them for, whatever folding makes of it."""
+    domain = canonical_domain(relay_domain)
+    address = unfolded(canonical(spelled), folded_domains([domain]))
+    assert (within(address.rpartition("@")[2], {domain}) == domain) == same
+    assert not same or canonical(spelled) in spelled_alike(address)
+
+
+def test_a_relay_domain_of_its_own_is_no_spelling() -> None:
+    """Where both domains are relay domains, each has its own addresses."""
+    assert folded_domains(["xn--fa-hia.example", "fass.example"]) == {}

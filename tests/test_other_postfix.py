@@ -12,6 +12,8 @@ CHECKOUT = "/root/syncagent"
 PACKAGES = "postfix postfix-lmdb postfix-cdb slapd ldap-utils faketime strace python3-venv"
 VERDICTS = (
     "tests/end_to_end/test_verdicts.py",
+    "tests/end_to_end/test_spellings.py",
+    "tests/test_folding.py",
     "tests/end_to_end/test_doubt_live.py",
     "tests/end_to_end/test_form_c.py",
     "tests/end_to_end/test_month_of_faults.py",

@@ -16,9 +16,10 @@ from syncagent.errors import LedgerError
 from syncagent.files import atomic as files
 from syncagent.files import sorted_lines
 from syncagent.files.search import SnapshotIndex, SortedLines
+from syncagent.invisible import trimmed
 from syncagent.model import Waits
 from syncagent.postfix import table_text
-from syncagent.postfix.commands import CommandError
+from syncagent.postfix.commands import Cause, CommandError
 from syncagent.postfix.live import LivePostfix, unused_address
 from syncagent.postfix.rcpt_answer import Smtpd
 from syncagent.postfix.table import Target
@@ -92,9 +93,9 @@ def explain(config: Config, spelled: str) -> Explanation:
         return _too_long(config, spelled, reason)
     reasons: list[str] = []
     try:
-        address = normalise.canonical(spelled)
+        address, *folded = normalise.forms(spelled)
     except normalise.UnusableError as error:
-        address = ""
+        address, folded = "", []
         reasons.append(f"no table can have it: it {error}")
     with reading(config.state.directory) as ledger:
         snapshots = _snapshots(ledger)
@@ -103,7 +104,8 @@ def explain(config: Config, spelled: str) -> Explanation:
         doubts = Doubts.read(config, ledger)
         rejected = RejectedEntries.read(config, ledger, snapshots)
     config = _with_domains(config, finished)
-    smtpd, sent = _smtpd(config, doubts), _as_sent(spelled, address)
+    smtpd, sent = _smtpd(config, doubts), _as_sent(spelled, [address, *folded][-1])
+    address = normalise.unfolded(address, normalise.folded_domains(config.postfix.relay_domains))
     said: tuple[SourceEntry, ...] = ()
     covering = tuple(_by_base(snapshots, smtpd.without_extension(address)))
     if address:
@@ -269,10 +271,23 @@ def _asked(config: Config, smtpd: Smtpd, sent: str, address: str) -> Iterator[Lo
     values: dict[str, str] = {}
     failure = ""
     try:
-        values = _in_texthash(config, forms) if config.postfix.map.type == "texthash" else smtpd.look_up(forms)
+        values = _values(config, smtpd, forms)
     except (CommandError, OSError) as error:
         failure = str(error)
     yield from (Lookup(form, values.get(form), failure) for form in forms)
+
+
+def _values(config: Config, smtpd: Smtpd, keys: list[str]) -> dict[str, str]:
+    """Return the keys that the map has, with their values. Raises CommandError or OSError if the lookup fails.
+
+    A texthash is parsed if Postfix is not installed, which then folds nothing in another way either.
+    """
+    try:
+        return smtpd.look_up(keys)
+    except CommandError as error:
+        if config.postfix.map.type != "texthash" or error.cause is not Cause.NOT_INSTALLED:
+            raise
+    return _in_texthash(config, keys)
 
 
 def _in_texthash(config: Config, keys: list[str]) -> dict[str, str]:
@@ -294,11 +309,11 @@ def _in_texthash(config: Config, keys: list[str]) -> dict[str, str]:
 def _as_sent(spelled: str, address: str) -> str:
     """Return an address as smtpd looks it up: case-folded, without trailing dot, IDN not converted.
 
-    ``address`` is the canonical form. If it is empty, returns the spelling without surrounding white space.
+    ``address`` is the last of its forms. If it is empty, returns the spelling without surrounding white space.
     """
     if not address:
-        return spelled.strip()
-    domain = spelled.strip().rpartition("@")[2].casefold().removesuffix(".")
+        return trimmed(spelled)
+    domain = trimmed(spelled).rpartition("@")[2].casefold().removesuffix(".")
     return f"{address.rpartition('@')[0]}@{domain}"
 
 

@@ -6,6 +6,7 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from syncagent.invisible import trimmed
 from syncagent.state import rejects
 from syncagent.state.fields import MAX_FIELD, MAX_REJECT, escape, unescape
 from syncagent.state.snapshot import rejects_of
@@ -47,9 +48,9 @@ class RejectedEntries:
 
         Raises OSError if a snapshot cannot be read.
         """
-        starts = (spelled, spelled.strip())  # of a long spelling a snapshot stores only the start
+        starts = (spelled, trimmed(spelled))  # of a long spelling a snapshot stores only the start
         limits = (MAX_FIELD, MAX_REJECT)
-        spellings = {unescape(escape(start, limit)).strip().lower() for start in starts for limit in limits} | {address}
+        spellings = {unescape(escape(start, limit)).lower() for start in starts for limit in limits} | {address}
         for name, path in self.snapshots.items():
             source = self.config.sources.get(name)
             domains = rejects.local_domains(source)

@@ -6,6 +6,7 @@ import contextlib
 import mmap
 from typing import TYPE_CHECKING, Self
 
+from syncagent.addresses import spelled_alike
 from syncagent.files import atomic
 
 if TYPE_CHECKING:
@@ -72,12 +73,16 @@ class SnapshotIndex:
             file.close()
 
     def entries(self, address: bytes) -> Iterator[tuple[str, bytes, bytes]]:
-        """Yield (source, key, label) for each entry of an address. Key and label are escaped."""
+        """Yield (source, key, label) for each entry of an address. Key and label are escaped.
+
+        Entries in a domain that Postfix takes for the same are included.
+        """
         for name, file in self._files.items():
-            for line in file.starting_with(address + b"\t"):
-                _, key, label = line.split(b"\t")
-                yield name, key, label
+            for spelled in spelled_alike(address.decode()):
+                for line in file.starting_with(f"{spelled}\t".encode()):
+                    _, key, label = line.split(b"\t")
+                    yield name, key, label
 
     def sources(self, address: bytes) -> tuple[str, ...]:
         """Return the names of the sources that list an address."""
-        return tuple(name for name, file in self._files.items() if next(file.starting_with(address + b"\t"), None))
+        return tuple(dict.fromkeys(name for name, _, _ in self.entries(address)))

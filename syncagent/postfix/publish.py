@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from syncagent.errors import PublishError
 from syncagent.files import atomic, pipeline
-from syncagent.postfix import commands, table_text
+from syncagent.postfix import commands, folding, table_text
 from syncagent.postfix.commands import Cause, CommandError
 from syncagent.postfix.table import publish_step
 from syncagent.postfix.verify import ReadBack
@@ -62,6 +62,8 @@ def publish(  # noqa: PLR0913 - all inputs of publishing
             stage = _staging(target, target.named.parent, stack)
             staged = stage / target.named.name
             keys = _keys(recipients, spool)
+            if target.type == "texthash":
+                keys = folding.folded(keys, spool, target.settings)
             digest = _write_text(staged, keys, rendering)
             _set_mode(staged, target.text)
         report("index", 0)

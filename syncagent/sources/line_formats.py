@@ -22,6 +22,7 @@ from syncagent.addresses import (
     too_long,
 )
 from syncagent.errors import DamagedError, FailureKind, SourceError
+from syncagent.invisible import AROUND, trimmed
 from syncagent.postfix import table_text
 from syncagent.values.spellings import addresses_in, column_names
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from syncagent.sources import Sink
 
 _BATCH = 10_000
-_SPACE = " \t\r\v\f\ufeff"  # U+FEFF is a byte order mark, which concatenated files have in the middle
+_SPACE = " \t\r\v\f"
 _PASSWD_FIELDS, _UID_DIGITS = 7, 10
 _ALIAS = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*"|[^\s":#][^\s":]*)\s*:(?:\s*\S)')
 _BELOW = "have a uid below min_uid ({}): lower min_uid if these are mail users"
@@ -82,7 +83,8 @@ class Input:
 
     def at_domains(self, local: str, number: int, raw: bytes) -> Iterator[Entry]:
         """Yield an entry for the local part at each configured domain."""
-        yield from self._checked(local, [f"{local}@{domain}" for domain in self.options.domains], number, raw)
+        bare = trimmed(local)
+        yield from self._checked(local, [f"{bare}@{domain}" for domain in self.options.domains], number, raw)
 
     def _checked(self, spelled: str, addresses: Sequence[str], number: int, raw: bytes) -> Iterator[Entry]:
         """Yield an entry for each of these addresses, unless the first of them is none: then record one reject."""
@@ -142,14 +144,15 @@ def _decoded(chunk: bytes, source: Input, number: int) -> list[str]:
     if chunk.isascii() and not any(space in chunk for space in (b" ", b"\t", b"\r", b"\v", b"\f")):
         return chunk.decode().removesuffix("\n").split("\n")
     try:
-        return [line.strip(_SPACE) for line in chunk.decode().removesuffix("\n").split("\n")]
+        around = _SPACE if chunk.isascii() else AROUND
+        return [line.strip(around) for line in chunk.decode().removesuffix("\n").split("\n")]
     except UnicodeDecodeError:
         lines = chunk.removesuffix(b"\n").split(b"\n")
         return [_decoded_line(line, source, at) for at, line in enumerate(lines, number + 1)]
 
 
 def _decoded_line(line: bytes, source: Input, number: int) -> str:
-    return "" if line.lstrip().startswith(b"#") else _text(line.strip(), source, number, line).strip(_SPACE)
+    return "" if line.lstrip().startswith(b"#") else trimmed(_text(line.strip(), source, number, line))
 
 
 def _postmap(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
@@ -253,11 +256,11 @@ def _cell(row: list[str], at: int, source: Input, number: int) -> Iterator[Entry
         reason = f'has no column "{source.options.column}": write one, which may be empty, or correct the delimiter'
         source.reject(shown, reason, number, raw)
         return
-    if not row[at].strip():
+    if not trimmed(row[at]):
         source.sink.ignore(1)  # a person without a mailbox
         return
     raw = row[at].encode(errors="surrogateescape")
-    if spelled := _text(row[at].strip(_SPACE).encode(errors="surrogateescape"), source, number, raw):
+    if spelled := _text(trimmed(row[at]).encode(errors="surrogateescape"), source, number, raw):
         yield from source.entries(spelled, number, raw)
 
 

@@ -27,7 +27,7 @@ from syncagent.state import incremental, likely, messages, rejects
 from syncagent.state.fields import MAX_FIELD, MAX_REJECT, escape, reject_digest, unescape
 from syncagent.state.incremental import Amendment
 from syncagent.state.tally import Tally
-from syncagent.values.spellings import hides_address, is_foreign, without_secrets
+from syncagent.values.spellings import HIDDEN, hides_address, is_foreign, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -82,16 +82,17 @@ class SnapshotWriter:
         lines = []
         for spelled, key, label in entries:
             try:
-                address = normalise.canonical(spelled)
+                address, *other = normalise.forms(spelled)
             except normalise.UnusableError as error:
                 self._reject(spelled, str(error), key)
                 continue
+            self._tally.values += len(other)
             if address[0] == "@" and self._ignore_catch_alls:
                 self.ignored += 1
                 self._tally.keys += 1
                 lines.append(key_line(key))
                 continue
-            lines.append(f"{address}\t{escape(key)}\t{escape(label)}\n")
+            lines += [f"{form}\t{escape(key)}\t{escape(label)}\n" for form in (address, *other)]
         self._write("".join(lines))
 
     def reject(self, spelled: str, reason: str, key: str, raw: bytes | None = None) -> None:
@@ -115,6 +116,13 @@ class SnapshotWriter:
         lines = list(map(key_line, keys))
         self._tally.keys += len(lines)
         self._write("".join(lines))
+
+    def copy(self, line: str) -> None:
+        """Add a line of another snapshot as it is."""
+        is_key_only = _KEY_ONLY.fullmatch(line.rstrip("\n").encode()) is not None
+        self._tally.keys += is_key_only
+        self._tally.values += not is_key_only
+        self._write(line)
 
     def ignore(self, count: int, cause: str = "") -> None:
         """Count entries that are not mail recipients; see Sink."""
@@ -350,6 +358,13 @@ def rejects_of(path: Path, source: str = "") -> Iterator[Reject]:
                     digest or _computed(source, spelled),
                     cut=bool(cut) if digest else len(unescape(spelled)) == MAX_FIELD,
                 )
+
+
+def spelling_of(line: str) -> str | None:
+    """Return the spelling in the line of a reject, None if the line has only its beginning, or is of no reject."""
+    spelled, is_reject, rest = line.rstrip("\n").rpartition("\t")[2].partition(_REJECTED)
+    is_cut = rest.endswith(f"{_REJECTED}{_CUT}") or len(unescape(spelled)) >= MAX_FIELD
+    return unescape(spelled) if is_reject and not is_cut and HIDDEN not in spelled else None
 
 
 def _computed(source: str, spelled: str) -> str:

@@ -5,12 +5,16 @@ This module copies lines between the files. The decision on each missing recipie
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
+from syncagent.addresses import UnusableError, canonical
 from syncagent.errors import PublishError
 from syncagent.files import atomic, pipeline, sorted_lines
+from syncagent.files.search import SortedLines
+from syncagent.invisible import trimmed
 from syncagent.state import snapshot
 from syncagent.sync import counting
 from syncagent.sync.counting import Lines, Selected
@@ -40,10 +44,22 @@ def select(config: Config, domains: Domains, answers: Sequence[Fetched], spool: 
     lines, listed = Lines(), sum(answer.state.snapshot.entries for answer in answers if answer.state.snapshot)
     with pipeline.first_fields([answer.snapshot for answer in answers if answer.snapshot]) as fields:
         batches = snapshot.addresses(lines.through(fields))
+        if diff.scope.folds:
+            batches = _unfolded(batches, diff.scope, lines, spool)
         pipeline.write_plain(diff.wanted, diff.scope.select(batches, config.limits.canaries))
     diff.selected = Selected(listed, lines.read, lines.repeated, diff.scope.taken, atomic.count_lines(diff.wanted))
     diff.relay_domains = domains.published(diff.scope.wanted)
     return diff
+
+
+def _unfolded(batches: Iterable[list[bytes]], scope: Scope, lines: Lines, spool: Path) -> Iterator[list[bytes]]:
+    """Yield the addresses in the spelling of their relay domain, sorted, each once, and count those repeated."""
+    repeats = pipeline.Repeats()
+    with pipeline.Sorter(spool, unique=False) as sorter:
+        sorter.feed(scope.unfolded(address) + b"\n" for batch in batches for address in batch)
+        for chunk in repeats.once(sorter.finish()):
+            yield chunk.removesuffix(b"\n").split(b"\n")
+    lines.repeated += repeats.repeated
 
 
 @dataclass
@@ -114,12 +130,25 @@ class Diff:
         for chunk in chunks:
             lines = chunk.removesuffix(b"\n").split(b"\n")
             missing = [line[1:] for line in lines if line.startswith(b"\t")] if b"\t" in chunk else []
-            added = [line for line in lines if not line.startswith(b"\t")] if missing else lines
+            missing = missing if chunk.isascii() else [line for line in missing if not self._is_respelled(line)]
+            added = [line for line in lines if not line.startswith(b"\t")] if b"\t" in chunk else lines
             if added:
                 new.write(b"\n".join(added) + b"\n")
                 for domain, count in Counter([address.rpartition(b"@")[2] for address in added]).items():
                     self.counter.added[self.scope.group(b"@" + domain)[0]] += count
             yield from missing
+
+    def _is_respelled(self, address: bytes) -> bool:
+        """True for a published address with invisible characters around it whose present form is wanted.
+
+        An earlier version published those. No sender writes them: the present form takes its place in this run.
+        """
+        if address.isascii() or trimmed(address.decode()) == address.decode():
+            return False
+        with contextlib.suppress(UnusableError), contextlib.closing(SortedLines(self.wanted)) as wanted:
+            present = canonical(address.decode()).encode()
+            return present in wanted.starting_with(present)
+        return False
 
     def decide(self, decider: RemovalDecider) -> None:
         """Write the kept lines with their reasons, the removed ones, and the next published list."""

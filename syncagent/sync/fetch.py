@@ -27,7 +27,7 @@ from syncagent.errors import DamagedError, FailureKind, LedgerError, SourceError
 from syncagent.files import atomic, sorted_lines
 from syncagent.model import END_OF_TIME, Dates, Note, SourceReport, SourceState
 from syncagent.redaction import has_secret, redacted, remember
-from syncagent.state import content_age, looks, messages, rejects
+from syncagent.state import content_age, conversion, looks, messages, rejects
 from syncagent.state import incremental as amend
 from syncagent.state.fields import escape
 from syncagent.state.snapshot import SnapshotWriter, rejects_of
@@ -159,7 +159,7 @@ class Fetcher:
         Raises LedgerError if an answer cannot be stored.
         """
         attempts = [
-            _Attempt(self, source, self._usable(remembered.get(name, SourceState(name))))
+            _Attempt(self, source, self._converted(source, self._usable(remembered.get(name, SourceState(name)))))
             for name, source in configured.items()
         ]
         try:
@@ -206,6 +206,39 @@ class Fetcher:
             return replace(state, snapshot=None, validator=None)
         return replace(state, snapshot=replace(state.snapshot, identity=atomic.identity(path) or ()))
 
+    def path_of(self, snapshot: Snapshot) -> Path:
+        """Return the file of a snapshot: one that this run has converted, or that of an earlier run."""
+        converted = self.new / snapshot.file
+        return converted if converted.exists() else self.old / snapshot.file
+
+    def file_of(self, snapshot: Snapshot | None) -> Path | None:
+        """Return the file of a snapshot, None without a snapshot."""
+        return self.path_of(snapshot) if snapshot else None
+
+    def _converted(self, source: SourceConfig, state: SourceState) -> SourceState:
+        """Return the state with its snapshot in the present canonical form, as it is if that cannot be had.
+
+        The source is then asked for everything.
+        """
+        if state.snapshot is None or not conversion.is_convertible(state.normaliser):
+            return state
+        path, name = self.old / state.snapshot.file, f"{source.name}-{self.run_id}"
+        try:
+            if conversion.is_current(path):
+                return replace(state, normaliser=normalise.VERSION)
+            made = conversion.convert(path, self.writer(source), self.new / f"converted-{name}")
+        except (SourceError, OSError, ValueError):
+            return state
+        return replace(state, snapshot=made, normaliser=normalise.VERSION)
+
+    def writer(self, source: SourceConfig) -> SnapshotWriter:
+        """Return the sink for an answer of a source."""
+        ignore_catch_alls = source.common.catch_all == "ignore"
+        writer = SnapshotWriter(self.spool, ignore_catch_alls=ignore_catch_alls, source=source.name)
+        writer.origin = rejects.origin(source)
+        writer.format = str(getattr(source.own, "format", None) or "")
+        return writer
+
 
 class _Attempt:
     """The fetch of one source, in its own thread."""
@@ -234,11 +267,7 @@ class _Attempt:
         if refused:
             self._error = SourceError(refused, kind=FailureKind.REFUSED)
             return
-        self._writer = SnapshotWriter(
-            self._fetcher.spool, ignore_catch_alls=self._source.common.catch_all == "ignore", source=self._source.name
-        )
-        self._writer.origin = rejects.origin(self._source)
-        self._writer.format = str(getattr(self._source.own, "format", None) or "")
+        self._writer = self._fetcher.writer(self._source)
         self._thread.start()
 
     def _rests(self) -> bool:
@@ -262,7 +291,7 @@ class _Attempt:
             data_from=state.last_success,
             notes=state.notes,
         )
-        return Fetched(report, state, self._fetcher.old / state.snapshot.file if state.snapshot else None)
+        return Fetched(report, state, self._fetcher.file_of(state.snapshot))
 
     def _token(self, salt: str = "") -> str:
         """Return ``SALT DIGEST`` of the source's configuration and of content and mtime of its secrets and recipe.
@@ -333,9 +362,9 @@ class _Attempt:
         name, state, fetcher, writer = self._source.name, self._state, self._fetcher, self._writer
         assert writer is not None  # noqa: S101 - start() creates it
         if self._last and validator is not None:
-            writer.last = fetcher.old / self._last.file, self._last
+            writer.last = fetcher.path_of(self._last), self._last
         if self._last:
-            writer.previous = fetcher.old / self._last.file, self._last
+            writer.previous = fetcher.path_of(self._last), self._last
         request = sources.Request(
             validator,
             writer,
@@ -344,14 +373,11 @@ class _Attempt:
         )
         answer = self._source.source.fetch(request)
         dates = self._dates(answer)
-        snapshot, path = state.snapshot, fetcher.old
-        if not answer.same:
-            path = fetcher.new
-            snapshot = self._finish(writer, answer)
+        snapshot = state.snapshot if answer.same else self._finish(writer, answer)
         if snapshot is None or (answer.same and validator is None):
             raise SourceError("it answered “same” though there is nothing to be the same as", kind=FailureKind.BROKEN)
         if answer.explained is not None:
-            self._compare(snapshot, path, answer.explained)
+            self._compare(snapshot, answer.explained)
         domains, left_out = _fitting(answer.domains)
         notes = (*map(redacted, answer.notes), *left_out)
         report = SourceReport(
@@ -388,7 +414,7 @@ class _Attempt:
             changed=self._changed(snapshot),
             notes=notes,
         )
-        return Fetched(report, self._with_look(remembered, answer), path / snapshot.file)
+        return Fetched(report, self._with_look(remembered, answer), fetcher.path_of(snapshot))
 
     def _finish(self, writer: SnapshotWriter, answer: sources.Answer) -> Snapshot:
         """Write and return the snapshot of a new answer. Raises SourceError if it is empty, mostly rejected or torn."""
@@ -397,7 +423,7 @@ class _Attempt:
         snapshot = writer.finish(path, allow_empty=self._source.common.allow_empty)
         try:
             self._check_rejects(snapshot, path)
-            torn.check(answer.unfinished, state, fetcher.old / state.snapshot.file if state.snapshot else None, path)
+            torn.check(answer.unfinished, state, fetcher.file_of(state.snapshot), path)
         except SourceError:
             path.unlink()
             raise
@@ -437,12 +463,12 @@ class _Attempt:
         is_as_before = last is not None and last.digest == snapshot.digest
         return (is_as_before and self._state.changed) or self._fetcher.now
 
-    def _compare(self, snapshot: Snapshot, directory: Path, explained: frozenset[str]) -> None:
+    def _compare(self, snapshot: Snapshot, explained: frozenset[str]) -> None:
         """Add a note if a complete answer differs from the last one under keys that are not ``explained``."""
         if self._last is None:
             return
-        old = sorted_lines.verify(self._fetcher.old / self._last.file, self._last.digest)
-        new = sorted_lines.verify(directory / snapshot.file, snapshot.digest)
+        old = sorted_lines.verify(self._fetcher.path_of(self._last), self._last.digest)
+        new = sorted_lines.verify(self._fetcher.path_of(snapshot), snapshot.digest)
         with tempfile.TemporaryDirectory(dir=self._fetcher.spool) as spool:
             keys = {escape(key).encode() for key in explained}
             count, sample = amend.differences(old, new, keys, Path(spool))
@@ -503,7 +529,7 @@ class _Attempt:
             data_from=state.last_success,
             notes=state.notes,
         )
-        return Fetched(report, state, self._fetcher.old / state.snapshot.file if state.snapshot else None)
+        return Fetched(report, state, self._fetcher.file_of(state.snapshot))
 
     def give_up(self) -> None:
         """Abandon and abort a fetch that has not ended. Entries that its thread still delivers are discarded."""

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from syncagent import addresses as normalise
+from syncagent.invisible import trimmed
 from syncagent.model import DOMAIN_HOLD, Hold, Reason
 from syncagent.state import messages
 from syncagent.sync.conditions import source_failing
@@ -166,6 +167,6 @@ def canonical(domain: str) -> str:
     Surrounding white space and a leading "@" are removed.
     """
     try:
-        return normalise.canonical_domain(domain.strip().removeprefix("@"))
+        return normalise.canonical_domain(trimmed(domain).removeprefix("@"))
     except normalise.UnusableError:
         return ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from syncagent.addresses import within
+from syncagent.addresses import folded_domains, unfolded, within
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,7 +23,8 @@ class Scope:
     def __init__(self, postfix: Postfix, relay_domains: Iterable[str]) -> None:
         """``relay_domains`` are the domains of the run; they may include domains that are not configured."""
         self._relay_domains = frozenset(map(str, relay_domains))
-        self._excluded = frozenset(address.encode() for address in postfix.exclude)
+        self._folded = folded_domains(self._relay_domains)
+        self._excluded = frozenset(unfolded(address, self._folded).encode() for address in postfix.exclude)
         self._catch_all = frozenset(b"@" + domain.encode() for domain in postfix.catch_all)
         self._groups: dict[bytes, str | None] = {}
         self.wanted: Counter[str] = Counter()
@@ -45,6 +46,15 @@ class Scope:
         domain = address[address.rindex(b"@") + 1 :]
         covering = self.relay_domain(domain)
         return (covering, True) if covering else (domain.decode(), False)
+
+    @property
+    def folds(self) -> bool:
+        """True if Postfix folds a relay domain to another domain, so that ``unfolded`` may change addresses."""
+        return bool(self._folded)
+
+    def unfolded(self, address: bytes) -> bytes:
+        """Return an address in the spelling of its relay domain, if its domain is what Postfix folds that to."""
+        return unfolded(address.decode(), self._folded).encode()
 
     def select(self, batches: Iterable[list[bytes]], canaries: Iterable[str]) -> Iterator[bytes]:
         """Yield the wanted addresses as chunks of lines, and count them by relay domain.

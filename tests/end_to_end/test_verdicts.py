@@ -185,7 +185,13 @@ ROWS = (
     Row(
         "folding that could be composed again",  # U+017F U+0301 is NFC, and folds to s U+0301, which is not
         ("la\u017f\u0301t@example.com",),
-        {"la\u017f\u0301t@example.com": TAKEN, "las\u0301t@example.com": TAKEN, "la\u015bt@example.com": UNKNOWN},
+        {
+            "la\u017f\u0301t@example.com": TAKEN,
+            "las\u0301t@example.com": TAKEN,
+            "la\u015bt@example.com": TAKEN,
+            "LA\u015aT@example.com": TAKEN,
+            "last@example.com": UNKNOWN,
+        },
     ),
     Row(
         "IDN as U-labels",
@@ -295,14 +301,39 @@ ROWS = (
         for char in CONTROLS
     ),
     Row(
-        "plain letters to Postfix",
+        "invisible inside",
         ("nel\u0085@example.com", "ls\u2028@example.com", "zw\u200b@example.com", "bidi\u202e@example.com"),
         {
-            "nel\u0085@example.com": TAKEN,
-            "ls\u2028@example.com": TAKEN,
-            "zw\u200b@example.com": TAKEN,
-            "bidi\u202e@example.com": TAKEN,
+            "nel\u0085@example.com": UNKNOWN,
+            "ls\u2028@example.com": UNKNOWN,
+            "zw\u200b@example.com": UNKNOWN,
+            "bidi\u202e@example.com": UNKNOWN,
             "zw@example.com": UNKNOWN,
+        },
+        rejected=True,
+    ),
+    Row(
+        "invisible around",
+        ("\u00a0nbsp@example.com\u00a0", "\u200bzero@example.com\u2060", '\ufeff"mark ed"@example.com\u200e'),
+        {
+            "nbsp@example.com": TAKEN,
+            "zero@example.com": TAKEN,
+            '"mark ed"@example.com': TAKEN,
+            "\u00a0nbsp@example.com": UNKNOWN,
+            "\u200bzero@example.com": UNKNOWN,
+        },
+    ),
+    Row(
+        "capitals of a relay domain that folding changes",
+        ("capitals@FASS.Example", "u@Sub.FASS.Example"),
+        {
+            "capitals@FASS.example": TAKEN,
+            "capitals@faß.example": TAKEN,
+            "capitals@FAẞ.example": TAKEN,
+            "capitals@xn--fa-hia.example": TAKEN,
+            "u@sub.faß.example": TAKEN,
+            "u@sub.xn--fa-hia.example": TAKEN,
+            "other@FASS.example": UNKNOWN,
         },
     ),
     Row("not UTF-8", (), {b"\xff@example.com": NOT_UTF8}),

@@ -184,6 +184,15 @@ class PrivatePostfix(Service):
             run_postfix("postconf", "-c", self.config_directory, "-X", *removals)
         settle(self.config_directory / "main.cf")
 
+    def serve(self, **parameters: str) -> int:
+        """Have another smtpd with these parameters, as well as the first, from the next reload on; give its port."""
+        port = free_port()
+        options = " ".join(f"-o {name}={value}" for name, value in parameters.items())
+        service = f"127.0.0.1:{port}"
+        entry = f"{service}/inet={service} inet n - n - - smtpd {options}"
+        run_postfix("postconf", "-c", self.config_directory, "-M", entry)
+        return port
+
     def build_map(self, text: str | bytes) -> None:
         """Put a map with this text in place, by hand: plain postmap beside it, then renames.
 

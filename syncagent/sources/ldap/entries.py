@@ -11,6 +11,7 @@ from uuid import UUID
 
 from syncagent.addresses import MAX_SPELLED, UnusableError, canonical, too_long
 from syncagent.errors import FailureKind, SourceError, printable
+from syncagent.invisible import trimmed
 from syncagent.sources.ldap.presets import PREFIXED
 
 if TYPE_CHECKING:
@@ -152,6 +153,6 @@ def of_mail(value: str) -> str | None:
     kind, colon, rest = value.partition(":")
     if not colon or "@" in kind:
         rest = value
-    elif kind.lower() != "smtp":
+    elif trimmed(kind).lower() != "smtp":
         return None
-    return None if rest.startswith("{") else rest
+    return None if trimmed(rest).startswith("{") else rest

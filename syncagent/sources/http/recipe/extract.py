@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from syncagent.addresses import UnusableError, canonical_domain, too_long
+from syncagent.invisible import trimmed
 from syncagent.sources.http.recipe import conditions, json_path
 from syncagent.sources.http.recipe.model import PLACEHOLDER
 
@@ -133,14 +134,14 @@ def _values(emit: Emit, scope: Any) -> Iterator[str]:  # noqa: ANN401 - JSON
         text = _text(value, emit.value)
         if not emit.only_prefix:
             yield text
-        elif text.strip().lower().startswith(emit.only_prefix.lower()):
-            yield text.strip()[len(emit.only_prefix) :].strip()
+        elif trimmed(text).lower().startswith(emit.only_prefix.lower()):
+            yield trimmed(trimmed(text)[len(emit.only_prefix) :])
         elif emit.only_prefix.endswith(":") and ":" not in text:
             yield text  # an address without a prefix: some directories mix these with prefixed addresses
 
 
 def _domain(value: str) -> str:
-    return value.strip().removeprefix("@")
+    return trimmed(value).removeprefix("@")
 
 
 def _target_domain(value: Any, path: str) -> str:  # noqa: ANN401 - JSON
@@ -153,8 +154,8 @@ def _target_domain(value: Any, path: str) -> str:  # noqa: ANN401 - JSON
 
 def _part(value: Any, path: str) -> str:  # noqa: ANN401 - JSON
     """Return the value of a placeholder. Raises RuleError if it is not a string, or is blank."""
-    text = _text(value, path)
-    if not text.strip():
+    text = trimmed(_text(value, path))
+    if not text:
         raise conditions.RuleError(f"{path} is empty, expected a part of an address")
     return text
 

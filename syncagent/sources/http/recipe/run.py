@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from syncagent.addresses import domain_or_same, too_long
 from syncagent.errors import FailureKind, SourceError, translate_errors
+from syncagent.invisible import trimmed
 from syncagent.model import ALL_DOMAINS, StepReport
 from syncagent.redaction import redacted
 from syncagent.sources import Answer
@@ -258,7 +259,7 @@ class _Run:
         for address, key, step in self._spool.read():
             if too_long(address):
                 continue  # already rejected under its own domain
-            local, _, domain = address.strip().rpartition("@")
+            local, _, domain = trimmed(address).rpartition("@")
             batch += [(f"{local}@{alias}", key, f"{step}, {alias}") for alias in self._aliases_of(domain, step)]
             if len(batch) > _BATCH:
                 self._request.sink.put(batch)
