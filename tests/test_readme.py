@@ -69,7 +69,7 @@ ONE_BY_ONE = {
     ("text", "450 4.3.0 <nobody@example.com>"): "test_the_reply_in_doubt",
     ("main.cf", "smtpd_sender_restrictions = "): "test_the_lines_of_main_cf",
     ("text", "trigger ─▶ fetch"): "nothing: a drawing",
-    ("text", "redaction ◀─ errors, addresses"): "test_the_order_of_imports",
+    ("text", "redaction, invisible ◀─ errors, addresses"): "test_the_order_of_imports",
 }
 """Other blocks, by language and beginning of the first line, and by what each is verified."""
 
