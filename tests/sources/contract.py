@@ -36,7 +36,7 @@ HOSTILE = [
     "a\u2028b@example.com",
     "a\u0085b@example.com",
     "a@example.com\u2029b@example.com",
-    "\u202ea@example.com",
+    "\u202ed@example.com",  # stripped at the ends
     "a\\nb@example.com",
     "a\\tb@example.com",
     "%s%n@example.com",
