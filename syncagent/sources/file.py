@@ -91,6 +91,8 @@ def watched(config: Config) -> tuple[Watched, ...]:
 class FileSource:
     """A source that reads local files. If no identity has changed since the last fetch, it answers "same"."""
 
+    is_local = True
+
     def __init__(self, config: Config) -> None:
         """Store the configuration. Does not access the file system."""
         self._config = config

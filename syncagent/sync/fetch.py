@@ -7,6 +7,7 @@ lock accounts and mail servers ban hosts.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import secrets
@@ -25,11 +26,12 @@ from syncagent import addresses as normalise
 from syncagent import sources
 from syncagent.errors import DamagedError, FailureKind, LedgerError, SourceError, SyncagentError
 from syncagent.files import atomic, sorted_lines
+from syncagent.files.search import SnapshotIndex
 from syncagent.model import END_OF_TIME, Dates, Note, SourceReport, SourceState
 from syncagent.state import content_age, looks, messages, rejects
 from syncagent.state import incremental as amend
 from syncagent.state.fields import escape
-from syncagent.state.snapshot import SnapshotWriter, rejects_of
+from syncagent.state.snapshot import SnapshotWriter, refused_by, rejects_of
 from syncagent.sync import torn
 from syncagent.values.types import RecipeFile, SecretFile, spell_seconds
 
@@ -47,6 +49,7 @@ REFUSED_FOR = 3600.0
 _MOST = 1 << 20  # octets read of a secret or a recipe; the source itself rejects a larger file
 _ENDING = 1.0  # seconds to wait for the end of an abandoned fetch of the same source
 _SHOWN = 60  # characters shown of a foreign name in a note
+_EXAMPLES = 3  # refused keys shown in a note
 _LOOK = 0.5  # seconds between checks: a signal just before join(), or to another thread, does not end join()
 
 
@@ -58,6 +61,8 @@ class Fetched:
     state: SourceState
     snapshot: Path | None
     rejected: rejects.Rejected = rejects.NONE
+    approvals_ended: tuple[str, ...] = ()
+    """The digests of entries that a person approved as rejected, and that are recipients now."""
 
     @property
     def is_failing(self) -> bool:
@@ -68,6 +73,16 @@ class Fetched:
     def is_outdated(self) -> bool:
         """True if the data in use is outdated by its own dates."""
         return self.report.outdated
+
+
+def reading(patterns: Sequence[str]) -> str:
+    """Return the rules by which values are read: their version, and a digest of the key ``ignore`` if it is set.
+
+    A value that a pattern of that key matches is no recipient, also if there is an address in it.
+    """
+    if not patterns:
+        return sources.READING
+    return f"{sources.READING}/{hashlib.sha256(repr(sorted(patterns)).encode()).hexdigest()[:16]}"
 
 
 def all_sources(
@@ -93,7 +108,7 @@ def with_age(answer: Fetched, configured: Mapping[str, SourceConfig], now: float
     at = content_age.outdated_at(answer.state, configured[answer.report.name].common.content_max_age)
     made = content_age.data_made(answer.state)
     report = replace(answer.report, made=made, outdated_at=at, outdated=bool(at) and now >= at)
-    return Fetched(report, answer.state, answer.snapshot, answer.rejected)
+    return dataclasses.replace(answer, report=report)
 
 
 def _ahead(answers: Sequence[Fetched]) -> list[Note]:
@@ -173,7 +188,7 @@ class Fetcher:
         """Return the answer with its rejected entries."""
         rejected = self.rejected(source, answer.snapshot, answer.report.rejected)
         report = replace(answer.report, rejected_held=rejected.held, rejected_ignored=rejected.ignored)
-        return Fetched(report, answer.state, answer.snapshot, rejected)
+        return dataclasses.replace(answer, report=report, rejected=rejected)
 
     def rejected(self, source: SourceConfig, snapshot: Path | None, count: int) -> rejects.Rejected:
         """Return the ``count`` rejected entries in a snapshot.
@@ -219,7 +234,9 @@ class _Attempt:
         digests = (state.config_digest, state.normaliser)
         self._last = state.snapshot if digests == (source.digest, normalise.VERSION) else None
         self._deadline = float(source.common.deadline or DEADLINE)
-        self._validator = state.validator if self._last else None
+        self._reading = reading(source.common.ignore)
+        is_read_again = state.reading != self._reading and getattr(source.source, "is_local", False)
+        self._validator = state.validator if self._last and not is_read_again else None
         self._looks = source.name in fetcher.looks
         self._in_look = self._looks and self._validator is not None
         self._thread = threading.Thread(target=self._work, name=f"fetch {source.name}", daemon=True)
@@ -233,7 +250,10 @@ class _Attempt:
             self._error = SourceError(refused, kind=FailureKind.REFUSED)
             return
         self._writer = SnapshotWriter(
-            self._fetcher.spool, ignore_catch_alls=self._source.common.catch_all == "ignore", source=self._source.name
+            self._fetcher.spool,
+            ignore_catch_alls=self._source.common.catch_all == "ignore",
+            source=self._source.name,
+            no_recipients=self._source.common.ignore,
         )
         self._thread.start()
 
@@ -250,6 +270,7 @@ class _Attempt:
             state="failing" if state.error_kind else "same",
             entries=state.snapshot.entries if state.snapshot else 0,
             rejected=state.snapshot.rejected if state.snapshot else 0,
+            refused=state.snapshot.refused if state.snapshot else 0,
             error=state.error,
             kind=str(state.error_kind or ""),
             mode=state.mode,
@@ -347,12 +368,14 @@ class _Attempt:
             raise SourceError("it answered “same” though there is nothing to be the same as", kind=FailureKind.BROKEN)
         if answer.explained is not None:
             self._compare(snapshot, path, answer.explained)
+        self._note_refused(snapshot, path)
         domains, notes = _fitting(answer.domains)
         report = SourceReport(
             name=name,
             state="same" if answer.same else "whole",
             entries=snapshot.entries,
             rejected=snapshot.rejected,
+            refused=snapshot.refused,
             ignored=writer.ignored,
             seconds=time.monotonic() - self._started,
             notes=(*answer.notes, *notes),
@@ -379,8 +402,10 @@ class _Attempt:
             expires=min(filter(None, map(content_age.expires, dates.values())), default=0.0),
             dates=dates,
             changed=self._changed(snapshot),
+            reading=self._reading if answer.full and not answer.same else state.reading,
         )
-        return Fetched(report, self._with_look(remembered, answer), path / snapshot.file)
+        ended = () if answer.same else self._readable_now(path / snapshot.file, snapshot)
+        return Fetched(report, self._with_look(remembered, answer), path / snapshot.file, approvals_ended=ended)
 
     def _finish(self, writer: SnapshotWriter, answer: sources.Answer) -> Snapshot:
         """Write and return the snapshot of a new answer. Raises SourceError if it is empty, mostly rejected or torn."""
@@ -441,6 +466,34 @@ class _Attempt:
         if count:
             self._fetcher.notes.append(Note("changes-differ", self._source.name, count=count, detail=", ".join(sample)))
 
+    def _readable_now(self, new: Path, snapshot: Snapshot) -> tuple[str, ...]:
+        """Return the digests of approved entries that the last answer rejected and this one has as recipients.
+
+        Add a note about them.
+        """
+        name, last = self._source.name, self._state.snapshot
+        approved = self._fetcher.approved.get(name, frozenset())
+        if last is None or not (approved and last.rejected):
+            return ()
+        standing = {reject.digest for reject in islice(rejects_of(new, name), snapshot.rejected)}
+        before = islice(rejects_of(self._fetcher.old / last.file, name), last.rejected)
+        ended = [reject for reject in before if reject.digest in approved - standing]
+        domains = tuple(map(str, getattr(self._source.own, "domains", ())))
+        with SnapshotIndex({name: new}) as listed:
+            readable = rejects.readable(ended, domains, lambda address: bool(listed.sources(address.encode())))
+        if readable:
+            detail = ", ".join(list(readable.values())[:_EXAMPLES])
+            self._fetcher.notes.append(Note("now-readable", name, count=len(readable), detail=detail))
+        return tuple(readable)
+
+    def _note_refused(self, snapshot: Snapshot, directory: Path) -> None:
+        """Add a note if the source begins to have keys that it refuses itself."""
+        last = self._state.snapshot
+        if snapshot.refused and not (last and last.refused):
+            sample = islice(refused_by(directory / snapshot.file), _EXAMPLES)
+            detail = ", ".join(f"{one.address[:_SHOWN]} ({one.value[:_SHOWN]})" for one in sample)
+            self._fetcher.notes.append(Note("keys-refuse", self._source.name, count=snapshot.refused, detail=detail))
+
     def outcome(self) -> Fetched:
         """Wait until the fetch ends or its deadline passes. Return the answer, a failing one after the deadline.
 
@@ -483,6 +536,7 @@ class _Attempt:
             state="failing",
             entries=state.snapshot.entries if state.snapshot else 0,
             rejected=state.snapshot.rejected if state.snapshot else 0,
+            refused=state.snapshot.refused if state.snapshot else 0,
             seconds=time.monotonic() - self._started,
             error=str(error),
             kind=str(error.kind),
