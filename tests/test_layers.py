@@ -35,6 +35,7 @@ PURE = {
     "values.cron",
     "values.patterns",
     "values.quoting",
+    "values.readable",
     "values.spellings",
     "values.types",
     "postfix.table_text",
