@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from syncagent.addresses import UnusableError
+from syncagent.sources import csv_columns
 from syncagent.sources.file import YOUNG
 from syncagent.sources.right_sides import alias_refuses, is_of_pattern_table, refuses
 from syncagent.values.readable import address_of
@@ -220,6 +221,51 @@ def test_a_comment_behind_a_bare_name(tmp_path: Path) -> None:
     assert scenario.sync_unchecked(HELD).rejected == 1
     scenario.say("sync", "--accept-incomplete", code=HELD)
     assert scenario.published() == {"anna@example.com", "bob@example.com"}
+
+
+CSV = "mail,status,alias.0,alias.1,manager\n"
+
+
+@pytest.mark.parametrize(
+    ("record", "shown", "pattern"),
+    [
+        (
+            "new@example.com,active,a@example.com,b@example.com,",
+            "other columns: a@example.com, b@example.com",
+            "other *",
+        ),
+        ("new@example.com,Deleted,,,", "deleted: new@example.com", "deleted: *"),
+    ],
+)
+def test_what_other_columns_say_is_told(tmp_path: Path, record: str, shown: str, pattern: str) -> None:
+    """Aliases beside the column that is read, and records that are called deleted; a pattern settles it."""
+    scenario = Scenario(tmp_path)
+    others = "".join(f"{one},active,2,{one},boss@example.com\n" for one in sorted(people(4)))
+    scenario.file("corp").write_text(f"{CSV}{others}{record}\n,deleted,,,\n")
+    scenario.sources["corp"] = {"format": "csv", "column": "mail"}
+    result = scenario.sync_unchecked(HELD)
+    assert (result.status, [one.spelled for one in result.reject_sample]) == ("incomplete", [shown])
+    assert "set ignore = " in result.missing_for_first[0]
+    scenario.sources["corp"]["ignore"] = [pattern]
+    scenario.sync_unchecked(0)
+    assert scenario.published() - people(4) == ({"new@example.com"} if "active" in record else set())
+
+
+@pytest.mark.parametrize(
+    ("first", "told"),
+    [
+        ("#TYPE Selected.Recipient\r", "use -NoTypeInformation"),
+        ("sep=;", "is for Excel: delete it"),
+        ("name;mail", "set delimiter"),
+        ("anna@example.com,Anna", "write the names of the columns in a line before it"),
+        ("name,address", ""),
+    ],
+)
+def test_a_first_line_without_the_names_of_columns(first: str, told: str) -> None:
+    """What to do about it is known where another program wrote it."""
+    hint = csv_columns.hint(first.split(","))
+    assert told in hint
+    assert bool(hint) is bool(told)
 
 
 def as_older_version_read_it(scenario: Scenario, old: str, new: str) -> None:

@@ -23,7 +23,7 @@ from syncagent.addresses import (
 )
 from syncagent.errors import DamagedError, FailureKind, SourceError, printable
 from syncagent.postfix import table_text
-from syncagent.sources import right_sides
+from syncagent.sources import csv_columns, right_sides
 from syncagent.values.readable import address_of, comment_of, without_comment
 from syncagent.values.spellings import addresses_in
 
@@ -39,6 +39,8 @@ _PATTERN_TABLE = (
     "this is a pcre or regexp table, whose patterns name no recipients; list the addresses in a file of another format"
     " (Mailman 3: transport_file_type: hash in its postfix.cfg)"
 )
+_TAB = "\t"
+_NO_QUOTING = "; a table as mysql and psql print it is not quoted: export it as CSV, or the addresses alone as a list"
 _SHOWN = 60
 """Maximum characters of a column name, and maximum number of column names, in a message."""
 
@@ -260,12 +262,14 @@ def _csv(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
     texts = (line.decode(errors="surrogateescape") + "\n" for line in _physical(chunks))
     rows = csv.reader(texts, delimiter=options.delimiter, strict=True)
     try:
-        at = _column([name.strip() for name in next(rows, [])], source)
+        heads = [name.strip() for name in next(rows, [])]
+        columns = csv_columns.Columns.of(heads, _column(heads, source))
         for row in rows:
             if any(row):
-                yield from _cell(row, at, source, rows.line_num)
+                yield from _record(row, columns, source, rows.line_num)
     except csv.Error as error:
         text = f"{source.name}: line {rows.line_num}: wrong quoting (RFC 4180): {error}"
+        text += _NO_QUOTING if options.delimiter == _TAB else ""
         raise SourceError(text, kind=FailureKind.BROKEN) from error
 
 
@@ -273,9 +277,19 @@ def _column(heads: list[str], source: Input) -> int:
     column = source.options.column
     if heads.count(column) != 1:
         names = ", ".join(head[:_SHOWN] for head in heads[:_SHOWN]) or "none"
-        text = f'{source.name}: the first line must name the column "{column}" once; its columns: {names}'
+        hint = csv_columns.hint(heads)
+        text = f'{source.name}: the first line must name the column "{column}" once; its columns: {names}{hint}'
         raise SourceError(text, kind=FailureKind.BROKEN)
     return heads.index(column)
+
+
+def _record(row: list[str], columns: csv_columns.Columns, source: Input, number: int) -> Iterator[Entry]:
+    """Yield the entries of a record. What its other columns say of it is recorded as a reject."""
+    deleted = columns.deleted(row)
+    for text, reason in filter(None, (deleted, None if deleted else columns.further_addresses(row))):
+        source.reject(text.encode(errors="surrogateescape"), reason, number)
+    if not deleted:
+        yield from _cell(row, columns.at, source, number)
 
 
 def _cell(row: list[str], at: int, source: Input, number: int) -> Iterator[Entry]:
