@@ -46,7 +46,8 @@ class Config(Struct, frozen=True, kw_only=True):
     path: Path
     """A file, a directory (all its files except hidden ones and NAME~), or a pattern such as lists/*.txt."""
     format: Literal["lines", "postmap", "aliases", "passwd", "csv"] = "lines"
-    """The format: one address per line, keys of a Postfix table, aliases(5), passwd(5), or a column of a CSV file."""
+    """The format: one address per line, keys of a Postfix table whose right side does not refuse mail, aliases(5),
+    passwd(5), or a column of a CSV file."""
     domains: tuple[Domain, ...] = ()
     """The domains that are appended to a bare local part, each."""
     min_uid: int = 1000
