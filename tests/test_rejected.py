@@ -423,7 +423,7 @@ def test_check_names_the_key_that_leaves_them_out(tmp_path: Path) -> None:
 
 def test_check_names_the_key_where_the_entries_are_too_many(one: Scenario) -> None:
     """Or where a pattern of one of them is not allowed; the ID can be approved."""
-    write(one, [*sorted(people(25)), *(f"new{number}@example.com # new" for number in range(21))])
+    write(one, [*sorted(people(25)), *(f"new{number}@example.com new" for number in range(21))])
     hold = held(one.sync_unchecked(HELD))
     _, approve, key = _remedies(one)
     assert hold.id in approve["command"]
