@@ -158,6 +158,14 @@ def test_a_key_that_refuses_is_told_and_is_no_recipient(tmp_path: Path) -> None:
     assert scenario.sync_unchecked(0).note_facts == ()
 
 
+def test_a_control_character_in_an_address_is_no_mark_of_a_refused_key(tmp_path: Path) -> None:
+    """An address may have any; the counts are those of the lines."""
+    scenario = Scenario(tmp_path)
+    table(scenario, ['"a\x1eb"@example.com OK', "anna@example.com OK", "gone@example.com REJECT", "no-domain OK"])
+    (source,) = scenario.sync_unchecked(HELD).sources
+    assert (source.entries, source.rejected, source.refused) == (2, 1, 1)
+
+
 def test_keys_that_begin_to_refuse_are_held_like_any_removal(tmp_path: Path) -> None:
     """Who was published and refuses now goes through guard and grace."""
     scenario = Scenario(tmp_path)

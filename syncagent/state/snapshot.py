@@ -43,6 +43,7 @@ _REFUSED = "\x1e"  # before the address of a key that the source refuses; not pr
 _BATCH = 1000
 _SHOWN = 3
 """Number of rejected entries in the message of an answer without any address."""
+_REFUSED_LINE = re.compile(rb"^\t[^\t\n]*\t\x1e", re.MULTILINE)
 _KEY_ONLY = re.compile(rb"^\t[^\t\n]*\t$", re.MULTILINE)
 
 
@@ -321,7 +322,7 @@ class _Counter:
             without_address = chunk.count(b"\n\t") + (chunk[:1] == b"\t")
             if without_address:
                 keys = len(_KEY_ONLY.findall(chunk))
-                refused = chunk.count(_REFUSED.encode())
+                refused = len(_REFUSED_LINE.findall(chunk))
                 self.keys += keys
                 self.refused += refused
                 self.rejects += without_address - keys - refused
