@@ -50,14 +50,27 @@ class Reject(Struct, frozen=True):
     cut: bool = False
 
 
+class Refused(Struct, frozen=True):
+    """A key that a source itself refuses: its address, and the right side of its line, such as ``REJECT``."""
+
+    address: str
+    value: str
+    source: str = ""
+    key: str = ""
+
+
 class Snapshot(Struct, frozen=True):
-    """A source's complete answer on disk: file name, counts, SHA-256 of the lines, and ``FileIdentity`` of the file."""
+    """A source's complete answer on disk: file name, counts, SHA-256 of the lines, and ``FileIdentity`` of the file.
+
+    ``refused`` counts the keys that the source itself refuses: they are neither entries nor rejects.
+    """
 
     file: str
     entries: int
     rejected: int
     digest: str
     identity: tuple[int, ...]
+    refused: int = 0
 
 
 class Dates(Struct, frozen=True, omit_defaults=True):
@@ -113,6 +126,8 @@ class SourceState(Struct, frozen=True):
     """The dates of the texts of the data in use, as in ``sources.Answer``; see ``state.content_age``."""
     changed: float = 0.0
     """When an answer last differed from the one before; 0 if it is not known, as before the first fetch."""
+    reading: str = ""
+    """The rules by which the last full answer was read; see ``sync.fetch.reading``. Older versions recorded none."""
 
 
 class StepReport(Struct, frozen=True):
@@ -161,6 +176,8 @@ class SourceReport(Struct, frozen=True):
     """Number of the rejected entries that are held: no person approved them, and the key ``ignore`` matches none."""
     rejected_ignored: int = 0
     """Number of the rejected entries that the key ``ignore`` matches."""
+    refused: int = 0
+    """Number of keys that the source itself refuses, such as by REJECT in a table: they are no recipients."""
 
 
 class Counts(Struct, frozen=True, kw_only=True):
@@ -287,6 +304,8 @@ NoteKind = Literal[
     "state-restored",
     "clock-unset",
     "clock-behind",
+    "keys-refuse",
+    "now-readable",
 ]
 
 

@@ -125,7 +125,7 @@ def _empty_map(directory: Path) -> SyncResult:
 def _rejected(directory: Path) -> SyncResult:
     scenario = _published(directory)
     scenario.sync()
-    lines = [*sorted(people(99, first=1)), "user000@example.com # on leave", ""]
+    lines = [*sorted(people(99, first=1)), "user000@example.com (on leave)", ""]
     scenario.file("corp").write_text("\n".join(lines))
     return scenario.sync_unchecked(HELD)
 

@@ -12,7 +12,7 @@ from tests.sources import HEAVY
 
 ROOT = Path(package.__file__).parent
 ORDER: tuple[frozenset[str], ...] = (
-    frozenset({"redaction", "invisible"}),
+    frozenset({"invisible", "redaction"}),
     frozenset({"errors", "addresses"}),
     frozenset({"model", "files"}),
     frozenset({"values"}),
@@ -38,6 +38,7 @@ PURE = {
     "values.cron",
     "values.patterns",
     "values.quoting",
+    "values.readable",
     "values.spellings",
     "sources.binary",
     "sources.leftovers",

@@ -75,6 +75,8 @@ def _registry(status: Status) -> CollectorRegistry:
     rejected = {name: float(source.rejected_held) for name, source in sources.items()}
     text = "Entries of the source that cannot be read as recipients, and that nobody has approved or ignored."
     by("source", "rejected_entries", text, rejected)
+    refused = {name: float(source.refused) for name, source in sources.items()}
+    by("source", "refused_keys", "Keys of the source's table whose right side refuses mail: no recipients.", refused)
     if status.doubt:
         doubtful, ages = status.doubt.domains, status.doubt.ages
         names = sorted(doubtful.union(status.domains))

@@ -184,8 +184,10 @@ def sources_answer(context: Context) -> Iterator[Finding]:
             yield error(report.name, f"failing ({report.kind}): {report.error}")
         else:
             rejected = f", {report.rejected:,} of them no recipients" if report.rejected else ""
+            refused = f", {messages.refused_keys(report.refused)}," if report.refused else ""
             mode = f"{report.mode}, " if report.mode else ""
-            yield ok(report.name, f"whole: {mode}{report.entries:,} entries{rejected} in {report.seconds:.2f}s")
+            text = f"whole: {mode}{report.entries:,} entries{rejected}{refused} in {report.seconds:.2f}s"
+            yield ok(report.name, text)
 
 
 def recipients_are_listed(context: Context) -> Iterator[Finding]:

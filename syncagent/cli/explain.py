@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from syncagent import addresses as normalise
-from syncagent.cli.explain_rejected import RejectedEntries
+from syncagent.cli.explain_rejected import RejectedEntries, refused_sentences
 from syncagent.cli.held import by_key
 from syncagent.errors import LedgerError
 from syncagent.files import atomic as files
@@ -114,6 +114,7 @@ def explain(config: Config, spelled: str) -> Explanation:
         reasons += _kept(config, finished, address, holds.values(), waiting)
     with ledger_errors(config.state.directory):
         reasons += rejected.sentences(spelled, address)
+        reasons += refused_sentences(config, snapshots, address) if address else ()
     happened = tuple(history.of_address(config, address)) if address else ()
     if address and not said and not happened and not reasons:
         since_when = f"history since {_date(first)}" if first else "no history yet"

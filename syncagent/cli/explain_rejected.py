@@ -6,10 +6,12 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from syncagent.errors import printable
 from syncagent.invisible import trimmed
+from syncagent.model import Reject
 from syncagent.state import rejects
 from syncagent.state.fields import MAX_FIELD, MAX_REJECT, escape, unescape
-from syncagent.state.snapshot import rejects_of
+from syncagent.state.snapshot import refused_by, rejects_of
 from syncagent.values.patterns import matches
 from syncagent.values.spellings import addresses_in
 
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
     from typing import Self
 
     from syncagent.config.tables import Config
-    from syncagent.model import Reject
     from syncagent.state.database import Ledger
+
+
+_SHOWN = 60
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class RejectedEntries:
         """
         starts = (spelled, trimmed(spelled))  # of a long spelling a snapshot stores only the start
         limits = (MAX_FIELD, MAX_REJECT)
-        spellings = {unescape(escape(start, limit)).lower() for start in starts for limit in limits} | {address}
+        spellings = {unescape(escape(start, limit)).strip().lower() for start in starts for limit in limits} | {address}
         for name, path in self.snapshots.items():
             source = self.config.sources.get(name)
             domains = rejects.local_domains(source)
@@ -69,6 +73,20 @@ class RejectedEntries:
             return "; approved by a person"
         hold_id = self.held.get(reject.digest)
         return f"; held under {hold_id}" if hold_id else ""
+
+
+def refused_sentences(config: Config, snapshots: Mapping[str, Path], address: str) -> Iterator[str]:
+    """Yield a sentence for each source that refuses this address, or every address of its domain, by a right side.
+
+    Raises OSError if a snapshot cannot be read.
+    """
+    addresses = {address, f"@{address.rpartition('@')[2]}"}
+    for name, path in snapshots.items():
+        for key in refused_by(path, name):
+            if key.address in addresses:
+                entry = Reject(key.address, "", name, escape(key.key))
+                place = rejects.placed(entry, rejects.origin(config.sources.get(name))).place
+                yield f'{place} refuses {key.address} by "{printable(key.value, _SHOWN)}": it is no recipient of {name}'
 
 
 def _names(text: str, address: str, domains: tuple[str, ...]) -> bool:

@@ -113,6 +113,9 @@ class Common(Struct, frozen=True, kw_only=True):
     that its answers are whole, as by an end line; "0s": only the grace."""
 
 
+READING = "2"
+"""Version of the rules by which a value is read as a recipient; see ``Source``."""
+
 NOT_FETCHED = ("confirm_after", "content_max_age", "ignore", "relay_domains", "unlisted")
 """Keys of ``Common`` that do not change what a fetch returns: they are no part of a source's digest."""
 
@@ -139,6 +142,12 @@ class Sink(Protocol):
 
         The reason is a predicate, such as "is not UTF-8", and says what to write instead. ``raw`` are the octets of the
         entry if ``spelled`` is not all of it: they decide whether it is an entry that a person has approved.
+        """
+
+    def refuse(self, entries: Iterable[Entry]) -> None:
+        """Record keys that the source itself refuses, such as by REJECT in a table: no recipients, and no rejects.
+
+        The label of each is what the source has instead of a recipient.
         """
 
     def put_keys(self, keys: Iterable[str]) -> None:
@@ -262,6 +271,9 @@ class Source(Protocol):
     A source may have ``give_up()``, which aborts the network connection of the current fetch, and
     ``confirm(candidates: Sequence[Candidate], ends: float) -> Confirmation``, which asks for single recipients before
     they are removed. ``ends`` is the deadline on the clock of time.monotonic(). It raises SourceError if it cannot ask.
+
+    ``is_local``, if it is there and true: everything can be read again at no cost to others. Such a source gets no
+    validator once when READING or the key ``ignore`` has changed. Others apply new rules to their next full answer.
     """
 
     def fetch(self, request: Request) -> Answer:

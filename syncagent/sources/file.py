@@ -47,7 +47,8 @@ class Config(Struct, frozen=True, kw_only=True):
     """A file, a directory (all its files except hidden ones, indexes, and left-overs such as NAME.bak beside NAME), or
     a pattern such as lists/*.txt."""
     format: Literal["lines", "postmap", "aliases", "passwd", "csv"] = "lines"
-    """The format: one address per line, keys of a Postfix table, aliases(5), passwd(5), or a column of a CSV file."""
+    """The format: one address per line, keys of a Postfix table whose right side does not refuse mail, aliases(5),
+    passwd(5), or a column of a CSV file."""
     domains: tuple[Domain, ...] = ()
     """The domains that are appended to a bare local part, each."""
     min_uid: int = 1000
@@ -98,6 +99,8 @@ class _Files(NamedTuple):
 
 class FileSource:
     """A source that reads local files. If no identity has changed since the last fetch, it answers "same"."""
+
+    is_local = True
 
     def __init__(self, config: Config) -> None:
         """Store the configuration. Does not access the file system."""

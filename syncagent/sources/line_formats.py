@@ -21,9 +21,11 @@ from syncagent.addresses import (
     check_length,
     too_long,
 )
-from syncagent.errors import DamagedError, FailureKind, SourceError
+from syncagent.errors import DamagedError, FailureKind, SourceError, printable
 from syncagent.invisible import AROUND, trimmed
 from syncagent.postfix import table_text
+from syncagent.sources import csv_columns, right_sides
+from syncagent.values.readable import address_of, comment_of, without_comment
 from syncagent.values.spellings import addresses_in, column_names
 
 if TYPE_CHECKING:
@@ -33,7 +35,13 @@ if TYPE_CHECKING:
 _BATCH = 10_000
 _SPACE = " \t\r\v\f"
 _PASSWD_FIELDS, _UID_DIGITS = 7, 10
-_ALIAS = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*"|[^\s":#][^\s":]*)\s*:(?:\s*\S)')
+_ALIAS = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*"|[^\s":#][^\s":]*)\s*:\s*(\S.*)', re.DOTALL)
+_PATTERN_TABLE = (
+    "this is a pcre or regexp table, whose patterns name no recipients; list the addresses in a file of another format"
+    " (Mailman 3: transport_file_type: hash in its postfix.cfg)"
+)
+_TAB = "\t"
+_NO_QUOTING = "; a table as mysql and psql print it is not quoted: export it as CSV, or the addresses alone as a list"
 _BELOW = "have a uid below min_uid ({}): lower min_uid if these are mail users"
 _AS_DOMAIN = "are read as domains, as in virtual(5): if they are local parts with a dot, set domains to those to append"
 _SHOWN = 60
@@ -74,7 +82,7 @@ class Input:
 
         ``raw`` are the octets as they are in the text, for the reject of what is no address.
         """
-        if "@" not in spelled and self.options.domains:
+        if self.options.domains and "@" not in without_comment(spelled):
             yield from self.at_domains(spelled, number, raw)
         elif spelled.encode() == raw:  # the sink rejects it by the same octets
             yield spelled, f"{self.prefix}{number}", ""
@@ -83,19 +91,26 @@ class Input:
 
     def at_domains(self, local: str, number: int, raw: bytes) -> Iterator[Entry]:
         """Yield an entry for the local part at each configured domain."""
-        bare = trimmed(local)
-        yield from self._checked(local, [f"{bare}@{domain}" for domain in self.options.domains], number, raw)
+        name, comment = trimmed(without_comment(local)), comment_of(local)
+        yield from self._checked(local, [f"{name}@{domain}{comment}" for domain in self.options.domains], number, raw)
 
     def _checked(self, spelled: str, addresses: Sequence[str], number: int, raw: bytes) -> Iterator[Entry]:
         """Yield an entry for each of these addresses, unless the first of them is none: then record one reject."""
         try:
             check_length(spelled)
             for first in addresses[:1]:
-                canonical(first)
+                address_of(first)
         except UnusableError as error:
             self.reject(spelled.encode(errors="surrogatepass"), str(error), number, raw)
         else:
             yield from ((address, f"{self.prefix}{number}", "") for address in addresses)
+
+    def refuse(self, spelled: str, value: bytes, number: int) -> None:
+        """Record a key whose right side ``value`` refuses mail: a bare local part at each configured domain."""
+        bare = "@" not in spelled and self.options.domains
+        addresses = [f"{spelled}@{domain}" for domain in self.options.domains] if bare else [spelled]
+        shown = value[:MAX_SPELLED].decode(errors="backslashreplace")
+        self.sink.refuse((address, f"{self.prefix}{number}", shown) for address in addresses)
 
     def reject(self, octets: bytes, reason: str, number: int, raw: bytes | None = None) -> None:
         """Record a reject with the first MAX_SPELLED octets of its spelling. ``raw`` are all octets of the entry."""
@@ -167,6 +182,7 @@ def _table_line(number: int, line: bytes, source: Input) -> Iterator[Entry]:
         source.reject(line, "has an unclosed quote: close it", number)
         return
     key, value = parts
+    _check_pattern(number, line, key, source)
     spelled = _text(key, source, number)
     if not spelled:
         return
@@ -175,8 +191,22 @@ def _table_line(number: int, line: bytes, source: Input) -> Iterator[Entry]:
         source.reject(key, reason, number, line)
     elif _is_domain(spelled, source.options.domains):
         source.sink.ignore(1, _AS_DOMAIN)
+    elif right_sides.refuses(value):
+        source.refuse(spelled, value, number)
     else:
         yield from source.entries(spelled, number, key)
+
+
+def _check_pattern(number: int, line: bytes, key: bytes, source: Input) -> None:
+    """Raise SourceError if a line is one of a pattern table. An address may begin with a slash, too."""
+    if not right_sides.is_of_pattern_table(line):
+        return
+    try:
+        canonical(key.decode(errors="replace"))
+    except UnusableError:
+        shown = printable(line[:_SHOWN].decode(errors="backslashreplace"))
+        text = f'{source.name}: line {number}, "{shown}": {_PATTERN_TABLE}'
+        raise SourceError(text, kind=FailureKind.BROKEN) from None
 
 
 def _is_domain(key: str, own: tuple[str, ...]) -> bool:
@@ -194,13 +224,19 @@ def _is_domain(key: str, own: tuple[str, ...]) -> bool:
 
 
 def _aliases(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
-    """Yield an entry for each name of an aliases(5) file at each configured domain. The values are not read."""
+    """Yield an entry for each name of an aliases(5) file at each configured domain; a name with an @ is complete.
+
+    Of the values only ``:fail:`` and ``:blackhole:`` count, by which Exim refuses.
+    """
     for number, line in _logical(chunks, source):
         name = _ALIAS.match(line)
         if name is None:
             source.reject(line, 'is not "NAME: VALUE", see aliases(5)', number)
         elif spelled := _text(name[1], source, number):
-            yield from source.at_domains(spelled, number, name[1])
+            if right_sides.alias_refuses(name[2]):
+                source.refuse(spelled, name[2], number)
+            else:
+                yield from source.entries(spelled, number, name[1])
 
 
 def _passwd(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
@@ -230,12 +266,14 @@ def _csv(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
     texts = (line.decode(errors="surrogateescape") + "\n" for line in _physical(chunks))
     rows = csv.reader(texts, delimiter=options.delimiter, strict=True)
     try:
-        at = _column([name.strip() for name in next(rows, [])], source)
+        heads = [name.strip() for name in next(rows, [])]
+        columns = csv_columns.Columns.of(heads, _column(heads, source))
         for row in rows:
             if any(row):
-                yield from _cell(row, at, source, rows.line_num)
+                yield from _record(row, columns, source, rows.line_num)
     except csv.Error as error:
         text = f"{source.name}: line {rows.line_num}: wrong quoting (RFC 4180): {error}"
+        text += _NO_QUOTING if options.delimiter == _TAB else ""
         raise SourceError(text, kind=FailureKind.BROKEN) from error
 
 
@@ -243,9 +281,19 @@ def _column(heads: list[str], source: Input) -> int:
     column = source.options.column
     if heads.count(column) != 1:
         names = ", ".join(head[:_SHOWN] for head in column_names(heads[:_SHOWN])) or "none"
-        text = f'{source.name}: the first line must name the column "{column}" once; its columns: {names}'
+        hint = csv_columns.hint(heads)
+        text = f'{source.name}: the first line must name the column "{column}" once; its columns: {names}{hint}'
         raise SourceError(text, kind=FailureKind.BROKEN)
     return heads.index(column)
+
+
+def _record(row: list[str], columns: csv_columns.Columns, source: Input, number: int) -> Iterator[Entry]:
+    """Yield the entries of a record. What its other columns say of it is recorded as a reject."""
+    deleted = columns.deleted(row)
+    for text, reason in filter(None, (deleted, None if deleted else columns.further_addresses(row))):
+        source.reject(text.encode(errors="surrogateescape"), reason, number)
+    if not deleted:
+        yield from _cell(row, columns.at, source, number)
 
 
 def _cell(row: list[str], at: int, source: Input, number: int) -> Iterator[Entry]:

@@ -402,6 +402,13 @@ class Ledger:
             with self._transaction() as database:
                 database.executemany("INSERT OR REPLACE INTO approved_reject VALUES (?, ?, ?)", rows)
 
+    def end_approvals(self, source: str, digests: Iterable[str]) -> None:
+        """Delete the approval of rejected entries of a source, which are recipients now."""
+        rows = [(source, digest) for digest in digests]
+        if rows:
+            with self._transaction() as database:
+                database.executemany("DELETE FROM approved_reject WHERE source = ? AND digest = ?", rows)
+
     def held_rejects(self, hold_id: str) -> frozenset[str]:
         """Return the digests of the rejected entries that were held under an ID."""
         if not self._has_table("held_reject"):

@@ -581,6 +581,11 @@ def rejected_counts(rejected: int, held: int, ignored: int) -> str:
     return f"{entries(rejected, 'rejected ')}{f': {shown}' if shown else ''}"
 
 
+def refused_keys(count: int) -> str:
+    """Return how many keys a source refuses itself: ``3 keys whose right side refuses mail, no recipients``."""
+    return f"{counted(count, 'key')} whose right side refuses mail, no {'recipient' if count == 1 else 'recipients'}"
+
+
 def mostly_rejected(rejected: int, others: int, first: Reject) -> str:
     """Return the message that more than half of a source's entries cannot be read as recipients."""
     count = f"{rejected:,} of its {entries(rejected + others)}"
@@ -660,6 +665,14 @@ _NOTES: dict[NoteKind, str] = {
     ),
     "not-confirmed": (
         "source {subject} could not be asked for recipients that it no longer lists ({detail}): {count} stay for now"
+    ),
+    "keys-refuse": (
+        "source {subject} has keys whose right side refuses mail ({count}, such as {detail}): they are no recipients"
+        " (syncagent explain ADDRESS); those that were published leave the map as any other removal does"
+    ),
+    "now-readable": (
+        "source {subject} has entries that were approved as no recipients, and can be read now ({count}, such as"
+        " {detail}): they are published, and the approval has ended; if they are none, remove them from the source"
     ),
     "domain-empty": "{subject} has no recipient: Postfix refuses all its mail",
     "made-ahead": (

@@ -134,6 +134,9 @@ class DryState(State):
     def approve_rejects(self, source: str, digests: Iterable[str], now: float) -> None:
         """Do nothing, since this is a dry run."""
 
+    def end_approvals(self, source: str, digests: Iterable[str]) -> None:
+        """Do nothing, since this is a dry run."""
+
     def save_held_rejects(self, held: Mapping[str, Collection[str]]) -> None:
         """Do nothing, since this is a dry run."""
 

@@ -5,20 +5,23 @@ It is pure: no files, no clock.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from syncagent.addresses import UnusableError
 from syncagent.errors import printable
 from syncagent.model import SAMPLE, Reject
 from syncagent.state.fields import MAX_REJECT, escape, unescape
 from syncagent.state.messages import with_text
 from syncagent.values.patterns import matches
+from syncagent.values.readable import address_of, without_comment
 from syncagent.values.spellings import domain_in, without_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from syncagent.config.tables import SourceConfig
     from syncagent.model import Hold, Reason
@@ -64,6 +67,26 @@ def of_source(
             domains.add(domain_in(text))
             sample += [replace(placed(reject, origin), held=True)] if len(sample) < SAMPLE else []
     return Rejected(held, others, ignored, frozenset(digests), frozenset(domains), tuple(sample))
+
+
+def readable(rejects: Iterable[Reject], domains: tuple[str, ...], is_listed: Callable[[str], bool]) -> dict[str, str]:
+    """Return the address of each rejected entry that can be read now and that is listed, by the digest of the entry.
+
+    A bare local part is completed by ``domains``.
+    """
+    found: dict[str, str] = {}
+    for reject in rejects:
+        for address in filter(is_listed, _addresses(text_of(reject), domains)):
+            found.setdefault(reject.digest, address)
+    return found
+
+
+def _addresses(text: str, domains: tuple[str, ...]) -> Iterator[str]:
+    """Yield the addresses that a text can be read as."""
+    name = without_comment(text)
+    for spelled in (text, *(f"{name}@{domain}" for domain in domains if "@" not in name)):
+        with contextlib.suppress(UnusableError):
+            yield address_of(spelled)
 
 
 def text_of(reject: Reject) -> str:

@@ -2,7 +2,8 @@
 
 A reject is a line without an address, ``TAB key TAB label``. Its label has parts, separated by U+001F: the spelling,
 the reason, the digest of source and octets of the entry, and "cut" if the spelling is only its beginning. Lines of
-older versions have the first two. A key-only line, ``TAB key TAB``, is of an object without addresses: it is neither an
+older versions have the first two. A key that the source itself refuses is ``TAB key TAB``, U+001E, its address, U+001F
+and its right side. A key-only line, ``TAB key TAB``, is of an object without addresses: it is neither an
 entry nor a reject. A TAB sorts before every character that an address can start with, so these lines come first. Key,
 label and spelling are untrusted text of the source: they are escaped. What may be a password in a spelling is left out.
 """
@@ -21,12 +22,13 @@ from typing import TYPE_CHECKING
 from syncagent import addresses as normalise
 from syncagent.errors import FailureKind, LedgerError, SourceError
 from syncagent.files import atomic, pipeline, sorted_lines
-from syncagent.model import ALL_DOMAINS, Reject, Snapshot
+from syncagent.model import ALL_DOMAINS, Refused, Reject, Snapshot
 from syncagent.redaction import redacted
 from syncagent.state import incremental, likely, messages, rejects
 from syncagent.state.fields import MAX_FIELD, MAX_REJECT, escape, reject_digest, unescape
 from syncagent.state.incremental import Amendment
 from syncagent.state.tally import Tally
+from syncagent.values.readable import address_of, forms_of, has_star
 from syncagent.values.spellings import HIDDEN, hides_address, is_foreign, without_secrets
 
 if TYPE_CHECKING:
@@ -37,17 +39,26 @@ if TYPE_CHECKING:
 
 _REJECTED = "\x1f"  # between the parts of a reject; not printable, so an escaped text never contains it
 _CUT = "cut"
+_REFUSED = "\x1e"  # before the address of a key that the source refuses; not printable either
 _BATCH = 1000
 _SHOWN = 3
 """Number of rejected entries in the message of an answer without any address."""
+_REFUSED_LINE = re.compile(rb"^\t[^\t\n]*\t\x1e", re.MULTILINE)
 _KEY_ONLY = re.compile(rb"^\t[^\t\n]*\t$", re.MULTILINE)
 
 
 class SnapshotWriter:
     """The Sink of one fetch: normalises the addresses of entries, and sorts the lines in a child process."""
 
-    def __init__(self, spool: Path, *, ignore_catch_alls: bool, source: str = "") -> None:
-        """Start without entries. ``spool`` is the directory for temporary files of the sorter."""
+    def __init__(
+        self, spool: Path, *, ignore_catch_alls: bool, source: str = "", no_recipients: Sequence[str] = ()
+    ) -> None:
+        """Start without entries. ``spool`` is the directory for temporary files of the sorter.
+
+        ``no_recipients`` are the patterns of the source's key ``ignore``: an address in a wrapper is rejected if one of
+        them matches.
+        """
+        self._no_recipients = no_recipients
         self._spool, self._ignore_catch_alls, self._source = spool, ignore_catch_alls, source
         self._abandoned = False
         self._sorter: pipeline.Sorter | None = None
@@ -73,7 +84,7 @@ class SnapshotWriter:
             self._tally.values += len(batch)
             spelled, keys, labels = zip(*batch, strict=True)
             plain = normalise.canonical_all(spelled) if _is_plain(keys) and _is_plain(labels) else None
-            if plain is None:
+            if plain is None or has_star(spelled):
                 self._put_carefully(batch)
             else:
                 self._write("".join([f"{a}\t{k}\t{n}\n" for a, k, n in zip(plain, keys, labels, strict=True)]))
@@ -82,7 +93,7 @@ class SnapshotWriter:
         lines = []
         for spelled, key, label in entries:
             try:
-                address, *other = normalise.forms(spelled)
+                address, *other = forms_of(spelled, self._no_recipients)
             except normalise.UnusableError as error:
                 self._reject(spelled, str(error), key)
                 continue
@@ -110,6 +121,13 @@ class SnapshotWriter:
         parts = [shown, escape(reason), reject_digest(self._source, octets)]
         parts += [_CUT] if len(octets) > MAX_REJECT or hides_address(spelled) else []
         self._write(f"\t{escape(key)}\t{_REJECTED.join(parts)}\n")
+
+    def refuse(self, entries: Iterable[Entry]) -> None:
+        """Record keys that the source itself refuses; see Sink."""
+        for spelled, key, value in entries:
+            self._tally.values += 1
+            shown = escape(without_secrets(value[:MAX_REJECT]))
+            self._write(f"\t{escape(key)}\t{_REFUSED}{escape(_or_same(spelled), MAX_REJECT)}{_REJECTED}{shown}\n")
 
     def put_keys(self, keys: Iterable[str]) -> None:
         """Record keys of objects without addresses; see Sink."""
@@ -204,8 +222,9 @@ class SnapshotWriter:
             self.close()
         snapshot = Snapshot(
             file=path.name,
-            entries=written.count - counter.rejects - counter.keys,
+            entries=written.count - counter.rejects - counter.keys - counter.refused,
             rejected=counter.rejects,
+            refused=counter.refused,
             digest=written.digest,
             identity=atomic.identity(path) or (),
         )
@@ -220,6 +239,8 @@ class SnapshotWriter:
         """Return the reason why an answer without any address is a failure, "" if it is not a failure."""
         if snapshot.entries:
             return ""
+        if snapshot.refused and not snapshot.rejected:
+            return "" if allow_empty else f"all of its {snapshot.refused} keys refuse mail: none is a recipient"
         if snapshot.rejected:
             found = [rejects.placed(one, self.origin) for one in first_rejects(path, self._source, _SHOWN)]
             shape = likely.shape([rejects.text_of(one) for one in found], self.format) if self.format else ""
@@ -291,18 +312,20 @@ class SnapshotWriter:
 
 
 class _Counter:
-    """Counter of the rejects and of the key-only lines in a stream of chunks."""
+    """Counter of the rejects, the refused keys and the key-only lines in a stream of chunks."""
 
     def __init__(self) -> None:
-        self.rejects = self.keys = 0
+        self.rejects = self.keys = self.refused = 0
 
     def through(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in pipeline.whole_lines(chunks):
             without_address = chunk.count(b"\n\t") + (chunk[:1] == b"\t")
             if without_address:
                 keys = len(_KEY_ONLY.findall(chunk))
+                refused = len(_REFUSED_LINE.findall(chunk))
                 self.keys += keys
-                self.rejects += without_address - keys
+                self.refused += refused
+                self.rejects += without_address - keys - refused
             yield chunk
 
 
@@ -348,6 +371,7 @@ def rejects_of(path: Path, source: str = "") -> Iterator[Reject]:
                 break
             _, key, label = line.decode().rstrip("\n").split("\t")
             spelled, is_reject, rest = label.partition(_REJECTED)
+            is_reject = is_reject if not spelled.startswith(_REFUSED) else ""
             if is_reject and not is_foreign(unescape(spelled)):  # older versions rejected these
                 reason, digest, cut = (*rest.split(_REJECTED), "", "")[:3]
                 yield Reject(
@@ -365,6 +389,26 @@ def spelling_of(line: str) -> str | None:
     spelled, is_reject, rest = line.rstrip("\n").rpartition("\t")[2].partition(_REJECTED)
     is_cut = rest.endswith(f"{_REJECTED}{_CUT}") or len(unescape(spelled)) >= MAX_FIELD
     return unescape(spelled) if is_reject and not is_cut and HIDDEN not in spelled else None
+
+
+def refused_by(path: Path, source: str = "") -> Iterator[Refused]:
+    """Yield the keys of a snapshot that its source refuses. Raises OSError if the file cannot be read."""
+    with atomic.open_foreign(path) as stream:
+        for line in stream:
+            if not line.startswith(b"\t"):
+                break
+            _, key, label = line.decode().rstrip("\n").split("\t")
+            if label.startswith(_REFUSED):
+                address, _, value = label.removeprefix(_REFUSED).partition(_REJECTED)
+                yield Refused(unescape(address), unescape(value), source, unescape(key))
+
+
+def _or_same(spelled: str) -> str:
+    """Return the canonical form of an address, or a spelling that has none as it is."""
+    try:
+        return address_of(spelled)
+    except normalise.UnusableError:
+        return spelled
 
 
 def _computed(source: str, spelled: str) -> str:

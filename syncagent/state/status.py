@@ -95,6 +95,8 @@ class SourceStatus(Struct, frozen=True):
     """Number of the rejected entries that are held: no person approved them, and the key ``ignore`` matches none."""
     rejected_ignored: int = 0
     """Number of the rejected entries that the key ``ignore`` matches."""
+    refused: int = 0
+    """Number of keys that the source itself refuses, such as by REJECT in a table: they are no recipients."""
     notes: tuple[str, ...] = ()
     """Notes of its last answer."""
 
@@ -255,6 +257,7 @@ def _source(config: Config, state: SourceState, rejected: Rejected, now: float) 
         outdated_at=outdated_at,
         rejected_held=rejected.held,
         rejected_ignored=rejected.ignored,
+        refused=state.snapshot.refused if state.snapshot else 0,
         notes=state.notes,
     )
 

@@ -7,6 +7,7 @@ lock accounts and mail servers ban hosts.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import secrets
@@ -25,12 +26,13 @@ from syncagent import addresses as normalise
 from syncagent import sources
 from syncagent.errors import DamagedError, FailureKind, LedgerError, SourceError, SyncagentError
 from syncagent.files import atomic, sorted_lines
+from syncagent.files.search import SnapshotIndex
 from syncagent.model import END_OF_TIME, Dates, Note, SourceReport, SourceState
 from syncagent.redaction import has_secret, redacted, remember
 from syncagent.state import content_age, conversion, looks, messages, rejects
 from syncagent.state import incremental as amend
 from syncagent.state.fields import escape
-from syncagent.state.snapshot import SnapshotWriter, rejects_of
+from syncagent.state.snapshot import SnapshotWriter, refused_by, rejects_of
 from syncagent.sync import torn
 from syncagent.values.types import RecipeFile, SecretFile, spell_seconds
 
@@ -49,6 +51,7 @@ _MOST = 1 << 20  # octets read of a secret or a recipe; the source itself reject
 _ENDING = 1.0  # seconds to wait for the end of an abandoned fetch of the same source
 _SHOWN = 60  # characters shown of a foreign name in a note
 _WORD = 8  # octets of a secret that may as well be a word of a recorded error
+_EXAMPLES = 3  # refused keys shown in a note
 _LOOK = 0.5  # seconds between checks: a signal just before join(), or to another thread, does not end join()
 
 
@@ -60,6 +63,8 @@ class Fetched:
     state: SourceState
     snapshot: Path | None
     rejected: rejects.Rejected = rejects.NONE
+    approvals_ended: tuple[str, ...] = ()
+    """The digests of entries that a person approved as rejected, and that are recipients now."""
 
     @property
     def is_failing(self) -> bool:
@@ -70,6 +75,16 @@ class Fetched:
     def is_outdated(self) -> bool:
         """True if the data in use is outdated by its own dates."""
         return self.report.outdated
+
+
+def reading(patterns: Sequence[str]) -> str:
+    """Return the rules by which values are read: their version, and a digest of the key ``ignore`` if it is set.
+
+    A value that a pattern of that key matches is no recipient, also if there is an address in it.
+    """
+    if not patterns:
+        return sources.READING
+    return f"{sources.READING}/{hashlib.sha256(repr(sorted(patterns)).encode()).hexdigest()[:16]}"
 
 
 def all_sources(
@@ -95,7 +110,7 @@ def with_age(answer: Fetched, configured: Mapping[str, SourceConfig], now: float
     at = content_age.outdated_at(answer.state, configured[answer.report.name].common.content_max_age)
     made = content_age.data_made(answer.state)
     report = replace(answer.report, made=made, outdated_at=at, outdated=bool(at) and now >= at)
-    return Fetched(report, answer.state, answer.snapshot, answer.rejected)
+    return dataclasses.replace(answer, report=report)
 
 
 def _ahead(answers: Sequence[Fetched]) -> list[Note]:
@@ -159,8 +174,7 @@ class Fetcher:
         Raises LedgerError if an answer cannot be stored.
         """
         attempts = [
-            _Attempt(self, source, self._converted(source, self._usable(remembered.get(name, SourceState(name)))))
-            for name, source in configured.items()
+            _Attempt(self, source, remembered.get(name, SourceState(name))) for name, source in configured.items()
         ]
         try:
             for attempt in attempts:
@@ -175,7 +189,7 @@ class Fetcher:
         """Return the answer with its rejected entries."""
         rejected = self.rejected(source, answer.snapshot, answer.report.rejected)
         report = replace(answer.report, rejected_held=rejected.held, rejected_ignored=rejected.ignored)
-        return Fetched(report, answer.state, answer.snapshot, rejected)
+        return dataclasses.replace(answer, report=report, rejected=rejected)
 
     def rejected(self, source: SourceConfig, snapshot: Path | None, count: int) -> rejects.Rejected:
         """Return the ``count`` rejected entries in a snapshot.
@@ -189,7 +203,7 @@ class Fetcher:
         except (OSError, ValueError):
             return rejects.NONE
 
-    def _usable(self, state: SourceState) -> SourceState:
+    def usable(self, state: SourceState) -> SourceState:
         """Return the state, without snapshot and validator if the snapshot's file is missing or damaged.
 
         A file with the recorded identity is trusted; any other is verified by its digest.
@@ -215,7 +229,7 @@ class Fetcher:
         """Return the file of a snapshot, None without a snapshot."""
         return self.path_of(snapshot) if snapshot else None
 
-    def _converted(self, source: SourceConfig, state: SourceState) -> SourceState:
+    def converted(self, source: SourceConfig, state: SourceState) -> SourceState:
         """Return the state with its snapshot in the present canonical form, as it is if that cannot be had.
 
         The source is then asked for everything.
@@ -234,17 +248,22 @@ class Fetcher:
     def writer(self, source: SourceConfig) -> SnapshotWriter:
         """Return the sink for an answer of a source."""
         ignore_catch_alls = source.common.catch_all == "ignore"
-        writer = SnapshotWriter(self.spool, ignore_catch_alls=ignore_catch_alls, source=source.name)
-        writer.origin = rejects.origin(source)
-        writer.format = str(getattr(source.own, "format", None) or "")
-        return writer
+        return SnapshotWriter(
+            self.spool,
+            ignore_catch_alls=ignore_catch_alls,
+            source=source.name,
+            no_recipients=source.common.ignore,
+        )
 
 
 class _Attempt:
     """The fetch of one source, in its own thread."""
 
-    def __init__(self, fetcher: Fetcher, source: SourceConfig, state: SourceState) -> None:
+    def __init__(self, fetcher: Fetcher, source: SourceConfig, recorded: SourceState) -> None:
+        usable = fetcher.usable(recorded)
+        state = fetcher.converted(source, usable)
         self._fetcher, self._source, self._state = fetcher, source, state
+        self._before = usable.snapshot
         self._started = time.monotonic()
         self._asked = False
         self._error: SourceError | None = None
@@ -254,7 +273,9 @@ class _Attempt:
         digests = (state.config_digest, state.normaliser)
         self._last = state.snapshot if digests == (source.digest, normalise.VERSION) else None
         self._deadline = float(source.common.deadline or DEADLINE)
-        self._validator = state.validator if self._last else None
+        self._reading = reading(source.common.ignore)
+        is_read_again = state.reading != self._reading and getattr(source.source, "is_local", False)
+        self._validator = state.validator if self._last and not is_read_again else None
         self._looks = source.name in fetcher.looks
         self._in_look = self._looks and self._validator is not None
         self._thread = threading.Thread(target=self._work, name=f"fetch {source.name}", daemon=True)
@@ -268,6 +289,8 @@ class _Attempt:
             self._error = SourceError(refused, kind=FailureKind.REFUSED)
             return
         self._writer = self._fetcher.writer(self._source)
+        self._writer.origin = rejects.origin(self._source)
+        self._writer.format = str(getattr(self._source.own, "format", None) or "")
         self._thread.start()
 
     def _rests(self) -> bool:
@@ -283,6 +306,7 @@ class _Attempt:
             state="failing" if state.error_kind else "same",
             entries=state.snapshot.entries if state.snapshot else 0,
             rejected=state.snapshot.rejected if state.snapshot else 0,
+            refused=state.snapshot.refused if state.snapshot else 0,
             error=state.error,
             kind=str(state.error_kind or ""),
             mode=state.mode,
@@ -378,6 +402,7 @@ class _Attempt:
             raise SourceError("it answered “same” though there is nothing to be the same as", kind=FailureKind.BROKEN)
         if answer.explained is not None:
             self._compare(snapshot, answer.explained)
+        self._note_refused(snapshot)
         domains, left_out = _fitting(answer.domains)
         notes = (*map(redacted, answer.notes), *left_out)
         report = SourceReport(
@@ -385,6 +410,7 @@ class _Attempt:
             state="same" if answer.same else "whole",
             entries=snapshot.entries,
             rejected=snapshot.rejected,
+            refused=snapshot.refused,
             ignored=writer.ignored,
             seconds=time.monotonic() - self._started,
             notes=notes,
@@ -412,9 +438,12 @@ class _Attempt:
             expires=min(filter(None, map(content_age.expires, dates.values())), default=0.0),
             dates=dates,
             changed=self._changed(snapshot),
+            reading=self._reading if answer.full and not answer.same else state.reading,
             notes=notes,
         )
-        return Fetched(report, self._with_look(remembered, answer), fetcher.path_of(snapshot))
+        path = fetcher.path_of(snapshot)
+        ended = self._readable_now(path, snapshot)
+        return Fetched(report, self._with_look(remembered, answer), path, approvals_ended=ended)
 
     def _finish(self, writer: SnapshotWriter, answer: sources.Answer) -> Snapshot:
         """Write and return the snapshot of a new answer. Raises SourceError if it is empty, mostly rejected or torn."""
@@ -475,6 +504,34 @@ class _Attempt:
         if count:
             self._fetcher.notes.append(Note("changes-differ", self._source.name, count=count, detail=", ".join(sample)))
 
+    def _readable_now(self, new: Path, snapshot: Snapshot) -> tuple[str, ...]:
+        """Return the digests of approved entries that the last answer rejected and this one has as recipients.
+
+        Add a note about them.
+        """
+        name, last = self._source.name, self._before
+        approved = self._fetcher.approved.get(name, frozenset())
+        if last is None or last.file == snapshot.file or not (approved and last.rejected):
+            return ()
+        standing = {reject.digest for reject in islice(rejects_of(new, name), snapshot.rejected)}
+        before = islice(rejects_of(self._fetcher.old / last.file, name), last.rejected)
+        ended = [reject for reject in before if reject.digest in approved - standing]
+        domains = tuple(map(str, getattr(self._source.own, "domains", ())))
+        with SnapshotIndex({name: new}) as listed:
+            readable = rejects.readable(ended, domains, lambda address: bool(listed.sources(address.encode())))
+        if readable:
+            detail = ", ".join(list(readable.values())[:_EXAMPLES])
+            self._fetcher.notes.append(Note("now-readable", name, count=len(readable), detail=detail))
+        return tuple(readable)
+
+    def _note_refused(self, snapshot: Snapshot) -> None:
+        """Add a note if the source begins to have keys that it refuses itself."""
+        last = self._state.snapshot
+        if snapshot.refused and not (last and last.refused):
+            sample = islice(refused_by(self._fetcher.path_of(snapshot)), _EXAMPLES)
+            detail = ", ".join(f"{one.address[:_SHOWN]} ({one.value[:_SHOWN]})" for one in sample)
+            self._fetcher.notes.append(Note("keys-refuse", self._source.name, count=snapshot.refused, detail=detail))
+
     def outcome(self) -> Fetched:
         """Wait until the fetch ends or its deadline passes. Return the answer, a failing one after the deadline.
 
@@ -521,6 +578,7 @@ class _Attempt:
             state="failing",
             entries=state.snapshot.entries if state.snapshot else 0,
             rejected=state.snapshot.rejected if state.snapshot else 0,
+            refused=state.snapshot.refused if state.snapshot else 0,
             seconds=time.monotonic() - self._started,
             error=str(error),
             kind=str(error.kind),

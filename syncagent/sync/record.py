@@ -54,6 +54,13 @@ def unfinished(state: State) -> float:
     return max((at for name, at in now.items() if at != known[name]), default=0.0)
 
 
+def answers(fetched: Sequence[Fetched], state: State) -> None:
+    """Record the states of the sources, and the end of the approvals of entries that are recipients now."""
+    for answer in fetched:
+        state.end_approvals(answer.report.name, answer.approvals_ended)
+    state.save_sources(answer.state for answer in fetched)
+
+
 def parting(postfix: Postfix, state: State, now: float, *, leave_now: bool) -> Parting:
     """Return how long approved domains stay in the table: postfix.doubt_removed, if there is a doubt table."""
     doubts = Longest(postfix.doubt_new, postfix.doubt_removed).of_doubts(state.doubt.doubts, now)

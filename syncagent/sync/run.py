@@ -169,7 +169,7 @@ def sync_once(config: Config, options: Options, progress: Progress = ignore) -> 
         answers = fetch.all_sources(config.sources, state, run, options.due, progress)
         unfinished = record.unfinished(state)
         state.holds |= approvals.void(state.holds, unfinished, run.now)
-        state.save_sources(answer.state for answer in answers)
+        record.answers(answers, state)
         all_asked = options.due is None or options.due >= config.sources.keys()
         try:
             state_loss.look(tables.state_file, tables.recipients.text, state, config.limits.removed_window, run.now)

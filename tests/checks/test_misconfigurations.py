@@ -1203,7 +1203,7 @@ CASES: dict[str, Case] = {
         lambda backup: backup.list.unlink(), "sources-answer", ERROR, "list", "", also=Backup.write_list
     ),
     "an entry cannot be read": Case(
-        lambda backup: backup.list.write_text(f"{backup.list.read_text()}new@example.com # new\n"),
+        lambda backup: backup.list.write_text(f"{backup.list.read_text()}new@example.com (new)\n"),
         "rejected-entries",
         WARNING,
         "list",
@@ -1211,7 +1211,7 @@ CASES: dict[str, Case] = {
         also=Backup.write_list,
     ),
     "an entry that cannot be read is no recipient": Case(
-        people("new@example.com # new"),
+        people("new@example.com (new)"),
         "rejected-entries",
         WARNING,
         "list",

@@ -337,10 +337,10 @@ ROWS = (
         },
     ),
     Row("not UTF-8", (), {b"\xff@example.com": NOT_UTF8}),
-    Row("in angles", ("<angle@example.com>",), {"angle@example.com": UNKNOWN}, rejected=True),
-    Row("with a comma", ("comma@example.com,",), {"comma@example.com": UNKNOWN}, rejected=True),
+    Row("in angles", ("<angle@example.com>",), {"angle@example.com": TAKEN}),
+    Row("with a comma", ("comma@example.com,",), {"comma@example.com": TAKEN}),
     Row("with a comment", ("(c)comment@example.com",), {"comment@example.com": UNKNOWN}, rejected=True),
-    Row("with a name", ("Name <named@example.com>",), {"named@example.com": UNKNOWN}, rejected=True),
+    Row("with a name", ("Name <named@example.com>",), {"named@example.com": TAKEN}),
     Row("a quote that stays open", ('"open@example.com',), {"open@example.com": UNKNOWN}, rejected=True),
     Row(
         "NFC makes what needs quotes",

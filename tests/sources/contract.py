@@ -24,7 +24,7 @@ from syncagent.sync.fetch import Fetched, Fetcher
 from tests.sources import HEAVY
 
 ENTRIES = ["anna@example.com", "Berta.Beispiel@Example.ORG", '"c d"@example.com', "dörte@bücher.example"]
-REJECTS = ["no-at-sign", "two@at@example.com", "spam@-example-.com", "Eve <eve@example.com>"]
+REJECTS = ["no-at-sign", "two@at@example.com", "spam@-example-.com", "Eve <eve@example.com> <e@example.com>"]
 HOSTILE = [
     "a\tb\tc@example.com",
     "a@example.com\tb@example.com",
@@ -84,6 +84,7 @@ class Recorder:
     def __init__(self, last: "Recorder | None" = None) -> None:
         self.entries: list[Entry] = []
         self.rejects: list[tuple[str, str, str]] = []
+        self.refused: list[Entry] = []
         self.keys: set[str] = set()
         self.octets: list[bytes] = []
         self.ignored, self.amended, self._last = 0, False, last
@@ -100,6 +101,10 @@ class Recorder:
         assert all(type(part) is str for part in (spelled, reason, key))
         assert reason
         self.rejects.append((spelled, reason, key))
+
+    def refuse(self, entries: Iterable[Entry]) -> None:
+        """Take keys that the source refuses."""
+        self.refused += entries
 
     def put_keys(self, keys: Iterable[str]) -> None:
         """Take keys."""

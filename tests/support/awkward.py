@@ -162,7 +162,7 @@ class Sink:
     def restart(self) -> None:
         """Take."""
 
-    forget = retain = put
+    forget = retain = refuse = put
 
 
 Parser = Callable[[str], object]

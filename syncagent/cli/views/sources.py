@@ -48,11 +48,16 @@ def _some(step: StepReport) -> str:
 
 
 def show_rejected(sources: Iterable[SourceReport | SourceStatus]) -> None:
-    """Print how many entries of each source are rejected, and how many of them are held, approved and ignored."""
+    """Print how many entries of each source are rejected, and how many of them are held, approved and ignored.
+
+    Print also how many keys each source refuses itself.
+    """
     for source in sources:
         if source.rejected:
             counts = messages.rejected_counts(source.rejected, source.rejected_held, source.rejected_ignored)
             print(f"source {source.name}: {counts}")
+        if source.refused:
+            print(f"source {source.name}: {messages.refused_keys(source.refused)}")
 
 
 def show_failures(reports: Sequence[SourceReport]) -> None:

@@ -9,10 +9,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from syncagent.addresses import MAX_SPELLED, UnusableError, canonical, too_long
+from syncagent.addresses import MAX_SPELLED, UnusableError, too_long
 from syncagent.errors import FailureKind, SourceError, printable
 from syncagent.invisible import trimmed
 from syncagent.sources.ldap.presets import PREFIXED
+from syncagent.values.readable import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -141,7 +142,7 @@ def canonical_addresses(entry: DirectoryEntry, attributes: Sequence[str]) -> set
             if base_name(name) in PREFIXED:
                 spelled = of_mail(spelled or "")
             with contextlib.suppress(UnusableError):
-                addresses.add(canonical(spelled or ""))
+                addresses.add(address_of(spelled or ""))
     return addresses
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from syncagent.addresses import UnusableError, canonical
+from syncagent.addresses import UnusableError
 from syncagent.errors import ConfigError, FailureKind, Problem, SourceError
 from syncagent.files import atomic
 from syncagent.sources import Answer, Request
@@ -21,6 +21,7 @@ from syncagent.sources.http.recipe.model import parameter_values, with_parameter
 from syncagent.sources.http.recipe.run import Limits, run_recipe
 from syncagent.sources.http.recipe.source import first_place
 from syncagent.sources.http.recipe.validate import load, problems
+from syncagent.values.readable import address_of
 from syncagent.values.spellings import is_foreign
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class _MemorySink:
     def put(self, entries: Iterable[Entry]) -> None:
         for spelled, key, _ in entries:
             try:
-                self.addresses.add(canonical(spelled))
+                self.addresses.add(address_of(spelled))
             except UnusableError as error:
                 self.reject(spelled, str(error), key)
 
@@ -93,6 +94,9 @@ class _MemorySink:
         raise NotImplementedError
 
     retain = put_keys = forget
+
+    def refuse(self, entries: Iterable[Entry]) -> None:
+        raise NotImplementedError
 
     def unknown(self, keys: Iterable[str]) -> list[str]:
         raise NotImplementedError

@@ -6,6 +6,7 @@ server, or recorded answers.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
 from collections import defaultdict
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 from msgspec.structs import replace
 
-from syncagent.addresses import domain_or_same, too_long
+from syncagent.addresses import UnusableError, canonical, domain_or_same, too_long
 from syncagent.errors import FailureKind, SourceError, translate_errors
 from syncagent.invisible import trimmed
 from syncagent.model import ALL_DOMAINS, StepReport
@@ -25,6 +26,7 @@ from syncagent.sources import Answer
 from syncagent.sources.http.recipe import conditions, json_path
 from syncagent.sources.http.recipe.extract import Emitted, Records, extract, with_joins
 from syncagent.sources.http.recipe.pagination import ListChangedError, Pagination
+from syncagent.values.readable import address_of
 from syncagent.values.spellings import without_secrets
 
 if TYPE_CHECKING:
@@ -259,7 +261,7 @@ class _Run:
         for address, key, step in self._spool.read():
             if too_long(address):
                 continue  # already rejected under its own domain
-            local, _, domain = trimmed(address).rpartition("@")
+            local, _, domain = _without_wrapper(address).rpartition("@")
             batch += [(f"{local}@{alias}", key, f"{step}, {alias}") for alias in self._aliases_of(domain, step)]
             if len(batch) > _BATCH:
                 self._request.sink.put(batch)
@@ -284,6 +286,16 @@ class _Run:
                 f"{len(self._patterns)} patterns such as {shown} match addresses that cannot be listed: they are NOT in"
                 " the map, and mail to them is refused; add the addresses in use to a file source"
             )
+
+
+def _without_wrapper(spelled: str) -> str:
+    """Return the one address in a value with more than that, any other value as it is."""
+    try:
+        canonical(spelled)
+    except UnusableError:
+        with contextlib.suppress(UnusableError):
+            return address_of(spelled)
+    return trimmed(spelled)
 
 
 def _domain_of_pattern(pattern: str) -> str:
