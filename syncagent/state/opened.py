@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from syncagent.state.records import DomainRow, DoubtRecord, Event, Finished, RunRow
     from syncagent.values.types import MapName
 
+_TRIES, _PAUSE = 10, 0.1
+"""Number of times that the directory of a dry run is removed until it is gone, and seconds between."""
 LOCK = "sync.lock"
 DOUBT_LOCK = "doubt.lock"
 _WRITING = 60.0
@@ -94,7 +97,8 @@ class DryState(State):
         """
         Ledger.__init__(self, directory, write=False)
         stack.callback(self.close)
-        self.spool = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="syncagent-plan-")))
+        self.spool = Path(tempfile.mkdtemp(prefix="syncagent-plan-"))
+        stack.callback(_remove, self.spool)
         self.new_snapshots = self.spool
         self.last_snapshots = self.finished_snapshots()
 
@@ -208,6 +212,15 @@ def writing_doubt(directory: Path, timeout: float = _WRITING) -> Iterator[None]:
         directory.mkdir(mode=0o750, parents=True, exist_ok=True)
     with atomic.locked(directory / DOUBT_LOCK, timeout):
         yield
+
+
+def _remove(directory: Path) -> None:
+    """Remove a directory into which a thread of an interrupted run may still write. An OSError is ignored."""
+    for _ in range(_TRIES):
+        shutil.rmtree(directory, ignore_errors=True)
+        if not directory.exists():
+            return
+        time.sleep(_PAUSE)
 
 
 def sweep_doubt(directory: Path, name: MapName, settings: Callable[[MapName], TableSettings]) -> None:
