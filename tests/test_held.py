@@ -44,7 +44,7 @@ def test_all_of_a_hold(mx: Scenario) -> None:
     text = mx.say("held", hold["id"]).stdout
     assert all(address in text for address in gone)
     assert hold["reasons"][0] in text
-    assert "further removals can still join it" in text
+    assert "further removals still join it" in text
 
 
 def test_twenty_of_each_are_shown(mx: Scenario) -> None:

@@ -250,15 +250,14 @@ def waiting_for(hold: Hold) -> str:
     return " and ".join(filter(None, (fails, newer)))
 
 
-JOINING = "further removals can still join it, by which its ID changes; the ID shown stays valid for what it shows"
+JOINING = "further removals still join it, and its ID changes then"
 
 
 def collecting(hold: Hold) -> str:
     """Return the remark that further removals can join a hold, by which its ID changes; "" if none can."""
     if not hold.collecting:
         return ""
-    changes = "further removals still join it, and its ID changes then; an ID approves what it was shown for"
-    return f" (collecting: {changes})"
+    return f" (collecting: {JOINING}{'; an ID approves what it was shown for' if hold.approvable else ''})"
 
 
 def to_approve(hold: Hold, command: str) -> str:

@@ -756,7 +756,8 @@ def _is_that_of(month: Month, copy: Copy) -> None:
     host.identity = copy.identity
     month.forget_later(copy)
     if copy.state_new:
-        host.oracle.begin(Fault(STATE_NEW, frozenset(), may=ALL, lasts=WINDOW))
+        now = host.clock.now  # it may end at any time: the state knows since when it stands
+        host.oracle.begin(Fault(STATE_NEW, frozenset(), may=ALL, until=now, lasts=WINDOW))
 
 
 def clock_goes_back(month: Month) -> None:
