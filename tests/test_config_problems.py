@@ -220,6 +220,7 @@ def test_every_key_is_documented(struct: type[Struct], name: str) -> None:
 DECIDING = {
     ("sources.f", "type"),
     ("postfix", "relay_domains"),
+    ("postfix", "allow_domains"),
     ("schedule", "cron"),
     ("limits", "removed_window"),
     ("sources.l", "preset"),

@@ -10,6 +10,7 @@ from syncagent import addresses, invisible
 from syncagent.sources import file, line_formats
 from syncagent.state import conversion
 from syncagent.state.snapshot import SnapshotWriter
+from syncagent.values import readable
 from tests.scenario import Scenario, people
 
 NBSP, ZERO = "\u00a0", "\u200b"
@@ -34,6 +35,7 @@ def before(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
         rules.setattr(addresses, "_folded_to_the_end", lambda folded: folded)
         rules.setattr(invisible, "trimmed", lambda text: text.strip(" \t"))
         rules.setattr(invisible, "first_inside", lambda _: "")
+        rules.setattr(readable, "trimmed", lambda text: text.strip(" \t"))
         rules.setattr(line_formats, "trimmed", lambda text: text.strip(" \t\r\v\f\ufeff"))
         rules.setattr(line_formats, "AROUND", " \t\r\v\f\ufeff")
         yield rules

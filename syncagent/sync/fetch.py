@@ -274,8 +274,7 @@ class _Attempt:
         self._last = state.snapshot if digests == (source.digest, normalise.VERSION) else None
         self._deadline = float(source.common.deadline or DEADLINE)
         self._reading = reading(source.common.ignore)
-        is_read_again = state.reading != self._reading and getattr(source.source, "is_local", False)
-        self._validator = state.validator if self._last and not is_read_again else None
+        self._validator = state.validator if self._last else None
         self._looks = source.name in fetcher.looks
         self._in_look = self._looks and self._validator is not None
         self._thread = threading.Thread(target=self._work, name=f"fetch {source.name}", daemon=True)
@@ -370,6 +369,8 @@ class _Attempt:
         A failed look is no failure of the source, but for a refusal: the ordinary request would be refused too.
         """
         assert self._writer is not None  # noqa: S101 - start() creates it
+        if self._is_read_again():
+            self._validator, self._in_look = None, False
         if not self._in_look:
             return self._ask(self._validator, self._started)
         try:
@@ -380,6 +381,10 @@ class _Attempt:
             self._in_look = False
             self._writer.restart()
             return self._ask(self._validator, time.monotonic())
+
+    def _is_read_again(self) -> bool:
+        """True if the source is local and its recorded list was read by other rules than the present ones."""
+        return self._state.reading != self._reading and getattr(self._source.source, "is_local", False)
 
     def _ask(self, validator: str | None, started: float) -> Fetched:
         """Return the answer of one request, a full one if ``validator`` is None."""
