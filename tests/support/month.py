@@ -263,6 +263,8 @@ class Oracle:
     asked: Counter[str] = field(default_factory=Counter)
     unsure: dict[str, float] = field(default_factory=dict)
     """By domain: until when it may be in doubt for a reason of before the state was lost."""
+    last_finished: float = 0.0
+    """When the last run finished, by the simulated clock."""
     running: bool = False
     """Whether a run is under way, which may end the doubt by the switch."""
 
@@ -344,14 +346,15 @@ class Oracle:
 
     def certain(self, domain: str) -> bool:
         """True if nothing can be in doubt about a domain any more."""
-        if not self._is_calm(domain) or self.unsure.get(domain, 0.0) > self.clock.now:
+        at = min(self.clock.now, self.last_finished)  # only a run drops a line
+        if not self._is_calm(domain) or self.unsure.get(domain, 0.0) > at:
             return False
-        age = self.clock.now - self.domains[domain]
+        age = at - self.domains[domain]
         return self.calm[domain] > _CALM and age > NEW + HOUR and self.clock.now >= self.clock.latest - 1
 
     def finished(self) -> None:
         """Count a run that finished."""
-        now = self.clock.now
+        now = self.last_finished = self.clock.now
         for fault in self.faults:
             if not fault.seen or fault.over - fault.lasts > now:  # the clock was set back
                 fault.over = now + fault.lasts
