@@ -500,10 +500,11 @@ class Refusal(Struct, frozen=True):
     domain itself, must be approved before or with it. ``with``: it is approved with ``first``. ``final``: ``reason``
     cannot be overruled. ``names-recipient``: ``reject``, an entry of the hold, has ``address``, which is published;
     ``pattern`` of the source's key ``ignore`` leaves the entry out, "" if no pattern may. ``not-held``: ``address``,
-    which is to be excepted, is not held under the IDs.
+    which is to be excepted, is not held under the IDs; ``first`` is the hold under which it is, if any. ``leaving``:
+    the relay domain of ``address``, which is to be excepted, would leave.
     """
 
-    kind: Literal["unknown", "domain-first", "with", "final", "names-recipient", "not-held"]
+    kind: Literal["unknown", "domain-first", "with", "final", "names-recipient", "not-held", "leaving"]
     hold_id: str
     holds: tuple[str, ...] = ()
     first: Hold | None = None

@@ -229,7 +229,81 @@ def test_of_another_domain_in_the_same_answer(tmp_path: Path) -> None:
     assert (hold["domain"], hold["kind"]) == ("example.org", "excepted")
 
 
+def test_an_excepted_one_stays_whatever_is_approved(mx: Scenario) -> None:
+    """Who excepts a recipient again, with its own hold among those approved, keeps it."""
+    excepting(mx, KEPT[0])
+    (own,) = listed(mx)
+    mx.approve(own["id"], "--except", KEPT[0], code=HELD)
+    assert KEPT[0] in mx.published()
+    assert [one["id"] for one in listed(mx)] == [own["id"]]
+    mx.wait(DAY)
+    mx.write("corp", people(10))
+    mx.sync(code=HELD)
+    ids = [one["id"] for one in listed(mx)]
+    assert len(ids) == 2
+    mx.approve(*ids, "--except", KEPT[0], code=HELD)
+    assert mx.published() == people(10) | people(10, "example.org") | {KEPT[0]}
+
+
+def test_an_excepted_one_is_named_again(mx: Scenario) -> None:
+    """Who types the command again is told under what it is excepted, and nothing is approved."""
+    (hold,) = listed(mx)
+    excepting(mx, KEPT[0])
+    mx.wait(DAY)
+    mx.write("corp", people(10))
+    mx.sync(code=HELD)
+    (new,) = (one for one in listed(mx) if one["kind"] != "excepted")
+    text = mx.say("approve", new["id"], "--except", KEPT[0], code=64).stderr
+    assert f"{KEPT[0]} is excepted already, under" in text
+    assert hold["id"] not in text
+
+
+def test_one_is_excepted_from_every_removal(tmp_path: Path) -> None:
+    """After the state was lost, a person may let every removal go but for some."""
+    mx = Scenario(tmp_path)
+    mx.write("corp", people(100))
+    mx.sync()
+    mx.lose_ledger()
+    mx.write("corp", people(95))
+    mx.sync(code=HELD)
+    (hold,) = listed(mx)
+    mx.approve(hold["id"], "--except", "user099@example.com", code=HELD)
+    assert mx.published() == people(95) | {"user099@example.com"}
+    (left,) = listed(mx)
+    assert (left["domain"], left["kind"], left["count"]) == ("example.com", "excepted", 1)
+
+
+def test_one_cannot_stay_in_a_domain_that_leaves(tmp_path: Path) -> None:
+    """The approval is refused: the recipient would be in the map, and get 554."""
+    mx = Scenario(tmp_path)
+    mx.postfix = {"domains_map": f"lmdb:{tmp_path / 'relay_domains'}", "allow_domains": ["new.example"]}
+    for lines in (
+        "# domains: example.com, new.example\na@example.com\nb@new.example\n",
+        "# domains: example.com\na@example.com\n",
+    ):
+        mx.file("corp").write_text(lines, "utf-8")
+        mx.say("sync", "--accept-incomplete", code=None)
+    ids = [one["id"] for one in listed(mx)]
+    text = mx.say("approve", *ids, "--except", "b@new.example", code=64).stderr
+    assert "b@new.example cannot stay if its relay domain leaves" in text
+    assert [one["id"] for one in listed(mx)] == ids
+
+
 # --- the decision of another host
+
+
+def test_a_typing_error_in_an_exception_is_refused(tmp_path: Path) -> None:
+    """With a file as with an ID: nothing is approved."""
+    mx = Scenario(tmp_path)
+    for count in (100, 40):
+        mx.write("corp", people(count))
+        mx.sync(code=None)
+    file = tmp_path / "held.txt"
+    mx.say("held", "--export", str(file))
+    text = mx.say("approve", "--set", str(file), "--except", "usr041@example.com", code=64).stderr
+    assert "usr041@example.com is not held under" in text
+    mx.say("approve", "--set", str(file), "--except", KEPT[0], code=HELD)
+    assert mx.published() == people(40) | {KEPT[0]}
 
 
 def test_a_set_of_another_host(tmp_path: Path) -> None:
@@ -248,8 +322,8 @@ def test_a_set_of_another_host(tmp_path: Path) -> None:
     done = mx.say("approve", "--set", str(file), code=HELD)
     told = [line for line in done.stderr.splitlines() if "is not held here" in line]
     assert told == [
-        "syncagent: gone@example.net is not held here by itself",
-        "syncagent: user001@example.com is not held here by itself",
+        "syncagent: gone@example.net is not held here, or only with every removal",
+        "syncagent: user001@example.com is not held here, or only with every removal",
     ]
     assert mx.published() == people(40) | set(KEPT)
     assert [entry["entry"] for entry in listed(mx)[0]["entries"]] == list(KEPT)

@@ -11,7 +11,6 @@ from msgspec.structs import replace
 
 from syncagent import addresses as normalise
 from syncagent.cli.explain_rejected import RejectedEntries, refused_sentences
-from syncagent.cli.held import by_key
 from syncagent.errors import LedgerError
 from syncagent.files import atomic as files
 from syncagent.files import sorted_lines
@@ -27,6 +26,7 @@ from syncagent.state import history, messages
 from syncagent.state.database import ledger_errors, reading
 from syncagent.state.doubts import Doubts
 from syncagent.state.fields import unescape
+from syncagent.sync.holds import by_key
 from syncagent.sync.missing import HOLD, Kept
 from syncagent.sync.waiting import Waiting
 from syncagent.values.types import Domain

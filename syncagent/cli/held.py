@@ -17,6 +17,7 @@ from syncagent.state.database import ledger_errors, reading
 from syncagent.state.fields import unescape
 from syncagent.state.snapshot import rejects_of
 from syncagent.sync import approvals
+from syncagent.sync.holds import by_key
 from syncagent.sync.missing import HOLD, Kept
 
 if TYPE_CHECKING:
@@ -148,15 +149,6 @@ def _whole() -> Iterator[None]:
         yield
     except DamagedError as error:
         raise LedgerError(f"what is held cannot be read: {error}: run 'syncagent sync'") from None
-
-
-def by_key(holds: Collection[Hold], key: str) -> Hold | None:
-    """Return the hold whose identity ``key`` is recorded with a recipient; None if there is none.
-
-    Where every removal is held, that hold stands for those that have no hold of their own.
-    """
-    its_own = (hold for hold in holds if hold.identity == key)
-    return next(its_own, None) or next((hold for hold in holds if hold.is_of_all), None)
 
 
 def _wanted(holds: dict[str, Hold], ids: Sequence[str]) -> list[tuple[Hold, int]]:

@@ -638,12 +638,12 @@ def _chosen(config: Config, set_file: Path, excepted: tuple[str, ...]) -> tuple[
     privileges.become_least_owner(config)
     chosen = holding.choose(config, wanted)
     for address in chosen.absent[:SAMPLE]:
-        output.say(f"{printable(address)} is not held here by itself")
+        output.say(f"{printable(address)} is not held here, or only with every removal")
     if chosen.absent[SAMPLE:]:
         output.say(f"... nor are {len(chosen.absent) - SAMPLE:,} more")
     if not chosen.ids:
         raise click.UsageError(f"nothing in {set_file} is held here: nothing is approved")
-    return chosen.ids, chosen.excepted
+    return chosen.ids, tuple(dict.fromkeys((*chosen.excepted, *excepted)))
 
 
 def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = False) -> int:

@@ -258,13 +258,13 @@ class Ledger:
                 database.executemany("UPDATE hold SET state = ? WHERE id = ?", rows)
             self.holds.update({hold.id: hold for hold in holds})
 
-    def record_division(self, finished: Finished, holds: Collection[Hold]) -> None:
-        """Record holds, of which some are new, and the last finished run with another list of kept recipients."""
+    def record_division(self, holds: Collection[Hold]) -> None:
+        """Record holds, of which some may be new, and ``finished``, whose list of kept recipients may be another."""
         with self._transaction() as database:
-            database.execute("INSERT OR REPLACE INTO meta VALUES ('finished', ?)", (_encode(finished),))
+            if self.finished:
+                database.execute("INSERT OR REPLACE INTO meta VALUES ('finished', ?)", (_encode(self.finished),))
             rows = [(hold.id, _encode(hold)) for hold in holds]
             database.executemany("INSERT OR REPLACE INTO hold VALUES (?, ?)", rows)
-        self.finished = finished
         self.holds.update({hold.id: hold for hold in holds})
 
     def finished_snapshots(self) -> dict[str, Path]:

@@ -282,16 +282,27 @@ def refusal(refused: Refusal) -> str:
         return f'unknown hold ID "{refused.hold_id}"; current holds: {current} (see syncagent status)'
     if refused.kind == "with" and refused.first:
         return f"{refused.hold_id} is approved with {refused.first.id}, {held(refused.first)}: approve that"
+    if refused.kind in {"not-held", "leaving"}:
+        return _no_exception(refused)
     if refused.first:
         text = f"{refused.hold_id} cannot be approved before {refused.first.id}, {held(refused.first)}"
         return f"{text}: approve that first, or both at once; nothing is approved"
-    if refused.kind == "not-held":
-        text = f"{refused.address} is not held under {refused.hold_id}, and cannot be excepted"
-        return f"{text} (see syncagent held); nothing is approved"
     if refused.reject:
         why = names_recipient(refused, refused.reject)
         return f"{refused.hold_id} cannot be approved: {why}; nothing is approved"
     return f"{refused.hold_id} cannot be approved: {with_text(refused.reason).text if refused.reason else 'final'}"
+
+
+def _no_exception(refused: Refusal) -> str:
+    """Return the message that a recipient cannot be excepted from an approval."""
+    if refused.kind == "leaving":
+        text = f"{refused.address} cannot stay if its relay domain leaves: do not approve {refused.hold_id}"
+    elif refused.first and refused.first.kind == "excepted":
+        text = f"{refused.address} is excepted already, under {refused.first.id}: leave that ID and this exception out"
+    else:
+        elsewhere = f"; it is held under {refused.first.id}" if refused.first else ""
+        text = f"{refused.address} is not held under {refused.hold_id}, and cannot be excepted{elsewhere}"
+    return f"{text} (see syncagent held); nothing is approved"
 
 
 def names_recipient(refused: Refusal, reject: Reject) -> str:

@@ -9,30 +9,38 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from syncagent.addresses import within
 from syncagent.errors import UnknownHoldError
 from syncagent.files import pipeline
-from syncagent.model import Reason, Refusal
+from syncagent.model import DOMAIN_HOLD, Reason, Refusal
 from syncagent.state import messages
 from syncagent.sync import approvals
 from syncagent.sync.guard import hold_id, set_id
+from syncagent.sync.holds import by_key
 from syncagent.sync.missing import HOLD, Kept
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
+    from syncagent.config.tables import Config
     from syncagent.model import Hold
     from syncagent.state.opened import State
+    from syncagent.sync.run import Run
+
+    Group = Callable[[str], str]
 
 
 @dataclass
 class _Part:
-    """The recipients of a hold that are excepted, with the identity of their new hold."""
+    """The recipients of a hold in a relay domain that are excepted, with the identity of their new hold."""
 
     of: Hold
+    domain: str
     key: str
     count: int = 0
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
@@ -48,9 +56,9 @@ class _Part:
         reason = messages.with_text(Reason("excepted", subjects=(self.of.id,)))
         return replace(
             self.of,
-            id=set_id("excepted", self.of.domain, self.digest.digest()),
+            id=set_id("excepted", self.domain, self.digest.digest()),
+            domain=self.domain,
             count=self.count,
-            since=self.of.since,
             reasons=(reason,),
             approved_at=0.0,
             approved_version=0,
@@ -66,49 +74,84 @@ class _Part:
 class _Divider:
     """The holds that are approved, and the parts of them that are excepted."""
 
-    def __init__(self, approved: Mapping[str, int], holds: Mapping[str, Hold], excepted: Collection[str]) -> None:
-        """``approved`` are the approved versions by the identity of a hold, ``excepted`` the addresses."""
-        self._approved, self._holds = approved, {hold.identity: hold for hold in holds.values()}
+    def __init__(
+        self, approved: Collection[Hold], holds: Collection[Hold], excepted: Collection[str], group: Group
+    ) -> None:
+        """``approved`` have the versions that are approved, ``excepted`` are addresses."""
+        self._approved = {hold.identity: hold for hold in approved}
+        self._holds, self._group = holds, group
         self._excepted = frozenset(address.encode() for address in excepted)
-        self.parts: dict[str, _Part] = {}
-        self.found: set[bytes] = set()
+        self.parts: dict[tuple[str, str], _Part] = {}
+        self.found: dict[str, Hold] = {}
+        self.elsewhere: dict[str, Hold] = {}
+        """The holds of excepted addresses that are not held under what is approved."""
 
     def lines(self, kept: Iterator[bytes], run_id: str) -> Iterator[bytes]:
         """Yield the lines of ``kept``, those of excepted recipients with their new hold."""
         for line in kept:
             address, _, rest = line.partition(b"\t")
-            yield self._moved(address, rest, run_id) if address in self._excepted else line + b"\n"
+            yield self._moved(address, Kept.parse(rest.split(b"\t")), run_id) if self._is_in(address) else line + b"\n"
 
-    def _moved(self, address: bytes, rest: bytes, run_id: str) -> bytes:
-        kept = Kept.parse(rest.split(b"\t"))
-        hold = self._holds.get(kept.why.removeprefix(HOLD).decode()) if kept.why.startswith(HOLD) else None
-        main = hold.main or hold.identity if hold else ""
-        if hold is None or kept.joined > self._approved.get(main, -1):
+    def _is_in(self, address: bytes) -> bool:
+        return address in self._excepted
+
+    def _moved(self, address: bytes, kept: Kept, run_id: str) -> bytes:
+        hold = by_key(self._holds, kept.why.removeprefix(HOLD).decode()) if kept.why.startswith(HOLD) else None
+        if hold is None:
             return kept.line(address)
-        self.found.add(address)
-        part = self.parts.setdefault(hold.identity, _Part(hold, hold_id(f"{hold.identity} excepted", run_id)))
-        return part.add(address, kept)
+        approved = self._approved.get(hold.main or hold.identity)
+        if approved is None or not (hold.is_of_all or kept.joined <= approved.approved_version):
+            self.elsewhere[address.decode()] = hold
+            return kept.line(address)
+        self.found[address.decode()] = hold
+        domain = self._group(address.decode()) if hold.is_of_all else hold.domain
+        return self._part(hold, domain, run_id).add(address, kept)
+
+    def _part(self, hold: Hold, domain: str, run_id: str) -> _Part:
+        key = hold_id(f"{hold.identity} {domain} excepted", run_id)
+        return self.parts.setdefault((hold.identity, domain), _Part(hold, domain, key))
 
 
-def divide(ids: tuple[str, ...], excepted: Collection[str], state: State, run_id: str, now: float) -> None:
-    """Record the approval of holds together with the new holds of the recipients that are excepted from it.
+def divide(
+    ids: tuple[str, ...], excepted: Collection[str], state: State, run_id: str, now: float, group: Group
+) -> None:
+    """Record the approval of holds, together with the new holds of the recipients that are excepted from it.
 
     ``ids`` must have passed ``approvals.check``; ``excepted`` are canonical addresses. Raises UnknownHoldError if one
-    of them is not held under these IDs: then nothing is approved.
+    of them is not held under these IDs, or if its relay domain would leave: then nothing is approved.
     """
-    if not excepted or state.finished is None:
-        return
-    given = approvals.approved(ids, state.holds, now)
-    divider = _Divider({hold.identity: hold.approved_version for hold in given}, state.holds, excepted)
-    lines = divider.lines(state.kept_lines(), run_id)
-    kept = state.new_list("kept-excepted", run_id, pipeline.joined_lines(lines))
-    absent = sorted(address for address in excepted if address.encode() not in divider.found)
-    if absent:
-        refused = Refusal("not-held", ", ".join(ids), address=absent[0])
+    given, group = approvals.approved(ids, state.holds, run.now), partial(_group, config, state)
+    divider = _Divider(given, state.holds.values(), excepted, group)
+    if excepted and state.finished:
+        lines = divider.lines(state.kept_lines(), run.id)
+        kept = state.new_list("kept-excepted", run.id, pipeline.joined_lines(lines))
+        state.finished = replace(state.finished, kept=kept)
+    refused = _refusal(ids, excepted, given, divider, group)
+    if refused:
         raise UnknownHoldError(messages.refusal(refused), refused)
     rest = {hold.id: hold for hold in given}
     for part in divider.parts.values():
         standing = rest.get(part.of.id, part.of)
-        rest[part.of.id] = replace(standing, count=standing.count - part.count)
-    new = [part.hold(now) for part in divider.parts.values()]
-    state.record_division(replace(state.finished, kept=kept), [*rest.values(), *new])
+        rest[part.of.id] = replace(standing, count=max(0, standing.count - part.count))
+    state.record_division([*rest.values(), *(part.hold(run.now) for part in divider.parts.values())])
+
+
+def _refusal(
+    ids: tuple[str, ...], excepted: Collection[str], given: Iterable[Hold], divider: _Divider, group: Group
+) -> Refusal | None:
+    """Return why an approval with these exceptions is refused, None if it is not."""
+    leaving = {hold.domain.removeprefix(DOMAIN_HOLD): hold for hold in given if hold.is_of_domain}
+    for address in sorted(excepted):
+        if address not in divider.found:
+            return Refusal("not-held", ", ".join(ids), first=divider.elsewhere.get(address), address=address)
+        if group(address) in leaving:
+            return Refusal("leaving", leaving[group(address)].id, address=address)
+    return None
+
+
+def _group(config: Config, state: State, address: str) -> str:
+    """Return the relay domain that covers an address, as last published; its own domain if there is none."""
+    domain, last = address.rpartition("@")[2], state.finished
+    return (
+        within(domain, frozenset((*map(str, config.postfix.relay_domains), *(last.domains if last else ())))) or domain
+    )

@@ -155,3 +155,16 @@ def primary(reasons: Sequence[Reason]) -> str:
 def of_recipients(standing: Mapping[str, Hold]) -> list[Hold]:
     """Return the recorded holds of recipients, without those of relay domains, of sources and of all removals."""
     return [hold for hold in standing.values() if hold.is_of_recipients]
+
+
+def by_key(holds: Iterable[Hold], key: str) -> Hold | None:
+    """Return the hold whose identity ``key`` is recorded with a recipient; None if there is none.
+
+    Where every removal is held, that hold stands for those that have no hold of their own.
+    """
+    of_all = None
+    for hold in holds:
+        if hold.identity == key:
+            return hold
+        of_all = hold if hold.is_of_all else of_all
+    return of_all
