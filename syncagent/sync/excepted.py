@@ -112,9 +112,7 @@ class _Divider:
         return self.parts.setdefault((hold.identity, domain), _Part(hold, domain, key))
 
 
-def divide(
-    ids: tuple[str, ...], excepted: Collection[str], state: State, run_id: str, now: float, group: Group
-) -> None:
+def divide(ids: tuple[str, ...], excepted: Collection[str], config: Config, state: State, run: Run) -> None:
     """Record the approval of holds, together with the new holds of the recipients that are excepted from it.
 
     ``ids`` must have passed ``approvals.check``; ``excepted`` are canonical addresses. Raises UnknownHoldError if one
