@@ -118,6 +118,8 @@ def divide(ids: tuple[str, ...], excepted: Collection[str], config: Config, stat
     ``ids`` must have passed ``approvals.check``; ``excepted`` are canonical addresses. Raises UnknownHoldError if one
     of them is not held under these IDs, or if its relay domain would leave: then nothing is approved.
     """
+    if not ids:
+        return
     given, group = approvals.approved(ids, state.holds, run.now), partial(_group, config, state)
     divider = _Divider(given, state.holds.values(), excepted, group)
     if excepted and state.finished:
