@@ -535,6 +535,14 @@ PASSWORDS = [
     ("{PLAIN}s3cret:anna@example.com", "***"),
     ("anna$6$s3cret", "anna***"),
     ("anna@example.com:{PLAIN}s3cret@example.com", "anna@example.com:***"),
+    *((f"anna@example.com:{text}", "anna@example.com:***") for text in ("/s3cret", "\ts3cret", " s3cret", ":s3cret")),
+    ("anna:/s3cret:1000:1000::/home/anna:/bin/sh", "anna:***"),
+    ("anna@example.com {CRYPT} s3cret", "anna@example.com ***"),
+    ("anna@example.com,s3cret,{x}", "anna@example.com,***"),
+    ("anna@example.com;s3cret", "anna@example.com;***"),
+    ("anna@example.com:plain@s3cret.example:", "anna@example.com:***"),
+    ("anna@example.com,bert@example.com;carl@example.com", "anna@example.com,bert@example.com;carl@example.com"),
+    ("see http://example.com/list", "see http://example.com/list"),
     (" anna\t{CRAM-MD5.HEX}s3cret ", "anna\t***"),
 ]
 """Lines that look like those of a password file, and what is kept of them."""
@@ -545,6 +553,13 @@ def test_a_line_of_a_password_file_is_kept_up_to_its_first_separator(line: str, 
     """What is behind it may be a password or its hash, whatever it is."""
     assert spellings.without_secrets(line) == kept
     assert spellings.without_secrets(kept) == kept
+
+
+def test_of_a_right_side_that_refuses_the_transport_is_kept() -> None:
+    """Its text may have anything."""
+    values = (":fail: password s3cret", "REJECT s3cret", "error:s3cret", "550", '":fail: s3cret"')
+    kept = [":fail: ***", "REJECT ***", "error:***", "550", '":fail: ***']
+    assert list(map(spellings.transport_of, values)) == kept
 
 
 def test_a_recipient_behind_a_separator_is_not_approved_unseen(one: Scenario) -> None:

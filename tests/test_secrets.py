@@ -14,6 +14,7 @@ import pytest
 
 from syncagent import redaction
 from syncagent.errors import SourceError, printable
+from syncagent.state.snapshot import SnapshotWriter, rejects_of
 from tests.agent import Station
 from tests.scenario import Scenario, people
 from tests.support.agent import Agent
@@ -78,6 +79,33 @@ def test_many_secrets_are_bounded() -> None:
         redaction.remember(f"access-token-{number:05}")
     assert redaction.redacted("access-token-01999") == redaction.HIDDEN
     assert redaction.redacted("access-token-00000") == "access-token-00000"
+
+
+# --- the keys of entries
+
+
+def test_the_key_of_an_entry_has_no_secret(tmp_path: Path) -> None:
+    """Of a rejected one it is cut as its spelling; keys stay different, and are found again as they were."""
+    redaction.remember(TOKEN)
+    rejected = [TOKEN, f"{'x' * 4090} {TOKEN}", "bert@example.com:{SSHA}s3cret1", "bert@example.com:{SSHA}s3cret2"]
+    first = SnapshotWriter(tmp_path, ignore_catch_alls=True)
+    first.put([("anna@example.com", f"id {TOKEN}", ""), ("carl@example.com", "carl", "")])
+    first.put([(key, key, "") for key in rejected])
+    first.refuse([("dora@example.com", "dora:{SSHA}s3cret", "REJECT s3cret")])
+    path = tmp_path / "first"
+    snapshot = first.finish(path, allow_empty=False)
+    text = path.read_text()
+    assert not leaks(text, TOKEN)
+    assert TOKEN[:6] not in text
+    assert "s3cret" not in text
+    assert [one.key for one in rejects_of(path)].count("bert@example.com:***") == 2
+    second = SnapshotWriter(tmp_path, ignore_catch_alls=True)
+    second.last = (path, snapshot)
+    second.amend(last=True)
+    assert second.unknown([f"id {TOKEN}", *rejected, "other"]) == ["other"]
+    second.forget([f"id {TOKEN}", rejected[2]])
+    after = second.finish(tmp_path / "second", allow_empty=False)
+    assert (after.entries, after.rejected) == (1, 3)
 
 
 # --- a server that echoes

@@ -6,6 +6,7 @@ older versions have the first two. A key that the source itself refuses is ``TAB
 and its right side. A key-only line, ``TAB key TAB``, is of an object without addresses: it is neither an
 entry nor a reject. A TAB sorts before every character that an address can start with, so these lines come first. Key,
 label and spelling are untrusted text of the source: they are escaped. What may be a password in a spelling is left out.
+The key of a reject that is cut for this is followed by U+001F and its digest, so that keys stay different.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from syncagent import addresses as normalise
 from syncagent.errors import FailureKind, LedgerError, SourceError
 from syncagent.files import atomic, pipeline, sorted_lines
 from syncagent.model import ALL_DOMAINS, Refused, Reject, Snapshot
-from syncagent.redaction import redacted
+from syncagent.redaction import has_secret, redacted
 from syncagent.state import incremental, likely, messages, rejects
 from syncagent.state.fields import MAX_FIELD, MAX_REJECT, escape, reject_digest, unescape
 from syncagent.state.incremental import Amendment
 from syncagent.state.tally import Tally
 from syncagent.values.readable import address_of, forms_of, has_star
-from syncagent.values.spellings import HIDDEN, hides_address, is_foreign, without_secrets
+from syncagent.values.spellings import HIDDEN, hides_address, is_foreign, transport_of, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -103,7 +104,7 @@ class SnapshotWriter:
                 self._tally.keys += 1
                 lines.append(key_line(key))
                 continue
-            lines += [f"{form}\t{escape(key)}\t{escape(label)}\n" for form in (address, *other)]
+            lines += [f"{form}\t{_own_key(key)}\t{escape(label)}\n" for form in (address, *other)]
         self._write("".join(lines))
 
     def reject(self, spelled: str, reason: str, key: str, raw: bytes | None = None) -> None:
@@ -117,17 +118,23 @@ class SnapshotWriter:
             self.put_keys([key])
             return
         octets = spelled.encode(errors="surrogatepass") if raw is None else raw
-        shown = escape(redacted(without_secrets(spelled[:MAX_REJECT])), MAX_REJECT)
+        shown = escape(redacted(without_secrets(spelled)), MAX_REJECT)  # cut last: half a secret is found no more
         parts = [shown, escape(reason), reject_digest(self._source, octets)]
         parts += [_CUT] if len(octets) > MAX_REJECT or hides_address(spelled) else []
-        self._write(f"\t{escape(key)}\t{_REJECTED.join(parts)}\n")
+        self._write(f"\t{self._shown_key(key)}\t{_REJECTED.join(parts)}\n")
+
+    def _shown_key(self, key: str) -> str:
+        """Return the key of a reject as a field. One that is no place of a line may be the spelling itself."""
+        return _own_key(key) if self.origin else _cut_key(key)
 
     def refuse(self, entries: Iterable[Entry]) -> None:
         """Record keys that the source itself refuses; see Sink."""
         for spelled, key, value in entries:
             self._tally.values += 1
-            shown = escape(without_secrets(value[:MAX_REJECT]))
-            self._write(f"\t{escape(key)}\t{_REFUSED}{escape(_or_same(spelled), MAX_REJECT)}{_REJECTED}{shown}\n")
+            shown = escape(transport_of(value))
+            self._write(
+                f"\t{self._shown_key(key)}\t{_REFUSED}{escape(_or_same(spelled), MAX_REJECT)}{_REJECTED}{shown}\n"
+            )
 
     def put_keys(self, keys: Iterable[str]) -> None:
         """Record keys of objects without addresses; see Sink."""
@@ -173,16 +180,17 @@ class SnapshotWriter:
 
     def forget(self, keys: Iterable[str]) -> None:
         """Delete these keys of the amended answer; see Sink. Raises SourceError before ``amend``."""
-        self._amending().delete_keys(escape(key).encode() for key in keys)
+        self._amending().delete_keys(form.encode() for key in keys for form in _key_forms(key))
 
     def retain(self, keys: Iterable[str]) -> None:
         """Delete all other keys of the amended answer; see Sink. Raises SourceError before ``amend``."""
-        self._amending().keep_only_keys(escape(key).encode() for key in keys)
+        self._amending().keep_only_keys(form.encode() for key in keys for form in _key_forms(key))
 
     def unknown(self, keys: Iterable[str]) -> list[str]:
         """Return those of the keys that the amended answer lacks; see Sink. Raises SourceError before ``amend``."""
-        escaped = {escape(key).encode(): key for key in keys}
-        return [escaped[key] for key in self._amending().unknown(escaped)]
+        forms = {key: {form.encode() for form in _key_forms(key)} for key in keys}
+        unknown = set(self._amending().unknown(set().union(*forms.values())))
+        return [key for key, own in forms.items() if own <= unknown]
 
     def vanished(self, limit: int) -> list[Entry]:
         """Return entries of the last answer whose addresses this one lacks; see Sink."""
@@ -331,12 +339,37 @@ class _Counter:
 
 def key_line(key: str) -> str:
     """Return the key-only line of an object without addresses."""
-    return f"\t{escape(key)}\t\n"
+    return f"\t{_own_key(key)}\t\n"
+
+
+def _own_key(key: str) -> str:
+    """Return a key as a field, without secrets of ours."""
+    return escape(redacted(key))
+
+
+def _cut_key(key: str) -> str:
+    """Return a key as a field without what may be a secret. If it is cut, its digest identifies it between runs."""
+    shown = redacted(without_secrets(key))
+    if shown == key:
+        return _own_key(key)
+    return f"{_own_key(shown)}{_REJECTED}{reject_digest('', key.encode(errors='surrogatepass'))}"
+
+
+def _key_forms(key: str) -> set[str]:
+    """Return the fields that lines of a key may have."""
+    return {escape(key), _own_key(key), _cut_key(key)}
+
+
+def _told_key(field: str) -> str:
+    """Return the field of a key without its digest."""
+    return field.partition(_REJECTED)[0]
 
 
 def _is_plain(texts: Sequence[str]) -> bool:
     """True if ``escape`` would leave all texts unchanged."""
     together = "".join(texts)
+    if has_secret("\n".join(texts)):
+        return False
     short = len(together) <= MAX_FIELD or max(map(len, texts)) <= MAX_FIELD
     return short and together.isprintable() and "\\" not in together
 
@@ -378,7 +411,7 @@ def rejects_of(path: Path, source: str = "") -> Iterator[Reject]:
                     rejects.shown(spelled),
                     reason,
                     source,
-                    key,
+                    _told_key(key),
                     digest or _computed(source, spelled),
                     cut=bool(cut) if digest else len(unescape(spelled)) == MAX_FIELD,
                 )
@@ -400,15 +433,15 @@ def refused_by(path: Path, source: str = "") -> Iterator[Refused]:
             _, key, label = line.decode().rstrip("\n").split("\t")
             if label.startswith(_REFUSED):
                 address, _, value = label.removeprefix(_REFUSED).partition(_REJECTED)
-                yield Refused(unescape(address), unescape(value), source, unescape(key))
+                yield Refused(unescape(address), unescape(value), source, unescape(_told_key(key)))
 
 
 def _or_same(spelled: str) -> str:
-    """Return the canonical form of an address, or a spelling that has none as it is."""
+    """Return the canonical form of an address, or a spelling that has none as it is, without secrets."""
     try:
         return address_of(spelled)
     except normalise.UnusableError:
-        return spelled
+        return redacted(without_secrets(spelled))
 
 
 def _computed(source: str, spelled: str) -> str:

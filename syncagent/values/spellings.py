@@ -9,9 +9,13 @@ from syncagent.addresses import UnusableError, canonical, canonical_domain
 _FOREIGN = re.compile(r'[\s"]*(?:sip|x500|x400|eum):(?=\s*\S)', re.IGNORECASE)
 _SEPARATOR = re.compile(r'[\s,;|<>"]')
 _BETWEEN = re.compile(r'[\s,;<>:"()|]+')
-_MARKED = re.compile(r"\{[A-Za-z0-9-]+(?:\.[A-Za-z0-9]+)?\}[^\s:,;|]+|\$[0-9a-z]{1,8}\$[^\s:,;|]+")
+_MARKED = re.compile(
+    r"\{[A-Za-z0-9-]+(?:\.[A-Za-z0-9]+)?\}[^\s:,;|]+|\{[A-Z][A-Z0-9.-]+\}\s+\S+|\$[0-9a-z]{1,8}\$[^\s:,;|]+"
+)
 _NAMED = re.compile(r"((?:passw(?:or)?d|passwort|pwd|secret|hash)\w*\s*[:=]+\s*)\S+", re.IGNORECASE)
-_FIELDS = re.compile(r"(?<=[^:]):(?=[^\s:/])")
+_FIELDS = re.compile(r"(?<=[^:]):(?=[^\s:/]|/(?!/))")
+_ADDRESS_FIRST = re.compile(r'[\s"]*[^\s,;:|@<>"]+@[^\s,;:|@<>"]+\s*(?:(?P<field>:)(?=\s*\S)|[,;](?=\S))')
+_TRANSPORT = re.compile(r'"?(?::\w+:|\w+:?)?\s*')
 _FIRST = re.compile(r"[\s,;:|]")
 HIDDEN = "***"
 """What stands for a secret of a source."""
@@ -66,11 +70,15 @@ def without_secrets(text: str) -> str:
 
     A line of a password file, which has ``{SCHEME}...``, ``$ID$...`` or ``|``, ends behind its first separator. In
     another text the value of a password's name is hidden, and everything behind the first colon that a field follows,
-    as in passwd(5), unless an address is there.
+    as in passwd(5), unless an address is there. Behind an address and ``:`` everything is hidden, and behind an address
+    and ``,`` or ``;`` without a blank what is not a list of addresses.
     """
     marked = _MARKED.search(text)
     if marked or "|" in text:
         return _name_in(text.strip(), marked[0] if marked else "|")
+    begin = _ADDRESS_FIRST.match(text)
+    if begin and (begin["field"] or not all(map(_canonical, words(text[begin.end() :])))):
+        return f"{text[: begin.end()]}{HIDDEN}"
     shown = _NAMED.sub(rf"\g<1>{HIDDEN}", text)
     first = _FIELDS.search(shown)
     if first is None or any("." in address for address in addresses_in(shown[first.end() :])):
@@ -83,6 +91,13 @@ def _name_in(line: str, marked: str) -> str:
     first = _FIRST.search(line)
     end = line.index(marked) + (marked == "|")
     return f"{line[: min(first.end(), end) if first else end]}{HIDDEN}"
+
+
+def transport_of(value: str) -> str:
+    """Return the first word of a right side that refuses mail, such as ``:fail:``. HIDDEN stands for its text."""
+    word = _TRANSPORT.match(value.strip())
+    end = word.end() if word else 0
+    return value.strip()[:end] + (HIDDEN if value.strip()[end:] else "")
 
 
 def hides_address(text: str) -> bool:
