@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from syncagent.addresses import UnusableError, canonical, check_length, forms
 from syncagent.invisible import trimmed
-from syncagent.values.patterns import matches
 from syncagent.values.spellings import words
 
 if TYPE_CHECKING:
@@ -34,16 +33,15 @@ def address_of(spelled: str) -> str:
     return forms_of(spelled)[0]
 
 
-def forms_of(spelled: str, no_recipients: Sequence[str] = ()) -> tuple[str, ...]:
+def forms_of(spelled: str) -> tuple[str, ...]:
     """Return the canonical form of the one address in a value, or of its catch-all, and its other key if it has one.
 
-    Raises UnusableError if the value as a whole is no address, and not exactly one is in it, or if one of the patterns
-    ``no_recipients`` matches it.
+    Raises UnusableError if the value as a whole is no address, and not exactly one is in it.
     """
     try:
         found = forms(spelled)
     except UnusableError as error:
-        found = () if matches(spelled.strip(), no_recipients) else _wrapped(spelled)
+        found = _wrapped(spelled)
         if not found:
             raise _reason(spelled, error) from None
     return (found[0].removeprefix(_STAR), *found[1:]) if found[0].startswith("*@") else found
