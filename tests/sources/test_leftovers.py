@@ -95,6 +95,16 @@ def test_a_list_that_is_named_like_an_index_is_read(tmp_path: Path) -> None:
     assert spelled(tmp_path) == ({"a@example.com"}, ())
 
 
+@pytest.mark.parametrize("ending", INDEXES)
+def test_a_text_beside_a_list_is_read_whatever_its_ending(tmp_path: Path, ending: str) -> None:
+    """The name alone makes no index: who is in it would be refused."""
+    name = ending.format("team")
+    lists(tmp_path, **{"team": "a@example.com\n", name: "b@example.com\n"})
+    found, notes = spelled(tmp_path)
+    assert found == {"a@example.com", "b@example.com"}
+    assert notes == (f"read, though named like an index of a table, since it is text: {name}",)
+
+
 def test_a_note_names_three_files(tmp_path: Path) -> None:
     """And counts the others."""
     for number in range(1, 6):
