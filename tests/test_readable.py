@@ -231,9 +231,29 @@ def test_a_comment_behind_a_bare_name(tmp_path: Path) -> None:
     """The domain is appended to the name."""
     scenario = Scenario(tmp_path)
     scenario.sources["corp"] = {"domains": ["example.com"]}
-    scenario.file("corp").write_text("anna # sales\nbob\t; boss\ncarl # carl@example.net\n")
+    scenario.file("corp").write_text("anna # sales\nbob # x ; y\ncarl # carl@example.net\n")
     assert scenario.sync_unchecked(HELD).rejected == 1
     scenario.say("sync", "--accept-incomplete", code=HELD)
+    assert scenario.published() == {"anna@example.com", "bob@example.com"}
+
+
+@pytest.mark.parametrize("line", ["bob ; alice", "bob@example.com\t; alice", "bob ; alice # boss"])
+def test_a_name_behind_a_semicolon_is_no_comment_where_names_are_read(tmp_path: Path, line: str) -> None:
+    """It may be a recipient: the entry is rejected, and says what to write."""
+    scenario = Scenario(tmp_path)
+    scenario.sources["corp"] = {"domains": ["example.com"]}
+    scenario.file("corp").write_text(f"anna\ncarl ;\n{line}\n")
+    (reject,) = scenario.sync_unchecked(HELD).reject_sample
+    assert "write each address as an entry of its own" in reject.reason
+
+
+def test_a_login_with_a_domain_is_complete(tmp_path: Path) -> None:
+    """As a name of aliases(5) is; a star before it is a catch-all."""
+    scenario = Scenario(tmp_path)
+    scenario.sources["corp"] = {"format": "passwd", "domains": ["example.com"]}
+    names = ("anna", "bob@example.com", "*@example.com")
+    scenario.file("corp").write_text("".join(f"{name}:x:1000:1000::/:/bin/sh\n" for name in names))
+    assert scenario.sync_unchecked(HELD).plan.held_catch_alls == ("@example.com",)
     assert scenario.published() == {"anna@example.com", "bob@example.com"}
 
 

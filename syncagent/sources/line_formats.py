@@ -25,7 +25,7 @@ from syncagent.errors import DamagedError, FailureKind, SourceError, printable
 from syncagent.invisible import AROUND, trimmed
 from syncagent.postfix import table_text
 from syncagent.sources import csv_columns, right_sides
-from syncagent.values.readable import address_of, comment_of, without_comment
+from syncagent.values.readable import address_of, comment_of, names_another, without_comment
 from syncagent.values.spellings import addresses_in, column_names
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ _TAB = "\t"
 _NO_QUOTING = "; a table as mysql and psql print it is not quoted: export it as CSV, or the addresses alone as a list"
 _BELOW = "have a uid below min_uid ({}): lower min_uid if these are mail users"
 _AS_DOMAIN = "are read as domains, as in virtual(5): if they are local parts with a dot, set domains to those to append"
+_ANOTHER = 'has a word behind ";": write each address as an entry of its own, or "#" in place of ";" before a comment'
 _SHOWN = 60
 """Maximum characters of a column name, and maximum number of column names, in a message."""
 
@@ -82,7 +83,9 @@ class Input:
 
         ``raw`` are the octets as they are in the text, for the reject of what is no address.
         """
-        if self.options.domains and "@" not in without_comment(spelled):
+        if self.options.domains and names_another(spelled):
+            self.reject(spelled.encode(errors="surrogatepass"), _ANOTHER, number, raw)
+        elif self.options.domains and "@" not in without_comment(spelled):
             yield from self.at_domains(spelled, number, raw)
         elif spelled.encode() == raw:  # the sink rejects it by the same octets
             yield spelled, f"{self.prefix}{number}", ""
@@ -240,7 +243,10 @@ def _aliases(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
 
 
 def _passwd(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
-    """Yield an entry at each configured domain for each passwd(5) login with a uid of at least ``min_uid``."""
+    """Yield an entry at each configured domain for each passwd(5) login with a uid of at least ``min_uid``.
+
+    A login with an @ is complete.
+    """
     for number, line in enumerate(_physical(chunks), 1):
         fields = line.split(b":")
         if not line.strip():
@@ -251,7 +257,7 @@ def _passwd(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
         elif int(fields[2]) < source.options.min_uid:
             source.sink.ignore(1, _BELOW.format(source.options.min_uid))
         elif spelled := _text(fields[0], source, number):
-            yield from source.at_domains(spelled, number, fields[0])
+            yield from source.entries(spelled, number, fields[0])
 
 
 def _csv(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:

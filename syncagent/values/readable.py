@@ -63,6 +63,12 @@ def comment_of(text: str) -> str:
     return text.rstrip(" \t")[len(without_comment(text)) :]
 
 
+def names_another(text: str) -> bool:
+    """True if a word follows a blank and ``;``: it may be a name where bare names are read. After ``#`` it is none."""
+    behind = comment_of(text.strip()).lstrip(" \t")
+    return behind.startswith(";") and any(map(str.isalnum, behind.partition("#")[0]))
+
+
 def _reason(spelled: str, error: UnusableError) -> UnusableError:
     return UnusableError(_STAR_ALONE) if trimmed(spelled) == _STAR else error
 
