@@ -45,6 +45,10 @@ _NO_QUOTING = "; a table as mysql and psql print it is not quoted: export it as 
 _BELOW = "have a uid below min_uid ({}): lower min_uid if these are mail users"
 _AS_DOMAIN = "are read as domains, as in virtual(5): if they are local parts with a dot, set domains to those to append"
 _ANOTHER = 'has a word behind ";": write each address as an entry of its own, or "#" in place of ";" before a comment'
+_NEW_LINE = "new-line character seen in unquoted field"
+"""The beginning of the message of the module csv for a CR inside a line."""
+_LONE_CR = re.compile(rb"\r\S")
+_CR_ALONE = "its lines end in CR alone: save it with LF"
 _SHOWN = 60
 """Maximum characters of a column name, and maximum number of column names, in a message."""
 
@@ -278,9 +282,15 @@ def _csv(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
             if any(row):
                 yield from _record(row, columns, source, rows.line_num)
     except csv.Error as error:
-        text = f"{source.name}: line {rows.line_num}: wrong quoting (RFC 4180): {error}"
-        text += _NO_QUOTING if options.delimiter == _TAB else ""
+        text = f"{source.name}: line {rows.line_num}: {_wrong(error, options.delimiter)}"
         raise SourceError(text, kind=FailureKind.BROKEN) from error
+
+
+def _wrong(error: Exception, delimiter: str) -> str:
+    """Return what is wrong with a CSV file, by the error of the module csv."""
+    if str(error).startswith(_NEW_LINE):
+        return _CR_ALONE
+    return f"wrong quoting (RFC 4180): {error}{_NO_QUOTING if delimiter == _TAB else ''}"
 
 
 def _column(heads: list[str], source: Input) -> int:
@@ -319,9 +329,15 @@ def _cell(row: list[str], at: int, source: Input, number: int) -> Iterator[Entry
 
 
 def _logical(chunks: Iterable[bytes], source: Input) -> Iterator[tuple[int, bytes]]:
-    """Yield (number, line) for each logical line of a Postfix table. Raises SourceError if a line is too long."""
+    """Yield (number, line) for each logical line of a Postfix table. Raises SourceError if a line is too long.
+
+    Raises it also if lines end in CR alone: all behind the first would be its value.
+    """
     try:
-        yield from table_text.logical_lines(_physical(chunks))
+        for number, line in table_text.logical_lines(_physical(chunks)):
+            if b"\r" in line and _LONE_CR.search(line):
+                raise SourceError(f"{source.name}: line {number}: {_CR_ALONE}", kind=FailureKind.BROKEN)
+            yield number, line
     except DamagedError as error:
         raise SourceError(f"{source.name} contains {error}: is it a Postfix table?", kind=FailureKind.BROKEN) from error
 
