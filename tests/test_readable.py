@@ -69,6 +69,20 @@ def test_a_value_that_is_not_exactly_one_address(spelled: str) -> None:
         address_of(spelled)
 
 
+@pytest.mark.parametrize(
+    ("spelled", "reason"),
+    [
+        ("bob@example.com#HR", "write a blank before # if a comment follows"),
+        ("bob\uff20example.com", "U\\+FF20.* is not @"),
+        ("bob\ufe6bexample.com", "U\\+FE6B.* is not @"),
+    ],
+)
+def test_the_reason_names_what_is_wrong(spelled: str, reason: str) -> None:
+    """A comment without a blank before it, and what looks like an @."""
+    with pytest.raises(UnusableError, match=reason):
+        address_of(spelled)
+
+
 def test_no_pattern_leaves_out_an_entry_that_is_read(tmp_path: Path) -> None:
     """A recipient too many is the lesser evil: a pattern for others would refuse those that are published."""
     scenario = Scenario(tmp_path)

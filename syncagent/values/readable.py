@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from syncagent.addresses import UnusableError, canonical, check_length, forms
-from syncagent.invisible import trimmed
+from syncagent.invisible import named, trimmed
 from syncagent.values.spellings import words
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ _QUOTED = re.compile(r"""(["'])([^"'\\]*)\1""")
 _LAYERS = 8
 """Maximum number of wrappers around each other."""
 _STAR = "*"
+_LIKE_AT = re.compile("[\uff20\ufe6b]")
+_GLUED = "has # right behind an address: write a blank before # if a comment follows"
 _STAR_ALONE = "is a catch-all without a domain: write @example.com for each domain that has one"
 
 
@@ -70,7 +72,13 @@ def names_another(text: str) -> bool:
 
 
 def _reason(spelled: str, error: UnusableError) -> UnusableError:
-    return UnusableError(_STAR_ALONE) if trimmed(spelled) == _STAR else error
+    """Return the error of a value that cannot be read, with a better reason if one is known."""
+    head, mark, _ = spelled.partition("#")
+    if trimmed(spelled) == _STAR:
+        return UnusableError(_STAR_ALONE)
+    if "@" not in spelled and (like := _LIKE_AT.search(spelled)):
+        return UnusableError(f"has {named(like[0])}, which is not @: write LOCALPART@DOMAIN")
+    return UnusableError(_GLUED) if mark and "@" in head and _wrapped(head) else error
 
 
 def _wrapped(spelled: str) -> tuple[str, ...]:
