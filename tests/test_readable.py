@@ -11,7 +11,7 @@ from syncagent.addresses import UnusableError
 from syncagent.sources import csv_columns
 from syncagent.sources.file import YOUNG
 from syncagent.sources.right_sides import alias_refuses, is_of_pattern_table, refuses
-from syncagent.values.readable import address_of, forms_of
+from syncagent.values.readable import address_of
 from tests.scenario import Scenario, people
 
 HELD = 65
@@ -69,11 +69,31 @@ def test_a_value_that_is_not_exactly_one_address(spelled: str) -> None:
         address_of(spelled)
 
 
-def test_a_pattern_of_no_recipients_counts_before_the_wrapper() -> None:
-    """Who has said that such an entry is no recipient is not overruled; an address alone is none of its patterns."""
-    with pytest.raises(UnusableError):
-        forms_of("bob@example.com # left", ["* # LEFT"])
-    assert forms_of("bob@example.com # left", ["* # gone"]) == ("bob@example.com",)
+@pytest.mark.parametrize(
+    ("spelled", "reason"),
+    [
+        ("bob@example.com#HR", "write a blank before # if a comment follows"),
+        ("bob\uff20example.com", "U\\+FF20.* is not @"),
+        ("bob\ufe6bexample.com", "U\\+FE6B.* is not @"),
+    ],
+)
+def test_the_reason_names_what_is_wrong(spelled: str, reason: str) -> None:
+    """A comment without a blank before it, and what looks like an @."""
+    with pytest.raises(UnusableError, match=reason):
+        address_of(spelled)
+
+
+def test_no_pattern_leaves_out_an_entry_that_is_read(tmp_path: Path) -> None:
+    """A recipient too many is the lesser evil: a pattern for others would refuse those that are published."""
+    scenario = Scenario(tmp_path)
+    lines = ["mailto:anna@example.com", "bob@example.com # left", "mailto:carl@example.com?subject=hi"]
+    scenario.file("corp").write_text("".join(f"{line}\n" for line in [*sorted(people(5)), *lines]))
+    read = people(5) | {"anna@example.com", "bob@example.com"}
+    scenario.say("sync", "--accept-incomplete", code=HELD)
+    assert "set ignore" not in scenario.say("sync", code=HELD).stderr
+    scenario.sources["corp"]["ignore"] = ["mailto:*", "* # LEFT"]
+    assert scenario.sync_unchecked(0).sources[0].rejected_ignored == 1
+    assert scenario.published() == read
 
 
 REFUSING = [
@@ -226,9 +246,29 @@ def test_a_comment_behind_a_bare_name(tmp_path: Path) -> None:
     """The domain is appended to the name."""
     scenario = Scenario(tmp_path)
     scenario.sources["corp"] = {"domains": ["example.com"]}
-    scenario.file("corp").write_text("anna # sales\nbob\t; boss\ncarl # carl@example.net\n")
+    scenario.file("corp").write_text("anna # sales\nbob # x ; y\ncarl # carl@example.net\n")
     assert scenario.sync_unchecked(HELD).rejected == 1
     scenario.say("sync", "--accept-incomplete", code=HELD)
+    assert scenario.published() == {"anna@example.com", "bob@example.com"}
+
+
+@pytest.mark.parametrize("line", ["bob ; alice", "bob@example.com\t; alice", "bob ; alice # boss"])
+def test_a_name_behind_a_semicolon_is_no_comment_where_names_are_read(tmp_path: Path, line: str) -> None:
+    """It may be a recipient: the entry is rejected, and says what to write."""
+    scenario = Scenario(tmp_path)
+    scenario.sources["corp"] = {"domains": ["example.com"]}
+    scenario.file("corp").write_text(f"anna\ncarl ;\n{line}\n")
+    (reject,) = scenario.sync_unchecked(HELD).reject_sample
+    assert "write each address as an entry of its own" in reject.reason
+
+
+def test_a_login_with_a_domain_is_complete(tmp_path: Path) -> None:
+    """As a name of aliases(5) is; a star before it is a catch-all."""
+    scenario = Scenario(tmp_path)
+    scenario.sources["corp"] = {"format": "passwd", "domains": ["example.com"]}
+    names = ("anna", "bob@example.com", "*@example.com")
+    scenario.file("corp").write_text("".join(f"{name}:x:1000:1000::/:/bin/sh\n" for name in names))
+    assert scenario.sync_unchecked(HELD).plan.held_catch_alls == ("@example.com",)
     assert scenario.published() == {"anna@example.com", "bob@example.com"}
 
 
@@ -302,14 +342,17 @@ def test_new_rules_reach_an_unchanged_file_at_once(tmp_path: Path) -> None:
 def test_an_approved_entry_that_is_readable_now_is_published(tmp_path: Path) -> None:
     """Its approval has ended, and that is told once: a later approval is a new decision."""
     scenario = Scenario(tmp_path)
-    scenario.write("corp", people(5))
-    scenario.sync()
     line = "new@example.com # HR"
-    scenario.sources["corp"]["ignore"] = ["*# hr"]
-    scenario.file("corp").write_text("".join(f"{one}\n" for one in [*sorted(people(5)), line]))
+    scenario.file("corp").write_text("".join(f"{one}: x\n" for one in sorted(people(5))))
+    scenario.sources["corp"] = {"format": "aliases", "domains": ["example.com"]}
     scenario.sync_unchecked(0)
+    with scenario.file("corp").open("a") as file:
+        file.write(f"{line}\n")  # neither is it read in this format
+    scenario.sync_unchecked(HELD)
     approve_as_older_version(scenario, line)
-    scenario.sources["corp"]["ignore"] = []
+    scenario.sync_unchecked(0)
+    scenario.file("corp").write_text("".join(f"{one}\n" for one in [*sorted(people(5)), line]))
+    scenario.sources["corp"] = {}
     result = scenario.sync_unchecked(0)
     (note,) = result.note_facts
     assert (note.kind, note.count, note.detail) == ("now-readable", 1, "new@example.com")

@@ -567,8 +567,8 @@ def test_a_recipient_behind_a_separator_is_not_approved_unseen(one: Scenario) ->
     write(one, [*sorted(people(10)), "anna:{PLAIN}s3cret:user003@example.com"])
     refused = one.say("approve", held(one.sync_unchecked(HELD)).id, code=USAGE).stderr
     assert "is longer than what is recorded of it" in refused
-    assert "ignore = ['anna:*']" in refused
-    one.sources["corp"]["ignore"] = ["anna:*"]
+    assert "ignore = ['anna:[*][*][*]'] in [sources.corp]" in refused
+    one.sources["corp"]["ignore"] = ["anna:[*][*][*]"]
     assert one.sync_unchecked(0).sources[0].rejected_ignored == 1
     del one.sources["corp"]["ignore"]
     write(one, [*sorted(people(10)), "anna:{PLAIN}s3cret:5000"])

@@ -99,8 +99,9 @@ class Common(Struct, frozen=True, kw_only=True):
     """How long a fetch may take; 120s unless set."""
     ignore: tuple[str, ...] = ()
     """Patterns of rejected entries that are no recipients, such as "* (left)": they are counted, and nothing is held
-    for them. `*`, `?` and `[...]` are as in a shell; upper and lower case are the same. A pattern may not match an
-    address that could be published."""
+    for them. `*`, `?` and `[...]` are as in a shell; upper and lower case are the same. An entry in
+    which there is exactly one address is none of them: it is read. A pattern may not match an address that could be
+    published."""
     every: Duration | None = None
     """How often the agent fetches it; as schedule.every or schedule.cron say unless set."""
     relay_domains: tuple[Domain, ...] = ()
@@ -273,7 +274,7 @@ class Source(Protocol):
     they are removed. ``ends`` is the deadline on the clock of time.monotonic(). It raises SourceError if it cannot ask.
 
     ``is_local``, if it is there and true: everything can be read again at no cost to others. Such a source gets no
-    validator once when READING or the key ``ignore`` has changed. Others apply new rules to their next full answer.
+    validator once when READING has changed. Others apply new rules to their next full answer.
     """
 
     def fetch(self, request: Request) -> Answer:

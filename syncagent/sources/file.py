@@ -186,12 +186,13 @@ class FileSource:
         config, domains, dates = self._config, None, {}
         has_many = len(stats) > 1 or not config.path.is_file()
         options = FormatOptions(config.domains, config.min_uid, config.column, config.delimiter)
-        done = 0
+        done, dated = 0, set[str]()
         for name, identity in stats.items():
-            source = Input(request.sink, options, name, f"{Path(name).name}:" if has_many else "")
+            shown = os.fsencode(name).decode(errors="backslashreplace")  # a name may be no UTF-8, which state must be
+            source = Input(request.sink, options, name, f"{Path(shown).name}:" if has_many else "")
             text = whole_text(_chunks(name), name, require_end=config.require_end)
             heading = Heading(name, has_comments=config.format in WITH_COMMENTS)
-            lines = endings.through(heading.through(text), Path(name).name)
+            lines = endings.through(heading.through(text), Path(shown).name)
             for batch in FORMATS[config.format](lines, source):
                 request.sink.put(batch)
                 done += len(batch)
@@ -199,8 +200,9 @@ class FileSource:
             if heading.domains is not None:
                 domains = (*(domains or ()), *heading.domains)
             if heading.dates != Dates():
-                dates[name] = replace(heading.dates, modified=_mtime(identity))
-        return domains, dates | _undated(stats[name] for name in stats.keys() - dates)
+                dates[shown] = replace(heading.dates, modified=_mtime(identity))
+                dated.add(name)
+        return domains, dates | _undated(stats[name] for name in stats.keys() - dated)
 
 
 def _chunks(name: str) -> Iterator[bytes]:

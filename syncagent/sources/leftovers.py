@@ -43,12 +43,14 @@ def is_listed(name: str, pattern: str) -> bool:
 def sort_out(names: Collection[str], is_binary: Callable[[str], bool]) -> Sorted:
     """Return the files to read. ``is_binary`` returns True if a file is no text."""
     known = frozenset(names)
-    orphans = [name for name in names if _is_orphan(name, known) and is_binary(name)]
-    texts = [name for name in names if _index_of(name) not in known and name not in orphans]
+    indexes = frozenset(name for name in names if _index_of(name) and is_binary(name))
+    orphans = [name for name in names if name in indexes and _index_of(name) not in known]
+    texts = [name for name in names if name not in indexes]
     lists = frozenset(texts)
     copies = [name for name in texts if not lists.isdisjoint(_stems(name))]
     read = [name for name in texts if name not in frozenset(copies)]
-    return Sorted(read, tuple(_notes(copies, filter(stem, read), orphans)))
+    odd = [name for name in read if _index_of(name) in known]
+    return Sorted(read, tuple(_notes(copies, filter(stem, read), orphans, odd)))
 
 
 def _stems(name: str) -> Iterator[str]:
@@ -63,17 +65,12 @@ def _index_of(name: str) -> str:
     return found[1] if found else ""
 
 
-def _is_orphan(name: str, known: Collection[str]) -> bool:
-    """True for the name of an index without its list."""
-    of = _index_of(name)
-    return bool(of) and of not in known
-
-
-def _notes(copies: Iterable[str], suspects: Iterable[str], orphans: Iterable[str]) -> Iterator[str]:
+def _notes(copies: Iterable[str], suspects: Iterable[str], orphans: Iterable[str], odd: Iterable[str]) -> Iterator[str]:
     for names, text in (
         (copies, "not read, since the list is there without that ending"),
         (suspects, "read, though named like a left-over, since there is no list without that ending"),
         (orphans, "not read, since it is an index of a table, and its list is not there"),
+        (odd, "read, though named like an index of a table, since it is text"),
     ):
         if shown := _some(list(names)):
             yield f"{text}: {shown}"

@@ -25,7 +25,7 @@ from syncagent.errors import DamagedError, FailureKind, SourceError, printable
 from syncagent.invisible import AROUND, trimmed
 from syncagent.postfix import table_text
 from syncagent.sources import csv_columns, right_sides
-from syncagent.values.readable import address_of, comment_of, without_comment
+from syncagent.values.readable import address_of, comment_of, names_another, without_comment
 from syncagent.values.spellings import addresses_in, column_names
 
 if TYPE_CHECKING:
@@ -44,6 +44,11 @@ _TAB = "\t"
 _NO_QUOTING = "; a table as mysql and psql print it is not quoted: export it as CSV, or the addresses alone as a list"
 _BELOW = "have a uid below min_uid ({}): lower min_uid if these are mail users"
 _AS_DOMAIN = "are read as domains, as in virtual(5): if they are local parts with a dot, set domains to those to append"
+_ANOTHER = 'has a word behind ";": write each address as an entry of its own, or "#" in place of ";" before a comment'
+_NEW_LINE = "new-line character seen in unquoted field"
+"""The beginning of the message of the module csv for a CR inside a line."""
+_LONE_CR = re.compile(rb"\r\S")
+_CR_ALONE = "its lines end in CR alone: save it with LF"
 _SHOWN = 60
 """Maximum characters of a column name, and maximum number of column names, in a message."""
 
@@ -82,7 +87,9 @@ class Input:
 
         ``raw`` are the octets as they are in the text, for the reject of what is no address.
         """
-        if self.options.domains and "@" not in without_comment(spelled):
+        if self.options.domains and names_another(spelled):
+            self.reject(spelled.encode(errors="surrogatepass"), _ANOTHER, number, raw)
+        elif self.options.domains and "@" not in without_comment(spelled):
             yield from self.at_domains(spelled, number, raw)
         elif spelled.encode() == raw:  # the sink rejects it by the same octets
             yield spelled, f"{self.prefix}{number}", ""
@@ -240,7 +247,10 @@ def _aliases(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
 
 
 def _passwd(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
-    """Yield an entry at each configured domain for each passwd(5) login with a uid of at least ``min_uid``."""
+    """Yield an entry at each configured domain for each passwd(5) login with a uid of at least ``min_uid``.
+
+    A login with an @ is complete.
+    """
     for number, line in enumerate(_physical(chunks), 1):
         fields = line.split(b":")
         if not line.strip():
@@ -251,7 +261,7 @@ def _passwd(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
         elif int(fields[2]) < source.options.min_uid:
             source.sink.ignore(1, _BELOW.format(source.options.min_uid))
         elif spelled := _text(fields[0], source, number):
-            yield from source.at_domains(spelled, number, fields[0])
+            yield from source.entries(spelled, number, fields[0])
 
 
 def _csv(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
@@ -272,9 +282,15 @@ def _csv(chunks: Iterable[bytes], source: Input) -> Iterator[Entry]:
             if any(row):
                 yield from _record(row, columns, source, rows.line_num)
     except csv.Error as error:
-        text = f"{source.name}: line {rows.line_num}: wrong quoting (RFC 4180): {error}"
-        text += _NO_QUOTING if options.delimiter == _TAB else ""
+        text = f"{source.name}: line {rows.line_num}: {_wrong(error, options.delimiter)}"
         raise SourceError(text, kind=FailureKind.BROKEN) from error
+
+
+def _wrong(error: Exception, delimiter: str) -> str:
+    """Return what is wrong with a CSV file, by the error of the module csv."""
+    if str(error).startswith(_NEW_LINE):
+        return _CR_ALONE
+    return f"wrong quoting (RFC 4180): {error}{_NO_QUOTING if delimiter == _TAB else ''}"
 
 
 def _column(heads: list[str], source: Input) -> int:
@@ -313,9 +329,15 @@ def _cell(row: list[str], at: int, source: Input, number: int) -> Iterator[Entry
 
 
 def _logical(chunks: Iterable[bytes], source: Input) -> Iterator[tuple[int, bytes]]:
-    """Yield (number, line) for each logical line of a Postfix table. Raises SourceError if a line is too long."""
+    """Yield (number, line) for each logical line of a Postfix table. Raises SourceError if a line is too long.
+
+    Raises it also if lines end in CR alone: all behind the first would be its value.
+    """
     try:
-        yield from table_text.logical_lines(_physical(chunks))
+        for number, line in table_text.logical_lines(_physical(chunks)):
+            if b"\r" in line and _LONE_CR.search(line):
+                raise SourceError(f"{source.name}: line {number}: {_CR_ALONE}", kind=FailureKind.BROKEN)
+            yield number, line
     except DamagedError as error:
         raise SourceError(f"{source.name} contains {error}: is it a Postfix table?", kind=FailureKind.BROKEN) from error
 

@@ -17,7 +17,7 @@ from syncagent.model import SAMPLE, Reject
 from syncagent.state.fields import MAX_REJECT, escape, unescape
 from syncagent.state.messages import with_text
 from syncagent.values.patterns import matches
-from syncagent.values.readable import address_of, without_comment
+from syncagent.values.readable import address_of, names_another, without_comment
 from syncagent.values.spellings import domain_in, without_secrets
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ def readable(rejects: Iterable[Reject], domains: tuple[str, ...], is_listed: Cal
 
 def _addresses(text: str, domains: tuple[str, ...]) -> Iterator[str]:
     """Yield the addresses that a text can be read as."""
+    if domains and names_another(text):
+        return
     name = without_comment(text)
     for spelled in (text, *(f"{name}@{domain}" for domain in domains if "@" not in name)):
         with contextlib.suppress(UnusableError):

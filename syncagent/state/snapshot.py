@@ -51,15 +51,8 @@ _KEY_ONLY = re.compile(rb"^\t[^\t\n]*\t$", re.MULTILINE)
 class SnapshotWriter:
     """The Sink of one fetch: normalises the addresses of entries, and sorts the lines in a child process."""
 
-    def __init__(
-        self, spool: Path, *, ignore_catch_alls: bool, source: str = "", no_recipients: Sequence[str] = ()
-    ) -> None:
-        """Start without entries. ``spool`` is the directory for temporary files of the sorter.
-
-        ``no_recipients`` are the patterns of the source's key ``ignore``: an address in a wrapper is rejected if one of
-        them matches.
-        """
-        self._no_recipients = no_recipients
+    def __init__(self, spool: Path, *, ignore_catch_alls: bool, source: str = "") -> None:
+        """Start without entries. ``spool`` is the directory for temporary files of the sorter."""
         self._spool, self._ignore_catch_alls, self._source = spool, ignore_catch_alls, source
         self._abandoned = False
         self._sorter: pipeline.Sorter | None = None
@@ -94,7 +87,7 @@ class SnapshotWriter:
         lines = []
         for spelled, key, label in entries:
             try:
-                address, *other = forms_of(spelled, self._no_recipients)
+                address, *other = forms_of(spelled)
             except normalise.UnusableError as error:
                 self._reject(spelled, str(error), key)
                 continue

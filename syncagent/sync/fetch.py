@@ -77,16 +77,6 @@ class Fetched:
         return self.report.outdated
 
 
-def reading(patterns: Sequence[str]) -> str:
-    """Return the rules by which values are read: their version, and a digest of the key ``ignore`` if it is set.
-
-    A value that a pattern of that key matches is no recipient, also if there is an address in it.
-    """
-    if not patterns:
-        return sources.READING
-    return f"{sources.READING}/{hashlib.sha256(repr(sorted(patterns)).encode()).hexdigest()[:16]}"
-
-
 def all_sources(
     configured: Mapping[str, SourceConfig], state: State, run: Run, due: frozenset[str] | None, progress: Progress
 ) -> list[Fetched]:
@@ -248,12 +238,7 @@ class Fetcher:
     def writer(self, source: SourceConfig) -> SnapshotWriter:
         """Return the sink for an answer of a source."""
         ignore_catch_alls = source.common.catch_all == "ignore"
-        return SnapshotWriter(
-            self.spool,
-            ignore_catch_alls=ignore_catch_alls,
-            source=source.name,
-            no_recipients=source.common.ignore,
-        )
+        return SnapshotWriter(self.spool, ignore_catch_alls=ignore_catch_alls, source=source.name)
 
 
 class _Attempt:
@@ -273,7 +258,7 @@ class _Attempt:
         digests = (state.config_digest, state.normaliser)
         self._last = state.snapshot if digests == (source.digest, normalise.VERSION) else None
         self._deadline = float(source.common.deadline or DEADLINE)
-        self._reading = reading(source.common.ignore)
+        self._reading = sources.READING
         self._validator = state.validator if self._last else None
         self._looks = source.name in fetcher.looks
         self._in_look = self._looks and self._validator is not None

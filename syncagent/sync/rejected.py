@@ -5,6 +5,7 @@ It is pure: no files, no clock.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from syncagent.addresses import within
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from syncagent.sync.fetch import Fetched
 
 _SHOWN = 3
+_PREFIX = re.compile(rf"(?:\W*(?:smtp|mailto)\W*)*{re.escape(HIDDEN)}", re.IGNORECASE)
+"""What is recorded of an entry whose only word is the prefix of an address."""
 
 
 def hold_id(source: str, digests: Iterable[str]) -> str:
@@ -137,8 +140,13 @@ def refusal(
 
 
 def pattern(reject: Reject) -> str:
-    """Return the pattern of the key ``ignore`` that matches an entry alone, "" if it matches an address."""
+    """Return the pattern of the key ``ignore`` that matches an entry alone, as it is recorded.
+
+    It is "" if it matches an address, or if only the prefix of an address is recorded, which others have as well.
+    """
     text = text_of(reject)
-    found = f"{literal(text.removesuffix(HIDDEN))}*" if reject.cut else literal(text)
+    if reject.cut and _PREFIX.fullmatch(text):
+        return ""
+    found = literal(text)
     _, _, domain = text.rpartition("@")
     return "" if domain and matched_address(found, (domain.casefold(),)) else found

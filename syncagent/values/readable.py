@@ -10,8 +10,7 @@ import re
 from typing import TYPE_CHECKING
 
 from syncagent.addresses import UnusableError, canonical, check_length, forms
-from syncagent.invisible import trimmed
-from syncagent.values.patterns import matches
+from syncagent.invisible import named, trimmed
 from syncagent.values.spellings import words
 
 if TYPE_CHECKING:
@@ -26,6 +25,8 @@ _QUOTED = re.compile(r"""(["'])([^"'\\]*)\1""")
 _LAYERS = 8
 """Maximum number of wrappers around each other."""
 _STAR = "*"
+_LIKE_AT = re.compile("[\uff20\ufe6b]")
+_GLUED = "has # right behind an address: write a blank before # if a comment follows"
 _STAR_ALONE = "is a catch-all without a domain: write @example.com for each domain that has one"
 
 
@@ -34,16 +35,15 @@ def address_of(spelled: str) -> str:
     return forms_of(spelled)[0]
 
 
-def forms_of(spelled: str, no_recipients: Sequence[str] = ()) -> tuple[str, ...]:
+def forms_of(spelled: str) -> tuple[str, ...]:
     """Return the canonical form of the one address in a value, or of its catch-all, and its other key if it has one.
 
-    Raises UnusableError if the value as a whole is no address, and not exactly one is in it, or if one of the patterns
-    ``no_recipients`` matches it.
+    Raises UnusableError if the value as a whole is no address, and not exactly one is in it.
     """
     try:
         found = forms(spelled)
     except UnusableError as error:
-        found = () if matches(spelled.strip(), no_recipients) else _wrapped(spelled)
+        found = _wrapped(spelled)
         if not found:
             raise _reason(spelled, error) from None
     return (found[0].removeprefix(_STAR), *found[1:]) if found[0].startswith("*@") else found
@@ -65,8 +65,20 @@ def comment_of(text: str) -> str:
     return text.rstrip(" \t")[len(without_comment(text)) :]
 
 
+def names_another(text: str) -> bool:
+    """True if a word follows a blank and ``;``: it may be a name where bare names are read. After ``#`` it is none."""
+    behind = comment_of(text.strip()).lstrip(" \t")
+    return behind.startswith(";") and any(map(str.isalnum, behind.partition("#")[0]))
+
+
 def _reason(spelled: str, error: UnusableError) -> UnusableError:
-    return UnusableError(_STAR_ALONE) if trimmed(spelled) == _STAR else error
+    """Return the error of a value that cannot be read, with a better reason if one is known."""
+    head, mark, _ = spelled.partition("#")
+    if trimmed(spelled) == _STAR:
+        return UnusableError(_STAR_ALONE)
+    if "@" not in spelled and (like := _LIKE_AT.search(spelled)):
+        return UnusableError(f"has {named(like[0])}, which is not @: write LOCALPART@DOMAIN")
+    return UnusableError(_GLUED) if mark and "@" in head and _wrapped(head) else error
 
 
 def _wrapped(spelled: str) -> tuple[str, ...]:

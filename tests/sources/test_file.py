@@ -181,6 +181,22 @@ def test_nul_is_a_torn_file(text: bytes, form: str, tmp_path: Path) -> None:
         put(text, directory=tmp_path, format=form)
 
 
+@pytest.mark.parametrize(
+    ("text", "config"),
+    [
+        ("a@example.com OK\rb@example.com OK\r", {"format": "postmap"}),
+        ("a: x\rb: y", {"format": "aliases", "domains": (COM,)}),
+        ("mail,x\ra@example.com,y\r", {"format": "csv", "column": "mail"}),
+    ],
+)
+def test_lines_that_end_in_cr_alone(text: str, config: dict[str, Any], tmp_path: Path) -> None:
+    """The source fails: otherwise only the first line would be an entry."""
+    with pytest.raises(SourceError, match="lines end in CR alone: save it with LF"):
+        put(text, directory=tmp_path, **config)
+    recorder = put("a@example.com OK\r\n more\r\nb@example.com OK\r\n", directory=tmp_path, format="postmap")
+    assert [spelled for spelled, *_ in recorder.entries] == ["a@example.com", "b@example.com"]
+
+
 def test_key_is_the_line(tmp_path: Path) -> None:
     """An entry's key is its line, comments and continuations counted."""
     assert [key for _, key, _ in put("#\n\na@example.com\nb@example.com\n", directory=tmp_path).entries] == ["3", "4"]

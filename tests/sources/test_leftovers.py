@@ -29,6 +29,7 @@ ENDINGS = (
     "{}.1.orig~",
 )
 INDEXES = ("{}.db", "{}.lmdb", "{}.cdb", "{}.dir", "{}.pag", "{}.lmdb-lock", "{}.cdb.tmp", "__db.{}.db")
+HELD = 65
 BINARY = b"\0\1\0\0binary\0"
 
 
@@ -95,6 +96,16 @@ def test_a_list_that_is_named_like_an_index_is_read(tmp_path: Path) -> None:
     assert spelled(tmp_path) == ({"a@example.com"}, ())
 
 
+@pytest.mark.parametrize("ending", INDEXES)
+def test_a_text_beside_a_list_is_read_whatever_its_ending(tmp_path: Path, ending: str) -> None:
+    """The name alone makes no index: who is in it would be refused."""
+    name = ending.format("team")
+    lists(tmp_path, **{"team": "a@example.com\n", name: "b@example.com\n"})
+    found, notes = spelled(tmp_path)
+    assert found == {"a@example.com", "b@example.com"}
+    assert notes == (f"read, though named like an index of a table, since it is text: {name}",)
+
+
 def test_a_note_names_three_files(tmp_path: Path) -> None:
     """And counts the others."""
     for number in range(1, 6):
@@ -155,3 +166,18 @@ def test_it_is_told_by_each_verb(before: Scenario) -> None:
         printed = before.say(*verb, code=None).stdout
         assert "note: corp: not read, since the list is there without that ending: list.bak\n" in printed, verb
         assert "note: corp: read, though named like a left-over, since" in printed, verb
+
+
+def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    """It is escaped in the state, in notes and as the place of a rejected entry."""
+    scenario = Scenario(tmp_path)
+    directory = lists(tmp_path / "lists", a="".join(f"{one}\n" for one in sorted(people(5))))
+    scenario.sources["corp"] = {"path": str(directory)}
+    texts = {"caf\udce9": "# made: 2026-01-01T00:00:00Z\nb@example.com\nno address", "x\udce9.bak": "c@example.com\n"}
+    lists(directory, **texts)
+    scenario.sources["corp"]["content_max_age"] = "0s"
+    scenario.say("sync", "--accept-incomplete", code=HELD)
+    assert scenario.published() >= people(5) | {"b@example.com", "c@example.com"}
+    (reject,) = scenario.sync_unchecked(HELD).reject_sample
+    assert "caf" in reject.place
+    assert reject.place.isprintable()
