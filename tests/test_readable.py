@@ -252,6 +252,15 @@ def test_a_comment_behind_a_bare_name(tmp_path: Path) -> None:
     assert scenario.published() == {"anna@example.com", "bob@example.com"}
 
 
+def test_a_blank_before_a_login(tmp_path: Path) -> None:
+    """It is no part of the name, and nothing of the name is appended to the domain."""
+    scenario = Scenario(tmp_path)
+    scenario.sources["corp"] = {"format": "passwd", "domains": ["example.com"]}
+    scenario.file("corp").write_text(" bob:x:1000:1000::/:/bin/sh\n\tanna:x:1001:1001::/:/bin/sh\n")
+    scenario.sync_unchecked(0)
+    assert scenario.published() == {"anna@example.com", "bob@example.com"}
+
+
 @pytest.mark.parametrize("line", ["bob ; alice", "bob@example.com\t; alice", "bob ; alice # boss"])
 def test_a_name_behind_a_semicolon_is_no_comment_where_names_are_read(tmp_path: Path, line: str) -> None:
     """It may be a recipient: the entry is rejected, and says what to write."""

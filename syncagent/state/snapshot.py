@@ -42,6 +42,8 @@ _REJECTED = "\x1f"  # between the parts of a reject; not printable, so an escape
 _CUT = "cut"
 _REFUSED = "\x1e"  # before the address of a key that the source refuses; not printable either
 _BATCH = 1000
+_LOOKED_AT = 2 * MAX_REJECT
+"""Number of characters of a reject in which secrets are looked for: one that begins in what is stored ends in them."""
 _SHOWN = 3
 """Number of rejected entries in the message of an answer without any address."""
 _REFUSED_LINE = re.compile(rb"^\t[^\t\n]*\t\x1e", re.MULTILINE)
@@ -111,9 +113,11 @@ class SnapshotWriter:
             self.put_keys([key])
             return
         octets = spelled.encode(errors="surrogatepass") if raw is None else raw
-        shown = escape(redacted(without_secrets(spelled)), MAX_REJECT)  # cut last: half a secret is found no more
-        parts = [shown, escape(reason), reject_digest(self._source, octets)]
-        parts += [_CUT] if len(octets) > MAX_REJECT or hides_address(spelled) else []
+        beginning = spelled[:_LOOKED_AT]
+        shown = without_secrets(beginning)
+        stored = escape(redacted(shown)[:MAX_REJECT], MAX_REJECT)  # cut last: half a secret is found no more
+        parts = [stored, escape(reason), reject_digest(self._source, octets)]
+        parts += [_CUT] if len(octets) > MAX_REJECT or hides_address(beginning, shown) else []
         self._write(f"\t{self._shown_key(key)}\t{_REJECTED.join(parts)}\n")
 
     def _shown_key(self, key: str) -> str:

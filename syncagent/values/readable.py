@@ -62,7 +62,7 @@ def without_comment(text: str) -> str:
 
 def comment_of(text: str) -> str:
     """Return what ``without_comment`` leaves out at the end of a text, with the blanks before it."""
-    return text.rstrip(" \t")[len(without_comment(text)) :]
+    return text.strip(" \t")[len(without_comment(text)) :]
 
 
 def names_another(text: str) -> bool:

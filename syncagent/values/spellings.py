@@ -100,9 +100,8 @@ def transport_of(value: str) -> str:
     return value.strip()[:end] + (HIDDEN if value.strip()[end:] else "")
 
 
-def hides_address(text: str) -> bool:
-    """True if a part that ``without_secrets`` hides has an @, so that it may name a recipient."""
-    shown = without_secrets(text)
+def hides_address(text: str, shown: str) -> bool:
+    """True if a part of a text that ``without_secrets`` hides in ``shown`` has an @, so that it may name a recipient."""
     return shown.endswith(HIDDEN) and text.count("@") > shown.count("@")
 
 

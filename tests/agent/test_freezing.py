@@ -100,6 +100,6 @@ def test_it_is_a_reject(mx: Station) -> None:
     (reject,) = result.reject_sample
     assert (result.rejected, reject.source) == (1, "odd")
     assert "is 300012 octets long, over the 4096 of" in reject.reason
-    assert len(reject.spelled) < 30_000
+    assert len(reject.spelled) < 20_000
     assert mx.published() == OLD | {ODD}
-    assert len(mx.say("plan", code=65).stdout) < 30_000
+    assert len(mx.say("plan", code=65).stdout) < 20_000
