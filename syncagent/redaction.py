@@ -29,6 +29,8 @@ _ESCAPE = re.compile(
     r"|\\+(?P<sign>[\"'\\/ntr])|&#(?P<decimal>[0-9]{1,7});|&#[xX](?P<hex>[0-9A-Fa-f]{1,6});"
     r"|&(?P<name>amp|lt|gt|quot|apos);"
 )
+_ESCAPING = re.compile(r"[%\\&]")
+"""The characters that an escape begins with."""
 _NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 _SIGNS = {"n": "\n", "t": "\t", "r": "\r"}
 _known: dict[str, tuple[str, ...]] = {}
@@ -101,6 +103,8 @@ def _layers(text: str) -> Iterator[_Layer]:
     layer = _Layer(text, range(len(text) + 1))
     for _ in range(_LAYERS):
         yield layer
+        if not _ESCAPING.search(layer.text):
+            return
         decoded = _decoded(layer)
         if len(decoded.text) == len(layer.text):
             return

@@ -28,7 +28,8 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (16, b"\xbe\xef\xc0\xde", _INDEX),
 )
 """Octets at a place near the beginning of a file, as in magic(5), and what they mean."""
-_INDEX_NAMES = (".db", ".lmdb", ".cdb", ".dir", ".pag")
+INDEX_ENDINGS = (".db", ".lmdb", ".cdb", ".dir", ".pag")
+"""The endings of the indexes of Postfix tables, see DATABASE_README."""
 _NUL = "contains a NUL octet: it is damaged, or not a list of addresses"
 _FEWEST, _ENOUGH = 4, 64
 """Minimum and maximum number of octets by which UTF-16 without a byte order mark is recognized."""
@@ -41,7 +42,7 @@ def kind_of(beginning: bytes) -> str:
 
 def kind_with_nul(name: str, beginning: bytes) -> str:
     """Return what a file with a NUL octet is, as a predicate with the remedy. ``name`` is its name."""
-    if name.endswith(_INDEX_NAMES):
+    if name.endswith(INDEX_ENDINGS):
         return _INDEX
     octets = beginning[:_ENOUGH]
     is_utf16 = len(octets) >= _FEWEST and any(octets) and not (any(octets[1::2]) and any(octets[::2]))

@@ -11,13 +11,16 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
 from syncagent.errors import printable
+from syncagent.sources.binary import INDEX_ENDINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
 _COPY = re.compile(r"(.+?)(?:\.(?:bak|orig|old|save|rpmsave|swp|dpkg-[^.]+|~?[0-9]+~?)|~)|#(.+)#", re.DOTALL)
 """A name with one ending of a copy, of editors, package managers, logrotate(8) or wget(1)."""
-_INDEX = re.compile(r"(?:__db\.)?(.+)\.(?:db|lmdb|cdb|dir|pag|lmdb-lock|cdb\.tmp)", re.DOTALL)
+_INDEX = re.compile(
+    rf"(?:__db\.)?(.+)(?:{'|'.join(map(re.escape, (*INDEX_ENDINGS, '.lmdb-lock', '.cdb.tmp')))})", re.DOTALL
+)
 """The name of an index, or of a file that its library makes, as in DATABASE_README."""
 _SHOWN = 3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from syncagent.values.spellings import HIDDEN
+from syncagent.redaction import HIDDEN
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -24,13 +24,13 @@ from syncagent import addresses as normalise
 from syncagent.errors import FailureKind, LedgerError, SourceError
 from syncagent.files import atomic, pipeline, sorted_lines
 from syncagent.model import ALL_DOMAINS, Refused, Reject, Snapshot
-from syncagent.redaction import has_secret, redacted
+from syncagent.redaction import HIDDEN, has_secret, redacted
 from syncagent.state import incremental, likely, messages, rejects
 from syncagent.state.fields import MAX_FIELD, MAX_REJECT, escape, reject_digest, unescape
 from syncagent.state.incremental import Amendment
 from syncagent.state.tally import Tally
 from syncagent.values.readable import address_of, forms_of, has_star
-from syncagent.values.spellings import HIDDEN, hides_address, is_foreign, transport_of, without_secrets
+from syncagent.values.spellings import hides_address, is_foreign, transport_of, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -395,23 +395,18 @@ def first_rejects(path: Path, source: str, limit: int) -> list[Reject]:
 
 def rejects_of(path: Path, source: str = "") -> Iterator[Reject]:
     """Yield the rejects of a snapshot. Their fields stay escaped. Raises OSError if the file cannot be read."""
-    with atomic.open_foreign(path) as stream:
-        for line in stream:
-            if not line.startswith(b"\t"):
-                break
-            _, key, label = line.decode().rstrip("\n").split("\t")
-            spelled, is_reject, rest = label.partition(_REJECTED)
-            is_reject = is_reject if not spelled.startswith(_REFUSED) else ""
-            if is_reject and not is_foreign(unescape(spelled)):  # older versions rejected these
-                reason, digest, cut = (*rest.split(_REJECTED), "", "")[:3]
-                yield Reject(
-                    rejects.shown(spelled),
-                    reason,
-                    source,
-                    _told_key(key),
-                    digest or _computed(source, spelled),
-                    cut=bool(cut) if digest else len(unescape(spelled)) == MAX_FIELD,
-                )
+    for key, label in _without_address(path):
+        spelled, is_reject, rest = label.partition(_REJECTED)
+        if is_reject and not label.startswith(_REFUSED) and not is_foreign(unescape(spelled)):  # older ones have these
+            reason, digest, cut = (*rest.split(_REJECTED), "", "")[:3]
+            yield Reject(
+                rejects.shown(spelled),
+                reason,
+                source,
+                _told_key(key),
+                digest or _computed(source, spelled),
+                cut=bool(cut) if digest else len(unescape(spelled)) == MAX_FIELD,
+            )
 
 
 def spelling_of(line: str) -> str | None:
@@ -423,14 +418,20 @@ def spelling_of(line: str) -> str | None:
 
 def refused_by(path: Path, source: str = "") -> Iterator[Refused]:
     """Yield the keys of a snapshot that its source refuses. Raises OSError if the file cannot be read."""
+    for key, label in _without_address(path):
+        if label.startswith(_REFUSED):
+            address, _, value = label.removeprefix(_REFUSED).partition(_REJECTED)
+            yield Refused(unescape(address), unescape(value), source, unescape(_told_key(key)))
+
+
+def _without_address(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield key and label of each line without an address; these come first. Raises OSError."""
     with atomic.open_foreign(path) as stream:
         for line in stream:
             if not line.startswith(b"\t"):
                 break
             _, key, label = line.decode().rstrip("\n").split("\t")
-            if label.startswith(_REFUSED):
-                address, _, value = label.removeprefix(_REFUSED).partition(_REJECTED)
-                yield Refused(unescape(address), unescape(value), source, unescape(_told_key(key)))
+            yield key, label
 
 
 def _or_same(spelled: str) -> str:

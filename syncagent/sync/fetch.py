@@ -258,7 +258,6 @@ class _Attempt:
         digests = (state.config_digest, state.normaliser)
         self._last = state.snapshot if digests == (source.digest, normalise.VERSION) else None
         self._deadline = float(source.common.deadline or DEADLINE)
-        self._reading = sources.READING
         self._validator = state.validator if self._last else None
         self._looks = source.name in fetcher.looks
         self._in_look = self._looks and self._validator is not None
@@ -369,7 +368,7 @@ class _Attempt:
 
     def _is_read_again(self) -> bool:
         """True if the source is local and its recorded list was read by other rules than the present ones."""
-        return self._state.reading != self._reading and getattr(self._source.source, "is_local", False)
+        return self._state.reading != sources.READING and getattr(self._source.source, "is_local", False)
 
     def _ask(self, validator: str | None, started: float) -> Fetched:
         """Return the answer of one request, a full one if ``validator`` is None."""
@@ -428,7 +427,7 @@ class _Attempt:
             expires=min(filter(None, map(content_age.expires, dates.values())), default=0.0),
             dates=dates,
             changed=self._changed(snapshot),
-            reading=self._reading if answer.full and not answer.same else state.reading,
+            reading=sources.READING if answer.full and not answer.same else state.reading,
             notes=notes,
         )
         path = fetcher.path_of(snapshot)
@@ -506,7 +505,7 @@ class _Attempt:
         standing = {reject.digest for reject in islice(rejects_of(new, name), snapshot.rejected)}
         before = islice(rejects_of(self._fetcher.old / last.file, name), last.rejected)
         ended = [reject for reject in before if reject.digest in approved - standing]
-        domains = tuple(map(str, getattr(self._source.own, "domains", ())))
+        domains = rejects.local_domains(self._source)
         with SnapshotIndex({name: new}) as listed:
             readable = rejects.readable(ended, domains, lambda address: bool(listed.sources(address.encode())))
         if readable:

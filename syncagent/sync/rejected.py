@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from syncagent.addresses import within
 from syncagent.model import REJECTED_HOLD, Hold, Lack, Reason, Refusal
+from syncagent.redaction import HIDDEN
 from syncagent.state import identity, messages
 from syncagent.state.rejects import text_of
 from syncagent.sync import approvals
 from syncagent.sync.conditions import Condition
 from syncagent.values.patterns import literal, matched_address
-from syncagent.values.spellings import HIDDEN, addresses_in
+from syncagent.values.spellings import addresses_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from syncagent.addresses import UnusableError, canonical, canonical_domain
+from syncagent.redaction import HIDDEN
 
 _FOREIGN = re.compile(r'[\s"]*(?:sip|x500|x400|eum):(?=\s*\S)', re.IGNORECASE)
 _SEPARATOR = re.compile(r'[\s,;|<>"]')
@@ -17,8 +18,6 @@ _FIELDS = re.compile(r"(?<=[^:]):(?=[^\s:/]|/(?!/))")
 _ADDRESS_FIRST = re.compile(r'[\s"]*[^\s,;:|@<>"]+@[^\s,;:|@<>"]+\s*(?:(?P<field>:)(?=\s*\S)|[,;](?=\S))')
 _TRANSPORT = re.compile(r'"?(?::\w+:|\w+:?)?\s*')
 _FIRST = re.compile(r"[\s,;:|]")
-HIDDEN = "***"
-"""What stands for a secret of a source."""
 
 
 def is_foreign(spelled: str) -> bool:
@@ -101,7 +100,7 @@ def transport_of(value: str) -> str:
 
 
 def hides_address(text: str, shown: str) -> bool:
-    """True if a part of a text that ``without_secrets`` hides in ``shown`` has an @, so that it may name a recipient."""
+    """True if a part of a text that ``without_secrets`` hides in ``shown`` has an @, so that it may be a recipient."""
     return shown.endswith(HIDDEN) and text.count("@") > shown.count("@")
 
 
