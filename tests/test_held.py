@@ -206,6 +206,31 @@ def test_what_is_not_held_cannot_be_excepted(mx: Scenario, address: str) -> None
     assert mx.published() == people(100) | people(10, "example.org")
 
 
+def test_a_refused_exception_approves_no_rejected_entry(tmp_path: Path) -> None:
+    """Nothing is approved means nothing: also no entry whose hold is named beside it."""
+    mx = Scenario(tmp_path)
+    mx.write("corp", people(5))
+    mx.sync()
+    mx.write("corp", people(5) | {"bob at example.com"})
+    mx.say("sync", code=HELD)
+    (hold,) = listed(mx)
+    text = mx.say("approve", hold["id"], "--except", "user001@example.com", code=64).stderr
+    assert "nothing is approved" in text
+    mx.say("sync", code=HELD)
+    assert [one["id"] for one in listed(mx)] == [hold["id"]]
+
+
+def test_a_damaged_list_divides_nothing(mx: Scenario) -> None:
+    """Who is held cannot be read: it is said, and nothing is approved, until a run has made the list anew."""
+    (hold,) = listed(mx)
+    for kept in (mx.state / "lists").glob("kept-*"):
+        kept.write_bytes(kept.read_bytes()[:100])
+    for words in (("held",), ("approve", hold["id"], "--except", KEPT[0])):
+        assert "what is held cannot be read" in mx.say(*words, code=None).stderr
+    mx.sync(code=HELD)
+    assert mx.published() == people(100) | people(10, "example.org")
+
+
 def test_everybody_is_excepted(mx: Scenario) -> None:
     """Then nobody goes."""
     gone = sorted(people(100) - people(40))

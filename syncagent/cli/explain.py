@@ -233,7 +233,7 @@ def _held(config: Config, key: str, holds: Collection[Hold]) -> str:
 
     ``key`` is the identity of its hold.
     """
-    hold = by_key(holds, key)
+    hold = by_key(holds)(key)
     if hold is None:
         return "its removal is held"
     why = "; ".join(messages.with_text(reason).text for reason in hold.reasons)

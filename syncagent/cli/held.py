@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from syncagent import addresses
-from syncagent.errors import DamagedError, HeldSetError, LedgerError, UnknownHoldError, printable
+from syncagent.errors import HeldSetError, UnknownHoldError, printable
 from syncagent.files import atomic
 from syncagent.model import ALL_DOMAINS, DOMAIN_HOLD, REJECTED_HOLD, Refusal
 from syncagent.state import messages, rejects
@@ -21,7 +21,7 @@ from syncagent.sync.holds import by_key
 from syncagent.sync.missing import HOLD, Kept
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from syncagent.config.tables import Config
@@ -79,8 +79,12 @@ def held(config: Config, filters: Filters, most: int | None = None) -> list[Held
 
     Raises LedgerError if the state cannot be read, UnknownHoldError if no hold has an ID of the filters.
     """
-    with reading(config.state.directory) as ledger, ledger_errors(config.state.directory), _whole():
-        found = [_set(config, ledger, one, filters, most) for one in _wanted(ledger.holds, filters.ids)]
+    with reading(config.state.directory) as ledger, ledger_errors(config.state.directory):
+        wanted = [_Wanted(hold, version, filters, most) for hold, version in _wanted(ledger.holds, filters.ids)]
+        for one in wanted:
+            one.add(_entries(config, ledger, one.hold))
+        _add_recipients(ledger, wanted)
+        found = [_set(config, ledger, one) for one in wanted]
     return [one for one in found if one.count or not (filters.domains or filters.sources)]
 
 
@@ -106,14 +110,15 @@ def choose(config: Config, wanted: Collection[str]) -> Chosen:
     ``wanted`` are canonical addresses. The hold of every removal is never chosen. Raises LedgerError if the state
     cannot be read.
     """
-    every = [one for one in held(config, Filters()) if _is_of_recipients(one) and one.domain != ALL_DOMAINS]
-    named = {one.id: {entry.entry for entry in one.entries} for one in every}
-    touched = {hold_id: names for hold_id, names in named.items() if names & set(wanted)}
-    mains = dict.fromkeys(one.main for one in every if one.id in touched)
-    concerned = [one for one in every if one.main in mains]
-    others = {entry.entry for one in concerned for entry in one.entries} - set(wanted)
-    absent = set(wanted) - {name for names in named.values() for name in names}
-    return Chosen(tuple(mains), tuple(sorted(others)), tuple(sorted(absent)))
+    names: dict[str, set[str]] = {}
+    for one in held(config, Filters()):
+        if _is_of_recipients(one) and one.domain != ALL_DOMAINS:
+            names.setdefault(one.main, set()).update(entry.entry for entry in one.entries)
+    going = frozenset(wanted)
+    touched = {main: own for main, own in names.items() if own & going}
+    others = set[str]().union(*touched.values()) - going
+    absent = going.difference(*names.values())
+    return Chosen(tuple(touched), tuple(sorted(others)), tuple(sorted(absent)))
 
 
 def _is_of_recipients(one: HeldSet) -> bool:
@@ -142,15 +147,6 @@ def _address(place: str, line: bytes) -> str:
         raise HeldSetError(f"{place}: {printable(text)} {error}") from None
 
 
-@contextlib.contextmanager
-def _whole() -> Iterator[None]:
-    """Convert a DamagedError of the block to LedgerError."""
-    try:
-        yield
-    except DamagedError as error:
-        raise LedgerError(f"what is held cannot be read: {error}: run 'syncagent sync'") from None
-
-
 def _wanted(holds: dict[str, Hold], ids: Sequence[str]) -> list[tuple[Hold, int]]:
     """Return the holds with their versions under these IDs; each hold with its present version if there are none."""
     if not ids:
@@ -163,14 +159,35 @@ def _wanted(holds: dict[str, Hold], ids: Sequence[str]) -> list[tuple[Hold, int]
     return [one for one in found if one]
 
 
-def _set(config: Config, ledger: Ledger, wanted: tuple[Hold, int], filters: Filters, most: int | None) -> HeldSet:
-    hold, version = wanted
-    entries, count = [], 0
-    for entry in _entries(config, ledger, hold, version):
-        if _is_wanted(entry, filters):
-            count += 1
-            if most is None or count <= most:
-                entries.append(entry)
+class _Wanted:
+    """A hold, and those of its entries that are asked for; of recipients those that had joined at a version."""
+
+    def __init__(self, hold: Hold, version: int, filters: Filters, most: int | None) -> None:
+        """``most`` is how many entries are kept; all are counted."""
+        self.hold, self.version = hold, version
+        self._filters, self._most = filters, most
+        self.entries: list[HeldEntry] = []
+        self.count = 0
+
+    def add(self, entries: Iterable[HeldEntry]) -> None:
+        """Add the entries that the filters let through."""
+        for entry in entries:
+            if self._is_wanted(entry):
+                self.count += 1
+                self.entries += [entry] if self._most is None or self.count <= self._most else []
+
+    def _is_wanted(self, entry: HeldEntry) -> bool:
+        domains, sources = self._filters.domains, self._filters.sources
+        in_domains = not domains or entry.entry.rpartition("@")[2] in domains
+        return in_domains and (not sources or not set(sources).isdisjoint(entry.sources))
+
+    def has(self, kept: Kept) -> bool:
+        """True if a recipient of the hold had joined it at the version."""
+        return bool(self.hold.main) or self.hold.is_of_all or kept.joined <= self.version
+
+
+def _set(config: Config, ledger: Ledger, wanted: _Wanted) -> HeldSet:
+    hold = wanted.hold
     main = next((one for one in ledger.holds.values() if hold.main and one.identity == hold.main), hold)
     return HeldSet(
         id=hold.id,
@@ -182,34 +199,32 @@ def _set(config: Config, ledger: Ledger, wanted: tuple[Hold, int], filters: Filt
         approve=config.command("approve", main.id) if main.approvable and main.id else "",
         main=main.id,
         collecting=hold.collecting,
-        count=count,
-        entries=tuple(entries),
+        count=wanted.count,
+        entries=tuple(wanted.entries),
     )
 
 
-def _is_wanted(entry: HeldEntry, filters: Filters) -> bool:
-    in_domains = not filters.domains or entry.entry.rpartition("@")[2] in filters.domains
-    return in_domains and (not filters.sources or not set(filters.sources).isdisjoint(entry.sources))
-
-
-def _entries(config: Config, ledger: Ledger, hold: Hold, version: int) -> Iterator[HeldEntry]:
-    """Yield what a hold is of; of recipients those that had joined it at this version."""
+def _entries(config: Config, ledger: Ledger, hold: Hold) -> Iterator[HeldEntry]:
+    """Yield what a hold is of, but for recipients."""
     if hold.rejecting:
         yield from _rejected(config, ledger, hold)
     elif hold.is_of_domain:
         yield HeldEntry(hold.domain.removeprefix(DOMAIN_HOLD), hold.since)
-    else:
-        yield from _recipients(ledger, hold, version)
 
 
-def _recipients(ledger: Ledger, hold: Hold, version: int) -> Iterator[HeldEntry]:
-    holds = ledger.holds.values()
+def _add_recipients(ledger: Ledger, wanted: Sequence[_Wanted]) -> None:
+    """Add the held recipients to the holds that are asked for, in one reading of their list."""
+    hold_of = by_key(ledger.holds.values())
+    of_hold: dict[str, list[_Wanted]] = {}
+    for one in wanted:
+        of_hold.setdefault(one.hold.identity, []).append(one)
     for line in ledger.kept_lines():
         address, *fields = line.split(b"\t")
         kept = Kept.parse(fields)
-        is_of = kept.why.startswith(HOLD) and by_key(holds, kept.why.removeprefix(HOLD).decode()) == hold
-        if is_of and (hold.main or hold.is_of_all or kept.joined <= version):
-            yield HeldEntry(address.decode(), float(kept.since), kept.sources, unescape(kept.label.decode()))
+        hold = hold_of(kept.why.removeprefix(HOLD).decode()) if kept.why.startswith(HOLD) else None
+        for one in of_hold.get(hold.identity, ()) if hold else ():
+            if one.has(kept):
+                one.add([HeldEntry(address.decode(), float(kept.since), kept.sources, unescape(kept.label.decode()))])
 
 
 def _rejected(config: Config, ledger: Ledger, hold: Hold) -> Iterator[HeldEntry]:

@@ -258,13 +258,14 @@ class Ledger:
                 database.executemany("UPDATE hold SET state = ? WHERE id = ?", rows)
             self.holds.update({hold.id: hold for hold in holds})
 
-    def record_division(self, holds: Collection[Hold]) -> None:
-        """Record holds, of which some may be new, and ``finished``, whose list of kept recipients may be another."""
+    def record_division(self, finished: Finished | None, holds: Collection[Hold]) -> None:
+        """Record holds, of which some may be new, and the last finished run with another list of kept recipients."""
         with self._transaction() as database:
-            if self.finished:
-                database.execute("INSERT OR REPLACE INTO meta VALUES ('finished', ?)", (_encode(self.finished),))
+            if finished:
+                database.execute("INSERT OR REPLACE INTO meta VALUES ('finished', ?)", (_encode(finished),))
             rows = [(hold.id, _encode(hold)) for hold in holds]
             database.executemany("INSERT OR REPLACE INTO hold VALUES (?, ?)", rows)
+        self.finished = finished
         self.holds.update({hold.id: hold for hold in holds})
 
     def finished_snapshots(self) -> dict[str, Path]:
@@ -559,11 +560,14 @@ class Ledger:
             return None
 
     def kept_lines(self) -> Iterator[bytes]:
-        """Yield the lines of the recipients that the last finished run kept. Raises DamagedError if that is damaged."""
+        """Yield the lines of the recipients that the last finished run kept. Raises LedgerError if that is damaged."""
         if self.finished is None:
             return
         kept = self.finished.kept
-        listed = sorted_lines.verify(self.lists / kept.name, kept.digest)
+        try:
+            listed = sorted_lines.verify(self.lists / kept.name, kept.digest)
+        except DamagedError as error:
+            raise LedgerError(f"what is held cannot be read: {error}: run 'syncagent sync'") from None
         for chunk in pipeline.whole_lines(sorted_lines.chunks_of(listed)):
             yield from chunk.splitlines()
 

@@ -79,10 +79,10 @@ class _Divider:
     ) -> None:
         """``approved`` have the versions that are approved, ``excepted`` are addresses."""
         self._approved = {hold.identity: hold for hold in approved}
-        self._holds, self._group = holds, group
+        self._hold_of, self._group = by_key(holds), group
         self._excepted = frozenset(address.encode() for address in excepted)
         self.parts: dict[tuple[str, str], _Part] = {}
-        self.found: dict[str, Hold] = {}
+        self.found: set[str] = set()
         self.elsewhere: dict[str, Hold] = {}
         """The holds of excepted addresses that are not held under what is approved."""
 
@@ -90,26 +90,32 @@ class _Divider:
         """Yield the lines of ``kept``, those of excepted recipients with their new hold."""
         for line in kept:
             address, _, rest = line.partition(b"\t")
-            yield self._moved(address, Kept.parse(rest.split(b"\t")), run_id) if self._is_in(address) else line + b"\n"
-
-    def _is_in(self, address: bytes) -> bool:
-        return address in self._excepted
+            is_excepted = address in self._excepted
+            yield self._moved(address, Kept.parse(rest.split(b"\t")), run_id) if is_excepted else line + b"\n"
 
     def _moved(self, address: bytes, kept: Kept, run_id: str) -> bytes:
-        hold = by_key(self._holds, kept.why.removeprefix(HOLD).decode()) if kept.why.startswith(HOLD) else None
+        hold = self._hold_of(kept.why.removeprefix(HOLD).decode()) if kept.why.startswith(HOLD) else None
         if hold is None:
             return kept.line(address)
         approved = self._approved.get(hold.main or hold.identity)
         if approved is None or not (hold.is_of_all or kept.joined <= approved.approved_version):
             self.elsewhere[address.decode()] = hold
             return kept.line(address)
-        self.found[address.decode()] = hold
+        self.found.add(address.decode())
         domain = self._group(address.decode()) if hold.is_of_all else hold.domain
         return self._part(hold, domain, run_id).add(address, kept)
 
     def _part(self, hold: Hold, domain: str, run_id: str) -> _Part:
         key = hold_id(f"{hold.identity} {domain} excepted", run_id)
         return self.parts.setdefault((hold.identity, domain), _Part(hold, domain, key))
+
+    def holds(self, now: float) -> list[Hold]:
+        """Return the approved holds without what is excepted, and the new holds of that."""
+        rest = dict(self._approved)
+        for part in self.parts.values():
+            standing = rest.get(part.of.identity, part.of)
+            rest[part.of.identity] = replace(standing, count=max(0, standing.count - part.count))
+        return [*rest.values(), *(part.hold(now) for part in self.parts.values())]
 
 
 def divide(ids: tuple[str, ...], excepted: Collection[str], config: Config, state: State, run: Run) -> None:
@@ -121,19 +127,14 @@ def divide(ids: tuple[str, ...], excepted: Collection[str], config: Config, stat
     if not ids:
         return
     given, group = approvals.approved(ids, state.holds, run.now), partial(_group, config, state)
-    divider = _Divider(given, state.holds.values(), excepted, group)
-    if excepted and state.finished:
+    divider, finished = _Divider(given, state.holds.values(), excepted, group), state.finished
+    if excepted and finished:
         lines = divider.lines(state.kept_lines(), run.id)
-        kept = state.new_list("kept-excepted", run.id, pipeline.joined_lines(lines))
-        state.finished = replace(state.finished, kept=kept)
+        finished = replace(finished, kept=state.new_list("kept-excepted", run.id, pipeline.joined_lines(lines)))
     refused = _refusal(ids, excepted, given, divider, group)
     if refused:
         raise UnknownHoldError(messages.refusal(refused), refused)
-    rest = {hold.id: hold for hold in given}
-    for part in divider.parts.values():
-        standing = rest.get(part.of.id, part.of)
-        rest[part.of.id] = replace(standing, count=max(0, standing.count - part.count))
-    state.record_division([*rest.values(), *(part.hold(run.now) for part in divider.parts.values())])
+    state.record_division(finished, divider.holds(run.now))
 
 
 def _refusal(
@@ -151,7 +152,6 @@ def _refusal(
 
 def _group(config: Config, state: State, address: str) -> str:
     """Return the relay domain that covers an address, as last published; its own domain if there is none."""
-    domain, last = address.rpartition("@")[2], state.finished
-    return (
-        within(domain, frozenset((*map(str, config.postfix.relay_domains), *(last.domains if last else ())))) or domain
-    )
+    domain = address.rpartition("@")[2]
+    published = state.finished.domains if state.finished else ()
+    return within(domain, frozenset((*map(str, config.postfix.relay_domains), *published))) or domain

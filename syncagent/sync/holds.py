@@ -18,7 +18,7 @@ from syncagent.sync.approvals import shown
 from syncagent.sync.guard import hold_id, set_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from syncagent.model import Reason
     from syncagent.sync.missing import Missing
@@ -157,14 +157,11 @@ def of_recipients(standing: Mapping[str, Hold]) -> list[Hold]:
     return [hold for hold in standing.values() if hold.is_of_recipients]
 
 
-def by_key(holds: Iterable[Hold], key: str) -> Hold | None:
-    """Return the hold whose identity ``key`` is recorded with a recipient; None if there is none.
+def by_key(holds: Iterable[Hold]) -> Callable[[str], Hold | None]:
+    """Return a function that returns the hold whose identity is recorded with a recipient; None if there is none.
 
     Where every removal is held, that hold stands for those that have no hold of their own.
     """
-    of_all = None
-    for hold in holds:
-        if hold.identity == key:
-            return hold
-        of_all = hold if hold.is_of_all else of_all
-    return of_all
+    found = {hold.identity: hold for hold in holds}
+    of_all = next((hold for hold in found.values() if hold.is_of_all), None)
+    return lambda key: found.get(key, of_all)

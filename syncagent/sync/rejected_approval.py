@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from syncagent.sync.fetch import Fetched
 
 
-def approve(ids: Collection[str], config: Config, state: State, now: float) -> None:
-    """Record the approval of the entries that were held under these IDs; other holds are left alone.
+def entries(ids: Collection[str], config: Config, state: State, now: float) -> list[tuple[Hold, list[Reject]]]:
+    """Return the holds of rejected entries with these IDs, each with its entries.
 
     The IDs must have passed ``approvals.check``. Raises UnknownHoldError if an entry names a published recipient: then
-    none is approved.
+    none may be approved.
     """
     held: list[tuple[Hold, list[Reject]]] = []
     for hold_id in ids:
@@ -33,6 +33,11 @@ def approve(ids: Collection[str], config: Config, state: State, now: float) -> N
             held.append((hold, _standing(hold_id, hold.rejecting, config, state)))
     for hold, found in held:
         _check(hold, found, config, state)
+    return held
+
+
+def approve(held: Iterable[tuple[Hold, list[Reject]]], state: State, now: float) -> None:
+    """Record the approval of rejected entries, as from ``entries``."""
     for hold, found in held:
         state.approve_rejects(hold.rejecting, [reject.digest for reject in found], now)
 

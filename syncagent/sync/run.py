@@ -162,8 +162,9 @@ def sync_once(config: Config, options: Options, progress: Progress = ignore) -> 
     with open_state(config.state.directory, write=options.write, lock_timeout=options.lock_timeout) as state:
         run = Run(options.run_id or new_run_id(), clock(), str(config.postfix.map), state.notes)
         approvals.check(options.approve, state.holds, run.now)
-        rejected_approval.approve(options.approve, config, state, run.now)
+        entries = rejected_approval.entries(options.approve, config, state, run.now)
         excepted.divide(options.approve, options.excepted, config, state, run)
+        rejected_approval.approve(entries, state, run.now)
         last, tables = state.finished, Tables(config, state, run, progress)
         answers = fetch.all_sources(config.sources, state, run, options.due, progress)
         unfinished = record.unfinished(state)
