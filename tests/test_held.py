@@ -33,6 +33,16 @@ def listed(mx: Scenario, *args: str) -> list[dict[str, Any]]:
     return found
 
 
+def domain_leaves(directory: Path) -> Scenario:
+    """Return a backup whose source no longer reports new.example, and no longer lists its recipient."""
+    mx = Scenario(directory)
+    mx.postfix = {"domains_map": f"lmdb:{directory / 'relay_domains'}", "allow_domains": ["new.example"]}
+    for domains, more in ((", new.example", "b@new.example\n"), ("", "")):
+        mx.file("corp").write_text(f"# domains: example.com{domains}\na@example.com\n{more}", "utf-8")
+        mx.say("sync", "--accept-incomplete", code=None)
+    return mx
+
+
 def test_all_of_a_hold(mx: Scenario) -> None:
     """Each recipient that would go, with the time since when it is missing and its source."""
     (hold,) = listed(mx)
@@ -95,11 +105,7 @@ def test_every_removal(mx: Scenario) -> None:
 
 def test_a_relay_domain(tmp_path: Path) -> None:
     """The hold of a relay domain is of the domain."""
-    mx = Scenario(tmp_path)
-    mx.postfix = {"domains_map": f"lmdb:{tmp_path / 'relay_domains'}", "allow_domains": ["new.example"]}
-    for domains in ("example.com, new.example", "example.com"):
-        mx.file("corp").write_text(f"# domains: {domains}\na@example.com\nb@new.example\n", "utf-8")
-        mx.say("sync", "--accept-incomplete", code=None)
+    mx = domain_leaves(tmp_path)
     found = {one["domain"]: one for one in listed(mx)}
     assert [entry["entry"] for entry in found["relay_domains:new.example"]["entries"]] == ["new.example"]
 
@@ -300,14 +306,7 @@ def test_one_is_excepted_from_every_removal(tmp_path: Path) -> None:
 
 def test_one_cannot_stay_in_a_domain_that_leaves(tmp_path: Path) -> None:
     """The approval is refused: the recipient would be in the map, and get 554."""
-    mx = Scenario(tmp_path)
-    mx.postfix = {"domains_map": f"lmdb:{tmp_path / 'relay_domains'}", "allow_domains": ["new.example"]}
-    for lines in (
-        "# domains: example.com, new.example\na@example.com\nb@new.example\n",
-        "# domains: example.com\na@example.com\n",
-    ):
-        mx.file("corp").write_text(lines, "utf-8")
-        mx.say("sync", "--accept-incomplete", code=None)
+    mx = domain_leaves(tmp_path)
     ids = [one["id"] for one in listed(mx)]
     text = mx.say("approve", *ids, "--except", "b@new.example", code=64).stderr
     assert "b@new.example cannot stay if its relay domain leaves" in text

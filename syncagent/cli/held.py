@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from syncagent import addresses
+from syncagent import addresses, privileges
+from syncagent.cli import output
 from syncagent.errors import HeldSetError, UnknownHoldError, printable
 from syncagent.files import atomic
-from syncagent.model import ALL_DOMAINS, DOMAIN_HOLD, REJECTED_HOLD, Refusal
+from syncagent.model import ALL_DOMAINS, DOMAIN_HOLD, REJECTED_HOLD, SAMPLE, Refusal
 from syncagent.state import messages, rejects
 from syncagent.state.database import ledger_errors, reading
 from syncagent.state.fields import unescape
@@ -94,6 +95,24 @@ def export(sets: Sequence[HeldSet]) -> Iterator[str]:
         if _is_of_recipients(one):
             yield f"# {one.id}: {one.subject}"
             yield from (entry.entry for entry in one.entries)
+
+
+def chosen(config: Config, path: Path, excepted: Collection[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the IDs to approve, and what to except, so that the recipients in a file go but for ``excepted``.
+
+    What of the file is not held is told. Run by root, the process may become the owner of the state. Raises
+    HeldSetError if the file cannot be read or has nothing that is held.
+    """
+    wanted = [one for one in read_set(path) if one not in excepted]
+    privileges.become_least_owner(config)
+    found = choose(config, wanted)
+    for address in found.absent[:SAMPLE]:
+        output.say(f"{printable(address)} is not held here, or only with every removal")
+    if found.absent[SAMPLE:]:
+        output.say(f"... nor are {len(found.absent) - SAMPLE:,} more")
+    if not found.ids:
+        raise HeldSetError(f"nothing in {path} is held here: nothing is approved")
+    return found.ids, tuple(dict.fromkeys((*found.excepted, *excepted)))
 
 
 class Chosen(Struct, frozen=True):

@@ -24,11 +24,12 @@ from syncagent.cli.options import (
     complete_domains,
     complete_holds,
     complete_recipes,
+    domains_option,
     duration,
     server,
     typed,
 )
-from syncagent.errors import ExitCode, LayoutError, SyncagentError, printable
+from syncagent.errors import ExitCode, LayoutError, SyncagentError
 from syncagent.files import children, streams
 
 if TYPE_CHECKING:
@@ -108,14 +109,7 @@ def command(context: click.Context, config_file: Path) -> None:
     callback=typed("read_map"),
     help="The table to publish; by default the one in relay_recipient_maps, else one in /var/lib/syncagent.",
 )
-@click.option(
-    "--domain",
-    "domains",
-    metavar="DOMAIN",
-    multiple=True,
-    callback=typed("read_domains"),
-    help="A domain to relay for; may be repeated. By default those of relay_domains.",
-)
+@domains_option("A domain to relay for; may be repeated. By default those of relay_domains.")
 @click.option(
     "--config-directory",
     type=click.Path(path_type=Path),
@@ -192,15 +186,7 @@ def sync(config_file: Path, lock_timeout: float, *, accept_incomplete: bool, qui
 
 @command.command()
 @click.argument("ids", metavar="[ID]...", nargs=-1, shell_complete=complete_holds)
-@click.option(
-    "--domain",
-    "domains",
-    metavar="DOMAIN",
-    multiple=True,
-    callback=typed("read_domains"),
-    shell_complete=complete_domains,
-    help="Only recipients of this domain. May be repeated.",
-)
+@domains_option("Only recipients of this domain. May be repeated.", shell_complete=complete_domains)
 @click.option(
     "--source", "sources", metavar="NAME", multiple=True, help="Only what this source listed last. May be repeated."
 )
@@ -303,7 +289,9 @@ def approve(  # noqa: PLR0913 - the options of the verb
     if bool(ids) == bool(set_file):
         raise click.UsageError("name the IDs of holds, or a file by --set")
     if set_file:
-        ids, excepted = _chosen(_load(config_file), set_file, excepted)
+        from syncagent.cli import held as holding
+
+        ids, excepted = holding.chosen(_load(config_file), set_file, excepted)
     options = Options(approve=ids, excepted=excepted, lock_timeout=lock_timeout, leave_now=leave_now)
     return _run(config_file, options, as_json=as_json)
 
@@ -625,25 +613,6 @@ def _nagios(config_file: Path) -> int:
         return view.show(_status(config_file), time.time())
     except SyncagentError as error:
         return view.show_error(str(error))
-
-
-def _chosen(config: Config, set_file: Path, excepted: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the IDs to approve, and what to except, for a file of recipients. What of it is not held is told."""
-    from syncagent import privileges
-    from syncagent.cli import held as holding
-    from syncagent.cli import output
-    from syncagent.model import SAMPLE
-
-    wanted = [one for one in holding.read_set(set_file) if one not in excepted]
-    privileges.become_least_owner(config)
-    chosen = holding.choose(config, wanted)
-    for address in chosen.absent[:SAMPLE]:
-        output.say(f"{printable(address)} is not held here, or only with every removal")
-    if chosen.absent[SAMPLE:]:
-        output.say(f"... nor are {len(chosen.absent) - SAMPLE:,} more")
-    if not chosen.ids:
-        raise click.UsageError(f"nothing in {set_file} is held here: nothing is approved")
-    return chosen.ids, tuple(dict.fromkeys((*chosen.excepted, *excepted)))
 
 
 def _run(config_file: Path, options: Options, *, as_json: bool, quiet: bool = False) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from click.shell_completion import CompletionItem
 
+_Function = TypeVar("_Function", bound="Callable[..., Any]")
 _LONGEST = 3650 * 86400
 """Longest time that a person may put a domain in doubt for, in seconds."""
 FILE = click.Path(readable=False, path_type=Path)
@@ -99,6 +100,19 @@ def typed(reading: str) -> Callable[[click.Context, click.Parameter, object], ob
         return getattr(beginning, reading)(value)
 
     return read
+
+
+def domains_option(help_text: str, **more: Any) -> Callable[[_Function], _Function]:  # noqa: ANN401 - those of option
+    """Return the option --domain of a verb, which may be repeated."""
+    return click.option(
+        "--domain",
+        "domains",
+        metavar="DOMAIN",
+        multiple=True,
+        callback=typed("read_domains"),
+        help=help_text,
+        **more,
+    )
 
 
 def canonical(_context: click.Context, _option: click.Parameter, spelled: tuple[str, ...]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from syncagent.cli.views.sources import failing
 from syncagent.errors import ExitCode, printable
 from syncagent.state import messages
 
@@ -31,8 +32,7 @@ def level(status: Status) -> Level:
     """Return CRITICAL if the list is old or cannot be published, WARNING for what else needs a person or fails."""
     if status.exit_code not in {ExitCode.OK, ExitCode.HELD}:
         return Level.CRITICAL
-    fails = any(source.state == "failing" for source in status.sources)
-    return Level.WARNING if status.alarms or fails else Level.OK
+    return Level.WARNING if status.alarms or failing(status) else Level.OK
 
 
 def show(status: Status, now: float) -> Level:
@@ -55,12 +55,7 @@ def line(found: Level, text: str, performance: str = "") -> str:
 
 
 def _text(status: Status) -> str:
-    failing = [
-        messages.failing_source(source.name, source.failing_since, source.last_success)
-        for source in status.sources
-        if source.state == "failing"
-    ]
-    texts = [alarm.text for alarm in status.alarms] or failing
+    texts = [alarm.text for alarm in status.alarms] or failing(status)
     return "; ".join([messages.counted(status.recipients, "recipient"), *texts])
 
 
@@ -71,7 +66,7 @@ def _performance(status: Status, now: float) -> str:
         "recipients": f"{status.recipients};;;0",
         "held": f"{sum(hold.count for hold in status.holds)};;;0",
         "rejected": f"{sum(source.rejected_held for source in status.sources)};;;0",
-        "failing": f"{sum(source.state == 'failing' for source in status.sources)};;;0",
+        "failing": f"{len(failing(status))};;;0",
         "domains_in_doubt": f"{len(doubts)};;;0",
     }
     if status.oldest_data:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from syncagent.model import SourceReport, StepReport
-    from syncagent.state.status import SourceStatus
+    from syncagent.state.status import SourceStatus, Status
 
 
 def show_sources(reports: Sequence[SourceReport], *, steps: bool) -> None:
@@ -23,6 +23,15 @@ def show_sources(reports: Sequence[SourceReport], *, steps: bool) -> None:
         show_notes(one)
         if steps:
             show_steps(one.name, one.steps)
+
+
+def failing(status: Status) -> list[str]:
+    """Return a message for each failing source of a status."""
+    return [
+        messages.failing_source(source.name, source.failing_since, source.last_success)
+        for source in status.sources
+        if source.state == "failing"
+    ]
 
 
 def show_notes(source: SourceReport | SourceStatus) -> None:

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from syncagent.cli.output import say, table
-from syncagent.cli.views.sources import show_notes, show_rejected
+from syncagent.cli.views.sources import failing, show_notes, show_rejected
 from syncagent.state import messages
 from syncagent.values.types import spell_seconds
 
@@ -22,16 +22,13 @@ def show(status: Status) -> None:
     """Print the status: map, agent, sources, and holds that wait for a source. Alarms go to standard error."""
     now = time.time()
     recipients = messages.counted(status.recipients, "recipient")
-    failing = [
-        messages.failing_source(source.name, source.failing_since, source.last_success)
-        for source in status.sources
-        if source.state == "failing"
-    ]
     outdated = [messages.outdated_briefly(one.name, one.outdated_at) for one in status.sources if one.outdated]
     catch_alls, canaries = (
         [alarm.subject for alarm in status.alarms if alarm.kind == kind] for kind in ("catch-all", "canary")
     )
-    warning = messages.warning([*failing, *outdated, *messages.held_briefly(status.holds, catch_alls, canaries)])
+    warning = messages.warning(
+        [*failing(status), *outdated, *messages.held_briefly(status.holds, catch_alls, canaries)]
+    )
     print(f"{status.map}: {recipients}, last changed {_ago(status.last_change, now)}{warning}")
     agent = status.agent
     doing = "the agent is running" if status.running else "no agent is running"
