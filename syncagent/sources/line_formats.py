@@ -48,6 +48,7 @@ _ANOTHER = 'has a word behind ";": write each address as an entry of its own, or
 _NEW_LINE = "new-line character seen in unquoted field"
 """The beginning of the message of the module csv for a CR inside a line."""
 _LONE_CR = re.compile(rb"\r\S")
+_CR_INSIDE = "has a carriage return inside: end each line with LF, and write each entry on a line of its own"
 _CR_ALONE = "its lines end in CR alone: save it with LF"
 _SHOWN = 60
 """Maximum characters of a column name, and maximum number of column names, in a message."""
@@ -329,17 +330,23 @@ def _cell(row: list[str], at: int, source: Input, number: int) -> Iterator[Entry
 
 
 def _logical(chunks: Iterable[bytes], source: Input) -> Iterator[tuple[int, bytes]]:
-    """Yield (number, line) for each logical line of a Postfix table. Raises SourceError if a line is too long.
+    """Yield (number, line) for each logical line of a Postfix table; one with a CR inside is rejected.
 
-    Raises it also if lines end in CR alone: all behind the first would be its value.
+    Raises SourceError if a line is too long, or if there is but one line, since its lines end in CR alone.
     """
+    count = broken = 0
     try:
         for number, line in table_text.logical_lines(_physical(chunks)):
+            count += 1
             if b"\r" in line and _LONE_CR.search(line):
-                raise SourceError(f"{source.name}: line {number}: {_CR_ALONE}", kind=FailureKind.BROKEN)
-            yield number, line
+                broken = broken or number
+                source.reject(line, _CR_INSIDE, number)
+            else:
+                yield number, line
     except DamagedError as error:
         raise SourceError(f"{source.name} contains {error}: is it a Postfix table?", kind=FailureKind.BROKEN) from error
+    if broken and count == 1:
+        raise SourceError(f"{source.name}: line {broken}: {_CR_ALONE}", kind=FailureKind.BROKEN)
 
 
 def _physical(chunks: Iterable[bytes]) -> Iterator[bytes]:

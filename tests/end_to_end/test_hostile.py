@@ -80,6 +80,7 @@ def test_the_index_has_what_was_published_and_nothing_else(
 @example(hostile=[b'"open@example.com OK'], valid=["v@example.com"])
 @example(hostile=[b'"a@example.com', b' b"@example.com OK'], valid=["v@example.com"])
 @example(hostile=[b"a@example.com", b" OK b@example.com", b"\tc@example.com OK"], valid=["v@example.com"])
+@example(hostile=[b"a@example.com\rb@example.com OK"], valid=["v@example.com"])
 def test_the_same_for_a_table(hostile: list[bytes], valid: list[str]) -> None:
     """A source in the form of a Postfix table is as harmless."""
     check("lmdb", hostile, valid, form="postmap")

@@ -197,6 +197,17 @@ def test_lines_that_end_in_cr_alone(text: str, config: dict[str, Any], tmp_path:
     assert [spelled for spelled, *_ in recorder.entries] == ["a@example.com", "b@example.com"]
 
 
+@pytest.mark.parametrize("form", ["postmap", "aliases"])
+def test_a_cr_inside_a_line_is_one_reject(form: str, tmp_path: Path) -> None:
+    """A single line does not make the source fail, and no recipient comes of it."""
+    recorder = put(
+        "a@example.com: x\nb@example.com: x\rc@example.com: y\nd@example.com: x\n", directory=tmp_path, format=form
+    )
+    assert [spelled.rstrip(":") for spelled, *_ in recorder.entries] == ["a@example.com", "d@example.com"]
+    (reject,) = recorder.rejects
+    assert "carriage return" in str(reject)
+
+
 def test_key_is_the_line(tmp_path: Path) -> None:
     """An entry's key is its line, comments and continuations counted."""
     assert [key for _, key, _ in put("#\n\na@example.com\nb@example.com\n", directory=tmp_path).entries] == ["3", "4"]
